@@ -1,0 +1,40 @@
+"""What every suite shares: shapes checked at run time, and the reference material's place."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+# Layers L0 to L3 state tensor shapes in their signatures; under test each call is checked.
+install_import_hook(
+    [
+        "usseg_ray.batch",
+        "usseg_ray.distributed",
+        "usseg_ray.backbones",
+        "usseg_ray.textons",
+        "usseg_ray.metrics",
+        "usseg_ray.ops",
+        "usseg_ray.methods",
+        "usseg_ray.scoring",
+        "usseg_ray.loop",
+        "usseg_ray.data.transforms",
+    ],
+    "beartype.beartype",
+)
+
+
+def shared_folder() -> Path:
+    """Returns where the reference material lies, whether or not it does."""
+    return Path(os.environ.get("USSEG_SHARED", PROJECT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference material; skips where it is absent."""
+    folder = shared_folder()
+    if not folder.exists():
+        pytest.skip(f"reference material not found at {folder} (USSEG_SHARED)")
+    return folder

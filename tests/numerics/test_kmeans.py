@@ -1,0 +1,66 @@
+"""k-means on tokens against the best of all partitions and against loops."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.methods.kmeans import KMeans, KMeansConfig
+from usseg_ray.ops import kmeans as module
+
+
+def tiny(spherical: bool) -> tuple[KMeans, Batch]:
+    tokens = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(4))
+    method = KMeans(
+        KMeansConfig(spherical=spherical, restarts=50),
+        FeatureSpec(3, 8, has_attention=False),
+        num_clusters=3,
+        seed=0,
+    )
+    return method, Batch(("a", "b"), torch.zeros(2, 3, 16, 16), FeatureMap(tokens))
+
+
+def cost(points: Tensor, labels: tuple[int, ...], spherical: bool) -> float:
+    total = 0.0
+    for cluster in set(labels):
+        members = points[torch.tensor(labels) == cluster]
+        centre = members.mean(0)
+        centre = centre / centre.norm() if spherical else centre
+        total += float((members - centre).square().sum())
+    return total
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+@pytest.mark.parametrize("with_faiss", [True, False])
+def test_finds_the_best_partition(
+    spherical: bool, with_faiss: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_faiss:
+        monkeypatch.setattr(module, "faiss", None)
+    method, batch = tiny(spherical)
+    method.fit_clusters(lambda: iter([batch]))
+    points = batch.features.tokens.permute(0, 2, 3, 1).reshape(8, 3).double()
+    points = points / points.norm(dim=1, keepdim=True) if spherical else points
+    best = min(cost(points, labels, spherical) for labels in product(range(3), repeat=8))
+    found = tuple(method.predict(batch).argmax(1).flatten().tolist())
+    assert cost(points, found, spherical) == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_scores_against_loops(spherical: bool) -> None:
+    method, batch = tiny(spherical)
+    method.fit_clusters(lambda: iter([batch]))
+    scores = method.predict(batch)
+    for image, cluster, row, column in product(range(2), range(3), range(2), range(2)):
+        token = batch.features.tokens[image, :, row, column]
+        centroid = method.centroids[cluster]
+        expected = (
+            token @ centroid / (token.norm() * centroid.norm())
+            if spherical
+            else -(token - centroid) @ (token - centroid)
+        )
+        assert float(scores[image, cluster, row, column]) == pytest.approx(
+            float(expected), abs=1e-5
+        )

@@ -1,0 +1,122 @@
+"""ACSeg's own promises: settings, regions, background, prediction."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.contract.cases import FEATURES, make_batch, make_passes
+from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.config import UserError
+from usseg_ray.methods.acseg import ACSeg, ACSegConfig
+from usseg_ray.ops.kmeans import assign
+from usseg_ray.ops.modularity import cosine
+
+
+def build(num_clusters: int = 4, **settings: Any) -> ACSeg:
+    return ACSeg(ACSegConfig(**settings), FEATURES, num_clusters, seed=0)
+
+
+def test_heads_that_do_not_divide_the_dim() -> None:
+    with pytest.raises(UserError, match=r"num_heads = 5 .* 12\. Choose one of 1, 2, 3, 4, 6, 12\."):
+        build(num_heads=5)
+
+
+def test_background_needs_attention() -> None:
+    blind = FeatureSpec(dim=12, patch_size=8, has_attention=False)
+    with pytest.raises(UserError, match="last-block attention"):
+        ACSeg(ACSegConfig(background="split"), blind, 4, seed=0)
+    assert ACSeg.needs(ACSegConfig()).attention is None
+    split = ACSegConfig(background="split", background_score="minhead")
+    assert ACSeg.needs(split).attention == "minhead"
+
+
+def test_norms_biases_and_prototypes_do_not_decay() -> None:
+    method = build(weight_decay=0.3, lr=2e-3, clip_norm=5.0, warmup_steps=7)
+    decayed, rest = method.param_groups("train")
+    assert decayed.weight_decay == 0.3
+    assert rest.weight_decay == 0
+    assert all(p.ndim == 2 for p in decayed.params)
+    assert [p.shape for p in rest.params if p.ndim == 2] == [(5, 12)]
+    assert {(g.lr, g.clip_norm, g.warmup_steps) for g in (decayed, rest)} == {(2e-3, 5.0, 7)}
+
+
+def test_prototypes_start_far_apart() -> None:
+    rows = build(prototype_init="orthogonal").generator.prototypes.detach()
+    torch.testing.assert_close(rows @ rows.T, 12 * torch.eye(5))
+    assert build(num_prototypes=200).generator.prototypes.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_scalars_against_loops() -> None:
+    method, batch = build(num_prototypes=8), make_batch(range(5))
+    scalars = method.loss(batch, "train").scalars
+    tokens = batch.features.tokens.flatten(2).mT
+    with torch.no_grad():
+        best, hard = cosine(tokens, method.generator(tokens)).max(2)
+    used = [set(row.tolist()) for row in hard]
+    assert float(scalars["concepts_used"]) == pytest.approx(sum(map(len, used)) / 5)
+    unused = 1 - len(set.union(*used)) / 8
+    assert float(scalars["prototypes_unused"]) == pytest.approx(unused)
+    assert float(scalars["max_cosine"]) == pytest.approx(float(best.mean()))
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("background", ["none", "split"])
+def test_prediction_against_loops(centre: bool, background: str) -> None:
+    method = build(num_prototypes=7, centre=centre, background=background)
+    method.fit_clusters(make_passes(range(8)))
+    batch = make_batch(range(3))
+    scores = method.predict(batch)
+    saliency = batch.features.saliency
+    assert saliency is not None
+    for image in range(3):
+        tokens = batch.features.tokens[image].flatten(1).T
+        seen = (tokens - tokens.mean(0) if centre else tokens)[None]
+        with torch.no_grad():
+            soft = cosine(seen, method.generator(seen))[0]
+        hard = soft.argmax(1)
+        used = hard.unique().tolist()
+        attention = torch.stack([saliency[image].flatten()[hard == c].sum() for c in used])
+        foreground = upper_group(attention.tolist())
+        expected = torch.full((4, 20), -1.0)
+        for position, concept in enumerate(used):
+            region = tokens[hard == concept].mean(0, keepdim=True)
+            cluster = int(assign(region, method.centroids, spherical=True))
+            if background == "split":
+                cluster = cluster + 1 if foreground[position] else 0
+            expected[cluster] = torch.maximum(expected[cluster], soft[:, concept])
+        torch.testing.assert_close(scores[image].flatten(1), expected)
+
+
+def upper_group(numbers: list[float]) -> list[bool]:
+    """Tries every cut of the sorted numbers."""
+    ordered = sorted(numbers)
+    if ordered[0] == ordered[-1]:
+        return [True] * len(numbers)
+
+    def spread(group: list[float]) -> float:
+        return sum((n - sum(group) / len(group)) ** 2 for n in group)
+
+    cut = min(range(1, len(ordered)), key=lambda at: spread(ordered[:at]) + spread(ordered[at:]))
+    return [number >= ordered[cut] for number in numbers]
+
+
+def test_background_is_where_attention_is_low() -> None:
+    method = build(num_clusters=2, background="split")
+    batch = make_batch(range(6))
+    look = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(4, 5, dtype=torch.int64)
+    mask[1:3, 1:4] = 1
+    tokens = look[mask].permute(2, 0, 1).expand(6, -1, -1, -1).contiguous()
+    with torch.no_grad():
+        # Concepts that are the two looks themselves: their regions are the mask.
+        method.generator.forward = lambda pixels: look.expand(len(pixels), -1, -1)  # type: ignore[method-assign]
+    saliency = mask.float().expand(6, -1, -1) + 0.01
+    batch = Batch(batch.ids, batch.pixels, FeatureMap(tokens, saliency))
+    method.fit_clusters(lambda: iter([batch]))
+    assert torch.equal(method.predict(batch).argmax(1), mask.expand(6, -1, -1))
+
+
+def test_max_regions_bounds_what_is_clustered() -> None:
+    with pytest.raises(UserError, match=r"asked for 4 groups.* only 3 distinct regions"):
+        build(max_regions=3).fit_clusters(make_passes(range(20)))

@@ -1,0 +1,50 @@
+"""What the commands share: the way they end, and the options that mean the same everywhere."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from usseg_ray import __version__
+from usseg_ray.config import UserError
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"usseg_ray {__version__}", highlight=False)
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+    ),
+]
+
+
+def make_app() -> typer.Typer:
+    """Makes a command without shell-completion flags or pretty tracebacks."""
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    )
+
+
+def run(app: typer.Typer) -> None:
+    """Runs a command; a `UserError` ends it with its message and exit code 2, Ctrl-C with 130.
+
+    Args:
+        app: The command of one module.
+    """
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("Interrupted.", highlight=False)
+        sys.exit(130)

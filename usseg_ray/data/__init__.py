@@ -1,0 +1,1 @@
+"""From files to batches: `datasets` -> `shards` -> `reading` (decode, transforms) -> `pipeline`."""

@@ -1,0 +1,89 @@
+"""Prepared sets by name: what `--data NAME` means, and what to tell whoever has none.
+
+It stands before the path of an image: a command asks here where the set lies and hands the answer
+to `shards`. A folder, a URI and a name are all accepted, because a name is what people remember.
+"""
+
+import difflib
+import os
+import shlex
+from pathlib import Path
+
+from pyarrow import fs as pafs
+
+from usseg_ray.config import UserError
+from usseg_ray.data.datasets import IMAGE_SUFFIXES
+from usseg_ray.data.shards import MANIFEST, resolve
+
+
+def cache_root() -> Path:
+    """Names the folder in which prepared sets are found by name: `$USSEG_DATA`, or the cache."""
+    chosen = os.environ.get("USSEG_DATA")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "usseg_ray"
+
+
+def is_prepared(uri: str | Path) -> bool:
+    """Tells whether a folder or URI holds a complete prepared set."""
+    filesystem, root = resolve(uri)
+    try:
+        found: bool = filesystem.get_file_info(f"{root}/{MANIFEST}").type == pafs.FileType.File
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be reached ({error}).") from None
+    return found
+
+
+def find_prepared(name_or_path: str) -> str:
+    """Finds a prepared set by its folder, URI, or name under `cache_root()`.
+
+    Args:
+        name_or_path: As the user gave it; a folder wins over a name.
+
+    Returns:
+        The absolute path or URI that holds the manifest.
+
+    Raises:
+        UserError: There is none; it says where was looked, what is there, and how to make one.
+    """
+    if "://" in name_or_path:
+        if is_prepared(name_or_path):
+            return name_or_path
+        raise UserError(
+            f"--data {name_or_path}: not a prepared set (no {MANIFEST}). "
+            + _how_to_prepare(out=name_or_path)
+        )
+    folder, named = Path(name_or_path).expanduser().absolute(), cache_root() / name_or_path
+    for candidate in (folder, named):
+        if is_prepared(candidate):
+            return str(candidate)
+    raise UserError(
+        _explain_folder(folder) if folder.is_dir() else _explain_name(name_or_path, folder, named)
+    )
+
+
+def _explain_name(name: str, folder: Path, named: Path) -> str:
+    names = sorted(path.parent.name for path in cache_root().glob(f"*/{MANIFEST}"))
+    near = difflib.get_close_matches(name, names, n=1)
+    there = f"it has {', '.join(names)}" if names else "it has none"
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"--data {name}: no such folder ({folder}), nor a prepared set of that name in "
+        f"{cache_root()} ({there}).{meant}\n{_how_to_prepare(out=str(named))}"
+    )
+
+
+def _how_to_prepare(source: str = "IMAGES", out: str = "DIR") -> str:
+    return (
+        "Make one with: python -m usseg_ray.prepare "
+        f"--source {shlex.quote(source)} --out {shlex.quote(out)}"
+    )
+
+
+def _explain_folder(folder: Path) -> str:
+    names = (Path(name) for _, _, files in os.walk(folder) for name in files)
+    if any(name.suffix.lower() in IMAGE_SUFFIXES for name in names):
+        return f"--data {folder}: the folder holds images that are not prepared yet.\n" + (
+            _how_to_prepare(str(folder), str(cache_root() / folder.name))
+        )
+    return f"--data {folder}: not a prepared set (no {MANIFEST}), and no images are in it either."

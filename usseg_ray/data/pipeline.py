@@ -1,0 +1,142 @@
+"""Ray Data as the stream behind a `Reader`: pieces are read, decoded and framed in parallel tasks.
+
+Each worker streams its own plan, so what it gets and in which order is decided by the plan and
+not by which task ends first; training rows are split evenly and evaluation rows are exact without
+any help from Ray's splitters (which drop remainders).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+import torch
+from ray.data import DataContext
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from usseg_ray.config import UserError
+from usseg_ray.data.reading import Block, Piece, Showing, read_piece
+
+PIECES_PER_TASK = 4
+BLOCK_BYTES = 16 * 2**20
+RESERVE_TIMEOUT_S = 900
+
+
+class PieceSource(Datasource):  # type: ignore[misc]
+    """A reading plan as a Ray Data source, one task per few pieces.
+
+    Args:
+        root: URI of the prepared set.
+        pieces: What to read, in order.
+        showing: How rows are shown.
+    """
+
+    def __init__(self, root: str, pieces: Sequence[Piece], showing: Showing) -> None:
+        super().__init__()
+        self._root, self._pieces, self._showing = root, list(pieces), showing
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of reading tasks."""
+        return -(-len(self._pieces) // PIECES_PER_TASK)
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Returns the decoded size in bytes."""
+        return sum(piece.rows for piece in self._pieces) * self._row_bytes()
+
+    def get_read_tasks(
+        self,
+        parallelism: int,  # noqa: ARG002
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,  # noqa: ARG002
+    ) -> list[ReadTask]:
+        """Cuts the plan into tasks of `PIECES_PER_TASK`, whatever parallelism Ray would like."""
+        starts = range(0, len(self._pieces), PIECES_PER_TASK)
+        portions = [self._pieces[start : start + PIECES_PER_TASK] for start in starts]
+        return [self._task(portion, per_task_row_limit) for portion in portions]
+
+    def _task(self, pieces: list[Piece], row_limit: int | None) -> ReadTask:
+        rows = sum(piece.rows for piece in pieces)
+        metadata = BlockMetadata(
+            num_rows=rows, size_bytes=rows * self._row_bytes(), input_files=None, exec_stats=None
+        )
+        read = partial(_read, self._root, pieces, self._showing)
+        return ReadTask(read, metadata, per_task_row_limit=row_limit)
+
+    def _row_bytes(self) -> int:
+        return self._showing.size**2 * (7 if self._showing.labels else 3)
+
+
+def _read(root: str, pieces: list[Piece], showing: Showing) -> Iterable[pa.Table]:
+    from ray.data.extensions import ArrowTensorArray  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    for piece in pieces:
+        block = read_piece(root, piece, showing)
+        columns: dict[str, Any] = {"id": pa.array(block["id"].tolist(), pa.string())}
+        for name in block.keys() - {"id"}:
+            columns[name] = ArrowTensorArray.from_numpy(block[name])
+        yield pa.table(columns)
+
+
+class RayStream:
+    """Streams plans through Ray Data tasks; a `reading.Stream`.
+
+    The tasks run in a placement group of their own, so that reading has CPUs of its own however
+    busy the cluster is, and several streams of a process (training goes on while a split is
+    scored) share them. Without it Ray Data divides the cluster among all streams of all trials,
+    and a stream can be left without any.
+
+    Args:
+        cpus: CPU share of the reading tasks of this process; a task takes at most one.
+    """
+
+    def __init__(self, cpus: float) -> None:
+        self._cpus = cpus
+        self._group: PlacementGroup | None = None
+
+    def __call__(self, root: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
+        """Reads pieces in parallel and yields their blocks in order."""
+        if not pieces:
+            return
+        self._set_context()
+        source = PieceSource(root, pieces, showing)
+        dataset = ray.data.read_datasource(
+            source, num_cpus=min(1.0, self._cpus), override_num_blocks=source.num_tasks
+        )
+        wanted = sum(piece.rows for piece in pieces)
+        seen = 0
+        for block in dataset.iter_batches(
+            batch_size=None, batch_format="numpy", prefetch_batches=2
+        ):
+            seen += len(block["id"])
+            yield block
+        if seen != wanted and not showing.labels:
+            raise RuntimeError(f"Ray Data gave {seen} of {wanted} rows of {root}")
+
+    def _set_context(self) -> None:
+        context = DataContext.get_current()
+        context.target_max_block_size = BLOCK_BYTES
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        if self._group is None:
+            self._group = _reserve(self._cpus)
+        strategy = PlacementGroupSchedulingStrategy(self._group)
+        context.scheduling_strategy = strategy
+        context.scheduling_strategy_large_args = strategy
+
+
+def _reserve(cpus: float) -> PlacementGroup:
+    """Reserves CPUs for as long as this process lives."""
+    group = placement_group([{"CPU": cpus}])
+    if not group.wait(RESERVE_TIMEOUT_S):
+        raise UserError(
+            f"{cpus:g} CPUs for reading tasks were not free within {RESERVE_TIMEOUT_S} s "
+            f"(cluster: {ray.cluster_resources().get('CPU', 0):g}). "
+            "Lower resources.data_cpus_per_worker or resources.cpus_per_worker."
+        )
+    return group

@@ -1,0 +1,399 @@
+"""A prepared set on disk: Parquet shards of encoded images, and the manifest that names them.
+
+It stands between `prepare`, which writes it once, and `reading` and `pipeline`, which read it for
+every run. A row keeps the bytes of the files as they were: nothing is lost by preparing, and a
+shard is as small as its images. Row groups are small, so that a reader can mix and divide rows
+without reading whole shards. The manifest is written last and in one move: a set has one when it
+is complete, and never before. Shards carry their hash in their name, so that writing a set anew
+leaves the old one whole until the new manifest takes its place.
+
+Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`, `hdfs://` are one.
+"""
+
+import hashlib
+import itertools
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+from pydantic import Field, ValidationError
+
+from usseg_ray.config import Settings, UserError
+from usseg_ray.data.datasets import Palette
+
+FORMAT_VERSION: Literal[1] = 1
+MANIFEST = "manifest.json"
+SHARD_FOLDER = "shards"
+ROWS_PER_SHARD = 256
+ROWS_PER_GROUP = 32
+BYTES_PER_GROUP = 64 * 2**20
+
+_AGAIN = "Prepare the set again with --overwrite."
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("label", pa.binary(), nullable=True),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a shard.
+
+    Attributes:
+        id: Unique in its split.
+        image: The encoded file.
+        label: The encoded label file, or `None`.
+        height: Of the upright image, pixels.
+        width: Of the upright image, pixels.
+    """
+
+    id: str
+    image: bytes
+    label: bytes | None
+    height: int
+    width: int
+
+
+class ShardInfo(Settings):
+    """One shard as the manifest names it."""
+
+    path: str = Field(description="Below the set's root.")
+    split: str
+    rows: int = Field(ge=1)
+    labelled: int = Field(ge=0, description="Rows that have a label.")
+    num_bytes: int = Field(ge=1)
+    sha256: str
+    row_groups: tuple[int, ...] = Field(description="Rows of each row group.")
+
+
+class SplitInfo(Settings):
+    """Totals of a split."""
+
+    rows: int = Field(ge=0)
+    labelled: int = Field(ge=0)
+    bad_images: int = Field(0, ge=0, description="Images that were left out.")
+    bad_labels: int = Field(0, ge=0, description="Labels that were left out, their images kept.")
+
+
+class Manifest(Settings):
+    """What a prepared set is and which shards it consists of."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    classes: tuple[str, ...] = Field(description="Names by index; empty for a set without labels.")
+    ignore_index: int = Field(description="Label value of pixels without a class.")
+    palette: Palette | None = Field(None, description="RGB of each class.")
+    splits: dict[str, SplitInfo]
+    shards: tuple[ShardInfo, ...]
+    source: str = Field(description="Where the images came from.")
+    fingerprint: str = Field("", description="Of the source's file names, sizes and times.")
+
+    def digest(self) -> str:
+        """Hashes what decides a result: classes and the bytes of every shard, not names or places.
+
+        Returns:
+            64 hexadecimal digits.
+        """
+        identity = [
+            self.classes,
+            self.ignore_index,
+            self.palette,
+            [(shard.split, shard.sha256) for shard in self.shards],
+        ]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def shards_of(self, split: str) -> tuple[ShardInfo, ...]:
+        """Lists a split's shards in order; a `UserError` names the splits if there is no such."""
+        if split not in self.splits:
+            raise UserError(
+                f"Data set {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}. "
+                f"Choose with --set data.train_split=, data.selection_split= or data.test_split=."
+            )
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+
+def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
+    """Finds the file system of a folder or URI, and the path in it.
+
+    Args:
+        uri: A local path or anything that `pyarrow.fs.FileSystem.from_uri` knows.
+
+    Returns:
+        The file system, and the path without a slash at its end.
+
+    Raises:
+        UserError: The URI's scheme is unknown or its place cannot be reached.
+    """
+    if "://" not in str(uri):
+        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(str(uri))
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{uri}: cannot be opened ({_first_line(error)}).") from None
+    return filesystem, path.rstrip("/")
+
+
+def write_split(
+    uri: str | Path, split: str, rows: Iterable[Row], rows_per_shard: int = ROWS_PER_SHARD
+) -> list[ShardInfo]:
+    """Writes a split's shards one after another in this process.
+
+    Args:
+        uri: Root of the set.
+        split: Name of the split.
+        rows: In the order that they shall have.
+        rows_per_shard: Rows of every shard but the last.
+
+    Returns:
+        The shards, in order.
+    """
+    filesystem, root = resolve(uri)
+    remaining = iter(rows)
+    shards: list[ShardInfo] = []
+    while shard := write_shard(
+        filesystem, root, split, len(shards), itertools.islice(remaining, rows_per_shard)
+    ):
+        shards.append(shard)
+    return shards
+
+
+def write_shard(
+    filesystem: pafs.FileSystem, root: str, split: str, index: int, rows: Iterable[Row]
+) -> ShardInfo | None:
+    """Writes one shard, seen under its name only when it is complete.
+
+    Holds one row group in memory at a time. The same rows give the same bytes.
+
+    Args:
+        filesystem: Where to.
+        root: Root of the set.
+        split: Name of the split.
+        index: Place of the shard in its split.
+        rows: In order.
+
+    Returns:
+        What the manifest says of the shard; `None`, and no file, if there are no rows.
+    """
+    groups = _row_groups(rows)
+    first = next(groups, None)
+    if first is None:
+        return None
+    folder = f"{root}/{SHARD_FOLDER}"
+    filesystem.create_dir(folder, recursive=True)
+    unfinished = f"{folder}/.{uuid.uuid4().hex}.unfinished"
+    sizes, labelled = [], 0
+    try:
+        with filesystem.open_output_stream(unfinished) as stream:
+            sink = _HashingSink(stream)
+            with _parquet_writer(sink) as writer:
+                for group in itertools.chain([first], groups):
+                    writer.write_table(_table(group), row_group_size=len(group))
+                    sizes.append(len(group))
+                    labelled += sum(row.label is not None for row in group)
+        digest = sink.sha256.hexdigest()
+        path = f"{SHARD_FOLDER}/{split}-{index:05d}-{digest[:12]}.parquet"
+        filesystem.move(unfinished, f"{root}/{path}")
+    except BaseException:
+        with suppress(OSError):
+            filesystem.delete_file(unfinished)
+        raise
+    return ShardInfo(
+        path=path,
+        split=split,
+        rows=sum(sizes),
+        labelled=labelled,
+        num_bytes=sink.num_bytes,
+        sha256=digest,
+        row_groups=tuple(sizes),
+    )
+
+
+def split_totals(shards: Iterable[ShardInfo]) -> dict[str, SplitInfo]:
+    """Adds up the rows of each split, splits in order of their first shard."""
+    totals: dict[str, SplitInfo] = {}
+    for shard in shards:
+        before = totals.get(shard.split, SplitInfo(rows=0, labelled=0))
+        totals[shard.split] = SplitInfo(
+            rows=before.rows + shard.rows, labelled=before.labelled + shard.labelled
+        )
+    return totals
+
+
+def save_manifest(manifest: Manifest, uri: str | Path) -> None:
+    """Writes the manifest of shards that are in place in one move, which makes the set valid."""
+    filesystem, root = resolve(uri)
+    filesystem.create_dir(root, recursive=True)
+    unfinished = f"{root}/.{uuid.uuid4().hex}.unfinished"
+    with filesystem.open_output_stream(unfinished) as stream:
+        stream.write(manifest.model_dump_json(indent=1).encode())
+    filesystem.move(unfinished, f"{root}/{MANIFEST}")
+
+
+def load_manifest(uri: str | Path) -> Manifest:
+    """Reads the manifest of a prepared set.
+
+    Args:
+        uri: Root of the set.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: There is none, or it cannot be used.
+    """
+    filesystem, root = resolve(uri)
+    where = f"{root}/{MANIFEST}"
+    try:
+        with filesystem.open_input_stream(where) as stream:
+            content = json.loads(stream.read())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{uri}: not a prepared set (no {MANIFEST}). Make one with python -m usseg_ray.prepare."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({_first_line(error)}).") from None
+    except ValueError:
+        raise UserError(f"{where}: not a JSON file. {_AGAIN}") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{where}: format version {version}, this program reads {FORMAT_VERSION}. {_AGAIN}"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
+
+
+def read_rows(filesystem: pafs.FileSystem, path: str, row_group: int) -> pa.Table:
+    """Reads one row group of a shard.
+
+    Args:
+        filesystem: Where the set lies, from `resolve`.
+        path: The root and the shard's path below it.
+        row_group: From 0.
+
+    Returns:
+        A table of `SCHEMA`.
+
+    Raises:
+        UserError: The shard is missing or not readable.
+    """
+    try:
+        with filesystem.open_input_file(path) as file:
+            return pq.ParquetFile(file).read_row_group(row_group)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read ({_first_line(error)}). {_AGAIN}") from None
+
+
+def verify(manifest: Manifest, uri: str | Path) -> None:
+    """Reads every shard and compares it with its hash in the manifest.
+
+    Args:
+        manifest: Of the set.
+        uri: Root of the set.
+
+    Raises:
+        UserError: A shard is missing or has other bytes.
+    """
+    filesystem, root = resolve(uri)
+    for shard in manifest.shards:
+        path = f"{root}/{shard.path}"
+        try:
+            with filesystem.open_input_stream(path) as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise UserError(f"{path}: the shard is missing. {_AGAIN}") from None
+        if found != shard.sha256:
+            raise UserError(
+                f"{path}: the shard is damaged (sha256 {found[:12]}..., "
+                f"the manifest says {shard.sha256[:12]}...). {_AGAIN}"
+            )
+
+
+def remove_strays(uri: str | Path) -> None:
+    """Removes the shards that the manifest in place does not name: replaced or unfinished ones.
+
+    Args:
+        uri: Root of a set, or of what never became one.
+    """
+    filesystem, root = resolve(uri)
+    complete = filesystem.get_file_info(f"{root}/{MANIFEST}").type != pafs.FileType.NotFound
+    kept = {f"{root}/{shard.path}" for shard in load_manifest(uri).shards} if complete else set()
+    folder = pafs.FileSelector(f"{root}/{SHARD_FOLDER}", allow_not_found=True)
+    for info in filesystem.get_file_info(folder):
+        if info.base_name.endswith((".parquet", ".unfinished")) and info.path not in kept:
+            filesystem.delete_file(info.path)
+
+
+class _HashingSink:
+    """Passes bytes on to a stream and hashes them on the way, so that none is read again."""
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self.stream = stream
+        self.sha256 = hashlib.sha256()
+        self.num_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.num_bytes += len(data)
+        written: int = self.stream.write(data)
+        return written
+
+    def tell(self) -> int:
+        return self.num_bytes
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _parquet_writer(sink: _HashingSink) -> pq.ParquetWriter:
+    # Images are compressed already; statistics and dictionaries of them would only cost.
+    return pq.ParquetWriter(
+        sink,
+        SCHEMA,
+        compression="NONE",
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+    )
+
+
+def _row_groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    held = 0
+    for row in rows:
+        group.append(row)
+        held += len(row.image) + len(row.label or b"")
+        if len(group) == ROWS_PER_GROUP or held >= BYTES_PER_GROUP:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _table(group: list[Row]) -> pa.Table:
+    columns = [[getattr(row, name) for row in group] for name in SCHEMA.names]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0]

@@ -1,0 +1,177 @@
+"""What `tune` and `train` do alike: options to a request, a folder, a dry run, or a run."""
+
+import signal
+import uuid
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from usseg_ray import methods
+from usseg_ray.cli import console
+from usseg_ray.config import UserError, flatten, known_keys
+from usseg_ray.plan import Plan, Request, make_plan
+from usseg_ray.screen import value
+from usseg_ray.sweep import protocol_name, run_sweep
+
+RUNS = Path("runs")
+
+MethodName = Annotated[
+    str, typer.Option(help=f"One of: {', '.join(m.name for m in methods.METHODS)}.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
+        "`synthetic` is built in and needs nothing."
+    ),
+]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Set any config key, e.g. --set method.gamma=1.5; may be repeated. "
+        "--dry-run lists all keys.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder of this run; ./runs/METHOD-DATA-TIME if unset."),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Go on with a run: its name under ./runs, or its folder. Ended trials are kept."
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu or cuda (short for --set resources.device=...).")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, float32 or bfloat16, for the backbone (short for --set resources.precision=...)."
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed=...).")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        help="MLflow store; $MLFLOW_TRACKING_URI, else SQLite in this folder, if unset."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved config and the trials, and stop.")
+]
+
+
+def assignments(
+    texts: list[str], *, device: str | None, precision: str | None, seed: int | None
+) -> dict[str, Any]:
+    """Joins `--set` with the options that are short for one."""
+    from usseg_ray.search_space import parse_assignments  # noqa: PLC0415
+
+    short = {"resources.device": device, "resources.precision": precision, "seed": seed}
+    given = {key: v for key, v in short.items() if v is not None}
+    return given | parse_assignments(texts)
+
+
+def launch(request: Request | None, out: Path | None, resume: str | None, *, dry_run: bool) -> None:
+    """Runs a request, or goes on with an earlier one.
+
+    Args:
+        request: What was asked; ignored when resuming.
+        out: Folder of the run.
+        resume: Name or folder of the run to go on with.
+        dry_run: Whether to stop after printing the plan.
+
+    Raises:
+        UserError: Anything is wrong with the request.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    if resume is not None:
+        folder = find_run(resume)
+        request = Request.load(folder)
+    elif request is None:
+        raise UserError("nothing to do: give --method, or --resume NAME")
+    else:
+        folder = _new_folder(request, out)
+    plan = make_plan(request, make_data=not dry_run)
+    if dry_run:
+        print_plan(plan)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if not request.key:
+        request = request.model_copy(update={"key": f"{folder.name}-{uuid.uuid4().hex[:6]}"})
+        request.save(folder)
+        plan = make_plan(request)
+    console.print(f"[bold]{folder.name}[/]  {protocol_name(plan)}", highlight=False)
+    try:
+        run_sweep(plan, folder.absolute(), console)
+    except KeyboardInterrupt:
+        console.print(
+            f"Interrupted. Go on with: python -m usseg_ray.tune --resume {folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def find_run(name: str) -> Path:
+    """Finds a run's folder by its name under ./runs or its path.
+
+    Raises:
+        UserError: There is none; names those that exist.
+    """
+    for folder in (RUNS / name, Path(name)):
+        if folder.is_dir():
+            return folder
+    there = sorted(path.name for path in RUNS.glob("*") if path.is_dir())[-5:]
+    raise UserError(
+        f"--resume {name}: no such run in {RUNS.absolute()}"
+        + (f"; the latest are {', '.join(there)}." if there else ", which is empty.")
+    )
+
+
+def _new_folder(request: Request, out: Path | None) -> Path:
+    if out is not None:
+        if out.exists() and any(out.iterdir()):
+            raise UserError(
+                f"--out {out} is not empty: --resume {out} goes on with a run, "
+                "another folder starts a new one."
+            )
+        return out
+    data = Path(request.data.rstrip("/")).name
+    stem = f"{request.method}-{data}-{datetime.now().astimezone():%m%d-%H%M%S}"
+    taken = [stem, *(f"{stem}-{n}" for n in range(2, 100))]
+    return next(RUNS / name for name in taken if not (RUNS / name).exists())
+
+
+def print_plan(plan: Plan) -> None:
+    """Prints the resolved config and the trials of a plan."""
+    described = known_keys(methods.get(plan.request.method).Config)
+    config = Table("key", "value", "meaning", title="Resolved config", title_justify="left")
+    for key, setting in flatten(plan.config).items():
+        config.add_row(key, str(setting), described.get(key, ""))
+    console.print(config)
+    template = plan.template("cpu")
+    trials = Table(
+        "trial", "K", *plan.space.space, title=f"{plan.request.num_samples} trials", title_justify="left"
+    )
+    for index, sample in enumerate(plan.samples):
+        settings = template.job(sample).settings
+        row = [value(settings[key]) for key in plan.space.space]
+        trials.add_row(f"trial_{index:03d}", str(settings["num_clusters"]), *row)
+    if plan.samples:
+        console.print(trials)
+    for key, distribution in plan.space.space.items() if not plan.samples else ():
+        console.print(f"Optuna draws {key} from {distribution}", highlight=False)
+    console.print(f"Scores: {protocol_name(plan)}. Dry run: nothing was started.", highlight=False)

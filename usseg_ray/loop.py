@@ -1,0 +1,337 @@
+"""The engine: fits one method, stage by stage, and scores it along the way.
+
+It needs torch alone. What surrounds a run (Ray Train's worker group, a plain process in a test)
+is a `RunContext`: where to compute, where to report, what to resume from.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from usseg_ray.backbones import Featuriser, build_backbone
+from usseg_ray.batch import Batch, Images
+from usseg_ray.config import Config, DataConfig, MethodConfig, UserError
+from usseg_ray.data.reading import Reader, Stream, stream_here
+from usseg_ray.data.shards import Manifest
+from usseg_ray.distributed import average_gradients, rank, world_size
+from usseg_ray.methods.base import Method, ParamGroup, Stage
+from usseg_ray.scoring import Evaluation, Featurise, GroundTruth, evaluate, segment
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite; says at which step, on which images, and which term."""
+
+
+class RunContext(Protocol):
+    """What surrounds a run."""
+
+    device: torch.device
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Takes an epoch's metrics and the state to resume from; called on every worker alike."""
+
+    def restore(self) -> dict[str, Any] | None:
+        """Returns the last reported state, or `None` on a first start."""
+
+
+@dataclass
+class PlainContext:
+    """A run in this very process, which keeps what is reported.
+
+    Attributes:
+        device: Where to compute.
+        history: Metrics of every report.
+        state: The last reported state; set it to resume.
+        evaluation: The last evaluation.
+    """
+
+    device: torch.device
+    history: list[dict[str, float]]
+    state: dict[str, Any] | None = None
+    evaluation: Evaluation | None = None
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Keeps the metrics, the state and the evaluation."""
+        self.history.append(metrics)
+        self.state = state
+        self.evaluation = evaluation
+
+    def restore(self) -> dict[str, Any] | None:
+        """Returns the kept state."""
+        return self.state
+
+
+class Optimiser:
+    """AdamW over a method's parameter groups, with their own clipping and linear warm-up."""
+
+    def __init__(self, groups: list[ParamGroup]) -> None:
+        self.groups = groups
+        self.step_count = 0
+        self.adamw = torch.optim.AdamW(
+            [
+                {"params": g.params, "lr": g.lr, "weight_decay": g.weight_decay, "betas": g.betas}
+                for g in groups
+            ]
+        )
+
+    def step(self) -> None:
+        """Averages gradients over the workers, clips, and takes one step."""
+        for group, live in zip(self.groups, self.adamw.param_groups, strict=True):
+            average_gradients(group.params)
+            if group.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(group.params, group.clip_norm)
+            warm = min(1.0, (self.step_count + 1) / max(1, group.warmup_steps))
+            live["lr"] = group.lr * warm
+        self.adamw.step()
+        self.adamw.zero_grad()
+        self.step_count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns moments and step count."""
+        return {"adamw": self.adamw.state_dict(), "steps": self.step_count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from moments and step count."""
+        self.adamw.load_state_dict(state["adamw"])
+        self.step_count = state["steps"]
+
+
+@dataclass
+class Run:
+    """Everything that fitting one method needs.
+
+    Attributes:
+        config: The resolved settings.
+        method: The method, on the context's device.
+        featurise: Images to batches.
+        reader: This worker's data.
+        truth: Meaning of the labels, or `None` for unlabelled data.
+        context: What surrounds the run.
+    """
+
+    config: Config[MethodConfig]
+    method: Method
+    featurise: Featurise
+    reader: Reader
+    truth: GroundTruth | None
+    context: RunContext
+
+    def passes(self) -> Iterator[Batch]:
+        """Starts a fresh walk over this worker's training images, not augmented."""
+        size = self.config.train.eval_batch_size
+        return map(self.featurise, self.reader.passes(self.config.data.train_split, size))
+
+    def fit(self) -> None:
+        """Walks the stages from wherever the context left off, reporting every epoch.
+
+        Raises:
+            NonFiniteLossError: A loss is not a number.
+        """
+        state = self.context.restore()
+        if state is not None:
+            self.method.load_state_dict(state["method"])
+        done = state["epoch"] if state is not None else 0
+        epochs = self.config.train.epochs
+        for index, stage in enumerate(self.method.stages):
+            before = index * epochs
+            if done < before + epochs:
+                fresh = done <= before
+                self._fit_stage(stage, before, done, None if fresh or state is None else state)
+        if not self.method.stages and done == 0:
+            self._finish_epoch(Stage("clusters"), 1, {}, None)
+
+    def _fit_stage(
+        self, stage: Stage, before: int, done: int, state: dict[str, Any] | None
+    ) -> None:
+        """Trains one stage; `before` epochs belong to earlier stages, `done` are behind the run."""
+        optimiser = Optimiser(self.method.param_groups(stage.name))
+        if state is not None:
+            optimiser.load_state_dict(state["optimiser"])
+        steps, batch_size = self._portions()
+        epochs = range(max(done, before), before + self.config.train.epochs)
+        stream = self.reader.training(epochs, steps, batch_size)
+        for epoch, batches in zip(epochs, stream, strict=True):
+            self.method.train()
+            self.method.on_epoch_start(stage.name, epoch, self.passes)
+            metrics = self._train_epoch(stage, batches, optimiser)
+            self._finish_epoch(stage, epoch + 1, metrics, optimiser)
+
+    def _portions(self) -> tuple[int, int]:
+        """Computes steps per epoch and images per step of this worker."""
+        train, world = self.config.train, world_size()
+        if train.batch_size % world:
+            raise UserError(
+                f"train.batch_size = {train.batch_size} is not divisible by {world} workers."
+            )
+        rows = self.reader.manifest.splits[self.config.data.train_split].rows // world
+        if rows == 0:
+            raise UserError(f"{world} workers for fewer training images; lower resources.num_workers.")
+        batch_size = min(train.batch_size // world, rows)
+        return train.steps_per_epoch or rows // batch_size, batch_size
+
+    def _train_epoch(
+        self, stage: Stage, batches: Iterator[Images], optimiser: Optimiser
+    ) -> dict[str, float]:
+        started, images, sums = time.monotonic(), 0, dict[str, float]()
+        for count, chunk in enumerate(batches, start=1):
+            batch = self.featurise(chunk)
+            result = self.method.loss(batch, stage.name)
+            if not torch.isfinite(result.loss):
+                terms = {name: float(value) for name, value in result.scalars.items()}
+                raise NonFiniteLossError(
+                    f"loss is {float(result.loss)} at step {optimiser.step_count} of stage "
+                    f"{stage.name!r}, images {list(batch.ids)[:8]}, terms {terms}"
+                )
+            result.loss.backward()
+            optimiser.step()
+            self.method.after_step()
+            images += len(chunk.ids)
+            for name, value in {"loss": result.loss, **result.scalars}.items():
+                sums[name] = sums.get(name, 0.0) + (float(value) - sums.get(name, 0.0)) / count
+        seconds = time.monotonic() - started
+        return {**sums, "images_per_second": world_size() * images / max(seconds, 1e-9)}
+
+    def _finish_epoch(
+        self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
+    ) -> None:
+        last = epoch >= self.config.train.epochs * max(1, len(self.method.stages))
+        evaluation = None
+        if stage.scored and (last or epoch % self.config.train.eval_every == 0):
+            started = time.monotonic()
+            evaluation = self.score(self.config.data.selection_split)
+            metrics |= {"eval_seconds": time.monotonic() - started}
+            metrics |= score_metrics(evaluation)
+        state = {
+            "epoch": epoch,
+            "method": self.method.state_dict(),
+            "optimiser": optimiser.state_dict() if optimiser else {},
+        }
+        self.context.report({"epoch": float(epoch), **metrics}, state, evaluation)
+
+    def score(self, split: str, *, refit: bool = True) -> Evaluation:
+        """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
+
+        Args:
+            split: Which split.
+            refit: Whether to fit the clusters again, or to keep those of the loaded state.
+
+        Returns:
+            The evaluation, with scores where the split has labels.
+        """
+        self.method.eval()
+        if refit:
+            self.method.fit_clusters(self.passes)
+        size = self.config.train.eval_batch_size
+        splits = self.reader.manifest.splits
+        if self.truth is None or split not in splits or not splits[split].labelled:
+            seen = split if split in splits else self.config.data.train_split
+            return segment(self.method, self.featurise, self.reader.passes(seen, size))
+        return evaluate(
+            self.method,
+            self.featurise,
+            self.reader.labelled(split, size),
+            self.truth,
+            expected_rows=splits[split].labelled,
+        )
+
+
+def assemble(
+    config: Config[MethodConfig],
+    method_class: type[Method],
+    root: str,
+    manifest: Manifest,
+    context: RunContext,
+    stream: Stream = stream_here,
+) -> Run:
+    """Builds backbone, method and reader from resolved settings.
+
+    Args:
+        config: The settings; `num_clusters` is a number.
+        method_class: The method whose settings these are.
+        root: URI of the prepared set.
+        manifest: Its manifest.
+        context: What surrounds the run.
+        stream: How this worker's rows are read.
+
+    Returns:
+        A run, ready to fit or to score.
+
+    Raises:
+        UserError: Sizes, weights or settings do not fit together.
+    """
+    if config.num_clusters is None:
+        raise UserError("num_clusters is not set and the data names no classes to take it from.")
+    needs = method_class.needs(config.method)
+    backbone = build_backbone(config.backbone)
+    check_sizes(config.data, backbone.spec.patch_size)
+    method = method_class(config.method, backbone.spec, config.num_clusters, config.seed)
+    precision = config.resources.precision
+    autocast = precision == "bfloat16" or (precision == "auto" and context.device.type == "cuda")
+    return Run(
+        config=config,
+        method=method.to(context.device),
+        featurise=Featuriser(backbone, needs, context.device, autocast=autocast),
+        reader=Reader(
+            root,
+            manifest,
+            config.data,
+            seed=config.seed,
+            rank=rank(),
+            world=world_size(),
+            stream=stream,
+        ),
+        truth=GroundTruth(manifest.classes, manifest.ignore_index) if manifest.classes else None,
+        context=context,
+    )
+
+
+def check_sizes(data: DataConfig, patch_size: int) -> None:
+    """Refuses image sizes that patches do not tile.
+
+    Raises:
+        UserError: With the nearest size that fits.
+    """
+    for key in ("train_size", "eval_size"):
+        size = getattr(data, key)
+        if size % patch_size:
+            near = max(patch_size, round(size / patch_size) * patch_size)
+            raise UserError(
+                f"data.{key} = {size} is no multiple of the backbone's patch of {patch_size} "
+                f"pixels; --set data.{key}={near} fits."
+            )
+
+
+def score_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Names an evaluation's scalars as they are logged; nothing for unlabelled data."""
+    scores = evaluation.scores
+    if scores is None:
+        return {}
+    return {
+        "unsup_miou": scores.unsup_miou,
+        "unsup_acc": scores.unsup_acc,
+        "used_clusters": float(scores.used_clusters),
+        "largest_share": scores.largest_share,
+        "collapsed": float(scores.collapsed),
+    }
+
+
+def save_state(state: dict[str, Any], folder: Path) -> None:
+    """Writes a state as `checkpoint.pt`; rank 0 alone does."""
+    if rank() == 0:
+        torch.save(state, folder / CHECKPOINT)
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
+    """Reads a state written by `save_state`, tensors and plain values only."""
+    loaded: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
+    return loaded

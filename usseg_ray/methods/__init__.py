@@ -1,0 +1,32 @@
+"""Every method that the commands know; a new one is a line in `METHODS`."""
+
+import difflib
+
+from usseg_ray.config import UserError
+from usseg_ray.methods.acseg import ACSeg
+from usseg_ray.methods.base import Method
+from usseg_ray.methods.colour import ColourFloor
+from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.methods.position import PositionFloor
+
+METHODS: tuple[type[Method], ...] = (ACSeg, ColourFloor, KMeans, PositionFloor)
+
+
+def get(name: str) -> type[Method]:
+    """Finds a method by its name.
+
+    Args:
+        name: As in `--method`.
+
+    Returns:
+        The method's class.
+
+    Raises:
+        UserError: No method has that name; the error says the nearest and all that exist.
+    """
+    methods = {method.name: method for method in METHODS}
+    if name in methods:
+        return methods[name]
+    near = difflib.get_close_matches(name, methods, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise UserError(f"Unknown method: {name!r}{hint} Methods: {', '.join(methods)}.")

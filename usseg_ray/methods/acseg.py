@@ -1,0 +1,340 @@
+"""ACSeg: a small network proposes concepts for each image, modularity says how well they fit.
+
+Frozen patch tokens -> the Adaptive Concept Generator turns a few shared prototypes into concepts of
+this image -> every token joins its most similar concept, concepts without tokens are dropped ->
+the regions of all training images are clustered into K groups. Only the generator learns, and
+only from the modularity of each image's own token graph, so nothing but pixels enters.
+
+The paper's full text and code are not public; where summaries and re-implementations leave a
+choice open, the setting's description says what is assumed here.
+
+Reference:
+    Li et al., ACSeg: Adaptive Conceptualization for Unsupervised Semantic Segmentation, CVPR 2023,
+    arXiv 2210.05944.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from usseg_ray.batch import Attention, Batch, FeatureSpec, StepResult
+from usseg_ray.config import MethodConfig, UserError
+from usseg_ray.distributed import shared_generator
+from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.ops.attention import two_means_split
+from usseg_ray.ops.kmeans import assign, fit_shared
+from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
+from usseg_ray.ops.regions import pool_regions
+from usseg_ray.ops.sampling import PointSample
+from usseg_ray.ops.transformer import Activation, DecoderBlock, Norm
+
+
+class ACSegConfig(MethodConfig):
+    """Settings of ACSeg; "assumed" marks what the known sources leave open."""
+
+    num_prototypes: int = Field(
+        5, ge=1, le=256, description="Most concepts of an image; 5 is the paper's best."
+    )
+    num_blocks: int = Field(6, ge=1, description="Update steps of the generator; paper: 6.")
+    num_heads: int = Field(
+        6, ge=1, description="Attention heads, a divisor of the token dim; re-implementations: 6."
+    )
+    ffn_ratio: int = Field(4, ge=1, description="Feed-forward width over token dim; assumed.")
+    norm: Norm = Field(
+        "post", description="Layer norm after or before a sublayer; assumed as in Vaswani 2017."
+    )
+    activation: Activation = Field("relu", description="Of the FFN; assumed.")
+    prototype_init: Literal["normal", "orthogonal"] = Field(
+        "normal", description="Standard normal, or orthogonal rows of length sqrt(dim); assumed."
+    )
+    centre: bool = Field(
+        False,
+        description="Take each image's mean token off before concepts and graph (not in ACSeg; for "
+        "features whose cosines are all high).",
+    )
+    gamma: float = Field(
+        1.0, gt=0, description="Resolution of the modularity's null model; 1 is the paper's loss."
+    )
+    keep_loops: bool = Field(
+        True, description="Whether a token is its own neighbour; the paper does not remove it."
+    )
+    tanh_scale: float | None = Field(
+        None, gt=0, description="Squash pair intensities by tanh(x / scale); CAUSE: 0.1."
+    )
+    lr: float = Field(1e-4, gt=0, description="AdamW's rate; one re-implementation, else assumed.")
+    weight_decay: float = Field(
+        0.01, ge=0, description="Not on norms, biases and prototypes; re-implementations: 0.01."
+    )
+    warmup_steps: int = Field(100, ge=0, description="Linear warm-up, then constant; assumed.")
+    clip_norm: float = Field(1.0, gt=0, description="Gradient norm per parameter group; assumed.")
+    background: Literal["none", "split"] = Field(
+        "none",
+        description="`split`: regions of low attention become cluster 0 (paper, for VOC); `none` "
+        "for data without a background class (paper, COCO-Stuff).",
+    )
+    background_score: Attention = Field(
+        "cls", description="Attention of the CLS token, or the least head's over all queries."
+    )
+    background_pool: Literal["sum", "mean"] = Field(
+        "sum", description="Score of a region; the paper sums, which favours large regions."
+    )
+    spherical: bool = Field(
+        True, description="Cluster directions of regions instead of positions; assumed."
+    )
+    restarts: int = Field(10, ge=1, description="Starts of k-means, the best stays; assumed.")
+    max_regions: int = Field(
+        100_000, ge=1, description="Regions to cluster; of more, an even sample is taken."
+    )
+
+
+class ConceptGenerator(nn.Module):
+    """The Adaptive Concept Generator: prototypes of the data set become concepts of an image.
+
+    No positions enter, so pixels may come in any order and concepts follow their prototypes.
+
+    Args:
+        config: The method's settings.
+        dim: Channels of a token.
+        generator: Draws the initial weights; equal on all workers.
+    """
+
+    def __init__(self, config: ACSegConfig, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.empty(config.num_prototypes, dim))
+        self.blocks = nn.ModuleList(
+            DecoderBlock(
+                dim,
+                config.num_heads,
+                ffn_ratio=config.ffn_ratio,
+                norm=config.norm,
+                activation=config.activation,
+                generator=generator,
+            )
+            for _ in range(config.num_blocks)
+        )
+        if config.prototype_init == "normal":
+            nn.init.normal_(self.prototypes, generator=generator)
+        else:
+            nn.init.orthogonal_(self.prototypes, gain=dim**0.5, generator=generator)
+
+    def forward(self, pixels: Float[Tensor, "B N D"]) -> Float[Tensor, "B K D"]:
+        """Adapts the prototypes to every image.
+
+        Args:
+            pixels: (B, N, D) tokens.
+
+        Returns:
+            (B, K, D) concepts, not normalised.
+        """
+        concepts: Tensor = self.prototypes.expand(len(pixels), -1, -1)
+        for block in self.blocks:
+            concepts = block(concepts, pixels)
+        return concepts
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The parts of a batch of images.
+
+    Attributes:
+        soft: (B, N, C) cosines of tokens and concepts.
+        used: (B, C) whether any token joined the concept.
+        foreground: (B, C) used and not background.
+        vectors: (B, C, D) mean token of each region; 0 where unused.
+    """
+
+    soft: Float[Tensor, "B N C"]
+    used: Bool[Tensor, "B C"]
+    foreground: Bool[Tensor, "B C"]
+    vectors: Float[Tensor, "B C D"]
+
+
+class ACSeg(Method):
+    """Adaptive conceptualisation with the modularity loss.
+
+    Args:
+        config: The method's settings.
+        features: What the backbone gives.
+        num_clusters: K, the background cluster included if it is split off.
+        seed: Keys initial weights, sample and k-means.
+
+    Raises:
+        UserError: `num_heads` does not divide the token dim, or attention is asked for in vain.
+    """
+
+    name: ClassVar[str] = "acseg"
+    Config: ClassVar[type[MethodConfig]] = ACSegConfig
+    centroids: Tensor
+
+    def __init__(
+        self, config: ACSegConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        if features.dim % config.num_heads:
+            divisors = [n for n in range(1, min(features.dim, 16) + 1) if features.dim % n == 0]
+            raise UserError(
+                f"method.num_heads = {config.num_heads} does not divide the backbone's token dim "
+                f"{features.dim}. Choose one of {', '.join(map(str, divisors))}."
+            )
+        self.config = config
+        self.generator = ConceptGenerator(
+            config, features.dim, shared_generator(seed, self.name, "weights")
+        )
+        self.splits_background = config.background == "split"
+        self.num_groups = num_clusters - self.splits_background
+        self.register_buffer("centroids", torch.zeros(self.num_groups, features.dim))
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ANN401
+        """Needs attention only to tell background from foreground."""
+        return Needs(attention=config.background_score if config.background == "split" else None)
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
+        """Lists the generator's parameters, linear weights with decay and the rest without."""
+        parameters = dict(self.generator.named_parameters())
+        decayed = [
+            f"{name}.weight"
+            for name, module in self.generator.named_modules()
+            if isinstance(module, nn.Linear)
+        ]
+        rest = [name for name in parameters if name not in decayed]
+        return [
+            ParamGroup(
+                params=[parameters[name] for name in names],
+                lr=self.config.lr,
+                weight_decay=weight_decay,
+                clip_norm=self.config.clip_norm,
+                warmup_steps=self.config.warmup_steps,
+            )
+            for names, weight_decay in ((decayed, self.config.weight_decay), (rest, 0.0))
+        ]
+
+    def loss(self, batch: Batch, stage: str) -> StepResult:  # noqa: ARG002
+        """Computes the mean over images of minus the soft modularity.
+
+        Args:
+            batch: Training crops.
+            stage: The one stage, `train`.
+
+        Returns:
+            The loss; scalars `concepts_used` (mean per image), `prototypes_unused` (share of
+            prototypes that no image of the batch uses) and `max_cosine` (mean over tokens of the
+            cosine to the own concept).
+
+        Reference:
+            arXiv 2210.05944, modularity loss.
+        """
+        pixels = self._pixels(batch)
+        soft = cosine(pixels, self.generator(pixels))
+        edges = affinity(pixels, keep_loops=self.config.keep_loops)
+        pixel_graph = graph(edges, gamma=self.config.gamma)
+        loss = modularity_loss(soft, pixel_graph, tanh_scale=self.config.tanh_scale).mean()
+        best, hard = soft.detach().max(2)
+        used = one_hot(hard, soft.shape[2]).any(1)
+        scalars = {
+            "loss": loss.detach(),
+            "concepts_used": used.sum(1).float().mean(),
+            "prototypes_unused": 1 - used.any(0).float().mean(),
+            "max_cosine": best.mean(),
+        }
+        return StepResult(loss, scalars)
+
+    @torch.no_grad()
+    def fit_clusters(self, passes: Passes) -> None:
+        """Clusters the regions of all training images into K groups, or K - 1 and background.
+
+        Args:
+            passes: Fresh walks over this worker's training images.
+
+        Raises:
+            UserError: The images give fewer distinct regions than groups.
+
+        Reference:
+            arXiv 2210.05944, concept classifier by k-means. A region is described by its mean
+            token; the paper's own descriptor of a region is not known.
+        """
+        sample = PointSample(
+            self.centroids.shape[1], self.config.max_regions, self.centroids.device
+        )
+        for batch in passes():
+            regions = self._regions(batch)
+            for name, rows, keep in zip(
+                batch.ids, regions.vectors, regions.foreground, strict=True
+            ):
+                sample.add(rows[keep], self.seed, self.name, "regions", name)
+        result = fit_shared(
+            sample,
+            self.num_groups,
+            self.seed,
+            spherical=self.config.spherical,
+            restarts=self.config.restarts,
+            noun="regions",
+        )
+        self.centroids.copy_(result.centroids)
+
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the backbone's tokens: the generator makes concepts, not codes."""
+        return batch.features.tokens.detach()
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores each cluster by the cosine to the best of its concepts in the image.
+
+        A cluster without a concept in the image gets -1, the least cosine. Upsampling these scores
+        equals upsampling the cosines of all used concepts and taking the best one's cluster, but
+        for tokens between two concepts of the same cluster.
+
+        Args:
+            batch: Images.
+
+        Returns:
+            (B, K, h, w) cosines.
+        """
+        regions = self._regions(batch)
+        cosines = regions.soft.mT.masked_fill(~regions.used[:, :, None], -1.0)
+        owner = self._clusters(regions)[:, :, None].expand_as(cosines)
+        scores = cosines.new_full((len(cosines), self.num_clusters, cosines.shape[2]), -1.0)
+        scores.scatter_reduce_(1, owner, cosines, "amax")
+        return scores.view(*scores.shape[:2], *batch.features.tokens.shape[2:])
+
+    def _pixels(self, batch: Batch) -> Float[Tensor, "B N D"]:
+        pixels = batch.features.tokens.detach().flatten(2).mT
+        return pixels - pixels.mean(1, keepdim=True) if self.config.centre else pixels
+
+    def _regions(self, batch: Batch) -> Regions:
+        pixels = self._pixels(batch)
+        soft = cosine(pixels, self.generator(pixels))
+        hard = soft.argmax(2)
+        # Regions keep their own mean even if concepts were found on centred pixels: what they have
+        # in common within an image still tells images apart.
+        tokens = batch.features.tokens.flatten(2).mT
+        sums, counts = pool_regions(tokens, hard, soft.shape[2])
+        used = counts > 0
+        foreground = self._foreground(batch, hard, used) if self.splits_background else used
+        return Regions(soft, used, foreground, sums / counts.clamp(min=1)[:, :, None])
+
+    def _foreground(
+        self, batch: Batch, hard: Int64[Tensor, "B N"], used: Bool[Tensor, "B C"]
+    ) -> Bool[Tensor, "B C"]:
+        saliency = batch.features.saliency
+        if saliency is None:
+            raise TypeError("method.background = 'split' needs FeatureMap.saliency")
+        sums, counts = pool_regions(saliency.flatten(1)[:, :, None], hard, used.shape[1])
+        scores = sums[:, :, 0]
+        if self.config.background_pool == "mean":
+            scores = scores / counts.clamp(min=1)
+        foreground = torch.zeros_like(used)
+        for image, own in enumerate(used):
+            foreground[image, own] = two_means_split(scores[image, own])
+        return foreground
+
+    def _clusters(self, regions: Regions) -> Int64[Tensor, "B C"]:
+        rows = regions.vectors.flatten(0, 1)
+        groups = assign(rows, self.centroids, spherical=self.config.spherical)
+        labels = groups.view(regions.used.shape)
+        return torch.where(regions.foreground, labels + 1, 0) if self.splits_background else labels

@@ -1,0 +1,121 @@
+"""The contract between a method and the engine.
+
+A method owns its heads, its loss and its label-free clusters. It owns no device, rank, logger,
+path or clock: the engine (`loop`) walks the stages, steps the optimisers and keeps the state. Its
+batches have no label field, so a label cannot reach it. Everything that a run must remember is a
+parameter or a registered buffer, so that one `state_dict` resumes all of it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from usseg_ray.batch import Batch, FeatureSpec, Needs, StepResult
+from usseg_ray.config import MethodConfig, UserError
+
+__all__ = ["Method", "Needs", "ParamGroup", "Passes", "Stage"]
+
+Passes = Callable[[], Iterator[Batch]]
+"""Each call starts a fresh walk over this worker's share of the training images, not augmented."""
+
+
+class Stage(NamedTuple):
+    """A named training phase.
+
+    Attributes:
+        name: As in logs and checkpoints.
+        scored: Whether its epochs end with a score. A stage without one is never stopped early.
+    """
+
+    name: str
+    scored: bool = True
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that learn together, and how (AdamW).
+
+    Attributes:
+        params: The parameters.
+        lr: Learning rate after warm-up.
+        weight_decay: Decoupled weight decay.
+        betas: Moment decays.
+        clip_norm: Largest gradient norm of the group; `None` for no clipping.
+        warmup_steps: Steps of linear warm-up from 0.
+    """
+
+    params: list[nn.Parameter]
+    lr: float
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = None
+    warmup_steps: int = 0
+
+
+class Method(nn.Module, ABC):
+    """One way to segment without labels.
+
+    Args:
+        config: The method's settings.
+        features: What the backbone gives.
+        num_clusters: K, the number of groups that prediction tells apart.
+        seed: Keys every draw of the method.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    stages: ClassVar[tuple[Stage, ...]] = (Stage("train"),)
+
+    def __init__(
+        self, config: MethodConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.num_clusters = num_clusters
+        self.seed = seed
+        attention = self.needs(config).attention
+        if attention is not None and not features.has_attention:
+            raise UserError(
+                f"method {self.name!r} asks for last-block attention ({attention}), which this "
+                "backbone does not have. Choose a ViT (backbone.name) or switch the option off."
+            )
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ANN401, ARG003
+        """Says what the data path must give; most methods need patch tokens alone."""
+        return Needs()
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
+        """Lists what learns in a stage; nothing for a method that only clusters."""
+        return []
+
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: B027
+        """Prepares an epoch, for example PiCIE's k-means."""
+
+    def loss(self, batch: Batch, stage: str) -> StepResult:
+        """Computes the loss of one step; only methods with stages have one."""
+        raise TypeError(f"{self.name} has no stage {stage!r} that learns from {len(batch.ids)} images")
+
+    def after_step(self) -> None:  # noqa: B027
+        """Updates moving averages and banks after an optimiser step."""
+
+    @abstractmethod
+    def fit_clusters(self, passes: Passes) -> None:
+        """Finds the K groups without labels; called before every score.
+
+        Workers call it together; the groups must not depend on how images are split over them.
+        """
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns codes for the linear probe, detached from the graph."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Returns cluster scores, larger is likelier, at any resolution.
+
+        Scoring upsamples them bilinearly to the label's size and takes the argmax.
+        """

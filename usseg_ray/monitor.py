@@ -1,0 +1,121 @@
+"""Between Ray Tune and everyone who wants to know: records, MLflow and the screen.
+
+A Tune callback in the driver process, the only process that writes records and opens MLflow.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
+
+from usseg_ray.job import JobTemplate
+from usseg_ray.record import draw
+from usseg_ray.scoring import GroundTruth
+from usseg_ray.screen import Screen
+from usseg_ray.tracking import Ledger
+from usseg_ray.trials import Status, Trial
+
+TUNE_KEYS = ("done", "should_checkpoint", "iterations_since_restore", "time_since_restore")
+
+
+@dataclass
+class Monitor(tune.Callback):  # type: ignore[misc]
+    """Follows the trials of one sweep.
+
+    Attributes:
+        folder: The sweep's folder.
+        template: What the trials have in common.
+        samples: Index -> what the trial draws, where that is planned.
+        indices: Indices that Tune's first, second, ... trial stand for.
+        epochs: Epochs of a whole trial.
+        truth: Classes of the data, or `None`.
+        palette: Their colours, or `None`.
+        protocol: Named beside every score.
+        ledger: The MLflow store.
+        screen: The terminal.
+        trials: Records by index, earlier lives of the sweep included.
+    """
+
+    folder: Path
+    template: JobTemplate
+    samples: dict[int, dict[str, Any]]
+    indices: list[int]
+    epochs: int
+    truth: GroundTruth | None
+    palette: tuple[tuple[int, int, int], ...] | None
+    protocol: str
+    ledger: Ledger
+    screen: Screen
+    trials: dict[int, Trial]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that is not used here; a ledger cannot be."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Opens the trial's record and run."""
+        index = self._index(trial)
+        sample = self.samples.get(index, trial.config)
+        settings = self.template.job(sample).settings
+        record = self.trials[index] = Trial(index, dict(sample), settings)
+        record.save(self.folder)
+        tags = {"usseg.protocol": self.protocol, "usseg.method": self.template.method}
+        self.ledger.open_trial(record.name, settings, tags)
+        self.screen.show(record)
+
+    def on_trial_result(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Logs an epoch."""
+        record = self.trials[self._index(trial)]
+        record.metrics = _plain(result)
+        record.checkpoint = result.get("checkpoint_path")
+        record.save(self.folder)
+        self.ledger.log(record.name, record.metrics, int(record.metrics["epoch"]))
+        self.screen.show(record)
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
+        record = self.trials[self._index(trial)]
+        early = record.metrics.get("epoch", 0) < self.epochs
+        reason = f"stopped by the scheduler after epoch {record.metrics.get('epoch', 0):g}"
+        self._close(record, "STOPPED" if early else "FINISHED", reason if early else None)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Closes a failed trial with its cause; the sweep goes on."""
+        self._close(self.trials[self._index(trial)], "FAILED", _cause(trial))
+
+    def _close(self, record: Trial, status: Status, reason: str | None) -> None:
+        record.status, record.reason = status, reason
+        folder = self.folder / record.name
+        score = "" if record.score is None else f", unsup_miou {record.score:.1f}"
+        draw(folder, self.truth, self.palette, f"{record.name}: {self.protocol}{score}")
+        record.save(self.folder)
+        self.ledger.attach(record.name, folder)
+        self.ledger.close_trial(
+            record.name, "FAILED" if status == "FAILED" else "FINISHED", reason
+        )
+        self.screen.show(record)
+
+    def _index(self, trial: TuneTrial) -> int:
+        """Tune numbers trials in the order in which it was given them."""
+        return self.indices[int(trial.trial_id.rsplit("_", 1)[-1])]
+
+
+def _plain(result: dict[str, Any]) -> dict[str, float]:
+    """Keeps what the run reported, without Tune's own bookkeeping."""
+    tunes = {*AUTO_RESULT_KEYS, *DEBUG_METRICS, *TUNE_KEYS}
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if key not in tunes and isinstance(value, int | float)
+    }
+
+
+def _cause(trial: TuneTrial) -> str:
+    """Finds the last line of a trial's traceback, where the cause stands."""
+    file = trial.error_file
+    lines = Path(file).read_text().strip().splitlines() if file else []
+    telling = [line.strip() for line in lines if "Error" in line and "ray." not in line.split(":")[0]]
+    return (telling or lines or ["unknown"])[-1][:500]

@@ -1,0 +1,196 @@
+"""Modularity of pixel graphs: what ACSeg maximises.
+
+Patch tokens of one image are the nodes, positive cosines the edges; a good split into concepts has
+many more edge weight inside its parts than their degrees alone would give. Everything here runs in
+float32 or float64 with autocast off: the signal is a small difference of large sums, and lower
+precision drowns it. The pair intensity never builds the (B, N, N, K) tensor of its definition.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
+from torch.nn.functional import normalize
+
+_EPSILON = 1e-12
+
+
+class Graph(NamedTuple):
+    """The modularity matrix of every image's pixel graph.
+
+    Attributes:
+        modularity: (B, N, N), affinity minus what the degrees alone explain.
+        two_m: (B,), sum of all affinities (every edge twice, loops once).
+    """
+
+    modularity: Float[Tensor, "B N N"]
+    two_m: Float[Tensor, "B"]
+
+
+def cosine(
+    pixels: Float[Tensor, "B N D"], concepts: Float[Tensor, "B K D"]
+) -> Float[Tensor, "B N K"]:
+    """Compares every pixel with every concept of its image.
+
+    Args:
+        pixels: (B, N, D), not normalised.
+        concepts: (B, K, D), not normalised.
+
+    Returns:
+        (B, N, K) cosines in [-1, 1], at least float32; 0 for a zero vector.
+    """
+    with _full_precision(pixels):
+        return _unit(pixels) @ _unit(concepts).mT
+
+
+def affinity(pixels: Float[Tensor, "B N D"], *, keep_loops: bool = True) -> Float[Tensor, "B N N"]:
+    """Weighs the edges between the pixels of an image.
+
+    Args:
+        pixels: (B, N, D), not normalised; no gradient flows to them.
+        keep_loops: Whether a pixel is its own neighbour, with weight 1.
+
+    Returns:
+        (B, N, N) cosines with negatives set to 0, at least float32.
+
+    Reference:
+        ACSeg, arXiv 2210.05944, modularity loss. The paper does not speak of loops (kept here by
+        default); CAUSE removes them.
+    """
+    with torch.no_grad():
+        edges = cosine(pixels, pixels).clamp_(min=0)
+        if not keep_loops:
+            edges.diagonal(dim1=1, dim2=2).zero_()
+    return edges
+
+
+def graph(edges: Float[Tensor, "B N N"], *, gamma: float = 1.0) -> Graph:
+    """Takes the null model off a graph: W = A - gamma k k^T / 2m.
+
+    Args:
+        edges: (B, N, N), symmetric, not negative.
+        gamma: Resolution: more than 1 favours smaller parts, 1 is the paper's.
+
+    Returns:
+        Modularity matrix and total weight.
+
+    Reference:
+        ACSeg, arXiv 2210.05944, modularity loss; gamma as in Reichardt and Bornholdt 2006.
+    """
+    with _full_precision(edges):
+        degree = edges.sum(2)
+        two_m = degree.sum(1)
+        # An image without any edge has W = 0, and with the floor a loss of 0 instead of 0 / 0.
+        share = degree / two_m.clamp(min=_EPSILON)[:, None]
+        modularity = torch.baddbmm(edges, share[:, :, None], degree[:, None, :], alpha=-gamma)
+    return Graph(modularity, two_m)
+
+
+def pair_intensity(
+    positive: Float[Tensor, "B N K"],
+) -> tuple[Float[Tensor, "B N N"], UInt8[Tensor, "B N N"]]:
+    """Says how much two pixels agree on a concept: delta_ij = max_c P_ic P_jc.
+
+    Memory: the winners (one byte a pair) are all that the backward pass keeps.
+
+    Args:
+        positive: (B, N, K), positive parts of the cosines; at most 256 concepts.
+
+    Returns:
+        (B, N, N) intensity, and the concept that wins each pair (the first one in a tie).
+
+    Reference:
+        ACSeg, arXiv 2210.05944, modularity loss; the gradient flows through winners only.
+    """
+    delta, winner = _PairIntensity.apply(positive)
+    return delta, winner
+
+
+def modularity_loss(
+    soft: Float[Tensor, "B N K"], pixel_graph: Graph, *, tanh_scale: float | None = None
+) -> Float[Tensor, "B"]:
+    """Computes minus the soft modularity of every image.
+
+    Args:
+        soft: (B, N, K), cosines of pixels and concepts.
+        pixel_graph: The images' graphs.
+        tanh_scale: Squash the intensity as tanh(delta / scale); `None` for the paper's loss.
+
+    Returns:
+        (B,) losses, more than -1.
+
+    Reference:
+        ACSeg, arXiv 2210.05944, modularity loss; `tanh_scale` is CAUSE's variant (0.1).
+    """
+    with _full_precision(soft):
+        delta, _ = pair_intensity(soft.clamp(min=0))
+        if tanh_scale is not None:
+            delta = (delta / tanh_scale).tanh()
+        total = (pixel_graph.modularity * delta).sum((1, 2))
+        return -total / pixel_graph.two_m.clamp(min=_EPSILON)
+
+
+def hard_modularity(labels: Int64[Tensor, "B N"], pixel_graph: Graph) -> Float[Tensor, "B"]:
+    """Computes the classical modularity of a partition.
+
+    Args:
+        labels: (B, N), the part of every pixel.
+        pixel_graph: The images' graphs.
+
+    Returns:
+        (B,) modularity, less than 1.
+
+    Reference:
+        Newman, Modularity and community structure in networks, 2006.
+    """
+    same = labels[:, :, None] == labels[:, None, :]
+    inside = (pixel_graph.modularity * same).sum((1, 2))
+    return inside / pixel_graph.two_m.clamp(min=_EPSILON)
+
+
+@contextmanager
+def _full_precision(tensor: Tensor) -> Iterator[None]:
+    with torch.autocast(tensor.device.type, enabled=False):
+        yield
+
+
+def _unit(rows: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    wide = rows if rows.dtype == torch.float64 else rows.float()
+    return normalize(wide, dim=2, eps=_EPSILON)
+
+
+class _PairIntensity(torch.autograd.Function):
+    """Running maximum over concepts with its closed-form gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, positive: Float[Tensor, "B N K"]
+    ) -> tuple[Float[Tensor, "B N N"], UInt8[Tensor, "B N N"]]:
+        batch, num_pixels, num_concepts = positive.shape
+        delta = positive.new_zeros((batch, num_pixels, num_pixels))
+        winner = torch.zeros_like(delta, dtype=torch.uint8)
+        for concept in range(num_concepts):
+            column = positive[:, :, concept]
+            product = column[:, :, None] * column[:, None, :]
+            winner.masked_fill_(product > delta, concept)
+            torch.maximum(delta, product, out=delta)
+        ctx.save_for_backward(positive, winner)
+        ctx.mark_non_differentiable(winner)
+        return delta, winner
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: BackwardCFunction, grad: Float[Tensor, "B N N"], _: Tensor
+    ) -> Float[Tensor, "B N K"]:
+        positive, winner = cast("tuple[Tensor, Tensor]", ctx.saved_tensors)
+        columns = []
+        for concept in range(positive.shape[2]):
+            column = positive[:, :, concept, None]
+            won = grad.where(winner == concept, 0)
+            columns.append(won @ column + won.mT @ column)
+        return torch.cat(columns, dim=2)

@@ -1,0 +1,60 @@
+"""A uniform sample of points over all images of all workers.
+
+Clustering a data set starts here: every image adds its points, and k-means gets at most `limit` of
+them. Each point draws a random priority from its image's own key and the lowest priorities stay,
+so the sample, and even its order, depends neither on the order of the images nor on how they are
+split over workers, and one walk over the data is enough.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from usseg_ray.distributed import all_gather, shared_generator
+
+_PRIORITIES = 2**63 - 1
+
+
+class PointSample:
+    """Keeps the points with the lowest random priorities.
+
+    Args:
+        dim: Channels of a point; a worker without images must know it too.
+        limit: Points to keep, over all workers.
+        device: Where points are kept.
+    """
+
+    def __init__(self, dim: int, limit: int, device: torch.device | None = None) -> None:
+        self._limit = limit
+        self._points = [torch.empty(0, dim, device=device)]
+        self._priorities = [torch.empty(0, dtype=torch.int64, device=device)]
+
+    def add(self, points: Float[Tensor, "n d"], *key: int | str) -> None:
+        """Offers the points of one image.
+
+        Args:
+            points: (n, d) float32, in an order that the image alone decides.
+            key: Keys the draw, for example `(seed, "kmeans", image_id)`.
+        """
+        draws = torch.randint(_PRIORITIES, (len(points),), generator=shared_generator(*key))
+        self._points.append(points)
+        self._priorities.append(draws.to(points.device))
+        # Sorting only when twice the limit has come keeps the cost per image constant.
+        if sum(map(len, self._points)) > 2 * self._limit:
+            points, priorities = self._lowest(torch.cat(self._points), torch.cat(self._priorities))
+            self._points, self._priorities = [points], [priorities]
+
+    def gather(self) -> Float[Tensor, "m d"]:
+        """Joins the workers' samples; all workers call it together.
+
+        Returns:
+            (m, d) float32, m <= limit, the same rows in the same order on every worker.
+        """
+        points, priorities = self._lowest(torch.cat(self._points), torch.cat(self._priorities))
+        return self._lowest(all_gather(points), all_gather(priorities))[0]
+
+    def _lowest(
+        self, points: Float[Tensor, "n d"], priorities: Int64[Tensor, "n"]
+    ) -> tuple[Float[Tensor, "m d"], Int64[Tensor, "m"]]:
+        order = priorities.argsort()[: self._limit]
+        return points[order], priorities[order]

@@ -1,0 +1,128 @@
+"""What a trial leaves in its folder, and the pictures drawn from it.
+
+A training worker writes the arrays of its last evaluation; the sweep's driver draws them when the
+trial ends, however it ends. So the worker never waits for a figure.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usseg_ray.pictures import colour_for, confusion_figure, mosaic, per_class_bars, save
+from usseg_ray.scoring import Evaluation, GroundTruth
+
+ARRAYS = "evaluation.npz"
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Writes an evaluation's arrays, replacing an earlier one in one move.
+
+    Args:
+        evaluation: What to keep.
+        folder: The trial's folder.
+    """
+    examples, scores = evaluation.examples, evaluation.scores
+    arrays: dict[str, Any] = {
+        "pixels": np.array(examples.pixels),
+        "clusters": np.array(examples.clusters),
+        "labels": np.array(examples.labels),
+    }
+    if scores is not None:
+        arrays |= {
+            "confusion": scores.confusion,
+            "class_of": scores.class_of,
+            "iou": scores.iou,
+            "unsup_miou": np.array(scores.unsup_miou),
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{ARRAYS}.tmp"
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(folder / ARRAYS)
+
+
+def draw(
+    folder: Path, truth: GroundTruth | None, palette: tuple[tuple[int, int, int], ...] | None, caption: str
+) -> None:
+    """Draws `pictures/`, `per_class.json` and `confusion.csv` from the last evaluation.
+
+    Args:
+        folder: The trial's folder; nothing happens where it holds no evaluation.
+        truth: Classes of the data, or `None`.
+        palette: Colours of the classes, or `None` for distinct ones.
+        caption: Line above the mosaic.
+    """
+    if not (folder / ARRAYS).exists():
+        return
+    with np.load(folder / ARRAYS) as file:
+        arrays = dict(file)
+    if truth is None or "confusion" not in arrays:
+        _draw_unlabelled(arrays, folder, caption)
+        return
+    shown = shown_ids(arrays["class_of"], len(truth.classes))
+    colours = colour_for(truth.classes, palette)
+    picture = mosaic(
+        arrays["pixels"],
+        arrays["labels"],
+        shown[arrays["clusters"]],
+        classes=truth.classes,
+        palette=colours,
+        ignore_index=truth.ignore_index,
+        caption=caption,
+    )
+    matched = np.zeros((max(len(truth.classes), shown.max() + 1), len(truth.classes)), np.int64)
+    matched[shown] = arrays["confusion"]
+    pictures = folder / "pictures"
+    save(picture, pictures / "mosaic.png")
+    save(confusion_figure(matched, truth.classes), pictures / "confusion.png")
+    save(per_class_bars(arrays["iou"], truth.classes, palette=colours), pictures / "per_class.png")
+    _write_tables(folder, truth.classes, arrays["iou"], matched)
+
+
+def shown_ids(class_of: np.ndarray, num_classes: int) -> np.ndarray:
+    """Renames clusters for show: matched ones to their class, the rest to C, C + 1, ...
+
+    Args:
+        class_of: (K,) class of every cluster, -1 for none.
+        num_classes: C.
+
+    Returns:
+        (K,) int64.
+    """
+    shown = class_of.copy()
+    left = np.flatnonzero(class_of < 0)
+    shown[left] = num_classes + np.arange(len(left))
+    return shown
+
+
+def _write_tables(
+    folder: Path, classes: tuple[str, ...], iou: np.ndarray, matched: np.ndarray
+) -> None:
+    pixels = matched.sum(axis=0)
+    rows = [
+        {"class": name, "iou": None if np.isnan(value) else float(value), "pixels": int(count)}
+        for name, value, count in zip(classes, iou, pixels, strict=True)
+    ]
+    (folder / "per_class.json").write_text(json.dumps(rows, indent=1))
+    with (folder / "confusion.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["matched cluster", *classes])
+        for index, row in enumerate(matched.tolist()):
+            name = classes[index] if index < len(classes) else f"unmatched {index - len(classes)}"
+            writer.writerow([name, *row])
+
+
+def _draw_unlabelled(arrays: dict[str, Any], folder: Path, caption: str) -> None:
+    names = [f"cluster {k}" for k in range(int(arrays["clusters"].max()) + 1)]
+    picture = mosaic(
+        arrays["pixels"],
+        None,
+        arrays["clusters"],
+        classes=names,
+        palette=colour_for(names),
+        caption=caption,
+    )
+    save(picture, folder / "pictures" / "mosaic.png")

@@ -1,0 +1,163 @@
+"""What a sweep shows on the terminal: a live table while it runs, a ranked one at the end."""
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from usseg_ray.baselines import CEILING, FLOORS, Baselines
+from usseg_ray.trials import Trial, ranked
+
+STATUS_STYLE = {
+    "RUNNING": "cyan",
+    "FINISHED": "green",
+    "STOPPED": "yellow",
+    "FAILED": "red",
+    "KILLED": "red",
+}
+
+
+class Screen:
+    """Shows trials as they go: a live table on a terminal, a line per finished trial elsewhere.
+
+    Args:
+        console: Where to print.
+        total: Trials of the sweep.
+        epochs: Epochs of a whole trial.
+    """
+
+    def __init__(self, console: Console, total: int, epochs: int) -> None:
+        self._console = console
+        self._epochs = epochs
+        self._trials: dict[int, Trial] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("trials", total=total)
+        self._live = Live(self._render(), console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "Screen":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, trial: Trial) -> None:
+        """Takes a trial's new state."""
+        self._trials[trial.index] = trial
+        if self._console.is_terminal:
+            done = sum(t.status != "RUNNING" for t in self._trials.values())
+            self._progress.update(self._task, completed=done)
+            self._live.update(self._render())
+        elif trial.status != "RUNNING":
+            score = "no score" if trial.score is None else f"unsup_miou {trial.score:.1f}"
+            reason = f" ({trial.reason})" if trial.reason else ""
+            draws = _sampled(trial)
+            self._console.print(
+                f"{trial.name} {trial.status.lower()}: {score}  {draws}{reason}", highlight=False
+            )
+
+    def _render(self) -> Group:
+        table = Table("trial", "state", "epoch", "loss", "unsup mIoU", "settings", box=None)
+        for trial in sorted(self._trials.values(), key=lambda t: t.index):
+            style = STATUS_STYLE[trial.status]
+            epoch = int(trial.metrics.get("epoch", 0))
+            table.add_row(
+                trial.name,
+                f"[{style}]{trial.status.lower()}[/]",
+                f"{epoch}/{self._epochs}",
+                number(trial.metrics.get("loss"), 4),
+                number(trial.score, 1),
+                _sampled(trial),
+            )
+        return Group(self._progress, table)
+
+
+def leaderboard(
+    trials: Iterable[Trial],
+    keys: list[str],
+    baselines: Baselines,
+    *,
+    split: str,
+    title: str,
+) -> Table:
+    """Ranks trials with the baselines among them.
+
+    Args:
+        trials: The sweep's trials.
+        keys: Dotted keys that the sweep varies, one column each.
+        baselines: Scores by split and name.
+        split: The split that trials are ranked on.
+        title: Heads the table; says data, protocol and backbone.
+
+    Returns:
+        The table.
+    """
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    columns = ["rank", "trial", "unsup_miou", "unsup_acc", "K", *keys, "epochs", "state"]
+    for column in columns:
+        table.add_column(column, justify="right" if column.startswith("unsup") else "left")
+    rows: list[tuple[float, list[str]]] = []
+    for rank, trial in enumerate(ranked(list(trials)), start=1):
+        score = -1.0 if trial.score is None else trial.score
+        flag = " [red]collapsed[/]" if trial.metrics.get("collapsed") else ""
+        rows.append(
+            (
+                score,
+                [
+                    str(rank),
+                    trial.name,
+                    number(trial.score, 1),
+                    number(trial.metrics.get("unsup_acc"), 1),
+                    str(trial.settings.get("num_clusters")),
+                    *(value(trial.settings.get(key)) for key in keys),
+                    number(trial.metrics.get("epoch"), 0),
+                    trial.status.lower() + flag,
+                ],
+            )
+        )
+    for name, score in baselines.get(split, {}).items():
+        blanks = [""] * (len(columns) - 4)
+        rows.append((score, ["", f"[dim]{label(name)}[/]", number(score, 1), "", *blanks]))
+    for _, row in sorted(rows, key=lambda pair: -pair[0]):
+        table.add_row(*row)
+    return table
+
+
+def label(name: str) -> str:
+    """Says what a baseline is."""
+    if name in FLOORS:
+        return f"{name} (floor)"
+    return "linear (supervised)" if name == CEILING else f"{name} (same features)"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Formats a number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def value(setting: Any) -> str:  # noqa: ANN401
+    """Formats a setting."""
+    return f"{setting:.3g}" if isinstance(setting, float) else str(setting)
+
+
+def _sampled(trial: Trial) -> str:
+    if not trial.sample:
+        return "defaults"
+    return " ".join(f"{key.split('.')[-1]}={value(v)}" for key, v in trial.sample.items())

@@ -1,0 +1,70 @@
+"""One trial: a Tune function that launches a `TorchTrainer` and passes its reports on.
+
+Kept light on purpose (no torch at import): Ray imports it in the helper processes of every trial.
+"""
+
+from typing import Any
+
+from ray import tune
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from usseg_ray.cluster import worker_resources
+from usseg_ray.config import ResourceConfig
+from usseg_ray.job import JobTemplate
+
+CHECKPOINTS = "train"
+TRIAL_MEMORY_BYTES = 256 * 2**20
+COLLECTIVE_TIMEOUT_S = 600
+
+
+def train_worker(payload: dict[str, Any]) -> None:
+    """Runs in every worker of the group."""
+    from usseg_ray import worker  # noqa: PLC0415 (torch and timm: for workers only)
+
+    worker.train(payload["job"], payload["folder"])
+
+
+def run_trial(
+    config: dict[str, Any],
+    template: JobTemplate,
+    samples: dict[int, dict[str, Any]],
+    folders: list[str],
+) -> None:
+    """Fits one trial from inside a Tune function.
+
+    Args:
+        config: `{"index": i}` for a planned trial, else what the searcher drew.
+        template: What the sweep's trials have in common.
+        samples: What each planned trial draws.
+        folders: Folder of Tune's first, second, ... trial.
+
+    Raises:
+        ray.train.TrainingFailedError: A worker failed twice.
+    """
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415 (imports torch)
+
+    folder = folders[int(tune.get_context().get_trial_id().rsplit("_", 1)[-1])]
+    job = template.job(samples[config["index"]] if samples else config)
+    resources = ResourceConfig(
+        **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
+    )
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "folder": folder},
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(
+            num_workers=resources.num_workers,
+            use_gpu=job.device == "cuda",
+            resources_per_worker=worker_resources(resources, job.device),
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=folder,
+            callbacks=[TuneReportCallback()],
+            failure_config=FailureConfig(max_failures=1),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    trainer.fit()

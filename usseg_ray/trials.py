@@ -1,0 +1,64 @@
+"""What a sweep knows of its trials, kept in their folders so that a killed sweep can go on."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+TRIAL_FILE = "trial.json"
+
+Status = Literal["RUNNING", "FINISHED", "STOPPED", "FAILED", "KILLED"]
+ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
+"""States that a resumed sweep does not repeat; STOPPED is the scheduler's early end."""
+
+
+@dataclass
+class Trial:
+    """One trial's record.
+
+    Attributes:
+        index: Its number in the sweep, from 0.
+        sample: What it drew: dotted keys and values.
+        settings: Its whole flattened config.
+        status: Where it stands.
+        metrics: Its last report.
+        checkpoint: Folder of its last committed checkpoint.
+        reason: Why it failed or was stopped.
+    """
+
+    index: int
+    sample: dict[str, Any]
+    settings: dict[str, Any]
+    status: Status = "RUNNING"
+    metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: str | None = None
+    reason: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the trial's folder and MLflow run."""
+        return f"trial_{self.index:03d}"
+
+    @property
+    def score(self) -> float | None:
+        """Unsupervised mIoU on the selection split, percent, if it has one."""
+        return self.metrics.get("unsup_miou")
+
+    def save(self, sweep: Path) -> None:
+        """Writes the record in one move."""
+        folder = sweep / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{TRIAL_FILE}.tmp"
+        partial.write_text(json.dumps(asdict(self), indent=1))
+        partial.replace(folder / TRIAL_FILE)
+
+
+def load_trials(sweep: Path) -> list[Trial]:
+    """Reads the records of a sweep, in the order of their numbers."""
+    files = sorted(sweep.glob(f"trial_*/{TRIAL_FILE}"))
+    return [Trial(**json.loads(file.read_text())) for file in files]
+
+
+def ranked(trials: list[Trial]) -> list[Trial]:
+    """Orders trials by score, best first; those without one come last."""
+    return sorted(trials, key=lambda t: (t.score is None, -(t.score or 0.0), t.index))

@@ -1,0 +1,118 @@
+"""What runs inside a training process of Ray Train, and the short jobs beside a sweep.
+
+Apart from `trainer`, which launches it, so that Ray's controllers need not import torch.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import Checkpoint
+
+from usseg_ray import methods
+from usseg_ray.baselines import Baselines, compute_baselines
+from usseg_ray.config import Config, MethodConfig, build_config
+from usseg_ray.data.pipeline import RayStream
+from usseg_ray.data.shards import load_manifest
+from usseg_ray.distributed import rank
+from usseg_ray.job import Job
+from usseg_ray.loop import PlainContext, Run, RunContext, assemble, load_state, save_state
+from usseg_ray.loop import score_metrics
+from usseg_ray.record import write_evaluation
+from usseg_ray.scoring import Evaluation
+
+
+class TrainContext:
+    """A run inside a Ray Train worker group.
+
+    Args:
+        device: Where to compute.
+        folder: The trial's folder, for the arrays of evaluations.
+    """
+
+    def __init__(self, device: torch.device, folder: Path) -> None:
+        self.device = device
+        self.folder = folder
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Reports to Ray Train; rank 0's checkpoint and evaluation are the run's."""
+        if rank() != 0:
+            ray.train.report(metrics)
+            return
+        if evaluation is not None:
+            write_evaluation(evaluation, self.folder)
+        with tempfile.TemporaryDirectory() as folder:
+            save_state(state, Path(folder))
+            ray.train.report(
+                metrics,
+                checkpoint=Checkpoint.from_directory(folder),
+                checkpoint_dir_name=f"epoch_{int(metrics['epoch']):04d}",
+            )
+
+    def restore(self) -> dict[str, Any] | None:
+        """Reads the last committed checkpoint, if there is one."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load_state(Path(folder), self.device)
+
+
+def train(job: Job, folder: str) -> None:
+    """Fits a job's method in this worker of a group.
+
+    Args:
+        job: What to fit.
+        folder: The trial's folder.
+    """
+    device = ray.train.torch.get_device() if job.device == "cuda" else torch.device("cpu")
+    _build(job, TrainContext(device, Path(folder))).fit()
+
+
+def baselines(job: Job) -> Baselines:
+    """Computes the baselines of a job's data, protocol and backbone, in this process."""
+    config = _config(job)
+    torch.set_num_threads(config.resources.threads)
+    manifest = load_manifest(job.root)
+    stream = RayStream(config.resources.data_cpus_per_worker)
+    return compute_baselines(config, job.root, manifest, torch.device(job.device), stream)
+
+
+def final_score(job: Job, checkpoint: str, folder: str) -> dict[str, float]:
+    """Scores a trained state once on the test split, in this process.
+
+    Args:
+        job: What was fitted.
+        checkpoint: Folder of its last checkpoint.
+        folder: Where the evaluation's arrays go.
+
+    Returns:
+        Score metrics in percent; empty where the test split has no labels.
+    """
+    device = torch.device(job.device)
+    run = _build(job, PlainContext(device=device, history=[]))
+    run.method.load_state_dict(load_state(Path(checkpoint), device)["method"])
+    evaluation = run.score(run.config.data.test_split, refit=False)
+    write_evaluation(evaluation, Path(folder))
+    return score_metrics(evaluation)
+
+
+def _config(job: Job) -> Config[MethodConfig]:
+    return build_config(methods.get(job.method).Config, [job.settings])
+
+
+def _build(job: Job, context: RunContext) -> Run:
+    config = _config(job)
+    torch.set_num_threads(config.resources.threads)
+    return assemble(
+        config,
+        methods.get(job.method),
+        job.root,
+        load_manifest(job.root),
+        context,
+        RayStream(config.resources.data_cpus_per_worker),
+    )
