@@ -4,7 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
+
+# Small tensors on many threads spend their time on the threads.
+torch.set_num_threads(1)
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +24,8 @@ install_import_hook(
         "usseg_ray.methods",
         "usseg_ray.scoring",
         "usseg_ray.loop",
+        "usseg_ray.data.decode",
+        "usseg_ray.data.synthetic",
         "usseg_ray.data.transforms",
     ],
     "beartype.beartype",

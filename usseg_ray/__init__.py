@@ -1,15 +1,41 @@
 """Distributed training, sweeping and honest scoring of unsupervised semantic segmentation.
 
-Nothing leaves the machine unless its user says so: Ray's usage statistics and MLflow's telemetry
-read these variables when they are first imported, so they are set here, before either can be.
+Ray and MLflow read their environment when they are first imported, so it is set here, before
+either can be; whatever the user set stays.
 """
 
 import os
 
 __version__ = "0.1.0"
 
-for _name, _value in (
-    ("RAY_USAGE_STATS_ENABLED", "0"),
-    ("MLFLOW_DISABLE_TELEMETRY", "true"),
-):
+_ENVIRONMENT = {
+    # Nothing leaves the machine unless its user says so.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # `report` waits for the training controller's next poll: Ray's 2 s would be paid every epoch.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Two helper processes a trial that have nothing to do here.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Ray ends idle workers after a second and keeps no more than one a core; a reading task that
+    # has to start a process and import torch takes seconds instead of milliseconds.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    "RAY_num_workers_soft_limit": "16",
+    "RAY_maximum_startup_concurrency": "16",
+    # Results are kept by the sweep itself, in a form that survives Ray's versions.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A stage without a score (CAUSE's clusterbook) reports no `unsup_miou`.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Ctrl-C ends a sweep at once; its folder is what it resumes from, not Tune's own state.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # The older reporter keeps silent at verbosity 0; the newer one prints a box all the same.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+if not os.environ.get("RAY_ADDRESS"):
+    # Where no cluster is to be joined, Ray's ports are bound to loopback instead of every
+    # interface; this is Ray's switch for it, named after the systems on which it is the default.
+    _ENVIRONMENT["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

@@ -48,10 +48,12 @@ class TimmFeatures(nn.Module):
         last = len(stages) - 1
         self.layer = last if config.layer is None else config.layer
         if not 0 <= self.layer <= last:
-            raise UserError(f"backbone.layer = {config.layer}: {config.name} has layers 0 to {last}.")
+            raise UserError(
+                f"backbone.layer = {config.layer}: {config.name} has layers 0 to {last}."
+            )
         cfg = self.model.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(config.mean or cfg["mean"]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(config.std or cfg["std"]).view(3, 1, 1))
+        self.mean = nn.Buffer(torch.tensor(config.mean or cfg["mean"]).view(3, 1, 1))
+        self.std = nn.Buffer(torch.tensor(config.std or cfg["std"]).view(3, 1, 1))
         self.spec = FeatureSpec(
             dim=stages[self.layer]["num_chs"],
             patch_size=stages[self.layer]["reduction"],
@@ -160,13 +162,15 @@ def check_weights(config: BackboneConfig) -> None:
 
 def _cached(repository: str) -> bool:
     names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, n), str) for n in names)
+    return any(
+        isinstance(huggingface_hub.try_to_load_from_cache(repository, n), str) for n in names
+    )
 
 
 def _reach(name: str, url: str) -> None:
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310
+    request = urllib.request.Request(url, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
     except (urllib.error.URLError, TimeoutError, OSError) as error:
         raise UserError(
             f"The weights of {name} are not in the local cache and the hub cannot be reached "
@@ -184,14 +188,18 @@ def _create(config: BackboneConfig, *, pretrained: bool) -> Any:  # noqa: ANN401
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"backbone.name = {config.name!r} with {args}: {error}") from None
     if not hasattr(model, "forward_intermediates"):
-        raise UserError(f"backbone.name = {config.name!r}: timm gives no intermediate features of it.")
+        raise UserError(
+            f"backbone.name = {config.name!r}: timm gives no intermediate features of it."
+        )
     return model
 
 
 def _load_strictly(model: nn.Module, config: BackboneConfig) -> None:
     path = Path(str(config.weights))
     if path.suffix != ".safetensors":
-        raise UserError(f"backbone.weights = {path}: only .safetensors files are read (no pickles).")
+        raise UserError(
+            f"backbone.weights = {path}: only .safetensors files are read (no pickles)."
+        )
     try:
         model.load_state_dict(safetensors.torch.load_file(path), strict=True)
     except (RuntimeError, safetensors.SafetensorError) as error:
@@ -221,11 +229,11 @@ def _recorded_attention(model: nn.Module, wanted: Attention | None) -> Iterator[
     if wanted is None or module is None:
         yield recorded
         return
-    prefix = int(getattr(model, "num_prefix_tokens", 1))
+    prefix: int = getattr(model, "num_prefix_tokens", 1)
 
-    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
-        size, tokens, _ = x.shape
+        size, tokens, _dim = x.shape
         qkv = module.qkv(x).reshape(size, tokens, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key = module.q_norm(qkv[0]), module.k_norm(qkv[1])
         weights = (query.float() * module.scale @ key.float().transpose(-2, -1)).softmax(-1)

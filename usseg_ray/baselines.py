@@ -78,7 +78,9 @@ def _run(
     shared = {k: v for k, v in flatten(config).items() if not k.startswith("method.")}
     settings: dict[str, Any] = shared | {"num_clusters": len(manifest.classes)}
     context = PlainContext(device=device, history=[])
-    return assemble(build_config(method.Config, [settings]), method, root, manifest, context, stream)
+    return assemble(
+        build_config(method.Config, [settings]), method, root, manifest, context, stream
+    )
 
 
 def _ceiling(run: Run, split: str) -> float:

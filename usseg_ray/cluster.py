@@ -1,7 +1,8 @@
 """The Ray cluster under a command: joined if there is one, else started here and quietly.
 
 A cluster started here listens on loopback only, with Ray's token authentication and a token file
-that its owner alone can read.
+that its owner alone can read. What Ray reads from the environment is set in `usseg_ray/__init__`,
+before anything can import Ray.
 """
 
 import logging
@@ -11,28 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray
+
 from usseg_ray.config import ResourceConfig, UserError
-
-# The controller polls its workers at this interval, and `report` waits for it: Ray's 2 s would
-# cost two seconds an epoch. Read by Ray when it is first imported, in every process of a trial.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-# Two helper processes a trial that have no use on one machine and no reader here.
-os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-# Ray ends idle workers after a second and keeps no more than one a core; a reading task that has
-# to start a process and import torch takes seconds instead of milliseconds.
-os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-os.environ.setdefault("RAY_num_workers_soft_limit", "16")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-# A stage without a score (CAUSE's clusterbook) reports no `unsup_miou`.
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-# Ctrl-C ends a sweep at once; its folder is what it resumes from, not Tune's own state.
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-# The older reporter keeps silent at verbosity 0; the newer one prints a box all the same.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-
-import ray  # noqa: E402
 
 OBJECT_STORE_BYTES = 768 * 2**20
 
@@ -80,7 +62,7 @@ def _connect() -> None:
 
 
 def _object_store_bytes() -> int:
-    shm = Path("/dev/shm")  # noqa: S108
+    shm = Path("/dev/shm")
     free = shutil.disk_usage(shm).free if shm.exists() else OBJECT_STORE_BYTES
     return min(OBJECT_STORE_BYTES, max(100 * 2**20, int(free * 0.8)))
 

@@ -41,7 +41,9 @@ class DataConfig(Settings):
     )
     flip: bool = Field(True, description="Mirror half of the training crops.")
     eval_size: int = Field(
-        448, ge=8, description="Short side, then side of the centre crop, for clustering and scores."
+        448,
+        ge=8,
+        description="Short side, then side of the centre crop, for clustering and scores.",
     )
     shuffle_window: int = Field(512, ge=1, description="Rows that a worker mixes at a time.")
     keep_mib: int = Field(
@@ -52,9 +54,7 @@ class DataConfig(Settings):
 class BackboneConfig(Settings):
     """The frozen network whose patch features are grouped."""
 
-    name: str = Field(
-        "vit_small_patch16_224.dino", description="A timm model name, or `textons`."
-    )
+    name: str = Field("vit_small_patch16_224.dino", description="A timm model name, or `textons`.")
     weights: str | None = Field(
         None, description="A safetensors file; without it, timm's cache and hub."
     )
@@ -94,7 +94,8 @@ class ResourceConfig(Settings):
     num_workers: int = Field(1, ge=1, description="Processes that train one trial together.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Backbone arithmetic: bfloat16 on CUDA, float32 elsewhere. Losses stay float32."
+        "auto",
+        description="Backbone arithmetic; auto: bfloat16 on CUDA. Losses stay float32.",
     )
     cpus_per_worker: float = Field(0.75, gt=0, description="CPU share of a training process.")
     data_cpus_per_worker: float = Field(
@@ -124,9 +125,7 @@ class Config(Settings, Generic[M]):
     resources: ResourceConfig = ResourceConfig()
 
 
-def build_config(
-    method_config: type[M], layers: Iterable[Mapping[str, Any]]
-) -> Config[M]:
+def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) -> Config[M]:
     """Builds a config from layers of dotted assignments, the later winning.
 
     Args:
@@ -152,7 +151,7 @@ def build_config(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"{where} = {first['input']!r}: {first['msg']}. See --help or {where.split('.')[0]} in the docs."
+            f"{where} = {first['input']!r}: {first['msg']}. --dry-run lists every key."
         ) from None
 
 

@@ -4,11 +4,11 @@ Methods and scoring cross workers through these functions only, so the same code
 process, in a test with gloo, and under Ray Train.
 """
 
-import hashlib
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from usseg_ray.keys import key_seed
 
 
 def world_size() -> int:
@@ -96,9 +96,3 @@ def shared_generator(*key: int | str) -> torch.Generator:
         A generator whose stream depends on the key alone.
     """
     return torch.Generator().manual_seed(key_seed(*key))
-
-
-def key_seed(*key: int | str) -> int:
-    """Hashes a key to a 63-bit seed; unlike `hash`, the same in every process."""
-    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -14,12 +14,14 @@ class Job:
         settings: The flattened, resolved config.
         root: URI of the prepared set.
         device: `cpu` or `cuda`.
+        reading: Name of the placement group that reading tasks use.
     """
 
     method: str
     settings: dict[str, Any]
     root: str
     device: str
+    reading: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class JobTemplate:
         num_classes: Classes of the data, 0 without labels.
         root: URI of the prepared set.
         device: `cpu` or `cuda`.
+        reading: Name of the placement group that reading tasks use.
     """
 
     method: str
@@ -40,7 +43,8 @@ class JobTemplate:
     assigned: dict[str, Any]
     num_classes: int
     root: str
-    device: str
+    device: str = "cpu"
+    reading: str = ""
 
     def job(self, sample: Mapping[str, Any]) -> Job:
         """Fills in what a trial sampled; K follows from the classes where nothing set it."""
@@ -48,4 +52,4 @@ class JobTemplate:
         if settings["num_clusters"] is None and self.num_classes:
             clusters = round(self.num_classes * settings["clusters_per_class"])
             settings["num_clusters"] = max(2, clusters)
-        return Job(self.method, settings, self.root, self.device)
+        return Job(self.method, settings, self.root, self.device, self.reading)

@@ -45,7 +45,8 @@ Out = Annotated[
 Resume = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Go on with a run: its name under ./runs, or its folder. Ended trials are kept."
+        metavar="NAME",
+        help="Go on with a run: its name under ./runs, or its folder. Ended trials are kept.",
     ),
 ]
 Device = Annotated[
@@ -53,16 +54,12 @@ Device = Annotated[
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(
-        help="auto, float32 or bfloat16, for the backbone (short for --set resources.precision=...)."
-    ),
+    typer.Option(help="auto, float32 or bfloat16 (short for --set resources.precision=...)."),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed=...).")]
 TrackingUri = Annotated[
     str | None,
-    typer.Option(
-        help="MLflow store; $MLFLOW_TRACKING_URI, else SQLite in this folder, if unset."
-    ),
+    typer.Option(help="MLflow store; $MLFLOW_TRACKING_URI, else SQLite in this folder, if unset."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved config and the trials, and stop.")
@@ -121,7 +118,7 @@ def launch(request: Request | None, out: Path | None, resume: str | None, *, dry
         raise
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -162,9 +159,13 @@ def print_plan(plan: Plan) -> None:
     for key, setting in flatten(plan.config).items():
         config.add_row(key, str(setting), described.get(key, ""))
     console.print(config)
-    template = plan.template("cpu")
+    template = plan.template()
     trials = Table(
-        "trial", "K", *plan.space.space, title=f"{plan.request.num_samples} trials", title_justify="left"
+        "trial",
+        "K",
+        *plan.space.space,
+        title=f"{plan.request.num_samples} trials",
+        title_justify="left",
     )
     for index, sample in enumerate(plan.samples):
         settings = template.job(sample).settings

@@ -15,7 +15,8 @@ import torch
 from usseg_ray.backbones import Featuriser, build_backbone
 from usseg_ray.batch import Batch, Images
 from usseg_ray.config import Config, DataConfig, MethodConfig, UserError
-from usseg_ray.data.reading import Reader, Stream, stream_here
+from usseg_ray.data.reader import Reader
+from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import average_gradients, rank, world_size
 from usseg_ray.methods.base import Method, ParamGroup, Stage
@@ -175,7 +176,9 @@ class Run:
             )
         rows = self.reader.manifest.splits[self.config.data.train_split].rows // world
         if rows == 0:
-            raise UserError(f"{world} workers for fewer training images; lower resources.num_workers.")
+            raise UserError(
+                f"{world} workers for fewer training images; lower resources.num_workers."
+            )
         batch_size = min(train.batch_size // world, rows)
         return train.steps_per_epoch or rows // batch_size, batch_size
 

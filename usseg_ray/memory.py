@@ -5,7 +5,7 @@ from types import TracebackType
 
 import psutil
 
-INTERVAL_S = 2.0
+INTERVAL_S = 3.0
 
 
 class PeakMemory:

@@ -55,7 +55,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         """Tune pickles its callbacks for a restore that is not used here; a ledger cannot be."""
         return {}
 
-    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
         """Opens the trial's record and run."""
         index = self._index(trial)
         sample = self.samples.get(index, trial.config)
@@ -66,7 +66,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self.ledger.open_trial(record.name, settings, tags)
         self.screen.show(record)
 
-    def on_trial_result(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **_: Any) -> None:  # noqa: ANN401, ARG002
+    def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
         """Logs an epoch."""
         record = self.trials[self._index(trial)]
         record.metrics = _plain(result)
@@ -75,14 +75,14 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self.ledger.log(record.name, record.metrics, int(record.metrics["epoch"]))
         self.screen.show(record)
 
-    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
         """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
         record = self.trials[self._index(trial)]
         early = record.metrics.get("epoch", 0) < self.epochs
         reason = f"stopped by the scheduler after epoch {record.metrics.get('epoch', 0):g}"
         self._close(record, "STOPPED" if early else "FINISHED", reason if early else None)
 
-    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def on_trial_error(self, trial: TuneTrial, **_: object) -> None:
         """Closes a failed trial with its cause; the sweep goes on."""
         self._close(self.trials[self._index(trial)], "FAILED", _cause(trial))
 
@@ -93,9 +93,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         draw(folder, self.truth, self.palette, f"{record.name}: {self.protocol}{score}")
         record.save(self.folder)
         self.ledger.attach(record.name, folder)
-        self.ledger.close_trial(
-            record.name, "FAILED" if status == "FAILED" else "FINISHED", reason
-        )
+        self.ledger.close_trial(record.name, "FAILED" if status == "FAILED" else "FINISHED", reason)
         self.screen.show(record)
 
     def _index(self, trial: TuneTrial) -> int:
@@ -117,5 +115,7 @@ def _cause(trial: TuneTrial) -> str:
     """Finds the last line of a trial's traceback, where the cause stands."""
     file = trial.error_file
     lines = Path(file).read_text().strip().splitlines() if file else []
-    telling = [line.strip() for line in lines if "Error" in line and "ray." not in line.split(":")[0]]
+    telling = [
+        line.strip() for line in lines if "Error" in line and "ray." not in line.split(":")[0]
+    ]
     return (telling or lines or ["unknown"])[-1][:500]

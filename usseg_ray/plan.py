@@ -89,8 +89,8 @@ class Plan:
     root: str
     manifest: Manifest
 
-    def template(self, device: str) -> JobTemplate:
-        """Gathers what the trials have in common."""
+    def template(self) -> JobTemplate:
+        """Gathers what the trials have in common, before a cluster is known."""
         method = methods.get(self.request.method)
         layers = [
             data_defaults(self.request.method, self.request.data),
@@ -103,7 +103,6 @@ class Plan:
             assigned=flatten_assigned(self.request.assigned),
             num_classes=len(self.manifest.classes),
             root=self.root,
-            device=device,
         )
 
 
@@ -164,7 +163,7 @@ def _check_together(plan: Plan) -> None:
             f"{plan.root}: split {config.data.selection_split!r} has no labels to rank trials "
             "by unsup_miou. `python -m usseg_ray.train` segments data without labels."
         )
-    template = plan.template("cpu")
+    template = plan.template()
     if template.job({}).settings["num_clusters"] is None:
         raise UserError(
             f"{plan.root} names no classes, so the number of clusters must be given: "

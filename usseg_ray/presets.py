@@ -7,8 +7,8 @@ from usseg_ray.data.sources import SYNTHETIC
 # Small scenes, a weight-free backbone, and a run that ends within seconds.
 EMBEDDED: dict[str, Any] = {
     "backbone.name": "textons",
-    "data.train_size": 128,
-    "data.eval_size": 128,
+    "data.train_size": 144,
+    "data.eval_size": 144,
     "data.crop_scale": 0.7,
     "train.epochs": 3,
     "train.batch_size": 16,

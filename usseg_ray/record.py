@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from usseg_ray.pictures import colour_for, confusion_figure, mosaic, per_class_bars, save
+from usseg_ray.pictures import (
+    colour_for,
+    confusion_figure,
+    matched_ids,
+    mosaic,
+    per_class_bars,
+    save,
+)
 from usseg_ray.scoring import Evaluation, GroundTruth
 
 ARRAYS = "evaluation.npz"
@@ -45,7 +52,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def draw(
-    folder: Path, truth: GroundTruth | None, palette: tuple[tuple[int, int, int], ...] | None, caption: str
+    folder: Path,
+    truth: GroundTruth | None,
+    palette: tuple[tuple[int, int, int], ...] | None,
+    caption: str,
 ) -> None:
     """Draws `pictures/`, `per_class.json` and `confusion.csv` from the last evaluation.
 
@@ -62,7 +72,7 @@ def draw(
     if truth is None or "confusion" not in arrays:
         _draw_unlabelled(arrays, folder, caption)
         return
-    shown = shown_ids(arrays["class_of"], len(truth.classes))
+    shown = matched_ids(arrays["class_of"], len(truth.classes))
     colours = colour_for(truth.classes, palette)
     picture = mosaic(
         arrays["pixels"],
@@ -80,22 +90,6 @@ def draw(
     save(confusion_figure(matched, truth.classes), pictures / "confusion.png")
     save(per_class_bars(arrays["iou"], truth.classes, palette=colours), pictures / "per_class.png")
     _write_tables(folder, truth.classes, arrays["iou"], matched)
-
-
-def shown_ids(class_of: np.ndarray, num_classes: int) -> np.ndarray:
-    """Renames clusters for show: matched ones to their class, the rest to C, C + 1, ...
-
-    Args:
-        class_of: (K,) class of every cluster, -1 for none.
-        num_classes: C.
-
-    Returns:
-        (K,) int64.
-    """
-    shown = class_of.copy()
-    left = np.flatnonzero(class_of < 0)
-    shown[left] = num_classes + np.arange(len(left))
-    return shown
 
 
 def _write_tables(

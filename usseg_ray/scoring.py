@@ -109,7 +109,7 @@ def evaluate(
     num_classes = len(truth.classes)
     for labelled in batches:
         labels = labelled.labels
-        clusters = label_map(method.predict(featurise(labelled.images)), tuple(labels.shape[-2:]))
+        clusters = label_map(method.predict(featurise(labelled.images)), _size(labels))
         labels = labels.to(clusters.device)
         batch = confusion_matrix(
             clusters, labels, method.num_clusters, num_classes, truth.ignore_index
@@ -140,11 +140,15 @@ def segment(
     """
     examples = Examples()
     for images in batches:
-        clusters = label_map(method.predict(featurise(images)), tuple(images.pixels.shape[-2:]))
+        clusters = label_map(method.predict(featurise(images)), _size(images.pixels))
         _keep(examples, images, clusters, None, num_examples)
         if len(examples.pixels) >= num_examples:
             break
     return Evaluation(None, len(examples.pixels), examples)
+
+
+def _size(pixels: Tensor) -> tuple[int, int]:
+    return pixels.shape[-2], pixels.shape[-1]
 
 
 def _keep(
@@ -235,7 +239,7 @@ def _linear_confusion(
     counts = np.zeros((num_classes, num_classes), dtype=np.int64)
     for labelled in test:
         codes = (encode(labelled.images).permute(0, 2, 3, 1) - mean) / std
-        predicted = label_map(classifier(codes).permute(0, 3, 1, 2), tuple(labelled.labels.shape[-2:]))
+        predicted = label_map(classifier(codes).permute(0, 3, 1, 2), _size(labelled.labels))
         counts += confusion_matrix(
             predicted.cpu(), labelled.labels, num_classes, num_classes, truth.ignore_index
         ).numpy()
@@ -254,7 +258,7 @@ def _tokens(
         labels = labelled.labels.to(grid.device)
         valid = (labels >= 0) & (labels < num_classes) & (labels != truth.ignore_index)
         one_hot = F.one_hot(labels.where(valid, num_classes), num_classes + 1)[..., :-1]
-        pooled = F.adaptive_avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), tuple(grid.shape[-2:]))
+        pooled = F.adaptive_avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), _size(grid))
         codes.append(grid.permute(0, 2, 3, 1).flatten(0, 2))
         shares.append(pooled.permute(0, 2, 3, 1).flatten(0, 2))
     tokens, weights = torch.cat(codes), torch.cat(shares)

@@ -104,7 +104,9 @@ def find_space(method: str) -> Path:
         path = folder / f"{method}.yaml"
         if path.is_file():
             return path
-    raise UserError(f"{method}.yaml: no such search space in {PLACES[0]}; give one with --space FILE.")
+    raise UserError(
+        f"{method}.yaml: no such search space in {PLACES[0]}; give one with --space FILE."
+    )
 
 
 def load_space(path: Path) -> SearchSpace:

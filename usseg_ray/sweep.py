@@ -7,7 +7,7 @@ its last checkpoint.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from usseg_ray import methods, worker
 from usseg_ray.baselines import Baselines
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
+from usseg_ray.data.pipeline import reading_group
 from usseg_ray.job import Job, JobTemplate
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor
@@ -76,19 +77,26 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         UserError: Nothing fits the cluster, or the tracking store is out of reach.
     """
     with PeakMemory() as memory, _ledger(plan, folder) as ledger, local_ray():
-        device = device_of(plan.config.resources)
-        concurrent = max_concurrent_trials(plan.config.resources, device)
-        template = plan.template(device)
-        truth = _truth(plan)
-        pending = _start_baselines(template.job({}), folder) if truth is not None else None
-        trials = _run_trials(plan, template, folder, ledger, console, concurrent)
-        baselines = _finish_baselines(pending, folder)
-        _log_baselines(ledger, baselines, plan)
-        final = _final(plan, template, trials, folder, ledger)
+        resources = plan.config.resources
+        device = device_of(resources)
+        concurrent = _concurrent(plan, device)
+        readers = concurrent * resources.num_workers
+        with reading_group(resources.data_cpus_per_worker, readers) as reading:
+            template = replace(plan.template(), device=device, reading=reading)
+            pending = _start_baselines(plan, template.job({}), folder)
+            trials = _run_trials(plan, template, folder, ledger, console, concurrent)
+            baselines = _finish_baselines(pending, folder)
+            _log_baselines(ledger, baselines, plan)
+            final = _final(plan, template, trials, folder, ledger)
         command, url = ledger.dashboard()
     outcome = Outcome(list(trials.values()), baselines, final, memory.peak_bytes)
     _print_outcome(console, plan, outcome, folder, command, url)
     return outcome
+
+
+def _concurrent(plan: Plan, device: str) -> int:
+    fits = max_concurrent_trials(plan.config.resources, device)
+    return min(fits, plan.request.max_concurrent or fits, plan.request.num_samples)
 
 
 def _ledger(plan: Plan, folder: Path) -> Ledger:
@@ -96,7 +104,7 @@ def _ledger(plan: Plan, folder: Path) -> Ledger:
         plan.request.tracking_uri,
         EXPERIMENT,
         plan.request.key,
-        params=plan.template("cpu").base | {"space": plan.space.source},
+        params=plan.template().base | {"space": plan.space.source},
         tags={
             "usseg.protocol": protocol_name(plan),
             "usseg.data_digest": plan.manifest.digest(),
@@ -139,8 +147,7 @@ def _run_trials(
             trials=dict(kept),
         )
         if indices:
-            limit = min(concurrent, plan.request.max_concurrent or concurrent, len(indices))
-            _tuner(plan, template, monitor, before, limit).fit()
+            _tuner(plan, template, monitor, before, concurrent).fit()
         return monitor.trials
 
 
@@ -170,7 +177,7 @@ def _tuner(
             search_alg=searcher,
             scheduler=_scheduler(plan, monitor.epochs),
             max_concurrent_trials=concurrent,
-            reuse_actors=False,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=TUNE_STATE,
@@ -213,12 +220,14 @@ def _domain(distribution: Distribution) -> Any:  # noqa: ANN401
     low, high = distribution.values
     if distribution.kind == "randint":
         return tune.randint(low, high + 1)
-    return tune.loguniform(low, high) if distribution.kind == "loguniform" else tune.uniform(low, high)
+    return (
+        tune.loguniform(low, high) if distribution.kind == "loguniform" else tune.uniform(low, high)
+    )
 
 
-def _start_baselines(job: Job, folder: Path) -> Any | None:  # noqa: ANN401
+def _start_baselines(plan: Plan, job: Job, folder: Path) -> Any | None:  # noqa: ANN401
     """Starts the baselines beside the trials, unless the folder has them from an earlier life."""
-    if (folder / "baselines.json").exists():
+    if not plan.manifest.classes or (folder / "baselines.json").exists():
         return None
     return _beside(worker.baselines, job).remote(job)
 

@@ -382,10 +382,8 @@ def _as_text(value: object) -> str:
 
 def _environment() -> dict[str, str]:
     """Names what a result may depend on, from a fixed list: environment variables hold secrets."""
-    tags = {
-        "usseg.version.usseg_ray": __version__,
-        "usseg.version.python": platform.python_version(),
-    }
+    python = platform.python_version()
+    tags = {"usseg.version.usseg_ray": __version__, "usseg.version.python": python}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             tags[f"usseg.version.{package}"] = version(package)

@@ -28,9 +28,7 @@ def tune(
     ] = "random",
     scheduler: Annotated[
         Literal["none", "asha"],
-        typer.Option(
-            help="asha stops weak trials early, by epoch; which ones depends on timing."
-        ),
+        typer.Option(help="asha stops weak trials early, by epoch; which ones depends on timing."),
     ] = "none",
     max_concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time; as many as fit if unset.")

@@ -18,8 +18,15 @@ from usseg_ray.data.pipeline import RayStream
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.distributed import rank
 from usseg_ray.job import Job
-from usseg_ray.loop import PlainContext, Run, RunContext, assemble, load_state, save_state
-from usseg_ray.loop import score_metrics
+from usseg_ray.loop import (
+    PlainContext,
+    Run,
+    RunContext,
+    assemble,
+    load_state,
+    save_state,
+    score_metrics,
+)
 from usseg_ray.record import write_evaluation
 from usseg_ray.scoring import Evaluation
 
@@ -78,7 +85,7 @@ def baselines(job: Job) -> Baselines:
     config = _config(job)
     torch.set_num_threads(config.resources.threads)
     manifest = load_manifest(job.root)
-    stream = RayStream(config.resources.data_cpus_per_worker)
+    stream = RayStream(job.reading, config.resources.data_cpus_per_worker)
     return compute_baselines(config, job.root, manifest, torch.device(job.device), stream)
 
 
@@ -114,5 +121,5 @@ def _build(job: Job, context: RunContext) -> Run:
         job.root,
         load_manifest(job.root),
         context,
-        RayStream(config.resources.data_cpus_per_worker),
+        RayStream(job.reading, config.resources.data_cpus_per_worker),
     )

@@ -97,6 +97,7 @@ def test_a_batch_has_no_place_for_labels() -> None:
 @every_case
 def test_shapes(case: Case) -> None:
     method, batch = fitted(case), make_batch(range(3))
+    batch.features.tokens.requires_grad_()
     scores, codes = method.predict(batch), method.encode(batch)
     assert scores.shape == (3, NUM_CLUSTERS, *GRID)
     assert codes.shape[0] == 3

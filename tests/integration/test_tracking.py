@@ -126,7 +126,10 @@ def test_values_that_are_not_numbers_are_counted_and_not_logged(folder: Path) ->
     assert run.data.tags["usseg.nonfinite_values"] == "2"
 
 
-def test_a_long_setting_is_cut_to_what_mlflow_takes(folder: Path) -> None:
+def test_a_long_setting_is_cut_to_what_mlflow_takes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRUNCATE_LONG_VALUES", "false")
     with opened(note="x" * 10_000):
         pass
     assert runs(folder)[SWEEP].data.params["note"] == "x" * 6000
@@ -294,24 +297,23 @@ def test_a_file_that_is_no_database_is_refused(folder: Path) -> None:
         opened()
 
 
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port of this machine that is taken, and where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield int(taken.getsockname()[1])
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def test_a_closed_port_fails_in_seconds_and_hides_the_password(
-    closed_port: int, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:hunter2@127.0.0.1:{closed_port}")
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:hunter2@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
     start = time.monotonic()
     with pytest.raises(UserError, match="Connection refused") as failure:
         opened()
     assert time.monotonic() - start < 10
-    assert f"anna:***@127.0.0.1:{closed_port}" in str(failure.value)
+    assert f"anna:***@127.0.0.1:{port}" in str(failure.value)
     assert "hunter2" not in str(failure.value)
     assert len(str(failure.value).splitlines()) == 2
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
@@ -335,16 +337,12 @@ def answers(port: int) -> bool:
 @pytest.fixture
 def server(folder: Path) -> Iterator[str]:
     """A real tracking server that keeps artifacts itself; ends with the test."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", "kept"]
+    port = free_port()
+    program = [sys.executable, "-m", "mlflow", "server", "--workers", "1", f"--port={port}"]
+    store = ["--backend-store-uri=sqlite:///server.db", "--artifacts-destination=kept"]
     log = folder / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command + store, stdout=output, stderr=output, start_new_session=True
-        )
+    with log.open("w") as out:
+        process = subprocess.Popen(program + store, stdout=out, stderr=out, start_new_session=True)
     try:
         deadline = time.monotonic() + 240
         while not answers(port):

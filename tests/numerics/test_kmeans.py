@@ -46,6 +46,10 @@ def test_finds_the_best_partition(
     best = min(cost(points, labels, spherical) for labels in product(range(3), repeat=8))
     found = tuple(method.predict(batch).argmax(1).flatten().tolist())
     assert cost(points, found, spherical) == pytest.approx(best, rel=1e-5)
+    for cluster in range(3):
+        mean = points[torch.tensor(found) == cluster].mean(0)
+        mean = mean / mean.norm() if spherical else mean
+        torch.testing.assert_close(method.centroids[cluster].double(), mean, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("spherical", [False, True])

@@ -5,17 +5,22 @@ not by which task ends first; training rows are split evenly and evaluation rows
 any help from Ray's splitters (which drop remainders).
 """
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray.data
-import torch
 from ray.data import DataContext
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
-from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.placement_group import (
+    get_placement_group,
+    placement_group,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from usseg_ray.config import UserError
@@ -23,7 +28,7 @@ from usseg_ray.data.reading import Block, Piece, Showing, read_piece
 
 PIECES_PER_TASK = 4
 BLOCK_BYTES = 16 * 2**20
-RESERVE_TIMEOUT_S = 900
+RESERVE_TIMEOUT_S = 60
 
 
 class PieceSource(Datasource):  # type: ignore[misc]
@@ -74,7 +79,6 @@ class PieceSource(Datasource):  # type: ignore[misc]
 def _read(root: str, pieces: list[Piece], showing: Showing) -> Iterable[pa.Table]:
     from ray.data.extensions import ArrowTensorArray  # noqa: PLC0415
 
-    torch.set_num_threads(1)
     for piece in pieces:
         block = read_piece(root, piece, showing)
         columns: dict[str, Any] = {"id": pa.array(block["id"].tolist(), pa.string())}
@@ -86,18 +90,13 @@ def _read(root: str, pieces: list[Piece], showing: Showing) -> Iterable[pa.Table
 class RayStream:
     """Streams plans through Ray Data tasks; a `reading.Stream`.
 
-    The tasks run in a placement group of their own, so that reading has CPUs of its own however
-    busy the cluster is, and several streams of a process (training goes on while a split is
-    scored) share them. Without it Ray Data divides the cluster among all streams of all trials,
-    and a stream can be left without any.
-
     Args:
-        cpus: CPU share of the reading tasks of this process; a task takes at most one.
+        group: Name of the `reading_group` whose CPUs the tasks use.
+        cpus: CPUs that this process may expect of it; a task takes at most one.
     """
 
-    def __init__(self, cpus: float) -> None:
-        self._cpus = cpus
-        self._group: PlacementGroup | None = None
+    def __init__(self, group: str, cpus: float) -> None:
+        self._group, self._cpus = group, cpus
 
     def __call__(self, root: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
         """Reads pieces in parallel and yields their blocks in order."""
@@ -123,20 +122,37 @@ class RayStream:
         context.target_max_block_size = BLOCK_BYTES
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        if self._group is None:
-            self._group = _reserve(self._cpus)
-        strategy = PlacementGroupSchedulingStrategy(self._group)
+        strategy = PlacementGroupSchedulingStrategy(get_placement_group(self._group))
         context.scheduling_strategy = strategy
         context.scheduling_strategy_large_args = strategy
 
 
-def _reserve(cpus: float) -> PlacementGroup:
-    """Reserves CPUs for as long as this process lives."""
-    group = placement_group([{"CPU": cpus}])
-    if not group.wait(RESERVE_TIMEOUT_S):
-        raise UserError(
-            f"{cpus:g} CPUs for reading tasks were not free within {RESERVE_TIMEOUT_S} s "
-            f"(cluster: {ray.cluster_resources().get('CPU', 0):g}). "
-            "Lower resources.data_cpus_per_worker or resources.cpus_per_worker."
-        )
-    return group
+@contextmanager
+def reading_group(cpus: float, count: int) -> Iterator[str]:
+    """Reserves CPUs for the reading tasks of all processes of a run.
+
+    Without a reservation Ray Data divides the cluster anew among all streams of all trials, and
+    leaves some without any; and training processes could take the CPUs that feed them.
+
+    Args:
+        cpus: CPUs for the reading tasks of one training process.
+        count: Training processes at a time.
+
+    Yields:
+        The group's name, for `RayStream`; it is given up at the end of the block.
+
+    Raises:
+        UserError: The CPUs are not free.
+    """
+    name = f"usseg-reading-{uuid.uuid4().hex}"
+    group = placement_group([{"CPU": cpus}] * count, strategy="SPREAD", name=name)
+    try:
+        if not group.wait(RESERVE_TIMEOUT_S):
+            raise UserError(
+                f"{count} x {cpus:g} CPUs for reading tasks were not free within "
+                f"{RESERVE_TIMEOUT_S} s (the cluster has {ray.cluster_resources().get('CPU', 0):g} "
+                "CPUs): is another sweep running? Lower resources.data_cpus_per_worker."
+            )
+        yield name
+    finally:
+        remove_placement_group(group)

@@ -2,22 +2,20 @@
 
 A reading plan is a list of pieces (row ranges of Parquet row groups), a pure function of the
 manifest, the seed, the epoch and the worker: training rows are split evenly, evaluation rows
-exactly once each. A `Reader` walks plans through a *stream*: in this process (here) or as Ray Data
-tasks (`pipeline`); both give the same rows in the same order.
+exactly once each. `reader` walks plans through a *stream*: in this process (here) or as Ray Data
+tasks (`pipeline`); both give the same rows in the same order. No torch here, see `transforms`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from usseg_ray.batch import Images, LabelledImages
-from usseg_ray.config import DataConfig, UserError
+from usseg_ray.config import UserError
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.shards import Manifest, read_rows, resolve
 from usseg_ray.data.transforms import evaluation_view, training_view, view_image, view_label
-from usseg_ray.distributed import shared_generator
+from usseg_ray.keys import key_seed
 
 Block = dict[str, np.ndarray]
 """Rows of a piece: `id` (n,) str, `image` (n, 3, S, S) uint8, and `label` (n, S, S) int32."""
@@ -126,10 +124,11 @@ def training_plan(
         The pieces, marked with the epoch.
     """
     groups = row_groups(manifest, split)
-    needed, order, walk = rows * world, [], 0
+    order: list[Piece] = []
+    needed, walk = rows * world, 0
     while sum(piece.rows for piece in order) < needed:
-        generator = shared_generator(seed, "order", epoch, walk)
-        order += [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+        generator = np.random.default_rng(key_seed(seed, "order", epoch, walk))
+        order += [groups[i] for i in generator.permutation(len(groups)).tolist()]
         walk += 1
     marked = [Piece(p.shard, p.row_group, p.start, p.stop, epoch) for p in order]
     return cut(marked, rank * rows, (rank + 1) * rows)
@@ -166,7 +165,7 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
         height, width = image.shape[:2]
         if showing.training:
             view = training_view(
-                shared_generator(showing.seed, "crop", piece.epoch, row["id"]),
+                np.random.default_rng(key_seed(showing.seed, "crop", piece.epoch, row["id"])),
                 height,
                 width,
                 size=showing.size,
@@ -176,9 +175,9 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
         else:
             view = evaluation_view(height, width, size=showing.size)
         ids.append(row["id"])
-        images.append(view_image(image, view).numpy())
+        images.append(view_image(image, view))
         if showing.labels:
-            labels.append(view_label(decode_label(row["label"]), view).numpy())
+            labels.append(view_label(decode_label(row["label"]), view))
     size = showing.size
     block = {
         "id": np.array(ids, dtype=object),
@@ -210,14 +209,14 @@ def regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         yield _join(held)
 
 
-def mix(blocks: Iterable[Block], window: int, generator: torch.Generator) -> Iterator[Block]:
+def mix(blocks: Iterable[Block], window: int, generator: np.random.Generator) -> Iterator[Block]:
     """Shuffles rows within windows of `window` rows."""
     for block in regroup(blocks, window):
-        order = torch.randperm(len(block["id"]), generator=generator).numpy()
+        order = generator.permutation(len(block["id"]))
         yield {name: column[order] for name, column in block.items()}
 
 
-class _Rows:
+class Taker:
     """Takes exact numbers of rows off a stream of blocks."""
 
     def __init__(self, blocks: Iterable[Block]) -> None:
@@ -225,6 +224,7 @@ class _Rows:
         self._left: Block | None = None
 
     def take(self, rows: int) -> Iterator[Block]:
+        """Yields blocks of `rows` rows in all, cutting the last one where needed."""
         while rows:
             block = self._left if self._left is not None else next(self._blocks)
             count = len(block["id"])
@@ -240,108 +240,3 @@ def _join(blocks: list[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-class Reader:
-    """A worker's view of a prepared set.
-
-    Args:
-        root: URI of the set.
-        manifest: Its manifest.
-        config: Splits, sizes, shuffling and memory.
-        seed: Keys orders and crops.
-        rank: This worker.
-        world: Number of workers.
-        stream: How pieces become blocks.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        manifest: Manifest,
-        config: DataConfig,
-        *,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        stream: Stream = stream_here,
-    ) -> None:
-        self.root, self.manifest, self.config = root, manifest, config
-        self.seed, self.rank, self.world = seed, rank, world
-        self._stream = stream
-        self._kept: dict[tuple[str, bool], list[Block]] = {}
-        self._kept_bytes = 0
-
-    def training(
-        self, epochs: range, steps: int, batch_size: int
-    ) -> Iterator[Iterator[Images]]:
-        """Streams whole training epochs without a pause between them.
-
-        Args:
-            epochs: Which epochs, for example those left after a resume.
-            steps: Batches per epoch.
-            batch_size: Rows per batch of this worker.
-
-        Yields:
-            One iterator of batches per epoch, to be walked to its end before the next.
-        """
-        rows = steps * batch_size
-        plans = [
-            training_plan(
-                self.manifest,
-                self.config.train_split,
-                seed=self.seed,
-                epoch=epoch,
-                rows=rows,
-                rank=self.rank,
-                world=self.world,
-            )
-            for epoch in epochs
-        ]
-        showing = Showing(
-            self.config.train_size,
-            training=True,
-            crop_scale=self.config.crop_scale,
-            flip=self.config.flip,
-            seed=self.seed,
-        )
-        pieces = [piece for plan in plans for piece in plan]
-        stream = _Rows(self._stream(self.root, pieces, showing))
-        for epoch in epochs:
-            generator = shared_generator(self.seed, "mix", epoch, self.rank)
-            mixed = mix(stream.take(rows), self.config.shuffle_window, generator)
-            yield map(_images, regroup(mixed, batch_size))
-
-    def passes(self, split: str, batch_size: int) -> Iterator[Images]:
-        """Walks this worker's part of a split once, in order, framed as for evaluation."""
-        return map(_images, regroup(self._framed(split, labels=False), batch_size))
-
-    def labelled(self, split: str, batch_size: int) -> Iterator[LabelledImages]:
-        """Walks this worker's part of a split's labelled rows once, in order."""
-        for block in regroup(self._framed(split, labels=True), batch_size):
-            labels = torch.from_numpy(block["label"].astype(np.int64))
-            yield LabelledImages(_images(block), labels)
-
-    def _framed(self, split: str, *, labels: bool) -> Iterator[Block]:
-        """Reads a deterministic pass, from memory when an earlier one could be kept."""
-        key = (split, labels)
-        if key in self._kept:
-            yield from self._kept[key]
-            return
-        plan = evaluation_plan(self.manifest, split, self.rank, self.world)
-        showing = Showing(self.config.eval_size, labels=labels)
-        kept: list[Block] | None = []
-        for block in self._stream(self.root, plan, showing):
-            if kept is not None:
-                kept.append(block)
-                self._kept_bytes += sum(column.nbytes for column in block.values())
-                if self._kept_bytes > self.config.keep_mib * 2**20:
-                    self._kept_bytes -= sum(c.nbytes for b in kept for c in b.values())
-                    kept = None
-            yield block
-        if kept is not None:
-            self._kept[key] = kept
-
-
-def _images(block: Block) -> Images:
-    return Images(tuple(map(str, block["id"])), torch.from_numpy(np.ascontiguousarray(block["image"])))

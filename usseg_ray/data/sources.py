@@ -1,4 +1,4 @@
-"""From the name of a data set to its root and manifest; makes the embedded set where it is missing."""
+"""From the name of a data set to its manifest; makes the embedded set where it is missing."""
 
 import tempfile
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ from usseg_ray.distributed import shared_generator
 from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
-from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
+from usseg_ray.ops.modularity import cosine, image_losses
 from usseg_ray.ops.regions import pool_regions
 from usseg_ray.ops.sampling import PointSample
 from usseg_ray.ops.transformer import Activation, DecoderBlock, Norm
@@ -231,9 +231,13 @@ class ACSeg(Method):
         """
         pixels = self._pixels(batch)
         soft = cosine(pixels, self.generator(pixels))
-        edges = affinity(pixels, keep_loops=self.config.keep_loops)
-        pixel_graph = graph(edges, gamma=self.config.gamma)
-        loss = modularity_loss(soft, pixel_graph, tanh_scale=self.config.tanh_scale).mean()
+        loss = image_losses(
+            pixels,
+            soft,
+            gamma=self.config.gamma,
+            keep_loops=self.config.keep_loops,
+            tanh_scale=self.config.tanh_scale,
+        ).mean()
         best, hard = soft.detach().max(2)
         used = one_hot(hard, soft.shape[2]).any(1)
         scalars = {

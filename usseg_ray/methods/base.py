@@ -92,14 +92,16 @@ class Method(nn.Module, ABC):
         """Lists what learns in a stage; nothing for a method that only clusters."""
         return []
 
-    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: B027
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:
         """Prepares an epoch, for example PiCIE's k-means."""
 
     def loss(self, batch: Batch, stage: str) -> StepResult:
         """Computes the loss of one step; only methods with stages have one."""
-        raise TypeError(f"{self.name} has no stage {stage!r} that learns from {len(batch.ids)} images")
+        raise TypeError(
+            f"{self.name} has no stage {stage!r} that learns from {len(batch.ids)} images"
+        )
 
-    def after_step(self) -> None:  # noqa: B027
+    def after_step(self) -> None:
         """Updates moving averages and banks after an optimiser step."""
 
     @abstractmethod

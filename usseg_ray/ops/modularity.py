@@ -6,7 +6,7 @@ float32 or float64 with autocast off: the signal is a small difference of large 
 precision drowns it. The pair intensity never builds the (B, N, N, K) tensor of its definition.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
@@ -17,6 +17,7 @@ from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differe
 from torch.nn.functional import normalize
 
 _EPSILON = 1e-12
+_PAIRS_AT_A_TIME = 2**20
 
 
 class Graph(NamedTuple):
@@ -95,7 +96,7 @@ def pair_intensity(
 ) -> tuple[Float[Tensor, "B N N"], UInt8[Tensor, "B N N"]]:
     """Says how much two pixels agree on a concept: delta_ij = max_c P_ic P_jc.
 
-    Memory: the winners (one byte a pair) are all that the backward pass keeps.
+    The winners (one byte a pair) are all that the backward pass keeps.
 
     Args:
         positive: (B, N, K), positive parts of the cosines; at most 256 concepts.
@@ -134,6 +135,37 @@ def modularity_loss(
         return -total / pixel_graph.two_m.clamp(min=_EPSILON)
 
 
+def image_losses(
+    pixels: Float[Tensor, "B N D"],
+    soft: Float[Tensor, "B N K"],
+    *,
+    gamma: float = 1.0,
+    keep_loops: bool = True,
+    tanh_scale: float | None = None,
+) -> Float[Tensor, "B"]:
+    """Computes `modularity_loss` of a batch a few images at a time.
+
+    Only the gradient by `soft` is kept for the backward pass, no matrix of pixel pairs.
+
+    Args:
+        pixels: (B, N, D), not normalised; no gradient flows to them.
+        soft: (B, N, K), cosines of pixels and concepts.
+        gamma: As in `graph`.
+        keep_loops: As in `affinity`.
+        tanh_scale: As in `modularity_loss`.
+
+    Returns:
+        (B,) losses.
+    """
+
+    def loss_of(pixels: Tensor, soft: Tensor) -> Tensor:
+        edges = affinity(pixels, keep_loops=keep_loops)
+        return modularity_loss(soft, graph(edges, gamma=gamma), tanh_scale=tanh_scale)
+
+    losses: Tensor = _ImageLosses.apply(soft, pixels, loss_of)
+    return losses
+
+
 def hard_modularity(labels: Int64[Tensor, "B N"], pixel_graph: Graph) -> Float[Tensor, "B"]:
     """Computes the classical modularity of a partition.
 
@@ -161,6 +193,36 @@ def _full_precision(tensor: Tensor) -> Iterator[None]:
 def _unit(rows: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
     wide = rows if rows.dtype == torch.float64 else rows.float()
     return normalize(wide, dim=2, eps=_EPSILON)
+
+
+class _ImageLosses(torch.autograd.Function):
+    """Takes each image's gradient right after its loss, while its matrices are at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        soft: Float[Tensor, "B N K"],
+        pixels: Float[Tensor, "B N D"],
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+    ) -> Float[Tensor, "B"]:
+        images = max(1, _PAIRS_AT_A_TIME // soft.shape[1] ** 2)
+        losses, grads = [], []
+        for some_pixels, some in zip(pixels.split(images), soft.split(images), strict=True):
+            leaf = some.detach().requires_grad_()
+            with torch.enable_grad():
+                loss = loss_of(some_pixels, leaf)
+                grads += torch.autograd.grad(loss.sum(), leaf)
+            losses.append(loss.detach())
+        ctx.save_for_backward(torch.cat(grads))
+        return torch.cat(losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: BackwardCFunction, grad: Float[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B N K"], None, None]:
+        (by_soft,) = ctx.saved_tensors
+        return grad[:, None, None] * by_soft, None, None
 
 
 class _PairIntensity(torch.autograd.Function):

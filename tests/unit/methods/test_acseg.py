@@ -10,7 +10,7 @@ from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.config import UserError
 from usseg_ray.methods.acseg import ACSeg, ACSegConfig
 from usseg_ray.ops.kmeans import assign
-from usseg_ray.ops.modularity import cosine
+from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
 
 
 def build(num_clusters: int = 4, **settings: Any) -> ACSeg:
@@ -60,11 +60,37 @@ def test_scalars_against_loops() -> None:
     assert float(scalars["max_cosine"]) == pytest.approx(float(best.mean()))
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"gamma": 1.7}, {"keep_loops": False}, {"tanh_scale": 0.1}, {"centre": True}]
+)
+def test_settings_reach_the_loss(settings: dict[str, Any]) -> None:
+    method, batch = build(**settings), make_batch(range(3))
+    tokens = batch.features.tokens.flatten(2).mT
+    if settings.get("centre"):
+        tokens = tokens - tokens.mean(1, keepdim=True)
+    edges = affinity(tokens, keep_loops=settings.get("keep_loops", True))
+    expected = modularity_loss(
+        cosine(tokens, method.generator(tokens)),
+        graph(edges, gamma=settings.get("gamma", 1.0)),
+        tanh_scale=settings.get("tanh_scale"),
+    )
+    torch.testing.assert_close(method.loss(batch, "train").loss, expected.mean())
+    if settings:
+        assert method.loss(batch, "train").loss != build().loss(batch, "train").loss
+
+
 @pytest.mark.parametrize("centre", [False, True])
-@pytest.mark.parametrize("background", ["none", "split"])
-def test_prediction_against_loops(centre: bool, background: str) -> None:
-    method = build(num_prototypes=7, centre=centre, background=background)
+@pytest.mark.parametrize(
+    "split",
+    [{}, {"background": "split"}, {"background": "split", "background_pool": "mean"}],
+    ids=["all", "sum", "mean"],
+)
+@pytest.mark.parametrize("spherical", [False, True])
+def test_prediction_against_loops(centre: bool, split: dict[str, Any], spherical: bool) -> None:
+    method = build(num_prototypes=7, centre=centre, spherical=spherical, **split)
     method.fit_clusters(make_passes(range(8)))
+    # Unequal lengths: cosines must not see them, distances must.
+    method.centroids.mul_(torch.linspace(0.2, 3, len(method.centroids))[:, None])
     batch = make_batch(range(3))
     scores = method.predict(batch)
     saliency = batch.features.saliency
@@ -76,16 +102,28 @@ def test_prediction_against_loops(centre: bool, background: str) -> None:
             soft = cosine(seen, method.generator(seen))[0]
         hard = soft.argmax(1)
         used = hard.unique().tolist()
-        attention = torch.stack([saliency[image].flatten()[hard == c].sum() for c in used])
-        foreground = upper_group(attention.tolist())
+        inside = [saliency[image].flatten()[hard == c] for c in used]
+        mean = split.get("background_pool") == "mean"
+        foreground = upper_group([float(x.mean() if mean else x.sum()) for x in inside])
         expected = torch.full((4, 20), -1.0)
         for position, concept in enumerate(used):
             region = tokens[hard == concept].mean(0, keepdim=True)
-            cluster = int(assign(region, method.centroids, spherical=True))
-            if background == "split":
+            cluster = int(assign(region, method.centroids, spherical=spherical))
+            if split:
                 cluster = cluster + 1 if foreground[position] else 0
             expected[cluster] = torch.maximum(expected[cluster], soft[:, concept])
         torch.testing.assert_close(scores[image].flatten(1), expected)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_every_region_is_its_own_group_if_there_are_enough(spherical: bool) -> None:
+    method, batch = build(num_clusters=2, num_prototypes=1, spherical=spherical), make_batch([0, 1])
+    method.fit_clusters(lambda: iter([batch]))
+    means = batch.features.tokens.mean((2, 3))
+    means = means / means.norm(dim=1, keepdim=True) if spherical else means
+    order = assign(means, method.centroids)
+    assert sorted(order.tolist()) == [0, 1]
+    torch.testing.assert_close(method.centroids[order], means)
 
 
 def upper_group(numbers: list[float]) -> list[bool]:

@@ -118,10 +118,10 @@ def test_zero_rows_stay_finite(backend: str) -> None:
 
 def test_empty_group_is_refilled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "faiss", None)
-    points = torch.tensor([[0.0], [0.1], [1.0], [1.1]])
-    starts = torch.tensor([[0.0], [50.0]])
+    points = torch.tensor([[10.0], [10.1], [11.0], [11.1]])
+    starts = torch.tensor([[10.0], [50.0]])
     centroids = module._lloyd(points, starts, spherical=False, iterations=20)
-    torch.testing.assert_close(centroids.sort(dim=0).values, torch.tensor([[0.05], [1.05]]))
+    torch.testing.assert_close(centroids.sort(dim=0).values, torch.tensor([[10.05], [11.05]]))
 
 
 def test_similarity_is_larger_when_nearer() -> None:

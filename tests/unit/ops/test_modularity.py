@@ -1,11 +1,22 @@
 """Modularity: derivatives, memory and precision; values are in tests/numerics."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss, pair_intensity
+from usseg_ray.ops import modularity as module
+from usseg_ray.ops.modularity import (
+    affinity,
+    cosine,
+    graph,
+    image_losses,
+    modularity_loss,
+    pair_intensity,
+)
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -20,10 +31,8 @@ def test_pair_intensity_against_the_full_tensor() -> None:
     assert torch.equal(delta, full.amax(3))
     assert torch.equal(full.gather(3, winner.long()[..., None])[..., 0], delta)
     # Ties are pairs of zeros: there the full tensor's gradient is a convention, not a value.
-    torch.autograd.backward((delta * weights).sum())
-    mine = positive.grad
+    (mine,) = torch.autograd.grad((delta * weights).sum(), positive)
     (reference,) = torch.autograd.grad((full.amax(3) * weights).sum(), positive)
-    assert mine is not None
     touched = positive.detach() > 0
     torch.testing.assert_close(mine[touched], reference[touched])
 
@@ -69,10 +78,8 @@ def test_autocast_and_half_are_ignored() -> None:
     assert loss(pixels.bfloat16()).dtype == torch.float32
 
 
-def test_backward_keeps_less_than_two_matrices() -> None:
-    count = 128
-    soft = draw(1, count, 6, dtype=torch.float32).requires_grad_()
-    pixel_graph = graph(affinity(draw(1, count, 8, dtype=torch.float32)))
+def kept_bytes(compute: Callable[[], Tensor]) -> int:
+    """Adds up what the graph of a result holds for its backward pass."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -80,6 +87,29 @@ def test_backward_keeps_less_than_two_matrices() -> None:
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        modularity_loss(soft, pixel_graph)
+        compute()
+    return sum(kept.values())
+
+
+def test_backward_keeps_no_matrix_of_pairs_and_concepts() -> None:
+    count, concepts = 128, 6
+    soft = draw(1, count, concepts, dtype=torch.float32).requires_grad_()
+    pixels = draw(1, count, 8, dtype=torch.float32)
+    pixel_graph = graph(affinity(pixels))
     matrix = count * count * 4
-    assert matrix < sum(kept.values()) < 1.5 * matrix
+    assert matrix < kept_bytes(lambda: modularity_loss(soft, pixel_graph)) < 1.5 * matrix
+    losses: Any = image_losses(pixels, soft)
+    assert [kept.shape for kept in losses.grad_fn.saved_tensors] == [soft.shape]
+
+
+@pytest.mark.parametrize("pairs", [1, 2 * 20 * 20, 10**6])
+def test_images_one_by_one_equal_the_batch(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PAIRS_AT_A_TIME", pairs)
+    pixels, soft = draw(5, 20, 6), draw(5, 20, 3).requires_grad_()
+    weights = draw(5)
+    pixel_graph = graph(affinity(pixels, keep_loops=False), gamma=1.3)
+    whole = modularity_loss(soft, pixel_graph, tanh_scale=0.2)
+    parts = image_losses(pixels, soft, gamma=1.3, keep_loops=False, tanh_scale=0.2)
+    torch.testing.assert_close(parts, whole)
+    expected = torch.autograd.grad((weights * whole).sum(), soft)
+    torch.testing.assert_close(torch.autograd.grad((weights * parts).sum(), soft), expected)
