@@ -1,6 +1,7 @@
 """What every suite shares: shapes checked at run time, and the reference material's place."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,6 @@ install_import_hook(
         "usseg_ray.ops",
         "usseg_ray.methods",
         "usseg_ray.scoring",
-        "usseg_ray.loop",
         "usseg_ray.data.decode",
         "usseg_ray.data.synthetic",
         "usseg_ray.data.transforms",
@@ -44,3 +44,30 @@ def shared() -> Path:
     if not folder.exists():
         pytest.skip(f"reference material not found at {folder} (USSEG_SHARED)")
     return folder
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:
+    """Where the reference material lies, a golden or real-data test that skips is a failure."""
+    folders = (PROJECT / "tests" / "numerics", PROJECT / "tests" / "realdata")
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and any(map(path.is_relative_to, folders)) and shared_folder().exists():
+        report.outcome = "failed"
+        report.longrepr = f"skipped, although {shared_folder()} is there: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report, item.path)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report, collector.path)
+    return report

@@ -21,7 +21,8 @@ _ENVIRONMENT = {
     # has to start a process and import torch takes seconds instead of milliseconds.
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_num_workers_soft_limit": "16",
-    "RAY_maximum_startup_concurrency": "16",
+    # It says that processes with small CPU shares were started, which is what is meant here.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
     # Results are kept by the sweep itself, in a form that survives Ray's versions.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A stage without a score (CAUSE's clusterbook) reports no `unsup_miou`.

@@ -4,6 +4,7 @@ Between the reader's `Images` and a method's `Batch`. Weights come from timm's h
 from a safetensors file, loaded strictly; nothing here ever falls back to random weights.
 """
 
+import difflib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from usseg_ray.textons import Textons
 
 HUB_TIMEOUT_S = 5.0
 TEXTONS = "textons"
+_ANY_SIZE = ("vision_transformer", "deit", "eva")
+"""timm's modules of models that resize their position embedding when asked to."""
 
 
 class TimmFeatures(nn.Module):
@@ -147,9 +150,12 @@ def check_weights(config: BackboneConfig) -> None:
             raise UserError(f"backbone.weights = {config.weights}: no such file.")
         return
     if not timm.is_model(config.name.split(".")[0]):
-        near = timm.list_models(f"*{config.name.split('_')[0]}*")[:3]
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         raise UserError(f"backbone.name = {config.name!r} is no timm model; near it: {near}.")
-    cfg = timm.get_pretrained_cfg(config.name)
+    try:
+        cfg = timm.get_pretrained_cfg(config.name)
+    except RuntimeError:  # an unknown tag
+        cfg = None
     if cfg is None or not cfg.has_weights:
         tags = timm.list_pretrained(f"{config.name.split('.')[0]}*")[:4]
         raise UserError(
@@ -181,8 +187,8 @@ def _reach(name: str, url: str) -> None:
 
 def _create(config: BackboneConfig, *, pretrained: bool) -> Any:  # noqa: ANN401
     args: dict[str, Any] = {"pretrained": pretrained, **config.timm_args}
-    if "vit" in config.name and "dynamic_img_size" not in args:
-        args["dynamic_img_size"] = True
+    if timm.models.is_model_in_modules(config.name.split(".")[0], _ANY_SIZE):
+        args.setdefault("dynamic_img_size", True)
     try:
         model = timm.create_model(config.name, **args)
     except (RuntimeError, TypeError, ValueError) as error:

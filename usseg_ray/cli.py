@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from usseg_ray import __version__
 from usseg_ray.config import UserError
@@ -43,7 +44,7 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except UserError as error:
-        errors.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         errors.print("Interrupted.", highlight=False)

@@ -20,7 +20,9 @@ class UserError(Exception):
 class Settings(BaseModel):
     """Base of every group of settings: frozen, defaults checked, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class MethodConfig(Settings):
@@ -143,7 +145,7 @@ def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) ->
         merged.update(layer)
     known = known_keys(method_config)
     for key in merged:
-        if key not in known and key.rsplit(".", 1)[0] != "backbone.timm_args":
+        if key not in known and not key.startswith("backbone.timm_args."):
             raise UserError(unknown_key(key, known))
     try:
         return Config[method_config].model_validate(unflatten({"method": {}} | merged))  # type: ignore[valid-type]
@@ -208,5 +210,6 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = value
+        # A copy, since a later key may put something into it.
+        node[leaf] = dict(value) if isinstance(value, Mapping) else value
     return tree

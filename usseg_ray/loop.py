@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -29,6 +29,7 @@ class NonFiniteLossError(RuntimeError):
     """A loss became NaN or infinite; says at which step, on which images, and which term."""
 
 
+@runtime_checkable
 class RunContext(Protocol):
     """What surrounds a run."""
 
@@ -176,9 +177,7 @@ class Run:
             )
         rows = self.reader.manifest.splits[self.config.data.train_split].rows // world
         if rows == 0:
-            raise UserError(
-                f"{world} workers for fewer training images; lower resources.num_workers."
-            )
+            raise UserError(f"{world} workers for fewer images; lower resources.num_workers.")
         batch_size = min(train.batch_size // world, rows)
         return train.steps_per_epoch or rows // batch_size, batch_size
 
@@ -192,14 +191,14 @@ class Run:
             if not torch.isfinite(result.loss):
                 terms = {name: float(value) for name, value in result.scalars.items()}
                 raise NonFiniteLossError(
-                    f"loss is {float(result.loss)} at step {optimiser.step_count} of stage "
-                    f"{stage.name!r}, images {list(batch.ids)[:8]}, terms {terms}"
+                    f"loss is {float(result.loss.detach())} at step {optimiser.step_count} of "
+                    f"stage {stage.name!r}, images {list(batch.ids)[:8]}, terms {terms}"
                 )
             result.loss.backward()
             optimiser.step()
             self.method.after_step()
             images += len(chunk.ids)
-            for name, value in {"loss": result.loss, **result.scalars}.items():
+            for name, value in {"loss": result.loss.detach(), **result.scalars}.items():
                 sums[name] = sums.get(name, 0.0) + (float(value) - sums.get(name, 0.0)) / count
         seconds = time.monotonic() - started
         return {**sums, "images_per_second": world_size() * images / max(seconds, 1e-9)}
@@ -207,7 +206,8 @@ class Run:
     def _finish_epoch(
         self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
     ) -> None:
-        last = epoch >= self.config.train.epochs * max(1, len(self.method.stages))
+        # A method without stages has one epoch: that of its clustering.
+        last = epoch >= (self.config.train.epochs * len(self.method.stages) or 1)
         evaluation = None
         if stage.scored and (last or epoch % self.config.train.eval_every == 0):
             started = time.monotonic()
@@ -320,6 +320,7 @@ def score_metrics(evaluation: Evaluation) -> dict[str, float]:
     if scores is None:
         return {}
     return {
+        "evaluated_images": float(evaluation.rows),
         "unsup_miou": scores.unsup_miou,
         "unsup_acc": scores.unsup_acc,
         "used_clusters": float(scores.used_clusters),

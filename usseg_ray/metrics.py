@@ -112,8 +112,9 @@ def score(
     hits = np.zeros(confusion.shape[1], dtype=np.int64)
     predicted = np.zeros_like(hits)
     matched: Bool[np.ndarray, " K"] = class_of >= 0
-    hits[class_of[matched]] = confusion[matched, class_of[matched]]
-    predicted[class_of[matched]] = confusion[matched].sum(axis=1)
+    # Given classes may name one class twice, so counts are added, not set.
+    np.add.at(hits, class_of[matched], confusion[matched, class_of[matched]])
+    np.add.at(predicted, class_of[matched], confusion[matched].sum(axis=1))
     truth = confusion.sum(axis=0)
     union = truth + predicted - hits
     present = truth > 0

@@ -16,9 +16,28 @@ from usseg_ray.record import draw
 from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
 from usseg_ray.tracking import Ledger
-from usseg_ray.trials import Status, Trial
+from usseg_ray.trials import Status, Trial, trial_index, trial_name
 
 TUNE_KEYS = ("done", "should_checkpoint", "iterations_since_restore", "time_since_restore")
+
+
+class TrialNames:
+    """Names Tune's trials after their index: the planned one, or the next that is free.
+
+    Args:
+        indices: Indices still to run, in order.
+    """
+
+    def __init__(self, indices: list[int]) -> None:
+        self._indices = indices
+        self._names: dict[str, str] = {}
+
+    def __call__(self, trial: TuneTrial) -> str:
+        """Returns the name of a trial, always the same."""
+        if trial.trial_id not in self._names:
+            following = self._indices[len(self._names) % len(self._indices)]
+            self._names[trial.trial_id] = trial_name(trial.config.get("index", following))
+        return self._names[trial.trial_id]
 
 
 @dataclass
@@ -29,7 +48,6 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         folder: The sweep's folder.
         template: What the trials have in common.
         samples: Index -> what the trial draws, where that is planned.
-        indices: Indices that Tune's first, second, ... trial stand for.
         epochs: Epochs of a whole trial.
         truth: Classes of the data, or `None`.
         palette: Their colours, or `None`.
@@ -37,12 +55,12 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         ledger: The MLflow store.
         screen: The terminal.
         trials: Records by index, earlier lives of the sweep included.
+        names: Finds a trial's index.
     """
 
     folder: Path
     template: JobTemplate
     samples: dict[int, dict[str, Any]]
-    indices: list[int]
     epochs: int
     truth: GroundTruth | None
     palette: tuple[tuple[int, int, int], ...] | None
@@ -50,6 +68,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     ledger: Ledger
     screen: Screen
     trials: dict[int, Trial]
+    names: TrialNames
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that is not used here; a ledger cannot be."""
@@ -97,8 +116,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self.screen.show(record)
 
     def _index(self, trial: TuneTrial) -> int:
-        """Tune numbers trials in the order in which it was given them."""
-        return self.indices[int(trial.trial_id.rsplit("_", 1)[-1])]
+        return trial_index(self.names(trial))
 
 
 def _plain(result: dict[str, Any]) -> dict[str, float]:

@@ -74,19 +74,21 @@ def draw(
         return
     shown = matched_ids(arrays["class_of"], len(truth.classes))
     colours = colour_for(truth.classes, palette)
-    picture = mosaic(
-        arrays["pixels"],
-        arrays["labels"],
-        shown[arrays["clusters"]],
-        classes=truth.classes,
-        palette=colours,
-        ignore_index=truth.ignore_index,
-        caption=caption,
-    )
+    pictures = folder / "pictures"
+    # The first worker's part of a split may hold no labelled image.
+    if len(arrays["pixels"]):
+        picture = mosaic(
+            arrays["pixels"],
+            arrays["labels"],
+            shown[arrays["clusters"]],
+            classes=truth.classes,
+            palette=colours,
+            ignore_index=truth.ignore_index,
+            caption=caption,
+        )
+        save(picture, pictures / "mosaic.png")
     matched = np.zeros((max(len(truth.classes), shown.max() + 1), len(truth.classes)), np.int64)
     matched[shown] = arrays["confusion"]
-    pictures = folder / "pictures"
-    save(picture, pictures / "mosaic.png")
     save(confusion_figure(matched, truth.classes), pictures / "confusion.png")
     save(per_class_bars(arrays["iou"], truth.classes, palette=colours), pictures / "per_class.png")
     _write_tables(folder, truth.classes, arrays["iou"], matched)

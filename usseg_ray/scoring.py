@@ -215,8 +215,10 @@ def linear_ceiling(
     torch.nn.init.zeros_(classifier.bias)
     optimiser = torch.optim.AdamW(classifier.parameters(), lr=1e-2, weight_decay=1e-4)
     generator = shared_generator(seed, "linear")
+    # A small set needs as many steps to converge as a large one.
+    portion = min(4096, -(-len(codes) // 32))
     for _ in range(epochs):
-        for chosen in torch.randperm(len(codes), generator=generator).split(4096):
+        for chosen in torch.randperm(len(codes), generator=generator).split(portion):
             logits = classifier((codes[chosen] - mean) / std)
             loss = -(shares[chosen] * logits.log_softmax(1)).sum() / shares[chosen].sum()
             optimiser.zero_grad()

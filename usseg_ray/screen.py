@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -68,10 +69,8 @@ class Screen:
         elif trial.status != "RUNNING":
             score = "no score" if trial.score is None else f"unsup_miou {trial.score:.1f}"
             reason = f" ({trial.reason})" if trial.reason else ""
-            draws = _sampled(trial)
-            self._console.print(
-                f"{trial.name} {trial.status.lower()}: {score}  {draws}{reason}", highlight=False
-            )
+            line = f"{trial.name} {trial.status.lower()}: {score}  {_sampled(trial)}{reason}"
+            self._console.print(escape(line), highlight=False)
 
     def _render(self) -> Group:
         table = Table("trial", "state", "epoch", "loss", "unsup mIoU", "settings", box=None)
@@ -109,42 +108,39 @@ def leaderboard(
     Returns:
         The table.
     """
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    columns = ["rank", "trial", "unsup_miou", "unsup_acc", "K", *keys, "epochs", "state"]
-    for column in columns:
-        table.add_column(column, justify="right" if column.startswith("unsup") else "left")
+    table = Table(title=title, title_justify="left")
+    for column in ("rank", "trial", "unsup_miou", "acc", "K", *(k.split(".")[-1] for k in keys)):
+        table.add_column(column, no_wrap=column in ("trial", "unsup_miou"))
     rows: list[tuple[float, list[str]]] = []
     for rank, trial in enumerate(ranked(list(trials)), start=1):
-        score = -1.0 if trial.score is None else trial.score
-        flag = " [red]collapsed[/]" if trial.metrics.get("collapsed") else ""
-        rows.append(
-            (
-                score,
-                [
-                    str(rank),
-                    trial.name,
-                    number(trial.score, 1),
-                    number(trial.metrics.get("unsup_acc"), 1),
-                    str(trial.settings.get("num_clusters")),
-                    *(value(trial.settings.get(key)) for key in keys),
-                    number(trial.metrics.get("epoch"), 0),
-                    trial.status.lower() + flag,
-                ],
-            )
-        )
+        cells = [
+            str(rank),
+            trial.name + _remark(trial),
+            number(trial.score, 1),
+            number(trial.metrics.get("unsup_acc"), 1),
+            str(trial.settings.get("num_clusters")),
+            *(value(trial.settings.get(key)) for key in keys),
+        ]
+        rows.append((-1.0 if trial.score is None else trial.score, cells))
     for name, score in baselines.get(split, {}).items():
-        blanks = [""] * (len(columns) - 4)
-        rows.append((score, ["", f"[dim]{label(name)}[/]", number(score, 1), "", *blanks]))
-    for _, row in sorted(rows, key=lambda pair: -pair[0]):
-        table.add_row(*row)
+        rows.append((score, ["", f"[dim]{label(name)}[/]", number(score, 1)]))
+    for _, cells in sorted(rows, key=lambda row: -row[0]):
+        table.add_row(*cells)
     return table
+
+
+def _remark(trial: Trial) -> str:
+    """Says what a reader must know before trusting the row's number."""
+    if trial.status != "FINISHED":
+        return f" [{STATUS_STYLE[trial.status]}]{trial.status.lower()}[/]"
+    return " [red]collapsed[/]" if trial.metrics.get("collapsed") else ""
 
 
 def label(name: str) -> str:
     """Says what a baseline is."""
     if name in FLOORS:
         return f"{name} (floor)"
-    return "linear (supervised)" if name == CEILING else f"{name} (same features)"
+    return "linear (supervised)" if name == CEILING else f"{name} (features)"
 
 
 def number(value: float | None, digits: int) -> str:

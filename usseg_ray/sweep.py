@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import ray
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
+from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
 from usseg_ray import methods, worker
@@ -21,7 +24,7 @@ from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.job import Job, JobTemplate
 from usseg_ray.memory import PeakMemory
-from usseg_ray.monitor import Monitor
+from usseg_ray.monitor import Monitor, TrialNames
 from usseg_ray.plan import Plan
 from usseg_ray.record import draw
 from usseg_ray.scoring import GroundTruth
@@ -89,7 +92,9 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             _log_baselines(ledger, baselines, plan)
             final = _final(plan, template, trials, folder, ledger)
         command, url = ledger.dashboard()
-    outcome = Outcome(list(trials.values()), baselines, final, memory.peak_bytes)
+    outcome = Outcome(
+        [trials[index] for index in sorted(trials)], baselines, final, memory.peak_bytes
+    )
     _print_outcome(console, plan, outcome, folder, command, url)
     return outcome
 
@@ -129,7 +134,7 @@ def _run_trials(
     before = {trial.index: trial for trial in load_trials(folder)}
     kept = {index: t for index, t in before.items() if t.status in ENDED}
     indices = [i for i in range(plan.request.num_samples) if i not in kept]
-    epochs = plan.config.train.epochs * max(1, len(methods.get(template.method).stages))
+    epochs = plan.config.train.epochs * len(methods.get(template.method).stages) or 1
     with Screen(console, plan.request.num_samples, epochs) as screen:
         for trial in kept.values():
             screen.show(trial)
@@ -137,7 +142,6 @@ def _run_trials(
             folder=folder,
             template=template,
             samples=dict(enumerate(plan.samples)),
-            indices=indices,
             epochs=epochs,
             truth=_truth(plan),
             palette=plan.manifest.palette,
@@ -145,9 +149,10 @@ def _run_trials(
             ledger=ledger,
             screen=screen,
             trials=dict(kept),
+            names=TrialNames(indices),
         )
         if indices:
-            _tuner(plan, template, monitor, before, concurrent).fit()
+            _tuner(plan, template, monitor, indices, before, concurrent).fit()
         return monitor.trials
 
 
@@ -155,6 +160,7 @@ def _tuner(
     plan: Plan,
     template: JobTemplate,
     monitor: Monitor,
+    indices: list[int],
     before: Mapping[int, Trial],
     concurrent: int,
 ) -> tune.Tuner:
@@ -162,27 +168,28 @@ def _tuner(
         run_trial,
         template=template,
         samples=monitor.samples,
-        folders=[str(monitor.folder / f"trial_{i:03d}") for i in monitor.indices],
+        folder=str(monitor.folder),
     )
     planned = bool(plan.samples)
-    searcher = None if planned else _optuna(plan, monitor.indices, before, concurrent)
+    searcher = None if planned else _optuna(plan, indices, before, concurrent)
     return tune.Tuner(
         # A trial's own process waits for its workers: no CPU, but a real share of memory.
         tune.with_resources(trainable, {"memory": TRIAL_MEMORY_BYTES}),
-        param_space={"index": tune.grid_search(monitor.indices)} if planned else None,
+        param_space={"index": tune.grid_search(indices)} if planned else None,
         tune_config=tune.TuneConfig(
             metric="unsup_miou",
             mode="max",
-            num_samples=1 if planned else len(monitor.indices),
+            num_samples=1 if planned else len(indices),
             search_alg=searcher,
             scheduler=_scheduler(plan, monitor.epochs),
             max_concurrent_trials=concurrent,
             reuse_actors=True,
+            trial_name_creator=monitor.names,
         ),
         run_config=tune.RunConfig(
             name=TUNE_STATE,
             storage_path=str(monitor.folder),
-            callbacks=[monitor],
+            callbacks=[monitor, JsonLoggerCallback()],
             verbose=0,
         ),
     )
@@ -198,8 +205,6 @@ def _optuna(
     plan: Plan, indices: list[int], before: Mapping[int, Trial], concurrent: int
 ) -> tune.search.Searcher:
     """Makes a TPE searcher that knows the ended trials and repeats the broken-off ones."""
-    from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415 (imports optuna)
-
     broken = [before[i].sample for i in indices if i in before]
     ended = [t for t in before.values() if t.status in ENDED and t.score is not None]
     searcher = OptunaSearch(
@@ -214,15 +219,13 @@ def _optuna(
     return tune.search.ConcurrencyLimiter(searcher, max_concurrent=concurrent)
 
 
-def _domain(distribution: Distribution) -> Any:  # noqa: ANN401
+def _domain(distribution: Distribution) -> optuna.distributions.BaseDistribution:
     if distribution.kind == "choice":
-        return tune.choice(list(distribution.values))
+        return optuna.distributions.CategoricalDistribution(distribution.values)
     low, high = distribution.values
     if distribution.kind == "randint":
-        return tune.randint(low, high + 1)
-    return (
-        tune.loguniform(low, high) if distribution.kind == "loguniform" else tune.uniform(low, high)
-    )
+        return optuna.distributions.IntDistribution(low, high)
+    return optuna.distributions.FloatDistribution(low, high, log=distribution.kind == "loguniform")
 
 
 def _start_baselines(plan: Plan, job: Job, folder: Path) -> Any | None:  # noqa: ANN401
@@ -235,11 +238,13 @@ def _start_baselines(plan: Plan, job: Job, folder: Path) -> Any | None:  # noqa:
 def _beside(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401
     """Makes a task that asks for as much as one training process."""
     share = {k.removeprefix("resources."): v for k, v in job.settings.items()}
-    return ray.remote(function).options(
+    # max_calls: its process ends with it, and gives its memory back.
+    return ray.remote(
         num_cpus=share["cpus_per_worker"],
         num_gpus=share["gpus_per_worker"] if job.device == "cuda" else 0,
         max_retries=1,
-    )
+        max_calls=1,
+    )(function)
 
 
 def _finish_baselines(pending: Any | None, folder: Path) -> Baselines:  # noqa: ANN401

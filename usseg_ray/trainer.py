@@ -29,7 +29,7 @@ def run_trial(
     config: dict[str, Any],
     template: JobTemplate,
     samples: dict[int, dict[str, Any]],
-    folders: list[str],
+    folder: str,
 ) -> None:
     """Fits one trial from inside a Tune function.
 
@@ -37,21 +37,21 @@ def run_trial(
         config: `{"index": i}` for a planned trial, else what the searcher drew.
         template: What the sweep's trials have in common.
         samples: What each planned trial draws.
-        folders: Folder of Tune's first, second, ... trial.
+        folder: The sweep's folder.
 
     Raises:
         ray.train.TrainingFailedError: A worker failed twice.
     """
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415 (imports torch)
 
-    folder = folders[int(tune.get_context().get_trial_id().rsplit("_", 1)[-1])]
+    home = f"{folder}/{tune.get_context().get_trial_name()}"
     job = template.job(samples[config["index"]] if samples else config)
     resources = ResourceConfig(
         **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
     )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "folder": folder},
+        train_loop_config={"job": job, "folder": home},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=resources.num_workers,
@@ -60,7 +60,7 @@ def run_trial(
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,
-            storage_path=folder,
+            storage_path=home,
             callbacks=[TuneReportCallback()],
             failure_config=FailureConfig(max_failures=1),
             checkpoint_config=CheckpointConfig(num_to_keep=1),

@@ -37,7 +37,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Name of the trial's folder and MLflow run."""
-        return f"trial_{self.index:03d}"
+        return trial_name(self.index)
 
     @property
     def score(self) -> float | None:
@@ -51,6 +51,16 @@ class Trial:
         partial = folder / f".{TRIAL_FILE}.tmp"
         partial.write_text(json.dumps(asdict(self), indent=1))
         partial.replace(folder / TRIAL_FILE)
+
+
+def trial_name(index: int) -> str:
+    """Names a trial after its number."""
+    return f"trial_{index:03d}"
+
+
+def trial_index(name: str) -> int:
+    """Reads the number back from a trial's name."""
+    return int(name.removeprefix("trial_"))
 
 
 def load_trials(sweep: Path) -> list[Trial]:

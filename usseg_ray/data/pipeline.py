@@ -6,6 +6,7 @@ any help from Ray's splitters (which drop remainders).
 """
 
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ import ray.data
 from ray.data import DataContext
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import (
     get_placement_group,
     placement_group,
@@ -123,8 +125,12 @@ class RayStream:
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         strategy = PlacementGroupSchedulingStrategy(get_placement_group(self._group))
-        context.scheduling_strategy = strategy
-        context.scheduling_strategy_large_args = strategy
+        with warnings.catch_warnings():
+            # Deprecated for 2027 and the only way to give a stream resources of its own in the
+            # Ray versions that pyproject.toml allows.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            context.scheduling_strategy = strategy
+            context.scheduling_strategy_large_args = strategy
 
 
 @contextmanager

@@ -114,19 +114,19 @@ class Reader:
         plan = evaluation_plan(self.manifest, split, self.rank, self.world)
         showing = Showing(self.config.eval_size, labels=labels)
         kept: list[Block] | None = []
+        size, limit = 0, self.config.keep_mib * 2**20
         for block in self._stream(self.root, plan, showing):
             if kept is not None:
-                kept.append(block)
-                self._kept_bytes += sum(column.nbytes for column in block.values())
-                if self._kept_bytes > self.config.keep_mib * 2**20:
-                    self._kept_bytes -= sum(c.nbytes for b in kept for c in b.values())
-                    kept = None
+                size += sum(column.nbytes for column in block.values())
+                kept = [*kept, block] if self._kept_bytes + size <= limit else None
             yield block
-        if kept is not None:
+        # Only a walk that came to its end counts; others may be broken off at any block.
+        if kept is not None and key not in self._kept:
             self._kept[key] = kept
+            self._kept_bytes += size
 
 
 def _images(block: Block) -> Images:
-    return Images(
-        tuple(map(str, block["id"])), torch.from_numpy(np.ascontiguousarray(block["image"]))
-    )
+    # Ray hands out read-only views of its object store, which torch does not take.
+    pixels = torch.from_numpy(np.require(block["image"], requirements=["C", "W"]))
+    return Images(tuple(map(str, block["id"])), pixels)

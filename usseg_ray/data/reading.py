@@ -157,6 +157,7 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
     for row in rows:
         try:
             image = decode_image(row["image"])
+            label = decode_label(row["label"]) if showing.labels else None
         except ValueError as error:
             raise UserError(
                 f"{piece.shard}: image {row['id']!r} does not decode ({error}); "
@@ -176,8 +177,8 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
             view = evaluation_view(height, width, size=showing.size)
         ids.append(row["id"])
         images.append(view_image(image, view))
-        if showing.labels:
-            labels.append(view_label(decode_label(row["label"]), view))
+        if label is not None:
+            labels.append(view_label(label, view))
     size = showing.size
     block = {
         "id": np.array(ids, dtype=object),

@@ -51,8 +51,8 @@ def training_view(
     aspect = math.exp((2 * ratio - 1) * math.log(4 / 3))
     crop_width = min(width, max(1, round(math.sqrt(target * aspect))))
     crop_height = min(height, max(1, round(math.sqrt(target / aspect))))
-    top, left = int(y * (height - crop_height + 1)), int(x * (width - crop_width + 1))
-    box = (left, top, left + crop_width, top + crop_height)
+    top, left = math.floor(y * (height - crop_height + 1)), math.floor(x * (width - crop_width + 1))
+    box = (float(left), float(top), float(left + crop_width), float(top + crop_height))
     return View(box, size, flip and mirror < 0.5)
 
 

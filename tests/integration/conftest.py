@@ -1,0 +1,56 @@
+"""One Ray cluster for the whole session, and a small prepared set."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from usseg_ray.data import synthetic
+from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, write_split
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local cluster with more logical CPUs than cores, joined by everything under test."""
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200 * 2**20,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared set of a few synthetic scenes, with odd row counts in every split."""
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    counts = {"train": 37, "val": 13, "test": 11}
+    shards = tuple(
+        shard
+        for split, count in counts.items()
+        for shard in write_split(root, split, _rows(split, count), rows_per_shard=16)
+    )
+    save_manifest(
+        Manifest(
+            name="scenes",
+            classes=synthetic.CLASSES,
+            ignore_index=synthetic.IGNORE_INDEX,
+            palette=synthetic.PALETTE,
+            splits=split_totals(shards),
+            shards=shards,
+            source="a test",
+        ),
+        root,
+    )
+    return root
+
+
+def _rows(split: str, count: int) -> Iterator[Row]:
+    for index in range(count):
+        image, label = synthetic.scene(7, split, index)
+        pixels, classes = synthetic.encode(image, label)
+        yield Row(f"{split}_{index}", pixels, classes, *label.shape)

@@ -1,0 +1,200 @@
+"""The main job with real Ray and a real MLflow store: trials, baselines, final score, resume."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+
+from usseg_ray.config import UserError
+from usseg_ray.plan import Plan, Request, make_plan
+from usseg_ray.sweep import Outcome, run_sweep
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_cluster"),
+    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+SMALL: dict[str, Any] = {
+    "backbone.name": "textons",
+    "data.train_size": 48,
+    "data.eval_size": 48,
+    "train.epochs": 2,
+    "train.batch_size": 8,
+    "method.num_blocks": 1,
+    "method.num_heads": 3,
+    "method.warmup_steps": 2,
+    "method.lr": 0.01,
+    "resources.cpus_per_worker": 0.5,
+    "resources.data_cpus_per_worker": 0.25,
+}
+SPACE = """
+fixed: {{}}
+space:
+  {key}: {values}
+"""
+
+
+def plan_for(folder: Path, data: Path, *, space: str | None = None, **changes: Any) -> Plan:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = None
+    if space is not None:
+        path = folder.parent / f"{folder.name}.yaml"
+        path.write_text(space)
+    options: dict[str, Any] = {
+        "method": "acseg",
+        "data": str(data),
+        "space": None if path is None else str(path),
+        "assigned": SMALL | changes.pop("assigned", {}),
+        "num_samples": 1,
+        "search": "random",
+        "scheduler": "none",
+        "tracking_uri": f"sqlite:///{folder.parent / 'mlflow.db'}",
+        "key": folder.name,
+    }
+    request = Request(**(options | changes))
+    request.save(folder)
+    return make_plan(request)
+
+
+def run(plan: Plan, folder: Path) -> tuple[Outcome, str]:
+    text = io.StringIO()
+    outcome = run_sweep(plan, folder, Console(file=text, width=120))
+    return outcome, text.getvalue()
+
+
+def runs_of(folder: Path) -> tuple[Any, list[Any]]:
+    """Returns the sweep's parent run and its children."""
+    client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "usseg_ray"]
+    found = client.search_runs([experiment.experiment_id], f"tags.`usseg.sweep` = '{folder.name}'")
+    parents = [r for r in found if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in found if "mlflow.parentRunId" in r.data.tags]
+    assert len(parents) == 1
+    return parents[0], children
+
+
+def artifacts(folder: Path, run_id: str) -> set[str]:
+    client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    return {a.path for a in client.list_artifacts(run_id, "pictures")}
+
+
+def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "ranked"
+    space = SPACE.format(key="method.num_prototypes", values="{choice: [3, 5]}")
+    plan = plan_for(folder, scenes, space=space, num_samples=2)
+    outcome, text = run(plan, folder)
+
+    assert [t.status for t in outcome.trials] == ["FINISHED", "FINISHED"]
+    assert set(outcome.baselines["val"]) == {"position", "colour", "kmeans", "linear"}
+    assert outcome.final["unsup_miou"] > 0
+    assert outcome.peak_bytes > 2**28
+    for word in ("trial_000", "trial_001", "position (floor)", "linear (supervised)", "mlflow ui"):
+        assert word in text
+
+    parent, children = runs_of(folder)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(outcome.final["unsup_miou"])
+    assert len(children) == 2
+    for child in children:
+        assert child.info.status == "FINISHED"
+        assert child.data.metrics["unsup_miou"] > 0
+        assert child.data.metrics["baseline.position"] > 0
+        assert child.data.params["method.num_prototypes"] in {"3", "5"}
+        assert {"pictures/mosaic.png", "pictures/confusion.png"} <= artifacts(
+            folder, child.info.run_id
+        )
+
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("trial_*/trial.json")}
+    again, _ = run(make_plan(Request.load(folder)), folder)
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("trial_*/trial.json")} == before
+    assert [t.metrics for t in again.trials] == [t.metrics for t in outcome.trials]
+    assert len(runs_of(folder)[1]) == 2
+
+
+def test_the_same_seed_gives_the_same_scores(tmp_path: Path, scenes: Path) -> None:
+    found = []
+    for name in ("first", "second"):
+        outcome, _ = run(plan_for(tmp_path / name, scenes), tmp_path / name)
+        metrics = outcome.trials[0].metrics
+        found.append({k: v for k, v in metrics.items() if "second" not in k})
+    assert found[0] == found[1]
+
+
+def test_two_workers_train_and_count_every_row_once(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "two"
+    plan = plan_for(folder, scenes, assigned={"resources.num_workers": 2})
+    outcome, _ = run(plan, folder)
+    (trial,) = outcome.trials
+    assert trial.status == "FINISHED"
+    assert trial.metrics["evaluated_images"] == 13
+    assert outcome.final["evaluated_images"] == 11
+
+
+def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "failing"
+    space = SPACE.format(key="method.lr", values="{choice: [1.0e+37]}")
+    assigned = {k: v for k, v in SMALL.items() if k != "method.lr"}
+    request = plan_for(folder, scenes, space=space, num_samples=2).request
+    plan = make_plan(request.model_copy(update={"assigned": assigned}))
+    outcome, _ = run(plan, folder)
+    by_status = {t.status: t for t in outcome.trials}
+    assert set(by_status) == {"FINISHED", "FAILED"}
+    assert "NonFiniteLoss" in str(by_status["FAILED"].reason)
+    _, children = runs_of(folder)
+    assert sorted(c.info.status for c in children) == ["FAILED", "FINISHED"]
+
+
+def test_asha_stops_weak_trials_and_optuna_draws_them(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "asha"
+    space = SPACE.format(key="method.gamma", values="{uniform: [0.5, 2.0]}")
+    plan = plan_for(
+        folder,
+        scenes,
+        space=space,
+        num_samples=3,
+        search="optuna",
+        scheduler="asha",
+        max_concurrent=1,
+        assigned={"train.epochs": 4},
+    )
+    outcome, _ = run(plan, folder)
+    assert {t.status for t in outcome.trials} <= {"FINISHED", "STOPPED"}
+    assert len({t.sample["method.gamma"] for t in outcome.trials}) == 3
+    for trial in outcome.trials:
+        assert (trial.status == "STOPPED") == (trial.metrics["epoch"] < 4)
+    _, children = runs_of(folder)
+    assert [c.info.status for c in children] == ["FINISHED"] * 3
+
+
+def test_data_without_labels_is_segmented_without_scores(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "unlabelled"
+    manifest = json.loads((scenes / "manifest.json").read_text())
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "shards").symlink_to(scenes / "shards")
+    splits = {"train": {**manifest["splits"]["train"], "labelled": 0}}
+    shards = [{**s, "labelled": 0} for s in manifest["shards"] if s["split"] == "train"]
+    manifest |= {"classes": [], "palette": None, "splits": splits, "shards": shards}
+    (bare / "manifest.json").write_text(json.dumps(manifest))
+    plan = plan_for(folder, bare, assigned={"num_clusters": 4, "train.epochs": 1})
+    outcome, text = run(plan, folder)
+    assert outcome.trials[0].score is None
+    assert outcome.baselines == {}
+    assert outcome.final == {}
+    assert (folder / "trial_000" / "pictures" / "mosaic.png").exists()
+    assert "unsup_miou -" not in text
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "greedy"
+    plan = plan_for(folder, scenes, assigned={"resources.num_workers": 8})
+    with pytest.raises(UserError, match="8 workers"):
+        run(plan, folder)
+    assert runs_of(folder)[0].info.status == "FAILED"

@@ -1,0 +1,85 @@
+"""A prepared set of tiny pictures that three classes fill by colour, for every suite's runs."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from usseg_ray.config import Config, MethodConfig, build_config
+from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, write_split
+from usseg_ray.methods import get
+
+CLASSES = ("red", "green", "blue")
+IGNORE = 9
+SIDE = 32
+SPLITS = {"train": 14, "val": 7, "test": 5}
+SETTINGS: dict[str, Any] = {
+    "num_clusters": 3,
+    "backbone.name": "textons",
+    "data.name": "tiny",
+    "data.train_size": SIDE,
+    "data.eval_size": SIDE,
+    "train.epochs": 2,
+    "train.batch_size": 4,
+    "train.eval_batch_size": 4,
+}
+ACSEG: dict[str, Any] = {
+    "method.num_prototypes": 4,
+    "method.num_blocks": 1,
+    "method.num_heads": 3,
+    "method.restarts": 2,
+    "method.lr": 1e-3,
+    "method.warmup_steps": 2,
+}
+
+
+def picture(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws an image and its labels: coloured, noisy quarters and a strip that does not count."""
+    random = np.random.default_rng(number)
+    quarters = random.permutation([0, 1, 2, int(random.integers(3))]).reshape(2, 2)
+    label = quarters.repeat(SIDE // 2, 0).repeat(SIDE // 2, 1).astype(np.uint8)
+    image = 200 * np.eye(3)[label] + random.integers(0, 50, (SIDE, SIDE, 3))
+    label[:, :2] = IGNORE
+    return image.astype(np.uint8), label
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def row(split: str, index: int, *, labelled: bool = True) -> Row:
+    image, label = picture(1000 * len(split) + index)
+    return Row(f"{split}-{index:02d}", png(image), png(label) if labelled else None, SIDE, SIDE)
+
+
+def write(root: Path, *, labelled: bool = True, splits: Mapping[str, int] = SPLITS) -> Manifest:
+    """Writes the set, four rows a shard."""
+    shards = [
+        shard
+        for split, count in splits.items()
+        for shard in write_split(
+            root, split, (row(split, i, labelled=labelled) for i in range(count)), 4
+        )
+    ]
+    manifest = Manifest(
+        name="tiny",
+        classes=CLASSES if labelled else (),
+        ignore_index=IGNORE,
+        splits=split_totals(shards),
+        shards=tuple(shards),
+        source="a test",
+    )
+    save_manifest(manifest, root)
+    return manifest
+
+
+def config(method: str = "acseg", **settings: Any) -> Config[MethodConfig]:
+    """Builds settings for the set; `a__b` stands for the key `a.b`."""
+    own = ACSEG if method == "acseg" else {"method.restarts": 2}
+    changed = {key.replace("__", "."): value for key, value in settings.items()}
+    return build_config(get(method).Config, [SETTINGS, own, changed])

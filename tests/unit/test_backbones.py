@@ -1,0 +1,328 @@
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from usseg_ray.backbones import Featuriser, TimmFeatures, build_backbone, check_weights
+from usseg_ray.batch import Images, Needs
+from usseg_ray.config import BackboneConfig, UserError
+from usseg_ray.distributed import shared_generator
+from usseg_ray.textons import Textons
+
+TINY_VIT: dict[str, Any] = {"depth": 3, "embed_dim": 24, "num_heads": 3, "num_classes": 0}
+VIT, CNN = "vit_tiny_patch16_224", "resnet18"
+REGISTERS = "vit_small_patch14_reg4_dinov2"
+
+
+def random_model(name: str, **args: Any) -> nn.Module:
+    """Makes a model whose every value is random, batch norm's statistics included."""
+    model: nn.Module = timm.create_model(name, pretrained=False, **args)
+    generator = shared_generator("weights", name)
+    for value in [*model.parameters(), *model.buffers()]:
+        if value.is_floating_point():
+            noise = torch.rand(value.shape, generator=generator)
+            value.data.copy_(0.5 + noise if value.ndim < 2 else 0.2 * (noise - 0.5))
+    return model.eval()
+
+
+def saved(model: nn.Module, path: Path) -> str:
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, BackboneConfig]:
+    model = random_model(VIT, dynamic_img_size=True, **TINY_VIT)
+    path = saved(model, tmp_path_factory.mktemp("vit") / "vit.safetensors")
+    return model, BackboneConfig(name=VIT, weights=path, timm_args=TINY_VIT)
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, BackboneConfig]:
+    model = random_model(CNN)
+    path = saved(model, tmp_path_factory.mktemp("cnn") / "cnn.safetensors")
+    return model, BackboneConfig(name=CNN, weights=path)
+
+
+def pixels(height: int = 64, width: int = 96) -> Tensor:
+    return torch.rand(2, 3, height, width, generator=shared_generator("pixels"))
+
+
+def normalised(model: nn.Module, images: Tensor) -> Tensor:
+    cfg: Any = model.pretrained_cfg
+    mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return (images - mean) / std
+
+
+@torch.no_grad()
+def test_vit_tokens_are_its_normed_patch_tokens(vit: tuple[Any, BackboneConfig]) -> None:
+    model, config = vit
+    backbone = build_backbone(config)
+    found = backbone(pixels()).tokens
+    expected = model.forward_features(normalised(model, pixels()))[:, 1:]
+    assert found.shape == (2, 24, 4, 6)
+    torch.testing.assert_close(found.flatten(2).mT, expected, rtol=1e-5, atol=1e-5)
+    assert (backbone.spec.dim, backbone.spec.patch_size) == (24, 16)
+    assert backbone.spec.has_attention
+
+
+def test_a_backbone_is_frozen(vit: tuple[Any, BackboneConfig]) -> None:
+    backbone = build_backbone(vit[1])
+    assert not backbone.training
+    assert list(backbone.parameters())
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@torch.no_grad()
+def test_an_earlier_block_is_read(vit: tuple[Any, BackboneConfig], layer: int) -> None:
+    _, config = vit
+    early = build_backbone(config.model_copy(update={"layer": layer}))
+    last = build_backbone(config)
+    assert early(pixels()).tokens.shape == last(pixels()).tokens.shape
+    assert not torch.allclose(early(pixels()).tokens, last(pixels()).tokens)
+
+
+@pytest.mark.parametrize("layer", [None, 0, 2, 4])
+@torch.no_grad()
+def test_cnn_features_are_timms(cnn: tuple[Any, BackboneConfig], layer: int | None) -> None:
+    model, config = cnn
+    backbone = build_backbone(config.model_copy(update={"layer": layer}))
+    index = 4 if layer is None else layer
+    reference = timm.create_model(CNN, features_only=True, out_indices=[index])
+    reference.load_state_dict(model.state_dict(), strict=False)
+    (expected,) = reference.eval()(normalised(model, pixels()))
+    found = backbone(pixels()).tokens
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert backbone.spec.dim == found.shape[1]
+    assert backbone.spec.patch_size == 64 // found.shape[2] == 2 ** (index + 1)
+    assert not backbone.spec.has_attention
+
+
+def attention_by_hand(model: Any, images: Tensor) -> Tensor:
+    """Lets timm compute the last block's attention step by step and catches it there."""
+    module, caught = model.blocks[-1].attn, []
+    module.fused_attn = False
+    handle = module.attn_drop.register_forward_hook(lambda _m, inputs, _o: caught.append(inputs[0]))
+    model.forward_features(normalised(model, images))
+    handle.remove()
+    weights: Tensor = caught[0]
+    return weights
+
+
+@pytest.mark.parametrize("name", [VIT, REGISTERS])
+@torch.no_grad()
+def test_saliency_against_loops(name: str, tmp_path: Path) -> None:
+    args = TINY_VIT | ({"img_size": 56} if name == REGISTERS else {})
+    model: Any = random_model(name, dynamic_img_size=True, **args)
+    config = BackboneConfig(
+        name=name, weights=saved(model, tmp_path / "m.safetensors"), timm_args=args
+    )
+    backbone = build_backbone(config)
+    images = pixels(56, 84) if name == REGISTERS else pixels()
+    weights, prefix = attention_by_hand(model, images), model.num_prefix_tokens
+    size, heads, tokens, _ = weights.shape
+    cls = torch.zeros(size, tokens - prefix)
+    least = torch.zeros(size, tokens - prefix)
+    for b in range(size):
+        for patch in range(prefix, tokens):
+            column = weights[b, :, :, patch]
+            cls[b, patch - prefix] = sum(column[h, 0] for h in range(heads)) / heads
+            queries = [0, *range(prefix, tokens)]
+            least[b, patch - prefix] = sum(column[:, q].min() for q in queries)
+    for wanted, expected in (("cls", cls), ("minhead", least)):
+        found = backbone(images, wanted)
+        assert found.saliency is not None
+        assert found.saliency.shape == found.tokens[:, 0].shape
+        torch.testing.assert_close(found.saliency.flatten(1), expected, rtol=1e-4, atol=1e-6)
+    assert backbone(images).saliency is None
+
+
+def test_a_cnn_has_no_saliency(cnn: tuple[Any, BackboneConfig]) -> None:
+    assert build_backbone(cnn[1])(pixels(), "cls").saliency is None
+
+
+@torch.no_grad()
+def test_own_normalisation(vit: tuple[Any, BackboneConfig]) -> None:
+    model, config = vit
+    own = config.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)})
+    mean, std = torch.tensor(own.mean).view(3, 1, 1), torch.tensor(own.std).view(3, 1, 1)
+    expected = model.forward_features((pixels() - mean) / std)[:, 1:]
+    found = build_backbone(own)(pixels()).tokens.flatten(2).mT
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_do_not_fit_name_keys_and_where_arguments_go(
+    cnn: tuple[Any, BackboneConfig],
+) -> None:
+    config = cnn[1].model_copy(update={"timm_args": {"num_classes": 7}})
+    with pytest.raises(UserError, match=r"does not fit resnet18.*fc\.weight.*backbone\.timm_args"):
+        build_backbone(config)
+
+
+def test_missing_and_foreign_keys_are_named(tmp_path: Path) -> None:
+    state = dict(random_model(CNN).state_dict())
+    state["extra.weight"] = state.pop("conv1.weight")
+    path = tmp_path / "other.safetensors"
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"conv1\.weight.*extra\.weight"):
+        build_backbone(BackboneConfig(name=CNN, weights=str(path)))
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(random_model(CNN).state_dict(), path)
+    with pytest.raises(UserError, match=r"only \.safetensors files are read"):
+        build_backbone(BackboneConfig(name=CNN, weights=str(path)))
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    missing = BackboneConfig(name=CNN, weights=str(tmp_path / "absent.safetensors"))
+    with pytest.raises(UserError, match=r"absent\.safetensors: no such file"):
+        build_backbone(missing)
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match="does not fit resnet18"):
+        build_backbone(BackboneConfig(name=CNN, weights=str(broken)))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("vit_smal_patch16_224", "vit_small_patch16_224"),
+        ("resnet81", "resnet18"),
+        ("mobilenetv2_10", "mobilenetv2_100"),
+    ],
+)
+def test_an_unknown_model_names_near_ones(name: str, near: str) -> None:
+    with pytest.raises(UserError, match=rf"{name!r} is no timm model; near it: .*'{near}"):
+        check_weights(BackboneConfig(name=name))
+
+
+def test_an_unknown_tag_names_those_that_exist() -> None:
+    with pytest.raises(UserError, match=r"no published weights; timm has .*\.dino"):
+        check_weights(BackboneConfig(name="vit_small_patch8_224.dinoo"))
+
+
+def test_an_unknown_model_with_a_file(tmp_path: Path) -> None:
+    path = saved(random_model(CNN), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="backbone.name = 'resnet81'"):
+        build_backbone(BackboneConfig(name="resnet81", weights=path))
+
+
+@pytest.mark.parametrize("layer", [-1, 5, 99])
+def test_layers_out_of_range(cnn: tuple[Any, BackboneConfig], layer: int) -> None:
+    with pytest.raises(UserError, match=f"layer = {layer}: resnet18 has layers 0 to 4"):
+        build_backbone(cnn[1].model_copy(update={"layer": layer}))
+
+
+def test_arguments_that_timm_does_not_know(cnn: tuple[Any, BackboneConfig]) -> None:
+    with pytest.raises(UserError, match="no_such_argument"):
+        build_backbone(cnn[1].model_copy(update={"timm_args": {"no_such_argument": 1}}))
+
+
+@pytest.mark.parametrize("name", ["mobilevit_xxs", "deit_tiny_patch16_224"])
+def test_names_that_look_like_a_vits(name: str) -> None:
+    """Whether a model takes other image sizes is not in its name."""
+    backbone = TimmFeatures(BackboneConfig(name=name), pretrained=False).eval()
+    size = backbone.spec.patch_size * 3
+    with torch.no_grad():
+        tokens = backbone(torch.rand(1, 3, size, size)).tokens
+    assert tokens.shape == (1, backbone.spec.dim, 3, 3)
+
+
+UNREACHABLE = """
+from usseg_ray.backbones import build_backbone
+from usseg_ray.config import BackboneConfig, UserError
+try:
+    build_backbone(BackboneConfig())
+except UserError as error:
+    print(error)
+"""
+
+
+def test_an_unreachable_hub_is_told_at_once_with_three_ways_on(tmp_path: Path) -> None:
+    # Port 9 of this machine: nothing listens there.
+    place = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | place
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", UNREACHABLE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert time.monotonic() - started < 10 + import_seconds()
+    assert "vit_small_patch16_224.dino" in done.stdout
+    assert "cannot be reached" in done.stdout
+    ways = re.search(r"Three ways on: (.*); (.*); (.*)", done.stdout)
+    assert ways is not None
+    assert "connect" in ways[1]
+    assert "backbone.weights=" in ways[2]
+    assert "backbone.name=textons" in ways[3]
+
+
+def import_seconds() -> float:
+    """A busy machine imports torch slowly; that is not what the limit is about."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import usseg_ray.backbones"], check=True)
+    return time.monotonic() - started
+
+
+@torch.no_grad()
+def test_textons_are_a_backbone() -> None:
+    backbone = build_backbone(BackboneConfig(name="textons", patch_size=4, position_weight=0.5))
+    bank = Textons(patch_size=4, position_weight=0.5)
+    found = backbone(pixels(), "cls")
+    assert torch.equal(found.tokens, bank(pixels()))
+    assert found.saliency is None
+    assert (backbone.spec.dim, backbone.spec.patch_size) == (bank.dim, 4)
+    assert not backbone.spec.has_attention
+
+
+def images() -> Images:
+    return Images(("a", "b"), (pixels() * 255).to(torch.uint8))
+
+
+def test_featuriser_scales_pixels_and_keeps_names() -> None:
+    backbone = build_backbone(BackboneConfig(name="textons"))
+    batch = Featuriser(backbone, Needs(), torch.device("cpu"), autocast=False)(images())
+    assert batch.ids == ("a", "b")
+    assert torch.equal(batch.pixels, images().pixels.float() / 255)
+    assert torch.equal(batch.features.tokens, backbone(batch.pixels).tokens)
+
+
+def test_featuriser_runs_no_backbone_that_is_not_needed() -> None:
+    backbone = build_backbone(BackboneConfig(name="textons"))
+    backbone.register_forward_hook(lambda *_: pytest.fail("the backbone ran"))
+    needs = Needs(features=False)
+    batch = Featuriser(backbone, needs, torch.device("cpu"), autocast=False)(images())
+    assert batch.features.tokens.numel() == 0
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_featuriser_gives_float32_and_saliency(
+    vit: tuple[Any, BackboneConfig], autocast: bool
+) -> None:
+    backbone = build_backbone(vit[1])
+    featurise = Featuriser(
+        backbone, Needs(attention="cls"), torch.device("cpu"), autocast=autocast
+    )
+    features = featurise(images()).features
+    assert features.saliency is not None
+    assert features.tokens.dtype == features.saliency.dtype == torch.float32
+    exact = backbone(images().pixels.float() / 255).tokens
+    assert torch.equal(features.tokens, exact) != autocast
+    torch.testing.assert_close(features.tokens, exact, rtol=0.2, atol=0.2)

@@ -1,0 +1,349 @@
+import copy
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import tiny
+from usseg_ray.batch import Batch, FeatureSpec, StepResult
+from usseg_ray.config import DataConfig, MethodConfig, UserError
+from usseg_ray.data.shards import Manifest
+from usseg_ray.loop import (
+    CHECKPOINT,
+    NonFiniteLossError,
+    Optimiser,
+    PlainContext,
+    Run,
+    assemble,
+    check_sizes,
+    load_state,
+    save_state,
+)
+from usseg_ray.methods import get
+from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
+
+Set = tuple[str, Manifest]
+SCORE_KEYS = {"unsup_miou", "unsup_acc", "used_clusters", "largest_share", "collapsed"}
+CLOCKS = {"images_per_second", "eval_seconds"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Set:
+    root = tmp_path_factory.mktemp("set")
+    return str(root), tiny.write(root)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Set:
+    root = tmp_path_factory.mktemp("unlabelled")
+    return str(root), tiny.write(root, labelled=False, splits={"train": 9})
+
+
+def context() -> PlainContext:
+    return PlainContext(torch.device("cpu"), [])
+
+
+def run_of(data: Set, method: str = "acseg", **settings: Any) -> tuple[Run, PlainContext]:
+    place = context()
+    return assemble(tiny.config(method, **settings), get(method), *data, place), place
+
+
+def fitted(data: Set, method: str = "acseg", **settings: Any) -> PlainContext:
+    run, place = run_of(data, method, **settings)
+    run.fit()
+    return place
+
+
+def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in entry.items() if k not in CLOCKS} for entry in history]
+
+
+def equal_states(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal_states(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(equal_states, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
+
+
+def test_every_epoch_is_reported_with_its_scores(prepared: Set) -> None:
+    history = fitted(prepared).history
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    for entry in history:
+        assert entry.keys() >= SCORE_KEYS | CLOCKS | {"loss", "concepts_used"}
+        assert 0 <= entry["unsup_miou"] <= 100
+        assert entry["images_per_second"] > 0
+    assert all(isinstance(value, float) for entry in history for value in entry.values())
+
+
+@pytest.mark.parametrize("method", ["position", "colour", "kmeans"])
+def test_a_method_without_stages_is_clustered_and_scored_once(prepared: Set, method: str) -> None:
+    place = fitted(prepared, method, train__eval_every=5)
+    assert [entry["epoch"] for entry in place.history] == [1]
+    assert place.history[0].keys() >= SCORE_KEYS
+    assert place.evaluation is not None
+    assert place.evaluation.rows == tiny.SPLITS["val"]
+
+
+def test_colours_are_found_by_colour(prepared: Set) -> None:
+    score = fitted(prepared, "colour", method__height_weight=0.0).history[0]["unsup_miou"]
+    assert score > 95
+    assert fitted(prepared, "position").history[0]["unsup_miou"] < 60
+
+
+def test_the_same_run_twice_is_the_same(prepared: Set) -> None:
+    first, again = fitted(prepared), fitted(prepared)
+    assert timeless(first.history) == timeless(again.history)
+    assert equal_states(first.state, again.state)
+    other = fitted(prepared, seed=1)
+    assert timeless(other.history) != timeless(first.history)
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    prepared: Set, tmp_path: Path, done: int
+) -> None:
+    whole = fitted(prepared, train__epochs=3)
+    begun = fitted(prepared, train__epochs=done, train__eval_every=1)
+    assert begun.state is not None
+    save_state(begun.state, tmp_path)
+    run, place = run_of(prepared, train__epochs=3)
+    place.state = load_state(tmp_path, torch.device("cpu"))
+    run.fit()
+    assert timeless(begun.history + place.history) == timeless(whole.history)
+    assert equal_states(place.state, whole.state)
+
+
+@pytest.mark.parametrize("method", ["acseg", "kmeans"])
+def test_a_finished_run_is_not_repeated(prepared: Set, method: str) -> None:
+    run, place = run_of(prepared, method)
+    place.state = copy.deepcopy(fitted(prepared, method).state)
+    run.fit()
+    assert place.history == []
+
+
+def test_a_checkpoint_holds_plain_values(prepared: Set, tmp_path: Path) -> None:
+    state = fitted(prepared, train__epochs=1).state
+    assert state is not None
+    save_state(state, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    assert equal_states(load_state(tmp_path, torch.device("cpu")), state)
+
+
+def test_a_loaded_state_scores_as_it_did(prepared: Set) -> None:
+    first = fitted(prepared)
+    run, _ = run_of(prepared, seed=7)
+    assert first.state is not None
+    run.method.load_state_dict(first.state["method"])
+    scores = run.score("val", refit=False).scores
+    assert scores is not None
+    assert first.evaluation is not None
+    assert first.evaluation.scores is not None
+    assert np.array_equal(scores.confusion, first.evaluation.scores.confusion)
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs", "scored"), [(1, 3, [1, 2, 3]), (2, 4, [2, 4]), (2, 3, [2, 3]), (9, 2, [2])]
+)
+def test_scores_come_as_often_as_asked_and_at_the_end(
+    prepared: Set, every: int, epochs: int, scored: list[int]
+) -> None:
+    history = fitted(prepared, train__eval_every=every, train__epochs=epochs).history
+    assert [e["epoch"] for e in history] == list(range(1, epochs + 1))
+    assert [e["epoch"] for e in history if "unsup_miou" in e] == scored
+
+
+def test_unlabelled_images_are_segmented(unlabelled: Set) -> None:
+    place = fitted(unlabelled)
+    assert all("unsup_miou" not in entry for entry in place.history)
+    assert place.evaluation is not None
+    assert place.evaluation.scores is None
+    assert len(place.evaluation.examples.clusters) == 6
+    assert place.evaluation.examples.labels == []
+
+
+class Counting(Method):
+    """Follows what the engine does; one weight learns, and loss number `bad_at` is not a number."""
+
+    name = "counting"
+    Config = MethodConfig
+    stages: ClassVar[tuple[Stage, ...]] = (Stage("first", scored=False), Stage("second"))
+    bad_at: ClassVar[int | None] = None
+
+    def __init__(
+        self, config: MethodConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        self.weight = nn.Parameter(torch.ones(1))
+        self.events: list[tuple[str, str | int]] = []
+        self.sizes: list[int] = []
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:
+        return [ParamGroup([self.weight], lr=0.1)]
+
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:
+        self.events.append((stage, epoch))
+
+    def loss(self, batch: Batch, stage: str) -> StepResult:
+        self.sizes.append(len(batch.ids))
+        bad = self.bad_at == len(self.sizes) - 1
+        loss = self.weight.square().sum() * (float("nan") if bad else 1.0)
+        return StepResult(loss, {"term": loss.detach()})
+
+    def after_step(self) -> None:
+        self.events.append(("step", len(self.sizes)))
+
+    def fit_clusters(self, passes: Passes) -> None:
+        self.events.append(("fit", sum(len(batch.ids) for batch in passes())))
+
+    def encode(self, batch: Batch) -> Tensor:
+        return batch.features.tokens
+
+    def predict(self, batch: Batch) -> Tensor:
+        return batch.features.tokens[:, : self.num_clusters]
+
+
+class Broken(Counting):
+    bad_at: ClassVar[int | None] = 4
+
+
+def counting(
+    data: Set, method: type[Counting] = Counting, **settings: Any
+) -> tuple[Run, Counting, PlainContext]:
+    place = context()
+    run = assemble(tiny.config("position", **settings), method, *data, place)
+    assert isinstance(run.method, Counting)
+    return run, run.method, place
+
+
+def test_stages_follow_each_other(prepared: Set) -> None:
+    run, method, place = counting(prepared)
+    run.fit()
+    marks = [event for event in method.events if event[0] != "step"]
+    assert marks == [
+        ("first", 0),
+        ("first", 1),
+        ("second", 2),
+        ("fit", tiny.SPLITS["train"]),
+        ("second", 3),
+        ("fit", tiny.SPLITS["train"]),
+    ]
+    assert [("unsup_miou" in entry) for entry in place.history] == [False, False, True, True]
+    assert [entry["epoch"] for entry in place.history] == [1, 2, 3, 4]
+    assert sum(event[0] == "step" for event in method.events) == 12
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_stages_resume_where_they_were(prepared: Set, done: int) -> None:
+    _, _, whole = finished = counting(prepared)
+    finished[0].fit()
+
+    class Stop(PlainContext):
+        def report(self, metrics: Any, state: Any, evaluation: Any) -> None:
+            super().report(metrics, copy.deepcopy(state), evaluation)
+            if state["epoch"] == done:
+                raise KeyboardInterrupt
+
+    stopped = Stop(torch.device("cpu"), [])
+    run, _, _ = counting(prepared)
+    run.context = stopped
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    run, _, place = counting(prepared)
+    place.state = stopped.state
+    run.fit()
+    assert timeless(stopped.history + place.history) == timeless(whole.history)
+    assert equal_states(place.state, whole.state)
+
+
+def test_a_loss_that_is_no_number_names_step_images_and_terms(prepared: Set) -> None:
+    run, _, place = counting(prepared, Broken)
+    with pytest.raises(NonFiniteLossError) as caught:
+        run.fit()
+    message = str(caught.value)
+    assert message.startswith("loss is nan at step 4 of stage 'first', images ['train-")
+    assert message.endswith("terms {'term': nan}")
+    assert [entry["epoch"] for entry in place.history] == [1]
+
+
+def test_metrics_are_means_over_the_steps(prepared: Set) -> None:
+    run, _, place = counting(prepared, train__epochs=1)
+    run.fit()
+    # AdamW's first steps are of the learning rate's size: 1, 0.9 and 0.8 squared.
+    assert place.history[0]["loss"] == pytest.approx((1 + 0.81 + 0.64) / 3, abs=0.01)
+    assert place.history[0]["term"] == place.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ({"train__batch_size": 4}, [4, 4, 4]),
+        ({"train__batch_size": 5}, [5, 5]),
+        ({"train__batch_size": 14}, [14]),
+        ({"train__batch_size": 100}, [14]),
+        ({"train__batch_size": 4, "train__steps_per_epoch": 1}, [4]),
+        ({"train__batch_size": 4, "train__steps_per_epoch": 6}, [4] * 6),
+    ],
+)
+def test_portions(prepared: Set, settings: dict[str, int], sizes: list[int]) -> None:
+    run, method, _ = counting(prepared, train__epochs=1, **settings)
+    run.fit()
+    assert method.sizes == sizes * 2
+
+
+@pytest.mark.parametrize(
+    ("world", "message"),
+    [(3, r"train.batch_size = 4 is not divisible by 3 workers"), (4, None), (16, None)],
+)
+def test_portions_of_many_workers(
+    prepared: Set, monkeypatch: pytest.MonkeyPatch, world: int, message: str | None
+) -> None:
+    run, _, _ = counting(prepared, train__batch_size=4 if world < 16 else 16)
+    monkeypatch.setattr("usseg_ray.loop.world_size", lambda: world)
+    if message is None and world < 14:
+        assert run._portions() == (3, 1)
+        return
+    with pytest.raises(UserError, match=message or r"16 workers for fewer"):
+        run._portions()
+
+
+def test_warm_up_rises_linearly_and_gradients_are_clipped() -> None:
+    weight = nn.Parameter(torch.zeros(4))
+    optimiser = Optimiser([ParamGroup([weight], lr=1.0, clip_norm=0.5, warmup_steps=4)])
+    rates = []
+    for _ in range(6):
+        weight.grad = torch.full((4,), 100.0)
+        optimiser.step()
+        rates.append(optimiser.adamw.param_groups[0]["lr"])
+        moment = optimiser.adamw.state[weight]["exp_avg"]
+    assert rates == [0.25, 0.5, 0.75, 1, 1, 1]
+    # The norm 200 was cut to 0.5, a quarter for each of four equal parts.
+    assert moment.tolist() == pytest.approx([0.25 * (1 - 0.9**6)] * 4, rel=1e-4)
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "patch", "near"),
+    [
+        ({"train_size": 100}, 16, "data.train_size=96"),
+        ({"eval_size": 450}, 14, "data.eval_size=448"),
+        ({"train_size": 8, "eval_size": 32}, 32, "data.train_size=32"),
+    ],
+)
+def test_sizes_that_patches_do_not_tile(sizes: dict[str, int], patch: int, near: str) -> None:
+    data = DataConfig.model_validate({"train_size": patch * 4, "eval_size": patch * 4} | sizes)
+    with pytest.raises(UserError, match=f"multiple of the backbone's patch of {patch} pixels") as e:
+        check_sizes(data, patch)
+    assert near in str(e.value)
+    key, value = near.removeprefix("data.").split("=")
+    check_sizes(data.model_copy(update={key: int(value)}), patch)
+
+
+def test_assembling_checks_sizes_and_clusters(prepared: Set) -> None:
+    with pytest.raises(UserError, match="data.eval_size = 36 is no multiple"):
+        run_of(prepared, data__eval_size=36)
+    with pytest.raises(UserError, match="num_clusters is not set"):
+        run_of(prepared, num_clusters=None)

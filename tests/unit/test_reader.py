@@ -1,0 +1,189 @@
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from usseg_ray.batch import Images, LabelledImages
+from usseg_ray.config import DataConfig
+from usseg_ray.data.reader import Reader
+from usseg_ray.data.reading import Block, Piece, Showing, stream_here
+from usseg_ray.data.shards import Manifest, save_manifest, split_totals, write_split
+
+IMAGE_BYTES = 3 * tiny.SIDE**2
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
+    root = tmp_path_factory.mktemp("set")
+    return str(root), tiny.write(root)
+
+
+class CountingStream:
+    """Reads in this process and counts how many rows were read."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __call__(self, root: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
+        for block in stream_here(root, pieces, showing):
+            self.rows += len(block["id"])
+            yield block
+
+
+def reader(prepared: tuple[str, Manifest], **settings: Any) -> tuple[Reader, CountingStream]:
+    place = {key: settings.pop(key) for key in ("rank", "world", "seed") if key in settings}
+    sizes = {"train_size": tiny.SIDE, "eval_size": tiny.SIDE} | settings
+    stream = CountingStream()
+    return Reader(*prepared, DataConfig(**sizes), stream=stream, **place), stream
+
+
+def walk(batches: Iterator[Images]) -> list[tuple[tuple[str, ...], torch.Tensor]]:
+    return [(images.ids, images.pixels) for images in batches]
+
+
+def equal(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(
+        a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(one, other, strict=True)
+    )
+
+
+def epochs_of(one: Reader, epochs: range) -> list[list[Any]]:
+    return [walk(batches) for batches in one.training(epochs, 3, 4)]
+
+
+def test_training_gives_exact_epochs(prepared: tuple[str, Manifest]) -> None:
+    epochs = epochs_of(reader(prepared)[0], range(3))
+    assert [[len(ids) for ids, _ in epoch] for epoch in epochs] == [[4, 4, 4]] * 3
+    for epoch in epochs:
+        ids = [key for batch, _ in epoch for key in batch]
+        assert len(set(ids)) == 12
+        assert all(key.startswith("train-") for key in ids)
+    assert not equal(epochs[0], epochs[1])
+
+
+@pytest.mark.parametrize("start", [1, 2])
+@pytest.mark.parametrize("place", [{}, {"rank": 1, "world": 2, "shuffle_window": 5}])
+def test_a_resumed_stream_goes_on_as_if_nothing_had_happened(
+    prepared: tuple[str, Manifest], start: int, place: dict[str, int]
+) -> None:
+    whole = epochs_of(reader(prepared, **place)[0], range(4))
+    resumed = epochs_of(reader(prepared, **place)[0], range(start, 4))
+    assert all(equal(a, b) for a, b in zip(whole[start:], resumed, strict=True))
+
+
+def test_order_and_crops_follow_the_seed(prepared: tuple[str, Manifest]) -> None:
+    first, again, other = (
+        epochs_of(reader(prepared, seed=seed)[0], range(1))[0] for seed in (1, 1, 2)
+    )
+    assert equal(first, again)
+    assert not equal(first, other)
+
+
+def test_workers_share_an_epoch(prepared: tuple[str, Manifest]) -> None:
+    parts = [epochs_of(reader(prepared, rank=r, world=2)[0], range(1))[0] for r in range(2)]
+    # 24 rows of 14: the first walk is seen once by all together, ten rows a second time.
+    ids = [key for part in parts for batch, _ in part for key in batch]
+    assert sorted(set(ids)) == [f"train-{i:02d}" for i in range(14)]
+    assert max(ids.count(key) for key in ids) == 2
+
+
+def test_a_pass_is_every_row_in_order(prepared: tuple[str, Manifest]) -> None:
+    batches = walk(reader(prepared)[0].passes("val", 3))
+    assert [len(ids) for ids, _ in batches] == [3, 3, 1]
+    assert [key for ids, _ in batches for key in ids] == [f"val-{i:02d}" for i in range(7)]
+    assert batches[0][1].dtype == torch.uint8
+    for number, pixels in enumerate(torch.cat([pixels for _, pixels in batches])):
+        image, _ = tiny.picture(3000 + number)
+        assert torch.equal(pixels, torch.from_numpy(image).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("world", [2, 3, 9])
+def test_passes_of_all_workers_make_one(prepared: tuple[str, Manifest], world: int) -> None:
+    found = [
+        key
+        for rank in range(world)
+        for ids, _ in walk(reader(prepared, rank=rank, world=world)[0].passes("val", 2))
+        for key in ids
+    ]
+    assert found == [f"val-{i:02d}" for i in range(7)]
+
+
+def test_labels_come_with_their_images(prepared: tuple[str, Manifest]) -> None:
+    number = 0
+    for batch in reader(prepared)[0].labelled("test", 2):
+        assert isinstance(batch, LabelledImages)
+        assert batch.labels.dtype == torch.int64
+        for label in batch.labels:
+            _, expected = tiny.picture(4000 + number)
+            assert torch.equal(label, torch.from_numpy(expected).long())
+            number += 1
+    assert number == tiny.SPLITS["test"]
+
+
+def test_labelled_walks_labelled_rows_only(tmp_path: Path) -> None:
+    rows = [tiny.row("val", i, labelled=i < 2) for i in range(5)]
+    shards = tuple(write_split(tmp_path, "val", rows, 2))
+    manifest = Manifest(
+        name="mixed",
+        classes=tiny.CLASSES,
+        ignore_index=tiny.IGNORE,
+        splits=split_totals(shards),
+        shards=shards,
+        source="a test",
+    )
+    save_manifest(manifest, tmp_path)
+    one, _ = reader((str(tmp_path), manifest))
+    assert sum(len(batch.labels) for batch in one.labelled("val", 4)) == 2
+    assert manifest.splits["val"].labelled == 2
+    assert sum(len(ids) for ids, _ in walk(one.passes("val", 4))) == 5
+
+
+def test_memory_changes_nothing_but_what_is_read(prepared: tuple[str, Manifest]) -> None:
+    forgetful, reads_twice = reader(prepared, keep_mib=0)
+    keeping, reads_once = reader(prepared, keep_mib=64)
+    passes = [walk(one.passes("val", 4)) for one in (forgetful, keeping) for _ in range(2)]
+    assert all(equal(passes[0], other) for other in passes[1:])
+    assert (reads_twice.rows, reads_once.rows) == (14, 7)
+
+
+def test_batches_of_another_size_come_from_the_same_memory(
+    prepared: tuple[str, Manifest],
+) -> None:
+    one, stream = reader(prepared)
+    walk(one.passes("val", 4))
+    assert [len(ids) for ids, _ in walk(one.passes("val", 5))] == [5, 2]
+    assert stream.rows == 7
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    splits = {"train": 400, "val": 100, "test": 5}
+    rows = {name: (tiny.row(name, i % 7) for i in range(count)) for name, count in splits.items()}
+    shards = tuple(s for name, made in rows.items() for s in write_split(tmp_path, name, made))
+    manifest = Manifest(
+        name="larger",
+        classes=tiny.CLASSES,
+        ignore_index=tiny.IGNORE,
+        splits=split_totals(shards),
+        shards=shards,
+        source="a test",
+    )
+    # 1 MiB holds 341 images: not the training split, but what comes after it.
+    one, stream = reader((str(tmp_path), manifest), keep_mib=1)
+    for _ in range(3):
+        for split in splits:
+            walk(one.passes(split, 50))
+    assert 100 * IMAGE_BYTES < 2**20 < 400 * IMAGE_BYTES
+    assert stream.rows == 3 * 400 + 100 + 5
+
+
+def test_a_walk_that_is_broken_off_takes_no_memory(prepared: tuple[str, Manifest]) -> None:
+    one, stream = reader(prepared, keep_mib=1)
+    for _ in range(2 * 2**20 // (4 * IMAGE_BYTES)):
+        next(one.passes("train", 2))
+    stream.rows = 0
+    for _ in range(2):
+        walk(one.passes("val", 4))
+    assert stream.rows == 7

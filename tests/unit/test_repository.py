@@ -1,0 +1,128 @@
+"""The checkout keeps its shape, and what README and docs promise exists."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+TOP_LEVEL = {
+    *("usseg_ray", "search_spaces", "tests", "cluster.yaml", "pyproject.toml", "README.md"),
+    *("LICENSE", "CHANGELOG.md", "Makefile", "docs", ".ci", ".github", ".gitignore"),
+    ".pre-commit-config.yaml",
+}
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("**/*.md"))]
+NAMES = [page.relative_to(PROJECT).as_posix() for page in PAGES]
+
+LINK = re.compile(r"""\]\(([^)\s]+)[^)]*\)|<(?:img|a)\b[^>]*\b(?:src|href)="([^"]+)\"""")
+COMMAND = re.compile(r"python -m (usseg_ray\.\w+)([^`\n]*)")
+OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+TARGET = re.compile(r"`make ([a-z]+)`|^make ([a-z]+)", re.MULTILINE)
+
+
+def text_of(page: Path) -> str:
+    """Reads a page with the lines of a continued command joined."""
+    return page.read_text("utf-8").replace("\\\n", " ")
+
+
+def commands() -> Iterator[tuple[str, str, set[str]]]:
+    """Yields page, module and options of every command in the pages that exist."""
+    for page, name in zip(PAGES, NAMES, strict=True):
+        for module, rest in COMMAND.findall(text_of(page) if page.exists() else ""):
+            # What follows a comment sign or another command is not this command's.
+            yield name, module, set(OPTION.findall(re.split(r"\s#|&&|;|\|", rest)[0]))
+
+
+MODULES = sorted({module for _, module, _ in commands()})
+
+
+@cache
+def helps() -> dict[str, str]:
+    """Asks every command for its help, all at the same time."""
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    asked = {
+        module: subprocess.Popen(
+            [sys.executable, "-m", module, "--help"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=PROJECT,
+            env=environment,
+        )
+        for module in MODULES
+    }
+    answers = {module: process.communicate(timeout=120)[0] for module, process in asked.items()}
+    for module, process in asked.items():
+        assert process.returncode == 0, f"{module} --help: {answers[module]}"
+    return answers
+
+
+def test_the_top_level_holds_only_what_belongs_there() -> None:
+    tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=PROJECT, text=True)
+    there = {path.split("/")[0] for path in tracked.split("\0") if path}
+    assert there
+    assert there <= TOP_LEVEL
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_relative_links_lead_somewhere(name: str) -> None:
+    page = PROJECT / name
+    links = [first or second for first, second in LINK.findall(text_of(page))]
+    relative = [link.split("#")[0] for link in links if not re.match(r"\w+:|#", link)]
+    assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_commands_in_the_docs_have_their_options(module: str) -> None:
+    known = set(OPTION.findall(helps()[module].replace("│", " ").replace(",", " ")))
+    assert "--help" in known
+    unknown = {
+        (name, option)
+        for name, named, options in commands()
+        for option in options - known
+        if named == module
+    }
+    assert unknown == set()
+
+
+def test_the_docs_show_every_command() -> None:
+    shown = {module.rsplit(".", 1)[1] for module in MODULES}
+    there = {
+        path.stem
+        for path in (PROJECT / "usseg_ray").glob("*.py")
+        if "make_app()" in path.read_text("utf-8") and path.stem != "cli"
+    }
+    assert shown == there
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_make_targets_in_the_docs_exist(name: str) -> None:
+    rules = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {first or second for first, second in TARGET.findall(text_of(PROJECT / name))}
+    assert named <= rules
+
+
+def test_the_architecture_page_knows_every_module() -> None:
+    rows = re.findall(
+        r"^\| L\d[^|]*\|([^|]*)\|", text_of(PROJECT / "docs/architecture.md"), re.MULTILINE
+    )
+    named = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    package = PROJECT / "usseg_ray"
+    paths = [p.relative_to(package) for p in package.rglob("*.py") if p.stem != "__init__"]
+    there = {".".join(path.with_suffix("").parts) for path in paths}
+    assert len(named) == len(set(named))
+    assert set(named) == {"ops" if name.startswith("ops.") else name for name in there}
+
+
+def test_one_version_is_told_everywhere() -> None:
+    from usseg_ray import __version__
+
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == __version__
