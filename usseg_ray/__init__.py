@@ -23,6 +23,10 @@ _ENVIRONMENT = {
     "RAY_num_workers_soft_limit": "16",
     # It says that processes with small CPU shares were started, which is what is meant here.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
+    # glibc gives large blocks back to the system at once, and a network's activations are large
+    # blocks: on a CPU most of a forward pass was page faults. For the processes that Ray starts.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),
     # Results are kept by the sweep itself, in a form that survives Ray's versions.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A stage without a score (CAUSE's clusterbook) reports no `unsup_miou`.

@@ -83,6 +83,7 @@ class TimmFeatures(nn.Module):
                 norm=self.spec.has_attention,
                 output_fmt="NCHW",
                 intermediates_only=True,
+                stop_early=True,
             )
         tokens = tokens.float()
         saliency = recorded[0].view(-1, *tokens.shape[-2:]) if recorded else None
@@ -242,7 +243,8 @@ def _recorded_attention(model: nn.Module, wanted: Attention | None) -> Iterator[
         size, tokens, _dim = x.shape
         qkv = module.qkv(x).reshape(size, tokens, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key = module.q_norm(qkv[0]), module.k_norm(qkv[1])
-        weights = (query.float() * module.scale @ key.float().transpose(-2, -1)).softmax(-1)
+        with torch.autocast(x.device.type, enabled=False):
+            weights = (query.float() * module.scale @ key.float().transpose(-2, -1)).softmax(-1)
         kept = [0, *range(prefix, tokens)]
         weights = weights[:, :, kept][:, :, :, kept]
         recorded.append((cls_score if wanted == "cls" else minhead_score)(weights))

@@ -13,11 +13,13 @@ from pydantic import Field, ValidationError
 
 from usseg_ray import __version__, methods
 from usseg_ray.backbones import build_backbone
+from usseg_ray.batch import FeatureSpec
 from usseg_ray.config import Config, MethodConfig, Settings, UserError, build_config, flatten
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
 from usseg_ray.job import JobTemplate
 from usseg_ray.loop import check_sizes
+from usseg_ray.methods.base import Method
 from usseg_ray.presets import data_defaults
 from usseg_ray.search_space import SearchSpace, check_space, find_space, load_space
 
@@ -57,7 +59,10 @@ class Request(Settings):
         path = folder / REQUEST_FILE
         if not path.is_file():
             raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
-        tree = yaml.safe_load(path.read_text())
+        try:
+            tree = yaml.safe_load(path.read_text())
+        except yaml.YAMLError:
+            tree = None
         if isinstance(tree, dict) and tree.get("version") != __version__:
             raise UserError(
                 f"{path} was written by version {tree.get('version')}, this is {__version__}: "
@@ -151,7 +156,7 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
 
 
 def _check_together(plan: Plan) -> None:
-    """Builds the backbone once and the method at every end of the space."""
+    """Checks splits and classes, and builds backbone and method at every end of the space."""
     config, manifest = plan.config, plan.manifest
     if plan.space.space and not manifest.splits.get(config.data.selection_split):
         raise UserError(
@@ -169,16 +174,24 @@ def _check_together(plan: Plan) -> None:
             f"{plan.root} names no classes, so the number of clusters must be given: "
             "--set num_clusters=K"
         )
-    spec = build_backbone(config.backbone).spec
-    check_sizes(config.data, spec.patch_size)
-    method = methods.get(plan.request.method)
+    specs: dict[str, FeatureSpec] = {}
     for sample in _corner_samples(plan):
-        settings = template.job(sample).settings
-        built = build_config(method.Config, [settings])
         try:
-            method(built.method, spec, settings["num_clusters"], built.seed)
+            _build(methods.get(plan.request.method), template.job(sample).settings, specs)
         except UserError as error:
+            if not sample:
+                raise
             raise UserError(f"{plan.space.source}: with {sample}: {error}") from None
+
+
+def _build(method: type[Method], settings: dict[str, Any], specs: dict[str, FeatureSpec]) -> None:
+    """Builds a trial's method once to see that it can be; `specs` keeps backbones' facts."""
+    config = build_config(method.Config, [settings])
+    backbone = config.backbone.model_dump_json()
+    if backbone not in specs:
+        specs[backbone] = build_backbone(config.backbone).spec
+    check_sizes(config.data, specs[backbone].patch_size)
+    method(config.method, specs[backbone], settings["num_clusters"], config.seed)
 
 
 def _corner_samples(plan: Plan) -> list[dict[str, Any]]:

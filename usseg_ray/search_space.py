@@ -148,7 +148,7 @@ def _distribution(path: Path, key: str, tree: Any) -> Distribution:  # noqa: ANN
     if kind == "choice":
         return Distribution(kind, tuple(values))
     values = [_number(v) for v in values]
-    numbers = [v for v in values if isinstance(v, int | float)]
+    numbers = [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
     if len(numbers) != 2 or len(values) != 2 or values[0] >= values[1]:
         raise UserError(f"{where}.{kind}: expected [low, high] with low < high, got {values}")
     if kind == "loguniform" and values[0] <= 0:

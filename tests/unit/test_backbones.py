@@ -2,7 +2,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +214,7 @@ def test_an_unknown_tag_names_those_that_exist() -> None:
 
 def test_an_unknown_model_with_a_file(tmp_path: Path) -> None:
     path = saved(random_model(CNN), tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="backbone.name = 'resnet81'"):
+    with pytest.raises(UserError, match=r"backbone\.name = 'resnet81'"):
         build_backbone(BackboneConfig(name="resnet81", weights=path))
 
 
@@ -241,12 +240,14 @@ def test_names_that_look_like_a_vits(name: str) -> None:
 
 
 UNREACHABLE = """
+import time
 from usseg_ray.backbones import build_backbone
 from usseg_ray.config import BackboneConfig, UserError
+started = time.monotonic()
 try:
     build_backbone(BackboneConfig())
 except UserError as error:
-    print(error)
+    print(time.monotonic() - started, error)
 """
 
 
@@ -254,7 +255,6 @@ def test_an_unreachable_hub_is_told_at_once_with_three_ways_on(tmp_path: Path) -
     # Port 9 of this machine: nothing listens there.
     place = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | place
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", UNREACHABLE],
         env=environment,
@@ -264,7 +264,7 @@ def test_an_unreachable_hub_is_told_at_once_with_three_ways_on(tmp_path: Path) -
         timeout=60,
         cwd=Path(__file__).parents[2],
     )
-    assert time.monotonic() - started < 10 + import_seconds()
+    assert float(done.stdout.split()[0]) < 10
     assert "vit_small_patch16_224.dino" in done.stdout
     assert "cannot be reached" in done.stdout
     ways = re.search(r"Three ways on: (.*); (.*); (.*)", done.stdout)
@@ -272,13 +272,6 @@ def test_an_unreachable_hub_is_told_at_once_with_three_ways_on(tmp_path: Path) -
     assert "connect" in ways[1]
     assert "backbone.weights=" in ways[2]
     assert "backbone.name=textons" in ways[3]
-
-
-def import_seconds() -> float:
-    """A busy machine imports torch slowly; that is not what the limit is about."""
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import usseg_ray.backbones"], check=True)
-    return time.monotonic() - started
 
 
 @torch.no_grad()
@@ -317,9 +310,7 @@ def test_featuriser_gives_float32_and_saliency(
     vit: tuple[Any, BackboneConfig], autocast: bool
 ) -> None:
     backbone = build_backbone(vit[1])
-    featurise = Featuriser(
-        backbone, Needs(attention="cls"), torch.device("cpu"), autocast=autocast
-    )
+    featurise = Featuriser(backbone, Needs(attention="cls"), torch.device("cpu"), autocast=autocast)
     features = featurise(images()).features
     assert features.saliency is not None
     assert features.tokens.dtype == features.saliency.dtype == torch.float32

@@ -55,7 +55,8 @@ def test_without_layers_all_is_default() -> None:
 
 
 def test_layers_stay_as_they_were() -> None:
-    first, second = {"backbone.timm_args": {}}, {"backbone.timm_args.num_classes": 5}
+    first: dict[str, Any] = {"backbone.timm_args": {}}
+    second = {"backbone.timm_args.num_classes": 5}
     assert build(first, second).backbone.timm_args == {"num_classes": 5}
     assert first == {"backbone.timm_args": {}}
 

@@ -181,13 +181,13 @@ class Counting(Method):
         self.events: list[tuple[str, str | int]] = []
         self.sizes: list[int] = []
 
-    def param_groups(self, stage: str) -> list[ParamGroup]:
+    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         return [ParamGroup([self.weight], lr=0.1)]
 
-    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
         self.events.append((stage, epoch))
 
-    def loss(self, batch: Batch, stage: str) -> StepResult:
+    def loss(self, batch: Batch, stage: str) -> StepResult:  # noqa: ARG002
         self.sizes.append(len(batch.ids))
         bad = self.bad_at == len(self.sizes) - 1
         loss = self.weight.square().sum() * (float("nan") if bad else 1.0)
@@ -289,7 +289,7 @@ def test_metrics_are_means_over_the_steps(prepared: Set) -> None:
     ],
 )
 def test_portions(prepared: Set, settings: dict[str, int], sizes: list[int]) -> None:
-    run, method, _ = counting(prepared, train__epochs=1, **settings)
+    run, method, _ = counting(prepared, Counting, train__epochs=1, **settings)
     run.fit()
     assert method.sizes == sizes * 2
 
@@ -343,7 +343,7 @@ def test_sizes_that_patches_do_not_tile(sizes: dict[str, int], patch: int, near:
 
 
 def test_assembling_checks_sizes_and_clusters(prepared: Set) -> None:
-    with pytest.raises(UserError, match="data.eval_size = 36 is no multiple"):
+    with pytest.raises(UserError, match=r"data\.eval_size = 36 is no multiple"):
         run_of(prepared, data__eval_size=36)
     with pytest.raises(UserError, match="num_clusters is not set"):
         run_of(prepared, num_clusters=None)

@@ -33,7 +33,7 @@ def naive_scores(confusion: np.ndarray, class_of: np.ndarray) -> tuple[list[floa
     ious = []
     for c in range(confusion.shape[1]):
         both = sum(p == c and t == c for p, t in pixels)
-        either = sum(p == c or t == c for p, t in pixels)
+        either = sum(c in (p, t) for p, t in pixels)
         ious.append(100 * both / either if any(t == c for _, t in pixels) else float("nan"))
     return ious, 100 * sum(p == t for p, t in pixels) / len(pixels)
 

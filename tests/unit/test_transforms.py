@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import functional
-from torchvision.transforms.functional import InterpolationMode
+from torchvision.transforms import functional  # type: ignore[import-untyped]
+from torchvision.transforms.functional import InterpolationMode  # type: ignore[import-untyped]
 
 from usseg_ray.data.transforms import (
     View,

@@ -1,0 +1,115 @@
+"""A sweep that is killed or interrupted leaves nothing running and goes on where it stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+]
+
+SETTINGS = {
+    "backbone.name": "textons",
+    "data.train_size": 48,
+    "data.eval_size": 48,
+    "train.epochs": 3,
+    "train.batch_size": 8,
+    "method.num_blocks": 1,
+    "method.num_heads": 3,
+}
+PATIENCE_S = 240
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a command in `folder`, on a Ray cluster of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "usseg_ray.tune", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def begin(folder: Path, data: Path) -> subprocess.Popen[str]:
+    space = folder / "space.yaml"
+    space.write_text(yaml.safe_dump({"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}))
+    sets = [part for k, v in SETTINGS.items() for part in ("--set", f"{k}={v}")]
+    options = ["--data", str(data), "--space", str(space), "--num-samples", "3"]
+    return start(folder, *options, "--max-concurrent", "1", "--out", "runs/broken", *sets)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    ends = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < ends, f"{path} did not come"
+        time.sleep(0.2)
+
+
+def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Lists what a command started and what does its work.
+
+    Ray's agents are left out: they notice a lost node only after a minute or more.
+    """
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in children if "agent" not in " ".join(p.cmdline()).lower()]
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive, [p.cmdline()[:3] for p in alive]
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """Returns the status of every child run by trial; fails where a trial has two."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    children = [r for r in runs if "usseg.trial" in r.data.tags]
+    found = {r.data.tags["usseg.trial"]: r.info.status for r in children}
+    assert len(found) == len(children)
+    return found
+
+
+def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: Path, scenes: Path) -> None:
+    process = begin(tmp_path, scenes)
+    sweep = tmp_path / "runs" / "broken"
+    wait_for(sweep / "trial_001" / "train" / "epoch_0001" / "checkpoint.pt", process)
+    started = children_of(process)
+    process.kill()
+    process.communicate()
+    wait_until_gone(started)
+    first = (sweep / "trial_000" / "trial.json").stat().st_mtime_ns
+
+    again = start(tmp_path, "--resume", "broken")
+    output, _ = again.communicate(timeout=PATIENCE_S)
+    assert again.returncode == 0, output
+    assert (sweep / "trial_000" / "trial.json").stat().st_mtime_ns == first
+    assert statuses(tmp_path) == {f"trial_00{i}": "FINISHED" for i in range(3)}
+    assert "Best trial on test" in output
+
+
+def test_ctrl_c_closes_every_run_and_names_the_way_back(tmp_path: Path, scenes: Path) -> None:
+    process = begin(tmp_path, scenes)
+    wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
+    started = children_of(process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "--resume" in output
+    assert "Traceback" not in output
+    wait_until_gone(started)
+    assert set(statuses(tmp_path).values()) <= {"KILLED", "FINISHED"}
+    assert "KILLED" in statuses(tmp_path).values()

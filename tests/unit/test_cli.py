@@ -1,0 +1,92 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from usseg_ray import __version__
+
+COMMANDS = ("tune", "train", "prepare")
+PROJECT = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+from usseg_ray.cli import make_app, run
+from usseg_ray.config import UserError
+
+app = make_app()
+
+@app.command()
+def main(kind: str) -> None:
+    if kind == "user":
+        raise UserError("expected [low, high], got [3, 1] in [/x/y.yaml]")
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    if kind == "bug":
+        raise RuntimeError("a bug")
+    print("done")
+
+sys.argv = ["program", *sys.argv[1:]]
+run(app)
+"""
+
+
+def called(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=PROJECT
+    )
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2() -> None:
+    done = called("-c", PROGRAM, "user")
+    assert done.returncode == 2
+    # Brackets in a message are the message's own.
+    assert done.stderr == "Error: expected [low, high], got [3, 1] in [/x/y.yaml]\n"
+    assert done.stdout == ""
+
+
+def test_ctrl_c_is_no_traceback() -> None:
+    done = called("-c", PROGRAM, "interrupt")
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    done = called("-c", PROGRAM, "bug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: a bug" in done.stderr
+
+
+def test_success() -> None:
+    done = called("-c", PROGRAM, "fine")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_version(command: str) -> None:
+    from typer.testing import CliRunner
+
+    app = __import__(f"usseg_ray.{command}", fromlist=["app"]).app
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"usseg_ray {__version__}\n")
+
+
+def test_a_mistake_in_a_real_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from usseg_ray.cli import run
+    from usseg_ray.train import app
+
+    options = ["--dry-run", "--out", str(tmp_path), "--set", "method.gama=1"]
+    monkeypatch.setattr(sys, "argv", ["train", *options])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(app)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert ended.value.code == 2
+    expected = "Error: Unknown key: 'method.gama'; did you mean 'method.gamma'?\n"
+    assert capsys.readouterr().err == expected
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,46 @@
+import pickle
+from typing import Any
+
+import pytest
+
+from usseg_ray.job import JobTemplate
+
+
+def template(num_classes: int = 10, **changed: Any) -> JobTemplate:
+    base = {"num_clusters": None, "clusters_per_class": 1.0, "method.gamma": 1.0, "seed": 0}
+    return JobTemplate("acseg", base | changed, {"seed": 7}, num_classes, "/data", "cuda", "group")
+
+
+def test_set_wins_over_samples_and_samples_over_the_base() -> None:
+    job = template().job({"method.gamma": 2.0, "seed": 5})
+    assert job.settings["method.gamma"] == 2.0
+    assert job.settings["seed"] == 7
+    assert (job.method, job.root, job.device, job.reading) == ("acseg", "/data", "cuda", "group")
+
+
+@pytest.mark.parametrize(
+    ("classes", "ratio", "clusters"), [(10, 1.0, 10), (10, 0.75, 8), (21, 1.5, 32), (3, 0.1, 2)]
+)
+def test_k_follows_from_the_classes(classes: int, ratio: float, clusters: int) -> None:
+    job = template(classes).job({"clusters_per_class": ratio})
+    assert job.settings["num_clusters"] == clusters
+
+
+def test_a_given_k_stays() -> None:
+    assert template(num_clusters=4).job({}).settings["num_clusters"] == 4
+    assert template().job({"num_clusters": 6}).settings["num_clusters"] == 6
+
+
+def test_without_classes_k_stays_open() -> None:
+    assert template(0).job({}).settings["num_clusters"] is None
+
+
+def test_a_template_is_not_changed_by_its_jobs() -> None:
+    one = template()
+    one.job({"method.gamma": 9.0})
+    assert one == template()
+
+
+def test_jobs_travel() -> None:
+    job = template().job({})
+    assert pickle.loads(pickle.dumps(job)) == job

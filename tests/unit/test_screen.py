@@ -1,0 +1,136 @@
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from usseg_ray.screen import Screen, label, leaderboard, number, value
+from usseg_ray.trials import Status, Trial
+
+BASELINES = {
+    "val": {"position": 20.0, "colour": 22.5, "kmeans": 31.0, "linear": 70.0},
+    "test": {"position": 99.0},
+}
+
+
+def trial(index: int, score: float | None, **metrics: float) -> Trial:
+    found = {"epoch": 3.0, "unsup_acc": 50.0} | metrics
+    if score is not None:
+        found["unsup_miou"] = score
+    settings = {"num_clusters": 10 + index, "method.gamma": 1 / 3}
+    return Trial(index, {"method.gamma": 1 / 3}, settings, "FINISHED", found)
+
+
+def cells(table: Table) -> list[list[str]]:
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def board(*trials: Trial, baselines: Any = BASELINES) -> Table:
+    return leaderboard(trials, ["method.gamma"], baselines, split="val", title="a protocol")
+
+
+def shown(*renderables: Any, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    for renderable in renderables:
+        console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_trials_are_ranked_with_the_baselines_among_them() -> None:
+    rows = cells(board(trial(0, 25.0), trial(1, 40.0), trial(2, 21.0)))
+    assert [(row[0], row[2]) for row in rows] == [
+        ("", "70.0"),
+        ("1", "40.0"),
+        ("", "31.0"),
+        ("2", "25.0"),
+        ("", "22.5"),
+        ("3", "21.0"),
+        ("", "20.0"),
+    ]
+    assert [row[1] for row in rows if row[0]] == ["trial_001", "trial_000", "trial_002"]
+
+
+def test_baselines_are_named_for_what_they_are() -> None:
+    text = shown(board(trial(0, 25.0)))
+    for name in ("position (floor)", "colour (floor)", "kmeans (features)"):
+        assert name in text
+    assert "linear (supervised)" in text
+    assert label("position") == "position (floor)"
+    assert "99.0" not in text
+    assert "a protocol" in text
+
+
+def test_a_trials_row() -> None:
+    (row,) = cells(board(trial(4, 25.04), baselines={}))
+    assert row == ["1", "trial_004", "25.0", "50.0", "14", "0.333"]
+
+
+def test_trials_without_a_score_come_last() -> None:
+    rows = cells(board(trial(0, None), trial(1, 0.0)))
+    assert [row[1] for row in rows][-2:] == ["trial_001", "trial_000"]
+    assert rows[-1][2] == "-"
+
+
+def test_collapse_is_flagged() -> None:
+    text = shown(board(trial(0, 5.0, collapsed=1.0), trial(1, 6.0, collapsed=0.0)))
+    assert text.count("collapsed") == 1
+    assert "trial_000 collapsed" in text
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "STOPPED", "FAILED", "KILLED"])
+def test_a_trial_that_did_not_finish_says_so(status: Status) -> None:
+    one = trial(0, 5.0)
+    one.status = status
+    assert f"trial_000 {status.lower()}" in shown(board(one))
+
+
+def lines(*trials: Trial) -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    with Screen(console, 2, 3) as screen:
+        for one in trials:
+            screen.show(one)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_elsewhere_than_on_a_terminal_every_ended_trial_is_a_line() -> None:
+    running = trial(0, 1.0)
+    running.status = "RUNNING"
+    assert lines(running, running, trial(0, 25.0), trial(1, None)) == [
+        "trial_000 finished: unsup_miou 25.0  gamma=0.333",
+        "trial_001 finished: no score  gamma=0.333",
+    ]
+
+
+@pytest.mark.parametrize("reason", ["expected [low, high]", "closed [/x/y] early", "ends in \\"])
+def test_a_reason_is_shown_as_it_is(reason: str) -> None:
+    failed = Trial(0, {}, {}, "FAILED", reason=reason)
+    assert lines(failed) == [f"trial_000 failed: no score  defaults ({reason})"]
+
+
+def test_on_a_terminal_a_table_follows_the_trials() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    running = trial(1, 12.5, loss=-0.25)
+    running.status = "RUNNING"
+    with Screen(console, 2, 3) as screen:
+        screen.show(trial(0, 25.0))
+        screen.show(running)
+        text = shown(screen._render())
+    assert "1/2" in text
+    assert "3/3" in text
+    assert text.index("trial_000") < text.index("trial_001")
+    assert "-0.2500" in text
+    assert "running" in text
+
+
+def test_numbers_and_settings() -> None:
+    assert (number(None, 1), number(1.25, 1), number(2, 0)) == ("-", "1.2", "2")
+    assert (value(1e-4), value(0.123456), value("a"), value(None)) == (
+        "0.0001",
+        "0.123",
+        "a",
+        "None",
+    )

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from usseg_ray.trials import ENDED, TRIAL_FILE, Status, Trial, load_trials, ranked
+
+
+def trial(index: int, score: float | None = None, status: Status = "FINISHED") -> Trial:
+    metrics = {} if score is None else {"unsup_miou": score}
+    return Trial(index, {"seed": index}, {"seed": index}, status, metrics)
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    record = Trial(
+        index=3,
+        sample={"method.gamma": 1.5},
+        settings={"method.gamma": 1.5, "backbone.mean": [0.1, 0.2, 0.3], "num_clusters": None},
+        status="STOPPED",
+        metrics={"epoch": 2.0, "unsup_miou": 31.25},
+        checkpoint="/somewhere/epoch_0002",
+        reason="stopped by the scheduler",
+    )
+    record.save(tmp_path)
+    assert load_trials(tmp_path) == [record]
+    assert [path.name for path in (tmp_path / "trial_003").iterdir()] == [TRIAL_FILE]
+
+
+def test_saving_again_replaces(tmp_path: Path) -> None:
+    record = trial(0)
+    record.save(tmp_path)
+    record.metrics["unsup_miou"] = 5.0
+    record.save(tmp_path)
+    (found,) = load_trials(tmp_path)
+    assert found.score == 5.0
+
+
+def test_records_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for index in (10, 2, 0):
+        trial(index).save(tmp_path)
+    assert [found.index for found in load_trials(tmp_path)] == [0, 2, 10]
+
+
+def test_an_unfinished_write_is_no_record(tmp_path: Path) -> None:
+    trial(0).save(tmp_path)
+    (tmp_path / "trial_001").mkdir()
+    (tmp_path / "trial_001" / f".{TRIAL_FILE}.tmp").write_text('{"index"')
+    assert [found.index for found in load_trials(tmp_path)] == [0]
+
+
+def test_best_first_then_those_without_a_score() -> None:
+    trials = [trial(0, 10.0), trial(1), trial(2, 30.0), trial(3, 10.0), trial(4, 0.0), trial(5)]
+    assert [t.index for t in ranked(trials)] == [2, 0, 3, 4, 1, 5]
+
+
+@pytest.mark.parametrize(("index", "name"), [(0, "trial_000"), (42, "trial_042")])
+def test_names(index: int, name: str) -> None:
+    assert trial(index).name == name
+
+
+def test_what_a_resumed_sweep_keeps() -> None:
+    assert ENDED == ("FINISHED", "STOPPED")
