@@ -66,7 +66,7 @@ class TimmFeatures(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], attention: Attention | None = None
     ) -> FeatureMap:
-        """Computes patch tokens; ViTs after their final norm where the last block is read.
+        """Computes patch tokens; a ViT's after its final norm, whichever block is read.
 
         Args:
             pixels: (B, 3, H, W) float32 in [0, 1], RGB.

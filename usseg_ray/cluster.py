@@ -8,6 +8,8 @@ before anything can import Ray.
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +34,11 @@ def local_ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    ended_by = signal.getsignal(signal.SIGTERM)
     _connect()
+    if threading.current_thread() is threading.main_thread():
+        # Ray puts a handler of its own there, which ends the process before anything is closed.
+        signal.signal(signal.SIGTERM, ended_by)
     try:
         yield
     finally:

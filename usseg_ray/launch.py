@@ -5,9 +5,8 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
 from usseg_ray import methods
@@ -15,63 +14,16 @@ from usseg_ray.cli import console
 from usseg_ray.config import UserError, flatten, known_keys
 from usseg_ray.plan import Plan, Request, make_plan
 from usseg_ray.screen import value
+from usseg_ray.search_space import parse_assignments
 from usseg_ray.sweep import protocol_name, run_sweep
 
 RUNS = Path("runs")
-
-MethodName = Annotated[
-    str, typer.Option(help=f"One of: {', '.join(m.name for m in methods.METHODS)}.")
-]
-Data = Annotated[
-    str,
-    typer.Option(
-        help="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
-        "`synthetic` is built in and needs nothing."
-    ),
-]
-Set = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Set any config key, e.g. --set method.gamma=1.5; may be repeated. "
-        "--dry-run lists all keys.",
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Folder of this run; ./runs/METHOD-DATA-TIME if unset."),
-]
-Resume = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Go on with a run: its name under ./runs, or its folder. Ended trials are kept.",
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(help="auto, cpu or cuda (short for --set resources.device=...).")
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="auto, float32 or bfloat16 (short for --set resources.precision=...)."),
-]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed=...).")]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(help="MLflow store; $MLFLOW_TRACKING_URI, else SQLite in this folder, if unset."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved config and the trials, and stop.")
-]
 
 
 def assignments(
     texts: list[str], *, device: str | None, precision: str | None, seed: int | None
 ) -> dict[str, Any]:
     """Joins `--set` with the options that are short for one."""
-    from usseg_ray.search_space import parse_assignments  # noqa: PLC0415
-
     short = {"resources.device": device, "resources.precision": precision, "seed": seed}
     given = {key: v for key, v in short.items() if v is not None}
     return given | parse_assignments(texts)

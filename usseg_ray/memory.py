@@ -34,8 +34,10 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(INTERVAL_S):
+        ended = False
+        while not ended:
             self.peak_bytes = max(self.peak_bytes, tree_bytes(psutil.Process()))
+            ended = self._ended.wait(INTERVAL_S)
 
 
 def tree_bytes(root: psutil.Process) -> int:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
 from usseg_ray.job import JobTemplate
+from usseg_ray.ops.kmeans import available_backend
 from usseg_ray.record import draw
 from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
@@ -81,7 +83,11 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         settings = self.template.job(sample).settings
         record = self.trials[index] = Trial(index, dict(sample), settings)
         record.save(self.folder)
-        tags = {"usseg.protocol": self.protocol, "usseg.method": self.template.method}
+        tags = {
+            "usseg.protocol": self.protocol,
+            "usseg.method": self.template.method,
+            "usseg.kmeans": available_backend(torch.device(self.template.device)),
+        }
         self.ledger.open_trial(record.name, settings, tags)
         self.screen.show(record)
 

@@ -10,6 +10,7 @@ from typing import Any
 import ray.train
 import torch
 from ray.train import Checkpoint
+from ray.train.torch import get_device
 
 from usseg_ray import methods
 from usseg_ray.baselines import Baselines, compute_baselines
@@ -76,7 +77,7 @@ def train(job: Job, folder: str) -> None:
         job: What to fit.
         folder: The trial's folder.
     """
-    device = ray.train.torch.get_device() if job.device == "cuda" else torch.device("cpu")
+    device = get_device() if job.device == "cuda" else torch.device("cpu")
     _build(job, TrainContext(device, Path(folder))).fit()
 
 

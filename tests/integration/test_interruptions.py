@@ -101,15 +101,19 @@ def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: Path, scenes: Path
     assert "Best trial on test" in output
 
 
-def test_ctrl_c_closes_every_run_and_names_the_way_back(tmp_path: Path, scenes: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_an_interrupted_sweep_closes_every_run_and_names_the_way_back(
+    tmp_path: Path, scenes: Path, ending: signal.Signals
+) -> None:
     process = begin(tmp_path, scenes)
     wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
     started = children_of(process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ending)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "--resume" in output
     assert "Traceback" not in output
+    assert "SIGTERM received" not in output
     wait_until_gone(started)
     assert set(statuses(tmp_path).values()) <= {"KILLED", "FINISHED"}
     assert "KILLED" in statuses(tmp_path).values()

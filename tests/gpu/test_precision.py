@@ -1,0 +1,43 @@
+"""On a GPU the backbone computes in bfloat16 and the losses in float32, close to a CPU's float32."""
+
+import pytest
+import torch
+
+from usseg_ray.backbones import Featuriser, build_backbone
+from usseg_ray.batch import Images, Needs
+from usseg_ray.config import BackboneConfig
+from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def images() -> Images:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    return Images(("a", "b"), pixels)
+
+
+def test_bfloat16_features_are_close_to_float32() -> None:
+    tokens = []
+    for device, autocast in (("cpu", False), ("cuda", True)):
+        backbone = build_backbone(BackboneConfig(name="textons"))
+        batch = Featuriser(backbone, Needs(), torch.device(device), autocast=autocast)(images())
+        assert batch.features.tokens.dtype == torch.float32
+        tokens.append(batch.features.tokens.cpu())
+    similarity = torch.cosine_similarity(tokens[0], tokens[1], dim=1)
+    assert similarity.min() > 0.98
+
+
+def test_the_modularity_loss_is_float32_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(2, 64, 16, generator=generator)
+    concepts = torch.randn(2, 5, 16, generator=generator)
+    expected = modularity_loss(cosine(pixels, concepts), graph(affinity(pixels)))
+    with torch.autocast("cuda", torch.bfloat16):
+        on_gpu = [t.cuda() for t in (pixels, concepts)]
+        found = modularity_loss(cosine(*on_gpu), graph(affinity(on_gpu[0])))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,56 @@
+"""The options that `tune` and `train` share. Nothing heavy is imported, so `--help` is quick."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+METHODS = sorted(
+    path.stem
+    for path in (Path(__file__).parent / "methods").glob("*.py")
+    if path.stem not in ("__init__", "base")
+)
+
+MethodName = Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
+        "`synthetic` is built in and needs nothing."
+    ),
+]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Set any config key, e.g. --set method.gamma=1.5; may be repeated. "
+        "--dry-run lists all keys.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder of this run; ./runs/METHOD-DATA-TIME if unset."),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Go on with a run: its name under ./runs, or its folder. Ended trials are kept.",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu or cuda (short for --set resources.device=...).")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="auto, float32 or bfloat16 (short for --set resources.precision=...)."),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed=...).")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(help="MLflow store; $MLFLOW_TRACKING_URI, else SQLite in this folder, if unset."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved config and the trials, and stop.")
+]
