@@ -83,6 +83,7 @@ class Plan:
         config: Settings of the first trial (defaults, data set, `fixed`, `--set`).
         space: What is sampled; empty for a single run.
         samples: What each trial draws; empty where Optuna decides as it goes.
+        base: Flattened settings below what a trial samples (defaults, data set, `fixed`).
         root: URI of the data.
         manifest: The data's manifest.
     """
@@ -91,20 +92,15 @@ class Plan:
     config: Config[MethodConfig]
     space: SearchSpace
     samples: tuple[dict[str, Any], ...]
+    base: dict[str, Any]
     root: str
     manifest: Manifest
 
     def template(self) -> JobTemplate:
         """Gathers what the trials have in common, before a cluster is known."""
-        method = methods.get(self.request.method)
-        layers = [
-            data_defaults(self.request.method, self.request.data),
-            self.space.fixed,
-            {"data.name": self.request.data},
-        ]
         return JobTemplate(
-            method=method.name,
-            base=flatten(build_config(method.Config, layers)),
+            method=self.request.method,
+            base=self.base,
             assigned=flatten_assigned(self.request.assigned),
             num_classes=len(self.manifest.classes),
             root=self.root,
@@ -133,24 +129,20 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
         UserError: A key, value, range, file, split, size or weight is wrong; says which.
     """
     method = methods.get(request.method)
-    defaults = data_defaults(request.method, request.data)
     assigned = flatten_assigned(request.assigned)
     space = SearchSpace({}, {}, "no search space")
     if request.space is not None:
         space = load_space(Path(request.space)).without(assigned)
-        check_space(space, method.Config, [defaults])
-    layers: list[Mapping[str, Any]] = [
-        defaults,
-        space.fixed,
-        {"data.name": request.data},
-        assigned,
-    ]
-    config = build_config(method.Config, layers)
+    defaults = data_defaults(method.name, request.data, space.fixed | assigned)
+    check_space(space, method.Config, [defaults])
+    layers: list[Mapping[str, Any]] = [defaults, space.fixed, {"data.name": request.data}]
+    config = build_config(method.Config, [*layers, assigned])
     root, manifest = open_data(config.data, make=make_data)
     samples: tuple[dict[str, Any], ...] = ()
     if request.search == "random" or not space.space:
         samples = tuple(space.sample(request.num_samples, config.seed))
-    plan = Plan(request, config, space, samples, root, manifest)
+    base = flatten(build_config(method.Config, layers))
+    plan = Plan(request, config, space, samples, base, root, manifest)
     _check_together(plan)
     return plan
 

@@ -1,12 +1,14 @@
-"""Settings that a data set brings along, below a search space and `--set`."""
+"""Settings that a data set or a backbone brings along, below a search space and `--set`."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from usseg_ray.backbones import TEXTONS
 from usseg_ray.data.sources import SYNTHETIC
 
 # Small scenes, a weight-free backbone, and a run that ends within seconds.
 EMBEDDED: dict[str, Any] = {
-    "backbone.name": "textons",
+    "backbone.name": TEXTONS,
     "data.train_size": 144,
     "data.eval_size": 144,
     "data.crop_scale": 0.7,
@@ -14,11 +16,12 @@ EMBEDDED: dict[str, Any] = {
     "train.batch_size": 16,
 }
 
-EMBEDDED_METHODS: dict[str, dict[str, Any]] = {
+# What methods need on textons, wherever the images come from.
+ON_TEXTONS: dict[str, dict[str, Any]] = {
     "acseg": {
         # Textons of one image share an offset (its light), which hides the graph's structure.
         "method.centre": True,
-        # Fewer and faster steps than for 384-dimensional tokens: 75 steps in all.
+        # Heads that divide 15 dimensions; fewer and faster steps than 384 dimensions take.
         "method.norm": "pre",
         "method.num_blocks": 3,
         "method.num_heads": 3,
@@ -28,16 +31,18 @@ EMBEDDED_METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def data_defaults(method: str, data: str) -> dict[str, Any]:
-    """Lists what a data set changes in a method's defaults.
+def data_defaults(method: str, data: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists what data set and backbone change in a method's defaults.
 
     Args:
         method: Name of the method.
         data: Name of the data set.
+        chosen: Dotted keys that a search space fixes or the user sets; they say which backbone.
 
     Returns:
-        Dotted keys and values; empty for data of the user's own.
+        Dotted keys and values, below all of `chosen`.
     """
-    if data != SYNTHETIC:
-        return {}
-    return EMBEDDED | EMBEDDED_METHODS.get(method, {})
+    found = dict(EMBEDDED) if data == SYNTHETIC else {}
+    if chosen.get("backbone.name", found.get("backbone.name")) == TEXTONS:
+        found |= ON_TEXTONS.get(method, {})
+    return found

@@ -38,13 +38,21 @@ TUNE_STATE = ".tune"
 EXPERIMENT = "usseg_ray"
 
 
-def protocol_name(plan: Plan) -> str:
-    """Names what a plan's scores were measured under; two scores compare only if it is equal."""
+def protocol_name(plan: Plan, split: str | None = None) -> str:
+    """Names what a plan's scores were measured under; two scores compare only if it is equal.
+
+    Args:
+        plan: The plan.
+        split: The split that was scored; the selection split if unset.
+
+    Returns:
+        Data, split, frame, matching, refiner and backbone, in words.
+    """
     data, backbone = plan.config.data, plan.config.backbone
     note = f" ({backbone.note})" if backbone.note else ""
     return (
-        f"{plan.manifest.name} {data.selection_split}, short side {data.eval_size}, centre crop, "
-        f"one-to-one, no refiner, {backbone.name}{note}"
+        f"{plan.manifest.name} {split or data.selection_split}, short side {data.eval_size}, "
+        f"centre crop, one-to-one, no refiner, {backbone.name}{note}"
     )
 
 
@@ -277,8 +285,8 @@ def _final(
     target = folder / "final"
     metrics: dict[str, float] = ray.get(task.remote(job, best.checkpoint, str(target)))
     path.write_text(json.dumps(metrics | {"trial": best.index}, indent=1))
-    score = f"{best.name} on {split}, unsup_miou {metrics['unsup_miou']:.1f}"
-    draw(target, _truth(plan), plan.manifest.palette, f"{protocol_name(plan)}: {score}")
+    caption = f"{protocol_name(plan, split)}: {best.name}, unsup_miou {metrics['unsup_miou']:.1f}"
+    draw(target, _truth(plan), plan.manifest.palette, caption)
     ledger.log(None, {f"test.{k}": v for k, v in metrics.items()}, 0)
     ledger.log(best.name, {f"test.{k}": v for k, v in metrics.items()}, 0)
     ledger.attach(None, target)

@@ -1,4 +1,4 @@
-"""On a GPU the backbone computes in bfloat16 and the losses in float32, close to a CPU's float32."""
+"""On a GPU the backbone computes in bfloat16 and losses in float32, close to a CPU in float32."""
 
 import pytest
 import torch
