@@ -6,6 +6,12 @@ from typing import Any
 from usseg_ray.backbones import TEXTONS
 from usseg_ray.data.sources import SYNTHETIC
 
+# How long a method learns where nothing says otherwise.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    # 2,500 iterations, whatever the size of the data (Li et al., CVPR 2023).
+    "acseg": {"train.epochs": 5, "train.steps_per_epoch": 500},
+}
+
 # Small scenes, a weight-free backbone, and a run that ends within seconds.
 EMBEDDED: dict[str, Any] = {
     "backbone.name": TEXTONS,
@@ -13,6 +19,7 @@ EMBEDDED: dict[str, Any] = {
     "data.eval_size": 144,
     "data.crop_scale": 0.7,
     "train.epochs": 5,
+    "train.steps_per_epoch": None,
     "train.batch_size": 16,
 }
 
@@ -42,7 +49,9 @@ def data_defaults(method: str, data: str, chosen: Mapping[str, Any]) -> dict[str
     Returns:
         Dotted keys and values, below all of `chosen`.
     """
-    found = dict(EMBEDDED) if data == SYNTHETIC else {}
+    found = dict(SCHEDULES.get(method, {}))
+    if data == SYNTHETIC:
+        found |= EMBEDDED
     if chosen.get("backbone.name", found.get("backbone.name")) == TEXTONS:
         found |= ON_TEXTONS.get(method, {})
     return found

@@ -23,6 +23,7 @@ SETTINGS = {
     "data.train_size": 48,
     "data.eval_size": 48,
     "train.epochs": 3,
+    "train.steps_per_epoch": 4,
     "train.batch_size": 8,
     "method.num_blocks": 1,
     "method.num_heads": 3,

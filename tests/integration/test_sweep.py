@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
     "data.train_size": 48,
     "data.eval_size": 48,
     "train.epochs": 2,
+    "train.steps_per_epoch": 4,
     "train.batch_size": 8,
     "method.num_blocks": 1,
     "method.num_heads": 3,
