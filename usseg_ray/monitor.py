@@ -78,18 +78,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
         """Opens the trial's record and run."""
-        index = self._index(trial)
-        sample = self.samples.get(index, trial.config)
-        settings = self.template.job(sample).settings
-        record = self.trials[index] = Trial(index, dict(sample), settings)
-        record.save(self.folder)
-        tags = {
-            "usseg.protocol": self.protocol,
-            "usseg.method": self.template.method,
-            "usseg.kmeans": available_backend(torch.device(self.template.device)),
-        }
-        self.ledger.open_trial(record.name, settings, tags)
-        self.screen.show(record)
+        self.screen.show(self._open(trial))
 
     def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
         """Logs an epoch."""
@@ -109,7 +98,22 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, trial: TuneTrial, **_: object) -> None:
         """Closes a failed trial with its cause; the sweep goes on."""
-        self._close(self.trials[self._index(trial)], "FAILED", _cause(trial))
+        record = self.trials.get(self._index(trial)) or self._open(trial)
+        self._close(record, "FAILED", _cause(trial))
+
+    def _open(self, trial: TuneTrial) -> Trial:
+        index = self._index(trial)
+        sample = self.samples.get(index, trial.config)
+        settings = self.template.job(sample).settings
+        record = self.trials[index] = Trial(index, dict(sample), settings)
+        record.save(self.folder)
+        tags = {
+            "usseg.protocol": self.protocol,
+            "usseg.method": self.template.method,
+            "usseg.kmeans": available_backend(torch.device(self.template.device)),
+        }
+        self.ledger.open_trial(record.name, settings, tags)
+        return record
 
     def _close(self, record: Trial, status: Status, reason: str | None) -> None:
         record.status, record.reason = status, reason

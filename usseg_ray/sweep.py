@@ -191,7 +191,9 @@ def _tuner(
             search_alg=searcher,
             scheduler=_scheduler(plan, monitor.epochs),
             max_concurrent_trials=concurrent,
-            reuse_actors=True,
+            # A trial that a scheduler stops is still waiting for its workers: its process cannot
+            # be given to the next one.
+            reuse_actors=plan.request.scheduler == "none",
             trial_name_creator=monitor.names,
         ),
         run_config=tune.RunConfig(
