@@ -80,7 +80,7 @@ class TimmFeatures(nn.Module):
             (tokens,) = self.model.forward_intermediates(
                 x,
                 indices=[self.layer],
-                norm=self.spec.has_attention,
+                norm=_last_attention(self.model) is not None,
                 output_fmt="NCHW",
                 intermediates_only=True,
                 stop_early=True,
@@ -217,11 +217,21 @@ def _load_strictly(model: nn.Module, config: BackboneConfig) -> None:
         ) from None
 
 
-def _attention_module(model: nn.Module) -> Any | None:  # noqa: ANN401
-    """Finds the last block's attention where its query, key and value are one projection."""
+def _last_attention(model: nn.Module) -> Any | None:  # noqa: ANN401
+    """Finds a transformer's last attention, of whatever kind."""
     blocks = getattr(model, "blocks", None)
     attention = getattr(blocks[-1], "attn", None) if blocks is not None else None
     return attention if hasattr(attention, "qkv") else None
+
+
+def _attention_module(model: nn.Module) -> timm.layers.Attention | None:
+    """Finds the last attention where `_recorded_attention` computes it as the model does.
+
+    That is plain attention with a CLS token: rotary positions or relative biases would be missed.
+    """
+    attention = _last_attention(model)
+    plain = isinstance(attention, timm.layers.Attention) and getattr(model, "rope", None) is None
+    return attention if plain and getattr(model, "cls_token", None) is not None else None
 
 
 @contextmanager

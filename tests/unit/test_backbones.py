@@ -317,3 +317,13 @@ def test_featuriser_gives_float32_and_saliency(
     exact = backbone(images().pixels.float() / 255).tokens
     assert torch.equal(features.tokens, exact) != autocast
     torch.testing.assert_close(features.tokens, exact, rtol=0.2, atol=0.2)
+
+
+def test_attention_is_offered_only_where_it_is_computed_as_the_model_does() -> None:
+    def offered(name: str, **timm_args: object) -> bool:
+        config = BackboneConfig(name=name, timm_args=timm_args)
+        return TimmFeatures(config, pretrained=False).spec.has_attention
+
+    assert offered("vit_tiny_patch16_224")
+    assert not offered("vit_tiny_patch16_224", class_token=False, global_pool="avg")
+    assert not offered("eva02_tiny_patch14_224")

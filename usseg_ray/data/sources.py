@@ -36,14 +36,14 @@ def open_data(config: DataConfig, *, make: bool = True) -> tuple[str, Manifest]:
     """
     if config.name == SYNTHETIC:
         folder = cache_root() / f"{SYNTHETIC}-v{synthetic.VERSION}-seed{config.generator_seed}"
-        if not make:
-            return str(folder), _facts(config.generator_seed)
-        if not (folder / "manifest.json").exists():
-            _generate(folder, config.generator_seed)
-        root = str(folder)
+        root, manifest = str(folder), _facts(config.generator_seed)
+        if make:
+            if not (folder / "manifest.json").exists():
+                _generate(folder, config.generator_seed)
+            manifest = load_manifest(root)
     else:
         root = find_prepared(config.name)
-    manifest = load_manifest(root)
+        manifest = load_manifest(root)
     if config.train_split not in manifest.splits:
         raise UserError(
             f"{root} has no split {config.train_split!r} (data.train_split), only "
