@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from usseg_ray.batch import Attention, Batch, FeatureMap, FeatureSpec, Images, Needs
-from usseg_ray.config import BackboneConfig, UserError
-from usseg_ray.ops.attention import cls_score, minhead_score
+from usseg_ray.batch import FeatureMap, FeatureSpec, Needs
+from usseg_ray.config import BackboneConfig, DataConfig, UserError
+from usseg_ray.ops.attention import cls_score, local_weights, minhead_score
 from usseg_ray.textons import Textons
 
+PLAIN = Needs()
 HUB_TIMEOUT_S = 5.0
 TEXTONS = "textons"
 _ANY_SIZE = ("vision_transformer", "deit", "eva")
@@ -63,31 +65,54 @@ class TimmFeatures(nn.Module):
             has_attention=_attention_module(self.model) is not None,
         )
 
-    def forward(
-        self, pixels: Float[Tensor, "B 3 H W"], attention: Attention | None = None
-    ) -> FeatureMap:
+    def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Brings pixels in [0, 1] to the range that the network was trained on."""
+        return (pixels - self.mean) / self.std
+
+    def forward(self, normalised: Float[Tensor, "B 3 H W"], needs: Needs = PLAIN) -> FeatureMap:
         """Computes patch tokens; a ViT's after its final norm, whichever block is read.
 
         Args:
-            pixels: (B, 3, H, W) float32 in [0, 1], RGB.
-            attention: How to reduce last-block attention, if it is wanted.
+            normalised: (B, 3, H, W) float32, from `normalise`.
+            needs: Which reductions of last-block attention are wanted.
 
         Returns:
-            The feature map; `saliency` only where `attention` is given.
+            The feature map; `saliency` and `local` only where they are wanted.
         """
-        x = (pixels - self.mean) / self.std
-        with _recorded_attention(self.model, attention) as recorded:
-            (tokens,) = self.model.forward_intermediates(
-                x,
-                indices=[self.layer],
-                norm=_last_attention(self.model) is not None,
-                output_fmt="NCHW",
-                intermediates_only=True,
-                stop_early=True,
-            )
+        with _recorded_attention(self.model, needs) as recorded:
+            (tokens,) = self._intermediates(normalised)
         tokens = tokens.float()
-        saliency = recorded[0].view(-1, *tokens.shape[-2:]) if recorded else None
-        return FeatureMap(tokens, saliency)
+        height, width = tokens.shape[-2:]
+        saliency, local = (recorded.pop(name, None) for name in ("saliency", "local"))
+        return FeatureMap(
+            tokens,
+            None if saliency is None else saliency.view(-1, height, width),
+            None if local is None else local_weights(local, height, width),
+        )
+
+    def cls_tokens(self, normalised: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Computes the CLS token of every image, at the layer that patch tokens are read at.
+
+        Args:
+            normalised: (B, 3, H, W) float32, from `normalise`.
+
+        Returns:
+            (B, D) float32.
+        """
+        ((_, prefix),) = self._intermediates(normalised, return_prefix_tokens=True)
+        cls: Tensor = prefix[:, 0].float()
+        return cls
+
+    def _intermediates(self, normalised: Tensor, **options: bool) -> Any:  # noqa: ANN401
+        return self.model.forward_intermediates(
+            normalised,
+            indices=[self.layer],
+            norm=_last_attention(self.model) is not None,
+            output_fmt="NCHW",
+            intermediates_only=True,
+            stop_early=True,
+            **options,
+        )
 
 
 class TextonFeatures(nn.Module):
@@ -102,16 +127,64 @@ class TextonFeatures(nn.Module):
         )
         self.spec = FeatureSpec(self.bank.dim, self.bank.patch_size, has_attention=False)
 
+    def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Leaves pixels in [0, 1] as they are, the range that the filters expect."""
+        return pixels
+
     def forward(
         self,
-        pixels: Float[Tensor, "B 3 H W"],
-        attention: Attention | None = None,  # noqa: ARG002
+        normalised: Float[Tensor, "B 3 H W"],
+        needs: Needs = PLAIN,  # noqa: ARG002
     ) -> FeatureMap:
         """Computes texton tokens of (B, 3, H, W) pixels in [0, 1]; there is no attention."""
-        return FeatureMap(self.bank(pixels))
+        return FeatureMap(self.bank(normalised))
+
+    def cls_tokens(self, normalised: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Refuses: a filter bank has no CLS token."""
+        raise TypeError(f"textons have no CLS token for {len(normalised)} images")
 
 
 Backbone = TimmFeatures | TextonFeatures
+
+
+def feature_spec(config: BackboneConfig, data: DataConfig) -> FeatureSpec:
+    """Describes a backbone's features of a data set's crops and frames; loads no weights.
+
+    Args:
+        config: The backbone.
+        data: Sizes of crops and frames.
+
+    Returns:
+        The description.
+
+    Raises:
+        UserError: The model or the layer does not exist, or patches do not tile the images.
+    """
+    bare = TextonFeatures(config) if config.name == TEXTONS else _bare(config)
+    check_sizes(data, bare.spec.patch_size)
+    grid, eval_grid = (side // bare.spec.patch_size for side in (data.train_size, data.eval_size))
+    return replace(bare.spec, grid=grid, eval_grid=eval_grid)
+
+
+def _bare(config: BackboneConfig) -> TimmFeatures:
+    with torch.device("meta"):
+        return TimmFeatures(config, pretrained=False)
+
+
+def check_sizes(data: DataConfig, patch_size: int) -> None:
+    """Refuses image sizes that patches do not tile.
+
+    Raises:
+        UserError: With the nearest size that fits.
+    """
+    for key in ("train_size", "eval_size"):
+        size = getattr(data, key)
+        if size % patch_size:
+            near = max(patch_size, round(size / patch_size) * patch_size)
+            raise UserError(
+                f"data.{key} = {size} is no multiple of the backbone's patch of {patch_size} "
+                f"pixels; --set data.{key}={near} fits."
+            )
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
@@ -235,15 +308,16 @@ def _attention_module(model: nn.Module) -> timm.layers.Attention | None:
 
 
 @contextmanager
-def _recorded_attention(model: nn.Module, wanted: Attention | None) -> Iterator[list[Tensor]]:
-    """Collects the reduced last-block attention of the forward passes inside the block.
+def _recorded_attention(model: nn.Module, needs: Needs) -> Iterator[dict[str, Tensor]]:
+    """Reduces the last block's attention of the one forward pass inside the block.
 
     Yields:
-        A list that receives (B, N) scores; empty where none are wanted.
+        A mapping that receives `saliency` (B, N) and `local` (B, N, N), the mean over heads of the
+        logits between patches, where they are wanted.
     """
-    recorded: list[Tensor] = []
+    recorded: dict[str, Tensor] = {}
     module = _attention_module(model)
-    if wanted is None or module is None:
+    if module is None or not (needs.attention or needs.local_attention):
         yield recorded
         return
     prefix: int = getattr(model, "num_prefix_tokens", 1)
@@ -254,42 +328,17 @@ def _recorded_attention(model: nn.Module, wanted: Attention | None) -> Iterator[
         qkv = module.qkv(x).reshape(size, tokens, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key = module.q_norm(qkv[0]), module.k_norm(qkv[1])
         with torch.autocast(x.device.type, enabled=False):
-            weights = (query.float() * module.scale @ key.float().transpose(-2, -1)).softmax(-1)
-        kept = [0, *range(prefix, tokens)]
-        weights = weights[:, :, kept][:, :, :, kept]
-        recorded.append((cls_score if wanted == "cls" else minhead_score)(weights))
+            logits = query.float() * module.scale @ key.float().transpose(-2, -1)
+        if needs.attention:
+            kept = [0, *range(prefix, tokens)]
+            weights = logits.softmax(-1)[:, :, kept][:, :, :, kept]
+            reduce = cls_score if needs.attention == "cls" else minhead_score
+            recorded["saliency"] = reduce(weights)
+        if needs.local_attention:
+            recorded["local"] = logits[:, :, prefix:, prefix:].mean(1)
 
     handle = module.register_forward_pre_hook(record)
     try:
         yield recorded
     finally:
         handle.remove()
-
-
-class Featuriser:
-    """Turns the reader's images into a method's batches on one device.
-
-    Args:
-        backbone: The frozen backbone.
-        needs: What the method asks for.
-        device: Where to compute.
-        autocast: Whether the backbone computes in bfloat16.
-    """
-
-    def __init__(
-        self, backbone: Backbone, needs: Needs, device: torch.device, *, autocast: bool
-    ) -> None:
-        self.backbone = backbone.to(device)
-        self.needs = needs
-        self.device = device
-        self.autocast = autocast
-
-    @torch.no_grad()
-    def __call__(self, images: Images) -> Batch:
-        """Computes a batch; methods that read pixels only get an empty feature map."""
-        pixels = images.pixels.to(self.device, non_blocking=True).float() / 255
-        if not self.needs.features:
-            return Batch(images.ids, pixels, FeatureMap(pixels.new_zeros(len(pixels), 0, 1, 1)))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            features = self.backbone(pixels, self.needs.attention)
-        return Batch(images.ids, pixels, features)

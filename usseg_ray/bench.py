@@ -1,8 +1,9 @@
-"""`python -m usseg_ray.bench`: how fast this machine decodes, prepares and streams images.
+"""`python -m usseg_ray.bench`: how fast this machine decodes, prepares, streams and trains.
 
-Off an image's path: it times three of its steps. A rate means nothing by itself, so every one is
-printed beside a reference that was measured in the same run on the same generated files: Pillow
-for decoding, decoding alone for preparing, reading in one process for streaming.
+Off an image's path: it times three of its steps, and the losses of the methods. A figure means
+nothing by itself, so every one is printed beside a reference that was measured in the same run:
+Pillow for decoding, decoding alone for preparing, reading in one process for streaming, all on the
+same generated files; and for a loss a matrix product, or the official form of it.
 """
 
 import io
@@ -25,12 +26,16 @@ import typer
 from PIL import Image
 from rich.table import Table
 
+from usseg_ray.bench_meter import Bar, Measure
+from usseg_ray.bench_methods import method_bars
+from usseg_ray.bench_works import Sizes
 from usseg_ray.cli import Version, console, errors, make_app, run
 from usseg_ray.cluster import local_ray
 from usseg_ray.config import DataConfig, UserError
 from usseg_ray.data.decode import decode_image
 from usseg_ray.data.pipeline import RayStream, reading_group
-from usseg_ray.data.reading import Piece, Showing, Stream, stream_here, training_plan
+from usseg_ray.data.plans import Piece, training_plan
+from usseg_ray.data.reading import Showing, Stream, stream_here
 from usseg_ray.data.shards import (
     ROWS_PER_SHARD,
     Manifest,
@@ -53,32 +58,6 @@ _MIN_SHARDS = 40
 _MIN_BLOCKS = 5
 
 app = make_app()
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One figure beside its reference.
-
-    Attributes:
-        benchmark: Which benchmark it belongs to.
-        what: What was timed.
-        value: The figure.
-        unit: Unit of the figure and the reference; of seconds, less is better.
-        reference: What it stands beside.
-        reference_value: The reference's figure.
-    """
-
-    benchmark: str
-    what: str
-    value: float
-    unit: str
-    reference: str
-    reference_value: float
-
-    @property
-    def ratio(self) -> float:
-        """The figure as a multiple of its reference."""
-        return self.value / self.reference_value
 
 
 def make_jpegs(count: int, seed: int = 0) -> Iterator[bytes]:
@@ -261,7 +240,8 @@ BENCHMARKS: dict[str, Callable[[int], list[Measure]]] = {
 @app.command()
 def main(
     what: Annotated[
-        Literal["decode", "prepare", "stream", "all"], typer.Argument(help="What to time.")
+        Literal["decode", "prepare", "stream", "methods", "all"],
+        typer.Argument(help="What to measure; all is everything but methods."),
     ] = "all",
     images: Annotated[
         int,
@@ -271,24 +251,52 @@ def main(
             f"{_STREAM_ROWS}.",
         ),
     ] = 10_000,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="With methods: HP at 64 images and CAUSE's full bank as well."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
-    """Time decoding, preparing and streaming of generated 480x360 JPEG files on this machine.
+    """Measure this machine: generated 480x360 JPEG files, or the losses of the methods.
 
     Every figure stands beside a reference measured in the same run. Files go to a temporary
-    folder (about 140 kB an image while preparing) and are removed at the end.
+    folder (about 140 kB an image while preparing) and are removed at the end. The losses take some
+    minutes and 6 GB, and end with exit code 1 if one of them misses its bar.
     """
+    if full and what != "methods":
+        raise UserError(f"--full belongs to methods, not to {what}: bench methods --full.")
+    if what == "methods":
+        _methods(full=full, as_json=as_json)
+        return
     measures: list[Measure] = []
     for name, benchmark in BENCHMARKS.items():
         if what in (name, "all"):
             with errors.status(f"{name} ..."):
                 measures += benchmark(images)
     if as_json:
-        rows = [asdict(measure) | {"ratio": measure.ratio} for measure in measures]
-        typer.echo(json.dumps({"images": images, "measures": rows}, indent=1))
+        _print_json({"images": images}, measures)
     else:
         console.print(_table(measures))
+
+
+def _methods(*, full: bool, as_json: bool) -> None:
+    bars: list[Bar] = []
+    with errors.status("methods ...") as status:
+        for bar in method_bars(Sizes(), full=full):
+            bars.append(bar)
+            status.update(f"methods, after {bar.what} ...")
+    if as_json:
+        _print_json({"full": full}, bars)
+    else:
+        console.print(_bar_table(bars))
+    if not all(bar.passed for bar in bars):
+        raise typer.Exit(1)
+
+
+def _print_json(settings: dict[str, object], measures: Sequence[Measure]) -> None:
+    rows = [asdict(measure) | {"ratio": measure.ratio} for measure in measures]
+    typer.echo(json.dumps(settings | {"measures": rows}, indent=1))
 
 
 def _table(measures: list[Measure]) -> Table:
@@ -302,6 +310,29 @@ def _table(measures: list[Measure]) -> Table:
         figures = [f"{value:.{digits}f} {m.unit}" for value in (m.value, m.reference_value)]
         table.add_row(m.benchmark, m.what, figures[0], m.reference, figures[1], f"{m.ratio:.2f}")
     return table
+
+
+def _bar_table(bars: list[Bar]) -> Table:
+    table = Table("what", title="Forward and backward, float32, two CPU threads")
+    table.add_column("figure", justify="right", no_wrap=True)
+    table.add_column("reference")
+    for column in ("its figure", "ratio", "bar"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    for bar in bars:
+        figures = [f"{value:.3g} {bar.unit}" for value in (bar.value, bar.reference_value)]
+        # Of bars below 1, "25x less" says more than 0.04.
+        less = bar.ratio < 1 if bar.limit is None else bar.limit < 1
+        ratio, limit = (_times(value, less=less) for value in (bar.ratio, bar.limit))
+        verdict = "" if bar.limit is None else "met" if bar.passed else "[bold red]missed[/]"
+        table.add_row(bar.what, figures[0], bar.reference, figures[1], ratio, limit, verdict)
+    return table
+
+
+def _times(ratio: float | None, *, less: bool) -> str:
+    if ratio is None:
+        return ""
+    return f"{1 / ratio:.3g}x less" if less else f"{ratio:.3g}x"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from usseg_ray.config import UserError
 
 console = Console()
 errors = Console(stderr=True)
+INTERRUPTED = 130
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,6 +47,8 @@ def run(app: typer.Typer) -> None:
     except UserError as error:
         errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("Interrupted.", highlight=False)
-        sys.exit(130)
+    except SystemExit as end:
+        # What typer makes of Ctrl-C, without a word.
+        if end.code == INTERRUPTED:
+            errors.print("Interrupted.", highlight=False)
+        raise

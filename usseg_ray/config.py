@@ -29,6 +29,18 @@ class MethodConfig(Settings):
     """Base of every method's settings; a method declares its own beside its code."""
 
 
+class JitterConfig(Settings):
+    """How strongly a view's colours change."""
+
+    probability: float = Field(1.0, ge=0, le=1, description="Of each colour change.")
+    brightness: float = Field(0.3, ge=0, le=1, description="Factor in 1 -/+ this.")
+    contrast: float = Field(0.3, ge=0, le=1, description="Factor in 1 -/+ this.")
+    saturation: float = Field(0.3, ge=0, le=1, description="Factor in 1 -/+ this.")
+    hue: float = Field(0.1, ge=0, le=0.5, description="Shift in -/+ this, turns.")
+    grey: float = Field(0.2, ge=0, le=1, description="Probability of a grey view.")
+    blur: float = Field(0.5, ge=0, le=1, description="Probability of a blurred view.")
+
+
 class DataConfig(Settings):
     """Which images are read, and at what size."""
 

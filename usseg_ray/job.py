@@ -1,7 +1,7 @@
 """What a process must know to build a run: plain values that travel through Ray."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -26,11 +26,11 @@ class Job:
 
 @dataclass(frozen=True)
 class JobTemplate:
-    """What the trials of a sweep have in common.
+    """What the trials of one method have in common.
 
     Attributes:
         method: Name of the method.
-        base: Flattened config below what a trial samples (defaults, data set, `fixed`).
+        base: Flattened config below what a trial samples (defaults, data set, preset, `fixed`).
         assigned: Dotted assignments above it (`--set`).
         num_classes: Classes of the data, 0 without labels.
         root: URI of the prepared set.
@@ -53,3 +53,59 @@ class JobTemplate:
             clusters = round(self.num_classes * settings["clusters_per_class"])
             settings["num_clusters"] = max(2, clusters)
         return Job(self.method, settings, self.root, self.device, self.reading)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What makes one trial of a sweep differ from the others.
+
+    Attributes:
+        method: Name of its method.
+        sample: Dotted keys and values from the method's search space.
+    """
+
+    method: str
+    sample: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """All jobs of a sweep.
+
+    Attributes:
+        templates: Method -> what its trials have in common.
+        planned: What each trial draws, by its index; empty where a searcher draws for the only
+            method.
+    """
+
+    templates: dict[str, JobTemplate]
+    planned: tuple[Draw, ...]
+
+    def draw(self, config: Mapping[str, Any]) -> Draw:
+        """Says what a trial of Tune draws.
+
+        Args:
+            config: `{"index": i}` for a planned trial, else what the searcher drew.
+        """
+        if self.planned:
+            index: int = config["index"]
+            return self.planned[index]
+        (method,) = self.templates
+        return Draw(method, dict(config))
+
+    def job(self, draw: Draw) -> Job:
+        """Fills in what a trial drew."""
+        return self.templates[draw.method].job(draw.sample)
+
+    def on(self, device: str, reading: str) -> "Jobs":
+        """Returns the same jobs on a cluster.
+
+        Args:
+            device: `cpu` or `cuda`.
+            reading: Name of the placement group that reading tasks use.
+        """
+        templates = {
+            name: replace(template, device=device, reading=reading)
+            for name, template in self.templates.items()
+        }
+        return replace(self, templates=templates)

@@ -2,6 +2,7 @@
 
 import signal
 import uuid
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -12,10 +13,12 @@ from rich.table import Table
 from usseg_ray import methods
 from usseg_ray.cli import console
 from usseg_ray.config import UserError, flatten, known_keys
-from usseg_ray.plan import Plan, Request, make_plan
-from usseg_ray.screen import value
+from usseg_ray.plan import Plan, agreed, make_plan
+from usseg_ray.request import Request
+from usseg_ray.screen import sampled, value
 from usseg_ray.search_space import parse_assignments
 from usseg_ray.sweep import protocol_name, run_sweep
+from usseg_ray.trials import trial_name
 
 RUNS = Path("runs")
 
@@ -57,13 +60,13 @@ def launch(request: Request | None, out: Path | None, resume: str | None, *, dry
     if not request.key:
         request = request.model_copy(update={"key": f"{folder.name}-{uuid.uuid4().hex[:6]}"})
         request.save(folder)
-        plan = make_plan(request)
+        plan = replace(plan, request=request)
     console.print(f"[bold]{folder.name}[/]  {protocol_name(plan)}", highlight=False)
     try:
         run_sweep(plan, folder.absolute(), console)
     except KeyboardInterrupt:
         console.print(
-            f"Interrupted. Go on with: python -m usseg_ray.tune --resume {folder}",
+            f"To go on: python -m usseg_ray.tune --resume {folder}",
             highlight=False,
             soft_wrap=True,
         )
@@ -99,32 +102,52 @@ def _new_folder(request: Request, out: Path | None) -> Path:
             )
         return out
     data = Path(request.data.rstrip("/")).name
-    stem = f"{request.method}-{data}-{datetime.now().astimezone():%m%d-%H%M%S}"
+    first, *others = request.methods
+    what = f"{1 + len(others)}-methods" if others else first
+    stem = f"{what}-{data}-{datetime.now().astimezone():%m%d-%H%M%S}"
     taken = [stem, *(f"{stem}-{n}" for n in range(2, 100))]
     return next(RUNS / name for name in taken if not (RUNS / name).exists())
 
 
 def print_plan(plan: Plan) -> None:
     """Prints the resolved config and the trials of a plan."""
-    described = known_keys(methods.get(plan.request.method).Config)
-    config = Table("key", "value", "meaning", title="Resolved config", title_justify="left")
-    for key, setting in flatten(plan.config).items():
-        config.add_row(key, str(setting), described.get(key, ""))
-    console.print(config)
-    template = plan.template()
-    trials = Table(
-        "trial",
-        "K",
-        *plan.space.space,
-        title=f"{plan.request.num_samples} trials",
-        title_justify="left",
-    )
-    for index, sample in enumerate(plan.samples):
-        settings = template.job(sample).settings
-        row = [value(settings[key]) for key in plan.space.space]
-        trials.add_row(f"trial_{index:03d}", str(settings["num_clusters"]), *row)
-    if plan.samples:
-        console.print(trials)
-    for key, distribution in plan.space.space.items() if not plan.samples else ():
+    several = len(plan.parts) > 1
+    settings = {part.method: flatten(part.config) for part in plan.parts}
+    common = agreed(list(settings.values())) if several else {}
+    if several:
+        console.print(_config_table("Resolved config, all methods", common, plan.parts[0].method))
+    for name, own in settings.items():
+        rest = {key: setting for key, setting in own.items() if key not in common}
+        title = f"Resolved config, {name}" if several else "Resolved config"
+        console.print(_config_table(title, rest, name))
+    if plan.draws:
+        console.print(_trial_table(plan))
+    for key, distribution in plan.parts[0].space.space.items() if not plan.draws else ():
         console.print(f"Optuna draws {key} from {distribution}", highlight=False)
     console.print(f"Scores: {protocol_name(plan)}. Dry run: nothing was started.", highlight=False)
+
+
+def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:
+    meanings = known_keys(methods.get(method).Config)
+    table = Table("key", "value", "meaning", title=title, title_justify="left")
+    for key, setting in settings.items():
+        table.add_row(key, str(setting), meanings.get(key, ""))
+    return table
+
+
+def _trial_table(plan: Plan) -> Table:
+    """Lists the trials; where methods vary different keys, a column holds what each draws."""
+    several, keys = len(plan.parts) > 1, list(plan.parts[0].space.space)
+    columns = ("method", "K", "settings") if several else ("K", *keys)
+    table = Table("trial", *columns, title=f"{plan.num_trials} trials", title_justify="left")
+    jobs = plan.jobs()
+    for index, draw in enumerate(plan.draws):
+        settings = jobs.job(draw).settings
+        clusters = str(settings["num_clusters"])
+        if several:
+            table.add_row(
+                trial_name(index), draw.method, clusters, sampled(draw.sample, clusters=False)
+            )
+        else:
+            table.add_row(trial_name(index), clusters, *(value(settings[key]) for key in keys))
+    return table

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
-from usseg_ray.backbones import Featuriser, build_backbone
-from usseg_ray.batch import Batch, Images
-from usseg_ray.config import Config, DataConfig, MethodConfig, UserError
+from usseg_ray.backbones import build_backbone, feature_spec
+from usseg_ray.batch import Batch, Images, Step
+from usseg_ray.config import Config, MethodConfig, UserError
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
-from usseg_ray.distributed import average_gradients, rank, world_size
-from usseg_ray.methods.base import Method, ParamGroup, Stage
-from usseg_ray.scoring import Evaluation, Featurise, GroundTruth, evaluate, segment
+from usseg_ray.distributed import all_gather, rank, world_size
+from usseg_ray.featuriser import Featuriser
+from usseg_ray.methods.base import Method, Passes, Stage
+from usseg_ray.ops.neighbours import nearest_neighbours
+from usseg_ray.optimiser import Optimiser
+from usseg_ray.scoring import Evaluation, GroundTruth, evaluate, segment
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -73,41 +77,6 @@ class PlainContext:
         return self.state
 
 
-class Optimiser:
-    """AdamW over a method's parameter groups, with their own clipping and linear warm-up."""
-
-    def __init__(self, groups: list[ParamGroup]) -> None:
-        self.groups = groups
-        self.step_count = 0
-        self.adamw = torch.optim.AdamW(
-            [
-                {"params": g.params, "lr": g.lr, "weight_decay": g.weight_decay, "betas": g.betas}
-                for g in groups
-            ]
-        )
-
-    def step(self) -> None:
-        """Averages gradients over the workers, clips, and takes one step."""
-        for group, live in zip(self.groups, self.adamw.param_groups, strict=True):
-            average_gradients(group.params)
-            if group.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(group.params, group.clip_norm)
-            warm = min(1.0, (self.step_count + 1) / max(1, group.warmup_steps))
-            live["lr"] = group.lr * warm
-        self.adamw.step()
-        self.adamw.zero_grad()
-        self.step_count += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns moments and step count."""
-        return {"adamw": self.adamw.state_dict(), "steps": self.step_count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from moments and step count."""
-        self.adamw.load_state_dict(state["adamw"])
-        self.step_count = state["steps"]
-
-
 @dataclass
 class Run:
     """Everything that fitting one method needs.
@@ -115,7 +84,7 @@ class Run:
     Attributes:
         config: The resolved settings.
         method: The method, on the context's device.
-        featurise: Images to batches.
+        featurise: Images to batches, through the frozen backbone.
         reader: This worker's data.
         truth: Meaning of the labels, or `None` for unlabelled data.
         context: What surrounds the run.
@@ -123,15 +92,19 @@ class Run:
 
     config: Config[MethodConfig]
     method: Method
-    featurise: Featurise
+    featurise: Featuriser
     reader: Reader
     truth: GroundTruth | None
     context: RunContext
 
-    def passes(self) -> Iterator[Batch]:
-        """Starts a fresh walk over this worker's training images, not augmented."""
-        size = self.config.train.eval_batch_size
-        return map(self.featurise, self.reader.passes(self.config.data.train_split, size))
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run; a method without stages has one, that of its clustering."""
+        return sum(self._stage_epochs()) or 1
+
+    def _stage_epochs(self) -> tuple[int, ...]:
+        config = self.config
+        return self.method.stage_epochs(config.method, config.train.epochs)
 
     def fit(self) -> None:
         """Walks the stages from wherever the context left off, reporting every epoch.
@@ -143,30 +116,48 @@ class Run:
         if state is not None:
             self.method.load_state_dict(state["method"])
         done = state["epoch"] if state is not None else 0
-        epochs = self.config.train.epochs
-        for index, stage in enumerate(self.method.stages):
-            before = index * epochs
+        before = 0
+        for stage, epochs in zip(self.method.stages, self._stage_epochs(), strict=True):
             if done < before + epochs:
                 fresh = done <= before
-                self._fit_stage(stage, before, done, None if fresh or state is None else state)
+                epochs_left = range(max(done, before), before + epochs)
+                self._fit_stage(stage, epochs, epochs_left, None if fresh else state)
+            before += epochs
         if not self.method.stages and done == 0:
             self._finish_epoch(Stage("clusters"), 1, {}, None)
 
     def _fit_stage(
-        self, stage: Stage, before: int, done: int, state: dict[str, Any] | None
+        self, stage: Stage, length: int, epochs: range, state: dict[str, Any] | None
     ) -> None:
-        """Trains one stage; `before` epochs belong to earlier stages, `done` are behind the run."""
-        optimiser = Optimiser(self.method.param_groups(stage.name))
+        """Trains what is left of a stage.
+
+        Args:
+            stage: The stage.
+            length: Its epochs.
+            epochs: Numbers of the epochs left, counted over all stages.
+            state: What to go on from; `None` at the stage's start.
+        """
+        steps, batch_size = self._portions()
+        optimiser = Optimiser(self.method.param_groups(stage.name), steps)
         if state is not None:
             optimiser.load_state_dict(state["optimiser"])
-        steps, batch_size = self._portions()
-        epochs = range(max(done, before), before + self.config.train.epochs)
+        if self.featurise.needs.neighbours and self.reader.neighbours is None:
+            self.reader.neighbours = self._neighbours()
+        passes = _TrainingPasses(self)
         stream = self.reader.training(epochs, steps, batch_size)
         for epoch, batches in zip(epochs, stream, strict=True):
             self.method.train()
-            self.method.on_epoch_start(stage.name, epoch, self.passes)
-            metrics = self._train_epoch(stage, batches, optimiser)
+            self.method.on_epoch_start(stage.name, epoch, passes)
+            metrics = self._train_epoch(stage, batches, optimiser, length * steps, passes)
             self._finish_epoch(stage, epoch + 1, metrics, optimiser)
+
+    def _neighbours(self) -> np.ndarray:
+        """Finds every training image's most similar ones by their mean token (STEGO's table)."""
+        means = [batch.features.tokens.mean((2, 3)) for batch in _TrainingPasses(self)()]
+        if not means:
+            raise UserError("a worker has no training image; lower resources.num_workers.")
+        rows = all_gather(torch.cat(means))
+        return nearest_neighbours(rows, self.featurise.needs.neighbours + 1).cpu().numpy()
 
     def _portions(self) -> tuple[int, int]:
         """Computes steps per epoch and images per step of this worker."""
@@ -182,11 +173,18 @@ class Run:
         return train.steps_per_epoch or rows // batch_size, batch_size
 
     def _train_epoch(
-        self, stage: Stage, batches: Iterator[Images], optimiser: Optimiser
+        self,
+        stage: Stage,
+        batches: Iterator[Images],
+        optimiser: Optimiser,
+        total: int,
+        passes: Passes,
     ) -> dict[str, float]:
         started, images, sums = time.monotonic(), 0, dict[str, float]()
         for count, chunk in enumerate(batches, start=1):
-            batch = self.featurise(chunk)
+            step = Step(optimiser.step_count, total, count - 1)
+            self.method.before_step(stage.name, step, passes)
+            batch = self.featurise.training(chunk, stage.name, step)
             result = self.method.loss(batch, stage.name)
             if not torch.isfinite(result.loss):
                 terms = {name: float(value) for name, value in result.scalars.items()}
@@ -206,8 +204,7 @@ class Run:
     def _finish_epoch(
         self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
     ) -> None:
-        # A method without stages has one epoch: that of its clustering.
-        last = epoch >= (self.config.train.epochs * len(self.method.stages) or 1)
+        last = epoch >= self.epochs
         evaluation = None
         if stage.scored and (last or epoch % self.config.train.eval_every == 0):
             started = time.monotonic()
@@ -233,7 +230,7 @@ class Run:
         """
         self.method.eval()
         if refit:
-            self.method.fit_clusters(self.passes)
+            self.method.fit_clusters(_TrainingPasses(self))
         size = self.config.train.eval_batch_size
         splits = self.reader.manifest.splits
         if self.truth is None or split not in splits or not splits[split].labelled:
@@ -246,6 +243,21 @@ class Run:
             self.truth,
             expected_rows=splits[split].labelled,
         )
+
+
+@dataclass(frozen=True)
+class _TrainingPasses:
+    """A run's walks over its training images, as its method is given them."""
+
+    run: Run
+
+    def __call__(self) -> Iterator[Batch]:
+        config = self.run.config
+        images = self.run.reader.passes(config.data.train_split, config.train.eval_batch_size)
+        return map(self.run.featurise, images)
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
+        return map(self.run.featurise.crops, self.run.reader.crops(walk, batch_size))
 
 
 def assemble(
@@ -275,15 +287,21 @@ def assemble(
     if config.num_clusters is None:
         raise UserError("num_clusters is not set and the data names no classes to take it from.")
     needs = method_class.needs(config.method)
-    backbone = build_backbone(config.backbone)
-    check_sizes(config.data, backbone.spec.patch_size)
-    method = method_class(config.method, backbone.spec, config.num_clusters, config.seed)
+    spec = feature_spec(config.backbone, config.data)
+    method = method_class(config.method, spec, config.num_clusters, config.seed)
     precision = config.resources.precision
     autocast = precision == "bfloat16" or (precision == "auto" and context.device.type == "cuda")
     return Run(
         config=config,
         method=method.to(context.device),
-        featurise=Featuriser(backbone, needs, context.device, autocast=autocast),
+        featurise=Featuriser(
+            build_backbone(config.backbone) if needs.features else None,
+            needs,
+            context.device,
+            autocast=autocast,
+            seed=config.seed,
+            crop_size=config.data.train_size,
+        ),
         reader=Reader(
             root,
             manifest,
@@ -292,26 +310,11 @@ def assemble(
             rank=rank(),
             world=world_size(),
             stream=stream,
+            pair=needs.pair,
         ),
         truth=GroundTruth(manifest.classes, manifest.ignore_index) if manifest.classes else None,
         context=context,
     )
-
-
-def check_sizes(data: DataConfig, patch_size: int) -> None:
-    """Refuses image sizes that patches do not tile.
-
-    Raises:
-        UserError: With the nearest size that fits.
-    """
-    for key in ("train_size", "eval_size"):
-        size = getattr(data, key)
-        if size % patch_size:
-            near = max(patch_size, round(size / patch_size) * patch_size)
-            raise UserError(
-                f"data.{key} = {size} is no multiple of the backbone's patch of {patch_size} "
-                f"pixels; --set data.{key}={near} fits."
-            )
 
 
 def score_metrics(evaluation: Evaluation) -> dict[str, float]:

@@ -12,8 +12,9 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
-from usseg_ray.job import JobTemplate
+from usseg_ray.job import Jobs
 from usseg_ray.ops.kmeans import available_backend
+from usseg_ray.plan import planned_epochs
 from usseg_ray.record import draw
 from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
@@ -48,9 +49,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     Attributes:
         folder: The sweep's folder.
-        template: What the trials have in common.
-        samples: Index -> what the trial draws, where that is planned.
-        epochs: Epochs of a whole trial.
+        jobs: The sweep's jobs.
         truth: Classes of the data, or `None`.
         palette: Their colours, or `None`.
         protocol: Named beside every score.
@@ -61,9 +60,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     """
 
     folder: Path
-    template: JobTemplate
-    samples: dict[int, dict[str, Any]]
-    epochs: int
+    jobs: Jobs
     truth: GroundTruth | None
     palette: tuple[tuple[int, int, int], ...] | None
     protocol: str
@@ -92,7 +89,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
         """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
         record = self.trials[self._index(trial)]
-        early = record.metrics.get("epoch", 0) < self.epochs
+        early = record.metrics.get("epoch", 0) < record.epochs
         reason = f"stopped by the scheduler after epoch {record.metrics.get('epoch', 0):g}"
         self._close(record, "STOPPED" if early else "FINISHED", reason if early else None)
 
@@ -102,24 +99,29 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self._close(record, "FAILED", _cause(trial))
 
     def _open(self, trial: TuneTrial) -> Trial:
-        index = self._index(trial)
-        sample = self.samples.get(index, trial.config)
-        settings = self.template.job(sample).settings
-        record = self.trials[index] = Trial(index, dict(sample), settings)
+        index, draw = self._index(trial), self.jobs.draw(trial.config)
+        job = self.jobs.job(draw)
+        record = Trial(index, draw.method, dict(draw.sample), job.settings, planned_epochs(job))
+        before = self.trials.get(index)
+        if before is not None and before.settings == record.settings:
+            # One that was killed after its last epoch has nothing more to report.
+            record.metrics, record.checkpoint = before.metrics, before.checkpoint
+        self.trials[index] = record
         record.save(self.folder)
         tags = {
             "usseg.protocol": self.protocol,
-            "usseg.method": self.template.method,
-            "usseg.kmeans": available_backend(torch.device(self.template.device)),
+            "usseg.method": draw.method,
+            "usseg.kmeans": available_backend(torch.device(job.device)),
         }
-        self.ledger.open_trial(record.name, settings, tags)
+        self.ledger.open_trial(record.name, job.settings, tags)
         return record
 
     def _close(self, record: Trial, status: Status, reason: str | None) -> None:
         record.status, record.reason = status, reason
         folder = self.folder / record.name
         score = "" if record.score is None else f", unsup_miou {record.score:.1f}"
-        draw(folder, self.truth, self.palette, f"{record.name}: {self.protocol}{score}")
+        caption = f"{record.name} ({record.method}): {self.protocol}{score}"
+        draw(folder, self.truth, self.palette, caption)
         record.save(self.folder)
         self.ledger.attach(record.name, folder)
         self.ledger.close_trial(record.name, "FAILED" if status == "FAILED" else "FINISHED", reason)

@@ -11,7 +11,26 @@ METHODS = sorted(
     if path.stem not in ("__init__", "base")
 )
 
-MethodName = Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")]
+MethodName = Annotated[
+    str | None, typer.Option(help=f"One of: {', '.join(METHODS)}.", show_default="acseg")
+]
+MethodNames = Annotated[
+    str | None,
+    typer.Option(
+        help=f"One or several, with commas between them: {', '.join(METHODS)}. `all`: all but the "
+        "floors, which stand beside every sweep.",
+        show_default="acseg",
+    ),
+]
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="A method's published settings for a data set, e.g. acseg-voc2012; below --space and "
+        "--set.",
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(

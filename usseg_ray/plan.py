@@ -1,77 +1,74 @@
 """A sweep before it starts: what was asked, resolved and checked, and the trials that follow.
 
-Everything that can be wrong is found here, in seconds, before Ray starts or a GPU is touched.
+Everything that can be wrong is found here, in seconds, before Ray starts or a GPU is touched. A
+sweep has a part for each of its methods; its trials go round the parts, so that every method's
+defaults are among the first.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
-
-from usseg_ray import __version__, methods
-from usseg_ray.backbones import build_backbone
+from usseg_ray import methods
+from usseg_ray.backbones import build_backbone, feature_spec
 from usseg_ray.batch import FeatureSpec
-from usseg_ray.config import Config, MethodConfig, Settings, UserError, build_config, flatten
+from usseg_ray.config import (
+    Config,
+    MethodConfig,
+    UserError,
+    build_config,
+    flatten,
+    known_keys,
+    unknown_key,
+)
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
-from usseg_ray.job import JobTemplate
-from usseg_ray.loop import check_sizes
-from usseg_ray.methods.base import Method
-from usseg_ray.presets import data_defaults
-from usseg_ray.search_space import SearchSpace, check_space, find_space, load_space
+from usseg_ray.job import Draw, Job, Jobs, JobTemplate
+from usseg_ray.presets import data_defaults, preset_settings
+from usseg_ray.request import Request
+from usseg_ray.search_space import SearchSpace, check_space, load_space
 
-REQUEST_FILE = "sweep.yaml"
+FREE_GROUPS = ("method.", "train.")
+FREE_KEYS = (
+    "num_clusters",
+    "clusters_per_class",
+    "data.train_size",
+    "data.crop_scale",
+    "data.flip",
+    "data.shuffle_window",
+    "data.keep_mib",
+)
+"""With `FREE_GROUPS`, what the methods of a sweep may differ in; the rest is the protocol, the
+backbone and the machine's shares, without which scores could not stand in one column."""
 
 
-class Request(Settings):
-    """What a command was asked; kept in the sweep's folder, so that `--resume` repeats it.
+@dataclass(frozen=True)
+class MethodPlan:
+    """One method's part of a sweep.
 
-    Attributes are the options of `tune` and `train`; `space` is `None` for a single run.
+    Attributes:
+        method: Name of the method.
+        config: Settings of its first trial (defaults, data set, preset, `fixed`, `--set`).
+        space: What is sampled; empty for a single run.
+        samples: What each trial draws; empty where Optuna decides as it goes.
+        base: Flattened settings below what a trial samples (defaults, data set, preset, `fixed`).
+        assigned: Dotted assignments above it (`--set`).
     """
 
-    version: str = __version__
     method: str
-    data: str
-    space: str | None
+    config: Config[MethodConfig]
+    space: SearchSpace
+    samples: tuple[dict[str, Any], ...]
+    base: dict[str, Any]
     assigned: dict[str, Any]
-    num_samples: int = Field(ge=1)
-    search: Literal["random", "optuna"]
-    scheduler: Literal["none", "asha"]
-    max_concurrent: int | None = Field(None, ge=1)
-    tracking_uri: str | None = None
-    key: str = Field("", description="Names the sweep in the tracking store.")
 
-    def save(self, folder: Path) -> None:
-        """Writes the request into the sweep's folder."""
-        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        (folder / REQUEST_FILE).write_text(text)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Request":
-        """Reads a sweep's request.
-
-        Raises:
-            UserError: The folder holds no sweep, or one of another version.
-        """
-        path = folder / REQUEST_FILE
-        if not path.is_file():
-            raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
-        try:
-            tree = yaml.safe_load(path.read_text())
-        except yaml.YAMLError:
-            tree = None
-        if isinstance(tree, dict) and tree.get("version") != __version__:
-            raise UserError(
-                f"{path} was written by version {tree.get('version')}, this is {__version__}: "
-                "resume it with that version, or start a new sweep."
-            )
-        try:
-            return cls.model_validate(tree)
-        except ValidationError as error:
-            raise UserError(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
+    @property
+    def corners(self) -> list[dict[str, Any]]:
+        """The first trial, and one more for either end of each range."""
+        dimensions = self.space.space.items()
+        return [{}, *({key: value} for key, d in dimensions for value in d.ends)]
 
 
 @dataclass(frozen=True)
@@ -80,31 +77,72 @@ class Plan:
 
     Attributes:
         request: What was asked.
-        config: Settings of the first trial (defaults, data set, `fixed`, `--set`).
-        space: What is sampled; empty for a single run.
-        samples: What each trial draws; empty where Optuna decides as it goes.
-        base: Flattened settings below what a trial samples (defaults, data set, `fixed`).
+        parts: Its methods, in the order asked.
         root: URI of the data.
         manifest: The data's manifest.
     """
 
     request: Request
-    config: Config[MethodConfig]
-    space: SearchSpace
-    samples: tuple[dict[str, Any], ...]
-    base: dict[str, Any]
+    parts: tuple[MethodPlan, ...]
     root: str
     manifest: Manifest
 
-    def template(self) -> JobTemplate:
-        """Gathers what the trials have in common, before a cluster is known."""
-        return JobTemplate(
-            method=self.request.method,
-            base=self.base,
-            assigned=flatten_assigned(self.request.assigned),
-            num_classes=len(self.manifest.classes),
-            root=self.root,
+    @property
+    def config(self) -> Config[MethodConfig]:
+        """Settings of the first trial; all but `FREE_GROUPS` and `FREE_KEYS` hold for all."""
+        return self.parts[0].config
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """What each trial draws, in rounds over the methods; empty where Optuna decides."""
+        rows = ([Draw(part.method, sample) for sample in part.samples] for part in self.parts)
+        return tuple(draw for row in zip_longest(*rows) for draw in row if draw is not None)
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials the sweep has."""
+        return len(self.draws) or self.request.num_samples
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the longest trial that can be drawn."""
+        templates = self.jobs().templates
+        return max(
+            planned_epochs(templates[part.method].job(sample))
+            for part in self.parts
+            for sample in part.corners
         )
+
+    def jobs(self) -> Jobs:
+        """Gathers the trials' jobs, before a cluster is known."""
+        classes = len(self.manifest.classes)
+        templates = {
+            part.method: JobTemplate(part.method, part.base, part.assigned, classes, self.root)
+            for part in self.parts
+        }
+        return Jobs(templates, self.draws)
+
+
+def planned_epochs(job: Job) -> int:
+    """Says how many epochs a run takes, over all stages; a method without stages has one."""
+    method = methods.get(job.method)
+    config = build_config(method.Config, [job.settings])
+    return sum(method.stage_epochs(config.method, config.train.epochs)) or 1
+
+
+def agreed(settings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Lists what several methods' flattened settings agree in.
+
+    Keys of `method` are left out where there are several: of another method they mean another
+    thing.
+    """
+    first, *others = settings
+    return {
+        key: value
+        for key, value in first.items()
+        if not (others and key.startswith("method."))
+        and all(key in other and other[key] == value for other in others)
+    }
 
 
 def flatten_assigned(assigned: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,71 +166,122 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     Raises:
         UserError: A key, value, range, file, split, size or weight is wrong; says which.
     """
-    method = methods.get(request.method)
-    assigned = flatten_assigned(request.assigned)
+    names = list(request.methods)
+    if request.search == "optuna" and len(names) > 1:
+        raise UserError(
+            "--search optuna is for one method: its model of what scores well cannot tell "
+            f"{', '.join(names)} apart. --search random sweeps them together."
+        )
+    preset = preset_settings(request.preset, names)
+    parts = []
+    for name, assigned in _assigned_to(names, flatten_assigned(request.assigned)).items():
+        try:
+            parts.append(_part(request, name, preset, assigned))
+        except UserError as error:
+            raise _about(name, names, error) from None
+    _check_shared(parts)
+    root, manifest = open_data(parts[0].config.data, make=make_data)
+    plan = Plan(request, tuple(parts), root, manifest)
+    _check_labels(plan)
+    _check_corners(plan)
+    return plan
+
+
+def _about(name: str, names: list[str], error: UserError) -> UserError:
+    """Says which method an error is about, where there are several."""
+    return UserError(f"{name}: {error}") if len(names) > 1 else error
+
+
+def _assigned_to(names: list[str], assigned: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Gives every method its assignments: of `method.*`, of several methods, those that it has."""
+    if len(names) == 1:
+        return {names[0]: assigned}
+    known = {name: known_keys(methods.get(name).Config) for name in names}
+    for key in assigned:
+        if key.startswith("method.") and not any(key in keys for keys in known.values()):
+            near = unknown_key(key, {key for keys in known.values() for key in keys})
+            raise UserError(f"{near} None of {', '.join(names)} has it.")
+    return {
+        name: {k: v for k, v in assigned.items() if k in keys or not k.startswith("method.")}
+        for name, keys in known.items()
+    }
+
+
+def _part(
+    request: Request, name: str, preset: dict[str, Any], assigned: dict[str, Any]
+) -> MethodPlan:
+    """Resolves one method's settings and draws its trials."""
+    method, file = methods.get(name), request.methods[name]
     space = SearchSpace({}, {}, "no search space")
-    if request.space is not None:
-        space = load_space(Path(request.space)).without(assigned)
-    defaults = data_defaults(method.name, request.data, space.fixed | assigned)
+    if file is not None:
+        space = load_space(Path(file)).without(assigned)
+    defaults = data_defaults(name, request.data, preset | space.fixed | assigned) | preset
     check_space(space, method.Config, [defaults])
     layers: list[Mapping[str, Any]] = [defaults, space.fixed, {"data.name": request.data}]
     config = build_config(method.Config, [*layers, assigned])
-    root, manifest = open_data(config.data, make=make_data)
     samples: tuple[dict[str, Any], ...] = ()
     if request.search == "random" or not space.space:
         samples = tuple(space.sample(request.num_samples, config.seed))
     base = flatten(build_config(method.Config, layers))
-    plan = Plan(request, config, space, samples, base, root, manifest)
-    _check_together(plan)
-    return plan
+    return MethodPlan(name, config, space, samples, base, assigned)
 
 
-def _check_together(plan: Plan) -> None:
-    """Checks splits and classes, and builds backbone and method at every end of the space."""
-    config, manifest = plan.config, plan.manifest
-    if plan.space.space and not manifest.splits.get(config.data.selection_split):
-        raise UserError(
-            f"{plan.root} has no split {config.data.selection_split!r} to rank trials on, only "
-            f"{', '.join(manifest.splits)}: --set data.selection_split=NAME, or run train."
-        )
-    if plan.space.space and not manifest.splits[config.data.selection_split].labelled:
-        raise UserError(
-            f"{plan.root}: split {config.data.selection_split!r} has no labels to rank trials "
-            "by unsup_miou. `python -m usseg_ray.train` segments data without labels."
-        )
-    template = plan.template()
-    if template.job({}).settings["num_clusters"] is None:
-        raise UserError(
-            f"{plan.root} names no classes, so the number of clusters must be given: "
-            "--set num_clusters=K"
-        )
-    specs: dict[str, FeatureSpec] = {}
-    for sample in _corner_samples(plan):
-        try:
-            _build(methods.get(plan.request.method), template.job(sample).settings, specs)
-        except UserError as error:
-            if not sample:
-                raise
-            raise UserError(f"{plan.space.source}: with {sample}: {error}") from None
+def _check_shared(parts: list[MethodPlan]) -> None:
+    """Checks that the methods' scores may stand in one column."""
+    first, *others = parts
+    settings = flatten(first.config)
+    for part in others:
+        for key, value in flatten(part.config).items():
+            free = key.startswith(FREE_GROUPS) or key in FREE_KEYS
+            if not free and settings.get(key) != value:
+                raise UserError(
+                    f"{first.method} and {part.method} cannot be compared in one sweep: {key} is "
+                    f"{settings.get(key)} and {value}. --set {key}=VALUE makes them equal."
+                )
 
 
-def _build(method: type[Method], settings: dict[str, Any], specs: dict[str, FeatureSpec]) -> None:
+def _check_labels(plan: Plan) -> None:
+    """Checks that trials can be ranked, and that K is known."""
+    split = plan.config.data.selection_split
+    if any(part.space.space for part in plan.parts) or len(plan.parts) > 1:
+        if not plan.manifest.splits.get(split):
+            raise UserError(
+                f"{plan.root} has no split {split!r} to rank trials on, only "
+                f"{', '.join(plan.manifest.splits)}: --set data.selection_split=NAME, or run train."
+            )
+        if not plan.manifest.splits[split].labelled:
+            raise UserError(
+                f"{plan.root}: split {split!r} has no labels to rank trials "
+                "by unsup_miou. `python -m usseg_ray.train` segments data without labels."
+            )
+    for template in plan.jobs().templates.values():
+        if template.job({}).settings["num_clusters"] is None:
+            raise UserError(
+                f"{plan.root} names no classes, so the number of clusters must be given: "
+                "--set num_clusters=K"
+            )
+
+
+def _check_corners(plan: Plan) -> None:
+    """Builds every backbone once, and every method at all ends of its space."""
+    names = [part.method for part in plan.parts]
+    jobs, specs = plan.jobs(), dict[str, FeatureSpec]()
+    for part in plan.parts:
+        for sample in part.corners:
+            try:
+                _build(jobs.job(Draw(part.method, sample)), specs)
+            except UserError as error:
+                if not sample:
+                    raise _about(part.method, names, error) from None
+                raise UserError(f"{part.space.source}: with {sample}: {error}") from None
+
+
+def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
     """Builds a trial's method once to see that it can be; `specs` keeps backbones' facts."""
-    config = build_config(method.Config, [settings])
-    backbone = config.backbone.model_dump_json()
-    if backbone not in specs:
-        specs[backbone] = build_backbone(config.backbone).spec
-    check_sizes(config.data, specs[backbone].patch_size)
-    method(config.method, specs[backbone], settings["num_clusters"], config.seed)
-
-
-def _corner_samples(plan: Plan) -> list[dict[str, Any]]:
-    corners: list[dict[str, Any]] = [{}]
-    for key, distribution in plan.space.space.items():
-        corners += [{key: value} for value in distribution.ends]
-    return corners
-
-
-def default_space(method: str) -> str:
-    """Returns the path of a method's own search space."""
-    return str(find_space(methods.get(method).name))
+    method = methods.get(job.method)
+    config = build_config(method.Config, [job.settings])
+    facts = f"{config.backbone} {config.data.train_size} {config.data.eval_size}"
+    if facts not in specs:
+        specs[facts] = feature_spec(config.backbone, config.data)
+        build_backbone(config.backbone)
+    method(config.method, specs[facts], job.settings["num_clusters"], config.seed)

@@ -1,6 +1,6 @@
 """What a sweep shows on the terminal: a live table while it runs, a ranked one at the end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -28,12 +28,10 @@ class Screen:
     Args:
         console: Where to print.
         total: Trials of the sweep.
-        epochs: Epochs of a whole trial.
     """
 
-    def __init__(self, console: Console, total: int, epochs: int) -> None:
+    def __init__(self, console: Console, total: int) -> None:
         self._console = console
-        self._epochs = epochs
         self._trials: dict[int, Trial] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -69,28 +67,31 @@ class Screen:
         elif trial.status != "RUNNING":
             score = "no score" if trial.score is None else f"unsup_miou {trial.score:.1f}"
             reason = f" ({trial.reason})" if trial.reason else ""
-            line = f"{trial.name} {trial.status.lower()}: {score}  {_sampled(trial)}{reason}"
+            what = f"{trial.method}  {sampled(trial.sample)}"
+            line = f"{trial.name} {trial.status.lower()}: {score}  {what}{reason}"
             self._console.print(escape(line), highlight=False)
 
     def _render(self) -> Group:
-        table = Table("trial", "state", "epoch", "loss", "unsup mIoU", "settings", box=None)
+        columns = ("trial", "method", "state", "epoch", "loss", "unsup mIoU", "settings")
+        table = Table(*columns, box=None)
         for trial in sorted(self._trials.values(), key=lambda t: t.index):
             style = STATUS_STYLE[trial.status]
             epoch = int(trial.metrics.get("epoch", 0))
             table.add_row(
                 trial.name,
+                trial.method,
                 f"[{style}]{trial.status.lower()}[/]",
-                f"{epoch}/{self._epochs}",
+                f"{epoch}/{trial.epochs}",
                 number(trial.metrics.get("loss"), 4),
                 number(trial.score, 1),
-                _sampled(trial),
+                sampled(trial.sample),
             )
         return Group(self._progress, table)
 
 
 def leaderboard(
     trials: Iterable[Trial],
-    keys: list[str],
+    keys: list[str] | None,
     baselines: Baselines,
     *,
     split: str,
@@ -100,7 +101,8 @@ def leaderboard(
 
     Args:
         trials: The sweep's trials.
-        keys: Dotted keys that the sweep varies, one column each.
+        keys: Dotted keys that the sweep varies, one column each; `None` where methods vary
+            different ones, which then share a column beside that of the method.
         baselines: Scores by split and name.
         split: The split that trials are ranked on.
         title: Heads the table; says data, protocol and backbone.
@@ -108,24 +110,63 @@ def leaderboard(
     Returns:
         The table.
     """
+    method = [] if keys is not None else ["method"]
     table = Table(title=title, title_justify="left")
-    for column in ("rank", "trial", "unsup_miou", "acc", "K", *(k.split(".")[-1] for k in keys)):
-        table.add_column(column, no_wrap=column in ("trial", "unsup_miou"))
+    for column in ("rank", "trial", *method, "unsup_miou", "acc", "K", *_headings(keys)):
+        table.add_column(
+            column, no_wrap=column in ("trial", "method", "unsup_miou"), overflow="fold"
+        )
     rows: list[tuple[float, list[str]]] = []
-    for rank, trial in enumerate(ranked(list(trials)), start=1):
+    for rank, trial in enumerate(ranked(trials), start=1):
         cells = [
             str(rank),
             trial.name + _remark(trial),
+            *(trial.method for _ in method),
             number(trial.score, 1),
             number(trial.metrics.get("unsup_acc"), 1),
             str(trial.settings.get("num_clusters")),
-            *(value(trial.settings.get(key)) for key in keys),
+            *_varied(trial, keys),
         ]
         rows.append((-1.0 if trial.score is None else trial.score, cells))
     for name, score in baselines.get(split, {}).items():
-        rows.append((score, ["", f"[dim]{label(name)}[/]", number(score, 1)]))
+        cells = ["", f"[dim]{label(name)}[/]", *("" for _ in method), number(score, 1)]
+        rows.append((score, cells))
     for _, cells in sorted(rows, key=lambda row: -row[0]):
         table.add_row(*cells)
+    return table
+
+
+def _headings(keys: list[str] | None) -> list[str]:
+    return ["settings"] if keys is None else [key.split(".")[-1] for key in keys]
+
+
+def _varied(trial: Trial, keys: list[str] | None) -> list[str]:
+    if keys is None:
+        return [sampled(trial.sample, clusters=False)]
+    return [value(trial.settings.get(key)) for key in keys]
+
+
+def final_table(
+    best: Iterable[tuple[Trial, Mapping[str, float]]], baselines: Mapping[str, float], split: str
+) -> Table:
+    """Lists the one test score of each method's best trial, the baselines beneath.
+
+    Args:
+        best: Trials and their test metrics, the sweep's best first.
+        baselines: Scores by name.
+        split: The test split.
+
+    Returns:
+        The table.
+    """
+    title = f"Best trial of each method on {split}, scored once"
+    table = Table("method", "trial", "unsup_miou", "acc", title=title, title_justify="left")
+    for trial, metrics in best:
+        scores = (number(metrics["unsup_miou"], 1), number(metrics["unsup_acc"], 1))
+        table.add_row(trial.method, trial.name, *scores)
+    table.add_section()
+    for name, score in baselines.items():
+        table.add_row(f"[dim]{label(name)}[/]", "", number(score, 1))
     return table
 
 
@@ -153,7 +194,17 @@ def value(setting: Any) -> str:  # noqa: ANN401
     return f"{setting:.3g}" if isinstance(setting, float) else str(setting)
 
 
-def _sampled(trial: Trial) -> str:
-    if not trial.sample:
+def sampled(sample: Mapping[str, Any], *, clusters: bool = True) -> str:
+    """Writes what a trial drew in one line.
+
+    Args:
+        sample: Dotted keys and values; of a key its last word is written.
+        clusters: Whether to say `clusters_per_class`, which a column of K says as well.
+
+    Returns:
+        `key=value` for each, or `defaults` where nothing was drawn.
+    """
+    if not sample:
         return "defaults"
-    return " ".join(f"{key.split('.')[-1]}={value(v)}" for key, v in trial.sample.items())
+    shown = {key: v for key, v in sample.items() if clusters or key != "clusters_per_class"}
+    return " ".join(f"{key.split('.')[-1]}={value(v)}" for key, v in shown.items())

@@ -8,8 +8,9 @@ app = make_app()
 
 @app.command()
 def train(
-    method: options.MethodName = "acseg",
+    method: options.MethodName = None,
     data: options.Data = "synthetic",
+    preset: options.PresetName = None,
     assign: options.Set = [],  # noqa: B006 (typer copies it)
     seed: options.Seed = None,
     out: options.Out = None,
@@ -21,21 +22,21 @@ def train(
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Train a method once: its score beside the floors where there are labels, pictures always."""
-    from usseg_ray import launch, plan  # noqa: PLC0415 (torch, Ray, MLflow: not for --help)
+    from usseg_ray import launch, request  # noqa: PLC0415 (torch, Ray, MLflow: not for --help)
 
-    request = None
+    asked = None
     if resume is None:
-        request = plan.Request(
-            method=method,
+        asked = request.Request(
+            methods={request.named_method(method, preset): None},
             data=data,
-            space=None,
+            preset=preset,
             assigned=launch.assignments(assign, device=device, precision=precision, seed=seed),
             num_samples=1,
             search="random",
             scheduler="none",
             tracking_uri=tracking_uri,
         )
-    launch.launch(request, out, resume, dry_run=dry_run)
+    launch.launch(asked, out, resume, dry_run=dry_run)
 
 
 if __name__ == "__main__":

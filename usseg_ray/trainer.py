@@ -11,7 +11,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from usseg_ray.cluster import worker_resources
 from usseg_ray.config import ResourceConfig
-from usseg_ray.job import JobTemplate
+from usseg_ray.job import Jobs
 
 CHECKPOINTS = "train"
 TRIAL_MEMORY_BYTES = 256 * 2**20
@@ -25,18 +25,12 @@ def train_worker(payload: dict[str, Any]) -> None:
     worker.train(payload["job"], payload["folder"])
 
 
-def run_trial(
-    config: dict[str, Any],
-    template: JobTemplate,
-    samples: dict[int, dict[str, Any]],
-    folder: str,
-) -> None:
+def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
     """Fits one trial from inside a Tune function.
 
     Args:
         config: `{"index": i}` for a planned trial, else what the searcher drew.
-        template: What the sweep's trials have in common.
-        samples: What each planned trial draws.
+        jobs: The sweep's jobs.
         folder: The sweep's folder.
 
     Raises:
@@ -45,7 +39,7 @@ def run_trial(
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415 (imports torch)
 
     home = f"{folder}/{tune.get_context().get_trial_name()}"
-    job = template.job(samples[config["index"]] if samples else config)
+    job = jobs.job(jobs.draw(config))
     resources = ResourceConfig(
         **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
     )

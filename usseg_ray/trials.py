@@ -1,6 +1,7 @@
 """What a sweep knows of its trials, kept in their folders so that a killed sweep can go on."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,10 @@ class Trial:
 
     Attributes:
         index: Its number in the sweep, from 0.
+        method: Name of its method.
         sample: What it drew: dotted keys and values.
         settings: Its whole flattened config.
+        epochs: How many it takes if nothing stops it, over all stages.
         status: Where it stands.
         metrics: Its last report.
         checkpoint: Folder of its last committed checkpoint.
@@ -27,8 +30,10 @@ class Trial:
     """
 
     index: int
+    method: str
     sample: dict[str, Any]
     settings: dict[str, Any]
+    epochs: int
     status: Status = "RUNNING"
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
@@ -69,6 +74,15 @@ def load_trials(sweep: Path) -> list[Trial]:
     return [Trial(**json.loads(file.read_text())) for file in files]
 
 
-def ranked(trials: list[Trial]) -> list[Trial]:
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
     """Orders trials by score, best first; those without one come last."""
     return sorted(trials, key=lambda t: (t.score is None, -(t.score or 0.0), t.index))
+
+
+def best_of_each(trials: Iterable[Trial]) -> list[Trial]:
+    """Finds each method's best trial that can be scored again, the best of all first."""
+    best: dict[str, Trial] = {}
+    for trial in ranked(trials):
+        if trial.score is not None and trial.checkpoint:
+            best.setdefault(trial.method, trial)
+    return list(best.values())

@@ -1,4 +1,4 @@
-"""`python -m usseg_ray.tune`: sweep a method's cluster counts and loss weights."""
+"""`python -m usseg_ray.tune`: sweep cluster counts and loss weights, of one method or several."""
 
 from typing import Annotated, Literal
 
@@ -12,14 +12,18 @@ app = make_app()
 
 @app.command()
 def tune(
-    method: options.MethodName = "acseg",
+    method: options.MethodNames = None,
     data: options.Data = "synthetic",
     num_samples: Annotated[
-        int, typer.Option(min=1, help="Trials; the first takes the defaults.")
+        int, typer.Option(min=1, help="Trials of each method; its first takes the defaults.")
     ] = 6,
+    preset: options.PresetName = None,
     space: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Search space; search_spaces/METHOD.yaml if unset."),
+        typer.Option(
+            metavar="FILE",
+            help="Search space, of one method; search_spaces/METHOD.yaml if unset.",
+        ),
     ] = None,
     search: Annotated[
         Literal["random", "optuna"],
@@ -27,7 +31,10 @@ def tune(
     ] = "random",
     scheduler: Annotated[
         Literal["none", "asha"],
-        typer.Option(help="asha stops weak trials early, by epoch; which ones depends on timing."),
+        typer.Option(
+            help="asha stops weak trials early, at equal epochs whatever their method; which ones "
+            "depends on timing."
+        ),
     ] = "none",
     max_concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time; as many as fit if unset.")
@@ -42,18 +49,19 @@ def tune(
     dry_run: options.DryRun = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
-    """Sweep a method: trials ranked by unsupervised mIoU, floors beside them, all in MLflow.
+    """Sweep methods: trials ranked by unsupervised mIoU, floors beside them, all in MLflow.
 
     With no argument it sweeps ACSeg on built-in data with a built-in backbone, offline.
     """
-    from usseg_ray import launch, plan  # noqa: PLC0415 (torch, Ray, MLflow: not for --help)
+    from usseg_ray import launch, request  # noqa: PLC0415 (torch, Ray, MLflow: not for --help)
 
-    request = None
+    asked = None
     if resume is None:
-        request = plan.Request(
-            method=method,
+        names = request.named_methods(method, preset)
+        asked = request.Request(
+            methods=request.with_spaces(names, space),
             data=data,
-            space=space or plan.default_space(method),
+            preset=preset,
             assigned=launch.assignments(assign, device=device, precision=precision, seed=seed),
             num_samples=num_samples,
             search=search,
@@ -61,7 +69,7 @@ def tune(
             max_concurrent=max_concurrent,
             tracking_uri=tracking_uri,
         )
-    launch.launch(request, out, resume, dry_run=dry_run)
+    launch.launch(asked, out, resume, dry_run=dry_run)
 
 
 if __name__ == "__main__":

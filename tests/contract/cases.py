@@ -1,23 +1,53 @@
 """Small images and every method in the settings that change its path; for all method suites."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Pair, Step
+from usseg_ray.config import MethodConfig
 from usseg_ray.distributed import shared_generator
 from usseg_ray.methods import METHODS
 from usseg_ray.methods.base import Method
 
-DIM, GRID, PATCH = 12, (4, 5), 8
-FEATURES = FeatureSpec(dim=DIM, patch_size=PATCH, has_attention=True)
+DIM, GRID, PATCH = 12, (4, 4), 8
+SIDE = GRID[0] * PATCH
+FEATURES = FeatureSpec(dim=DIM, patch_size=PATCH, has_attention=True, grid=4, eval_grid=4)
 NUM_CLUSTERS = 4
 
+SMALL: dict[str, dict[str, Any]] = {
+    "picie": {
+        "network": {"name": "test_resnet", "pretrained": False},
+        "cluster_batch": 4,
+        "init_batches": 2,
+        "kmeans_iterations": 3,
+    },
+    "stego": {"dim": 8, "feature_samples": 3, "negatives": 2},
+    "hp": {"dim": 8, "pool_size": 16, "renewal_steps": 2, "ramp_start": 0},
+    "cause": {"num_codes": 6, "dim": 8, "projection_dim": 10, "window": 2, "ffn_dim": 16},
+    "smooseg": {"dim": 8},
+}
+"""What makes a method small, in all of its cases."""
+
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "picie": [
+        {"variant": "mdc"},
+        {"variant": "mdc", "mdc_classifier": "centroids", "class_weights": "balanced"},
+        {"variant": "over_clustering", "over_clusters": 6, "mse": True, "class_weights": "none"},
+    ],
+    "stego": [{"pointwise": False, "zero_clamp": False, "stabilise": True, "dropout": 0.0}],
+    "hp": [
+        {"affinity": "cosine", "consistency_weight": 0.0, "reweighting": False},
+        {"denominator_share": 1.0},
+    ],
+    "cause": [{"head": "tr"}],
+    "smooseg": [{"pointwise": False, "dropout": 0.0}],
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
+        {"region_vector": "cls", "num_blocks": 1},
         {
             "background": "split",
             "background_score": "minhead",
@@ -43,12 +73,21 @@ class Case(NamedTuple):
     settings: dict[str, Any]
 
     def build(self, num_clusters: int = NUM_CLUSTERS, seed: int = 0) -> Method:
-        config = self.method.Config.model_validate(self.settings)
-        return self.method(config, FEATURES, num_clusters, seed)
+        return self.method(self.config, FEATURES, num_clusters, seed)
+
+    @property
+    def config(self) -> MethodConfig:
+        small = SMALL.get(self.method.name, {})
+        return self.method.Config.model_validate(small | self.settings)
+
+    @property
+    def learns_clusters(self) -> bool:
+        """Whether K groups are learnt on the way instead of being found in the data set."""
+        return self.method.name in {"stego", "hp", "cause", "smooseg", "picie"}
 
     @property
     def reads_features(self) -> bool:
-        return self.method.needs(self.method.Config.model_validate(self.settings)).features
+        return self.method.needs(self.config).features
 
 
 CASES = [
@@ -56,37 +95,103 @@ CASES = [
     for method in METHODS
     for settings in [{}, *VARIANTS.get(method.name, [])]
 ]
+STAGES = [(case, stage.name) for case in CASES for stage in case.method.stages]
 LEARNERS = [case for case in CASES if case.method.stages]
 CASE_IDS = [f"{case.method.name}-{'-'.join(case.settings) or 'default'}" for case in CASES]
+STAGE_IDS = [
+    f"{case.method.name}-{'-'.join(case.settings) or 'default'}-{stage}" for case, stage in STAGES
+]
 LEARNER_IDS = [f"{case.method.name}-{'-'.join(case.settings) or 'default'}" for case in LEARNERS]
 
 
-def make_batch(images: Sequence[int]) -> Batch:
-    """Builds images of four textures in random places; an image depends on its number alone."""
-    centres = torch.randn(4, DIM + 3, generator=shared_generator("centres"))
-    tokens, pixels, saliency = [], [], []
-    for image in images:
-        random = shared_generator("image", image)
-        labels = torch.randint(0, 4, GRID, generator=random)
-        look = centres[labels] + 0.3 * torch.randn(*GRID, DIM + 3, generator=random)
-        look = look.permute(2, 0, 1)
-        tokens.append(look[:DIM])
-        pixels.append(look[DIM:].sigmoid().repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2))
-        saliency.append(torch.rand(GRID, generator=random))
-    names = tuple(f"image-{image}" for image in images)
-    return Batch(names, torch.stack(pixels), FeatureMap(torch.stack(tokens), torch.stack(saliency)))
+def make_batch(images: Sequence[int], step: int = 0) -> Batch:
+    """Builds images of four textures in random places; an image depends on its number alone.
+
+    Whatever a method may need is there; an image's neighbour is the one a thousand numbers on.
+    """
+    looks = [look(image) for image in images]
+    pixels = torch.stack([pixels for _, pixels in looks])
+    saliency = torch.stack([torch.rand(GRID, generator=random_of("saliency", i)) for i in images])
+    local = torch.stack([torch.rand(9, *GRID, generator=random_of("local", i)) for i in images])
+    tokens = torch.stack([tokens for tokens, _ in looks])
+    noise = [torch.randn(DIM, *GRID, generator=random_of("noise", i)) for i in images]
+    return Batch(
+        ids=tuple(f"image-{image}" for image in images),
+        pixels=pixels,
+        features=FeatureMap(tokens, saliency, local),
+        step=Step(step, 20, step),
+        augmented=FeatureMap(tokens + 0.1 * torch.stack(noise)),
+        positive=FeatureMap(torch.stack([look(image + 1000)[0] for image in images])),
+        pair=make_pair(images, pixels),
+        crop_tokens=lambda boxes: torch.stack(
+            [
+                tokens[image, :, top // PATCH : bottom // PATCH, left // PATCH : right // PATCH]
+                .flatten(1)
+                .mean(1)
+                for image, left, top, right, bottom in boxes.tolist()
+            ]
+        ),
+    )
 
 
-def make_passes(images: Sequence[int], batch_size: int = 2) -> Callable[[], Iterator[Batch]]:
-    """Walks over images in batches; the last may be smaller."""
+def look(image: int) -> tuple[Tensor, Tensor]:
+    """Draws an image's tokens (DIM, *GRID) and pixels."""
+    centres = torch.randn(4, DIM + 3, generator=random_of("centres"))
+    random = random_of("image", image)
+    labels = torch.randint(0, 4, GRID, generator=random)
+    both = centres[labels] + 0.3 * torch.randn(*GRID, DIM + 3, generator=random)
+    both = both.permute(2, 0, 1)
+    pixels = both[DIM:].sigmoid().repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
+    return both[:DIM], pixels
 
-    def walk() -> Iterator[Batch]:
-        for start in range(0, len(images), batch_size):
-            yield make_batch(images[start : start + batch_size])
 
-    return walk
+def make_pair(images: Sequence[int], pixels: Tensor) -> Pair:
+    """Makes two square views of images, one darker than the other."""
+    second = pixels[:, :, :SIDE, :SIDE]
+    geometry = torch.stack(
+        [torch.rand(4, generator=random_of("geometry", i)) for i in images]
+    ).double()
+    return Pair(
+        first=0.8 * second.repeat_interleave(2, 2).repeat_interleave(2, 3),
+        second=second,
+        crop=torch.cat([0.5 + geometry[:, :1] / 2, geometry[:, 1:3]], dim=1),
+        flip=geometry[:, 3] > 0.5,
+    )
+
+
+def random_of(*key: int | str) -> torch.Generator:
+    """Makes the generator of one part of an image."""
+    return shared_generator("contract", *key)
+
+
+class Walks:
+    """Walks over given images in batches, as the engine's walks over a data set."""
+
+    def __init__(self, images: Sequence[int], batch_size: int = 2) -> None:
+        self.images, self.batch_size = images, batch_size
+
+    def __call__(self) -> Iterator[Batch]:
+        return self.crops(0, self.batch_size)
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002
+        for start in range(0, len(self.images), batch_size):
+            yield make_batch(self.images[start : start + batch_size])
+
+
+class Given:
+    """Walks over batches that a test made."""
+
+    def __init__(self, *batches: Batch) -> None:
+        self.batches = batches
+
+    def __call__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002
+        return iter(self.batches)
 
 
 def with_tokens(batch: Batch, tokens: Tensor) -> Batch:
-    """Returns the batch with other tokens."""
-    return Batch(batch.ids, batch.pixels, FeatureMap(tokens, batch.features.saliency))
+    """Returns the batch with other tokens everywhere."""
+    other = FeatureMap(tokens, batch.features.saliency, batch.features.local)
+    return replace(batch, features=other, augmented=other, positive=other)

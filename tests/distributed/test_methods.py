@@ -1,5 +1,6 @@
 """Two and three gloo processes on parts of the images equal one process on all of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,39 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from tests.contract.cases import CASE_IDS, CASES, LEARNERS, Case, make_batch, make_passes
+from tests.contract.cases import CASE_IDS, CASES, STAGE_IDS, STAGES, Case, Walks, make_batch
+from usseg_ray.batch import Step
 from usseg_ray.config import UserError
 from usseg_ray.distributed import average_gradients
+from usseg_ray.methods.base import Method
 
 IMAGES = range(6)
+# A loss in which images of a batch meet is computed on each worker's part, and averaged. PiCIE's
+# is a ratio over all parts, which tests/distributed/test_picie.py looks at.
+SEPARABLE = [(case, stage) for case, stage in STAGES if case.method.name != "picie"]
+SEPARABLE_IDS = [name for name in STAGE_IDS if not name.startswith("picie")]
+MEANS_OVER_IMAGES = ("acseg",)
 State = dict[str, Any]
 
 
-def gradients(case: Case, images: range) -> dict[str, Tensor]:
-    """Averages over the workers the gradients of each worker's own images."""
-    method = case.build()
-    method.loss(make_batch(images), method.stages[0].name).loss.backward()
+def prepared(case: Case, stage: str) -> Method:
+    """Builds a method that stands before the first step of a stage, in one process."""
+    method = case.build().train()
+    method.on_epoch_start(stage, 0, Walks(IMAGES))
+    method.before_step(stage, Step(), Walks(IMAGES))
+    return method
+
+
+def gradients(method: Method, stage: str, images: Sequence[int]) -> dict[str, Tensor]:
+    """Computes this worker's gradients of its own images, averaged over the workers."""
+    method.loss(make_batch(images), stage).loss.backward()
     average_gradients(list(method.parameters()))
     return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
 
 
 def refusal(case: Case, images: range) -> str:
     try:
-        case.build(num_clusters=300).fit_clusters(make_passes(images))
+        case.build(num_clusters=300).fit_clusters(Walks(images))
     except UserError as error:
         return str(error)
     return "no error"
@@ -43,14 +58,19 @@ def work(rank: int, size: int, folder: str) -> None:
     state: State = {"fitted": [], "scarce": [], "refused": []}
     for case in CASES:
         method = case.build()
-        method.fit_clusters(make_passes(own))
+        method.fit_clusters(Walks(own))
         state["fitted"].append(method.state_dict())
         # Only the first worker has images: the others still know the shapes and follow.
         few = case.build()
-        few.fit_clusters(make_passes(IMAGES if rank == 0 else range(0)))
+        few.fit_clusters(Walks(IMAGES if rank == 0 else range(0)))
         state["scarce"].append(few.state_dict())
         state["refused"].append(refusal(case, own))
-    state["gradients"] = [gradients(case, own) for case in LEARNERS]
+    before = torch.load(f"{folder}/before.pt")
+    state["gradients"] = []
+    for (case, stage), values in zip(SEPARABLE, before, strict=True):
+        method = case.build().train()
+        method.load_state_dict(values)
+        state["gradients"].append(gradients(method, stage, own))
     torch.save(state, f"{folder}/rank-{rank}.pt")
     dist.destroy_process_group()
 
@@ -61,6 +81,8 @@ def workers(
 ) -> list[State]:
     """What every worker found."""
     folder: Path = tmp_path_factory.mktemp("gloo")
+    states = [prepared(case, stage).state_dict() for case, stage in SEPARABLE]
+    torch.save(states, folder / "before.pt")
     spawn(work, args=(request.param, str(folder)), nprocs=request.param)
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(request.param)]
 
@@ -69,7 +91,7 @@ def workers(
 @pytest.mark.parametrize("share", ["fitted", "scarce"])
 def test_clusters_do_not_depend_on_the_split(workers: list[State], share: str, index: int) -> None:
     alone = CASES[index].build()
-    alone.fit_clusters(make_passes(IMAGES))
+    alone.fit_clusters(Walks(IMAGES))
     expected = alone.state_dict()
     for state in workers:
         found = state[share][index]
@@ -79,19 +101,37 @@ def test_clusters_do_not_depend_on_the_split(workers: list[State], share: str, i
             assert torch.equal(found[name], workers[0][share][index][name])
 
 
-@pytest.mark.parametrize("index", range(len(LEARNERS)))
-def test_averaged_gradients_are_those_of_the_whole_batch(workers: list[State], index: int) -> None:
-    expected = gradients(LEARNERS[index], IMAGES)
+@pytest.mark.parametrize("index", range(len(SEPARABLE)), ids=SEPARABLE_IDS)
+def test_averaged_gradients_are_the_mean_of_those_of_the_parts(
+    workers: list[State], index: int
+) -> None:
+    case, stage = SEPARABLE[index]
+    parts = [
+        gradients(prepared(case, stage), stage, IMAGES[rank :: len(workers)])
+        for rank in range(len(workers))
+    ]
+    expected = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
+    largest = max(float(grad.abs().max()) for grad in expected.values())
     for state in workers:
         found = state["gradients"][index]
         assert found.keys() == expected.keys()
-        largest = max(float(grad.abs().max()) for grad in expected.values())
-        for name in expected:
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6 * largest)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6 * largest)
+
+
+@pytest.mark.parametrize(
+    "index", [i for i, (case, _) in enumerate(SEPARABLE) if case.method.name in MEANS_OVER_IMAGES]
+)
+def test_a_mean_over_images_does_not_depend_on_the_parts(workers: list[State], index: int) -> None:
+    case, stage = SEPARABLE[index]
+    expected = gradients(prepared(case, stage), stage, IMAGES)
+    largest = max(float(grad.abs().max()) for grad in expected.values())
+    for name, value in workers[0]["gradients"][index].items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=CASE_IDS)
 def test_too_few_points_stop_every_worker_alike(workers: list[State], index: int) -> None:
     expected = refusal(CASES[index], IMAGES)
-    assert "distinct" in expected
+    assert ("distinct" in expected) != CASES[index].learns_clusters
     assert {state["refused"][index] for state in workers} == {expected}

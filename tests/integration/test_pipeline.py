@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from usseg_ray.config import DataConfig
+from usseg_ray.config import DataConfig, JitterConfig
 from usseg_ray.data.pipeline import RayStream, reading_group
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
@@ -35,6 +35,30 @@ def test_streams_the_rows_of_reading_here(scenes: Path) -> None:
                 for here, there in zip(a, b, strict=True):
                     assert here.ids == there.ids
                     assert here.pixels.equal(there.pixels)
+
+
+def test_views_and_neighbours_come_through_alike(scenes: Path) -> None:
+    table = (np.arange(37)[:, None] + np.arange(3)) % 37
+    with reading_group(0.5, 1) as group:
+        streams = (RayStream(group, 0.5), stream_here)
+        pairs = [
+            Reader(str(scenes), load_manifest(scenes), CONFIG, stream=s, pair=JitterConfig())
+            for s in streams
+        ]
+        for here, there in zip(*(one.crops(1, 5) for one in pairs), strict=True):
+            assert here.ids == there.ids
+            for name in ("pixels", "first", "geometry"):
+                assert getattr(here, name).equal(getattr(there, name))
+        alone = [reader(scenes, s) for s in streams]
+        for one in alone:
+            one.neighbours = table
+        ((first, second),) = zip(*(one.training(range(1), 3, 4) for one in alone), strict=True)
+        for here, there in zip(first, second, strict=True):
+            assert here.positive is not None
+            assert there.positive is not None
+            assert here.ids == there.ids
+            assert here.positive.equal(there.positive)
+            assert not here.positive.equal(here.pixels)
 
 
 def test_every_labelled_row_reaches_exactly_one_worker(scenes: Path) -> None:

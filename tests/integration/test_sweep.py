@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from usseg_ray.config import UserError
-from usseg_ray.plan import Plan, Request, make_plan
+from usseg_ray.plan import Plan, make_plan
+from usseg_ray.request import Request, with_spaces
 from usseg_ray.sweep import Outcome, run_sweep
 
 pytestmark = [
@@ -49,9 +50,8 @@ def plan_for(folder: Path, data: Path, *, space: str | None = None, **changes: A
         path = folder.parent / f"{folder.name}.yaml"
         path.write_text(space)
     options: dict[str, Any] = {
-        "method": "acseg",
+        "methods": {"acseg": None if path is None else str(path)},
         "data": str(data),
-        "space": None if path is None else str(path),
         "assigned": SMALL | changes.pop("assigned", {}),
         "num_samples": 1,
         "search": "random",
@@ -94,14 +94,16 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
 
     assert [t.status for t in outcome.trials] == ["FINISHED", "FINISHED"]
     assert set(outcome.baselines["val"]) == {"position", "colour", "kmeans", "linear"}
-    assert outcome.final["unsup_miou"] > 0
+    assert outcome.final["acseg"]["unsup_miou"] > 0
     assert outcome.peak_bytes > 2**28
     for word in ("trial_000", "trial_001", "position (floor)", "linear (supervised)", "mlflow ui"):
         assert word in text
 
     parent, children = runs_of(folder)
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(outcome.final["unsup_miou"])
+    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(
+        outcome.final["acseg"]["unsup_miou"]
+    )
     assert len(children) == 2
     for child in children:
         assert child.info.status == "FINISHED"
@@ -117,6 +119,49 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     assert {p: p.stat().st_mtime_ns for p in folder.glob("trial_*/trial.json")} == before
     assert [t.metrics for t in again.trials] == [t.metrics for t in outcome.trials]
     assert len(runs_of(folder)[1]) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_across_methods_ranks_them_in_one_table(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "across"
+    names = ["acseg", "kmeans", "position"]
+    plan = plan_for(folder, scenes, methods=with_spaces(names, None), num_samples=2)
+    outcome, text = run(plan, folder)
+
+    assert [t.status for t in outcome.trials] == ["FINISHED"] * 6
+    assert [t.method for t in outcome.trials] == 2 * names
+    assert [t.epochs for t in outcome.trials] == 2 * [2, 1, 1]
+    records = [json.loads(p.read_text()) for p in sorted(folder.glob("trial_*/trial.json"))]
+    assert [record["method"] for record in records] == 2 * names
+    assert len(list(folder.glob("trial_*"))) == 6
+
+    best = max(outcome.trials, key=lambda t: t.score or 0.0)
+    assert next(iter(outcome.final)) == best.method
+    assert set(outcome.final) == set(names)
+    assert text.count("position (floor)") == 2
+    assert "Best trial of each method on test, scored once" in text
+    assert {p.parent.parent.name for p in folder.glob("final/*/pictures/mosaic.png")} == set(names)
+
+    parent, children = runs_of(folder)
+    expected = outcome.final[best.method]["unsup_miou"]
+    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(expected)
+    tags = {c.data.tags["usseg.trial"]: c.data.tags["usseg.method"] for c in children}
+    assert tags == {t.name: t.method for t in outcome.trials}
+    scored = [c for c in children if "test.unsup_miou" in c.data.metrics]
+    assert sorted(c.data.tags["usseg.method"] for c in scored) == sorted(names)
+
+    final = (folder / "final.json").stat().st_mtime_ns
+    # As if it had been killed between its last report and its end.
+    killed = folder / "trial_004" / "trial.json"
+    killed.write_text(json.dumps(records[4] | {"status": "RUNNING"}))
+    again, _ = run(make_plan(Request.load(folder)), folder)
+    assert [t.status for t in again.trials] == ["FINISHED"] * 6
+    assert [t.metrics["unsup_miou"] for t in again.trials] == [
+        t.metrics["unsup_miou"] for t in outcome.trials
+    ]
+    assert again.final == outcome.final
+    assert (folder / "final.json").stat().st_mtime_ns == final
+    assert len(runs_of(folder)[1]) == 6
 
 
 def test_the_same_seed_gives_the_same_scores(tmp_path: Path, scenes: Path) -> None:
@@ -135,7 +180,7 @@ def test_two_workers_train_and_count_every_row_once(tmp_path: Path, scenes: Path
     (trial,) = outcome.trials
     assert trial.status == "FINISHED"
     assert trial.metrics["evaluated_images"] == 13
-    assert outcome.final["evaluated_images"] == 11
+    assert outcome.final["acseg"]["evaluated_images"] == 11
 
 
 def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path: Path, scenes: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.contract.cases import Given
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.colour import ColourConfig, ColourFloor
 
@@ -42,7 +43,7 @@ def stripes() -> Batch:
 @pytest.mark.parametrize(("height_weight", "by_colour"), [(0.0, True), (10.0, False)])
 def test_weight_decides_between_colour_and_height(height_weight: float, by_colour: bool) -> None:
     method = floor(2, height_weight)
-    method.fit_clusters(lambda: iter([stripes()]))
+    method.fit_clusters(Given(stripes()))
     labels = method.predict(stripes()).argmax(1)[0]
     halves = (labels[:, :4], labels[:, 4:]) if by_colour else (labels[:4], labels[4:])
     assert [len(half.unique()) for half in halves] == [1, 1]

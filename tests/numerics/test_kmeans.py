@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.contract.cases import Given
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.kmeans import KMeans, KMeansConfig
 from usseg_ray.ops import kmeans as module
@@ -40,7 +41,7 @@ def test_finds_the_best_partition(
     if not with_faiss:
         monkeypatch.setattr(module, "faiss", None)
     method, batch = tiny(spherical)
-    method.fit_clusters(lambda: iter([batch]))
+    method.fit_clusters(Given(batch))
     points = batch.features.tokens.permute(0, 2, 3, 1).reshape(8, 3).double()
     points = points / points.norm(dim=1, keepdim=True) if spherical else points
     best = min(cost(points, labels, spherical) for labels in product(range(3), repeat=8))
@@ -55,7 +56,7 @@ def test_finds_the_best_partition(
 @pytest.mark.parametrize("spherical", [False, True])
 def test_scores_against_loops(spherical: bool) -> None:
     method, batch = tiny(spherical)
-    method.fit_clusters(lambda: iter([batch]))
+    method.fit_clusters(Given(batch))
     scores = method.predict(batch)
     for image, cluster, row, column in product(range(2), range(3), range(2), range(2)):
         token = batch.features.tokens[image, :, row, column]

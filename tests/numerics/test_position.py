@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.contract.cases import Given
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.position import PatchConfig, PositionFloor
 
@@ -31,7 +32,7 @@ def test_centres_against_loops(height: int, width: int) -> None:
 
 
 def partition(method: PositionFloor, batch: Batch) -> Tensor:
-    method.fit_clusters(lambda: iter([batch]))
+    method.fit_clusters(Given(batch))
     return method.predict(batch).argmax(1)[0]
 
 
@@ -44,7 +45,7 @@ def test_four_groups_of_a_square_are_its_quarters() -> None:
 
 def test_every_image_gets_the_same_groups() -> None:
     method, batch = floor(3), blank(32, 48)
-    method.fit_clusters(lambda: iter([batch]))
+    method.fit_clusters(Given(batch))
     scores = method.predict(batch)
     assert torch.equal(scores[0], scores[1])
     places = method.describe(batch)

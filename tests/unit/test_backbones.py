@@ -11,10 +11,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from usseg_ray.backbones import Featuriser, TimmFeatures, build_backbone, check_weights
-from usseg_ray.batch import Images, Needs
-from usseg_ray.config import BackboneConfig, UserError
+from usseg_ray.backbones import (
+    Backbone,
+    TimmFeatures,
+    build_backbone,
+    check_sizes,
+    check_weights,
+    feature_spec,
+)
+from usseg_ray.batch import Attention, FeatureMap, Needs
+from usseg_ray.config import BackboneConfig, DataConfig, UserError
 from usseg_ray.distributed import shared_generator
+from usseg_ray.ops.attention import local_weights
 from usseg_ray.textons import Textons
 
 TINY_VIT: dict[str, Any] = {"depth": 3, "embed_dim": 24, "num_heads": 3, "num_classes": 0}
@@ -62,11 +70,16 @@ def normalised(model: nn.Module, images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
+def seen(backbone: Backbone, images: Tensor, needs: Needs | None = None) -> FeatureMap:
+    features: FeatureMap = backbone(backbone.normalise(images), needs or Needs())
+    return features
+
+
 @torch.no_grad()
 def test_vit_tokens_are_its_normed_patch_tokens(vit: tuple[Any, BackboneConfig]) -> None:
     model, config = vit
     backbone = build_backbone(config)
-    found = backbone(pixels()).tokens
+    found = seen(backbone, pixels()).tokens
     expected = model.forward_features(normalised(model, pixels()))[:, 1:]
     assert found.shape == (2, 24, 4, 6)
     torch.testing.assert_close(found.flatten(2).mT, expected, rtol=1e-5, atol=1e-5)
@@ -87,8 +100,8 @@ def test_an_earlier_block_is_read(vit: tuple[Any, BackboneConfig], layer: int) -
     _, config = vit
     early = build_backbone(config.model_copy(update={"layer": layer}))
     last = build_backbone(config)
-    assert early(pixels()).tokens.shape == last(pixels()).tokens.shape
-    assert not torch.allclose(early(pixels()).tokens, last(pixels()).tokens)
+    assert seen(early, pixels()).tokens.shape == seen(last, pixels()).tokens.shape
+    assert not torch.allclose(seen(early, pixels()).tokens, seen(last, pixels()).tokens)
 
 
 @pytest.mark.parametrize("layer", [None, 0, 2, 4])
@@ -100,7 +113,7 @@ def test_cnn_features_are_timms(cnn: tuple[Any, BackboneConfig], layer: int | No
     reference = timm.create_model(CNN, features_only=True, out_indices=[index])
     reference.load_state_dict(model.state_dict(), strict=False)
     (expected,) = reference.eval()(normalised(model, pixels()))
-    found = backbone(pixels()).tokens
+    found = seen(backbone, pixels()).tokens
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert backbone.spec.dim == found.shape[1]
     assert backbone.spec.patch_size == 64 // found.shape[2] == 2 ** (index + 1)
@@ -138,8 +151,9 @@ def test_saliency_against_loops(name: str, tmp_path: Path) -> None:
             cls[b, patch - prefix] = sum(column[h, 0] for h in range(heads)) / heads
             queries = [0, *range(prefix, tokens)]
             least[b, patch - prefix] = sum(column[:, q].min() for q in queries)
-    for wanted, expected in (("cls", cls), ("minhead", least)):
-        found = backbone(images, wanted)
+    expectations: list[tuple[Attention, Tensor]] = [("cls", cls), ("minhead", least)]
+    for wanted, expected in expectations:
+        found = seen(backbone, images, Needs(attention=wanted))
         assert found.saliency is not None
         assert found.saliency.shape == found.tokens[:, 0].shape
         torch.testing.assert_close(found.saliency.flatten(1), expected, rtol=1e-4, atol=1e-6)
@@ -147,7 +161,35 @@ def test_saliency_against_loops(name: str, tmp_path: Path) -> None:
 
 
 def test_a_cnn_has_no_saliency(cnn: tuple[Any, BackboneConfig]) -> None:
-    assert build_backbone(cnn[1])(pixels(), "cls").saliency is None
+    assert seen(build_backbone(cnn[1]), pixels(), Needs(attention="cls")).saliency is None
+
+
+@pytest.mark.parametrize("name", [VIT, REGISTERS])
+@torch.no_grad()
+def test_local_attention_and_cls_tokens(name: str, tmp_path: Path) -> None:
+    args = TINY_VIT | ({"img_size": 56} if name == REGISTERS else {})
+    model: Any = random_model(name, dynamic_img_size=True, **args)
+    config = BackboneConfig(
+        name=name, weights=saved(model, tmp_path / "m.safetensors"), timm_args=args
+    )
+    backbone = build_backbone(config)
+    images = pixels(56, 84) if name == REGISTERS else pixels()
+    weights, prefix = attention_by_hand(model, images), model.num_prefix_tokens
+    found = seen(backbone, images, Needs(local_attention=True))
+    height, width = found.tokens.shape[-2:]
+    # A softmax knows its logits up to a constant, and so do the weights that follow from them.
+    logits = weights[:, :, prefix:, prefix:].log()
+    logits = logits - logits.mean(-1, keepdim=True)
+    assert found.local is not None
+    assert found.saliency is None
+    assert found.local.shape == (2, 9, height, width)
+    torch.testing.assert_close(
+        found.local, local_weights(logits.mean(1), height, width), rtol=1e-3, atol=1e-4
+    )
+    cls = model.forward_features(normalised(model, images))[:, 0]
+    assert isinstance(backbone, TimmFeatures)
+    found_cls = backbone.cls_tokens(backbone.normalise(images))
+    torch.testing.assert_close(found_cls, cls, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -156,7 +198,7 @@ def test_own_normalisation(vit: tuple[Any, BackboneConfig]) -> None:
     own = config.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)})
     mean, std = torch.tensor(own.mean).view(3, 1, 1), torch.tensor(own.std).view(3, 1, 1)
     expected = model.forward_features((pixels() - mean) / std)[:, 1:]
-    found = build_backbone(own)(pixels()).tokens.flatten(2).mT
+    found = seen(build_backbone(own), pixels()).tokens.flatten(2).mT
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -278,45 +320,11 @@ def test_an_unreachable_hub_is_told_at_once_with_three_ways_on(tmp_path: Path) -
 def test_textons_are_a_backbone() -> None:
     backbone = build_backbone(BackboneConfig(name="textons", patch_size=4, position_weight=0.5))
     bank = Textons(patch_size=4, position_weight=0.5)
-    found = backbone(pixels(), "cls")
+    found = seen(backbone, pixels(), Needs(attention="cls"))
     assert torch.equal(found.tokens, bank(pixels()))
     assert found.saliency is None
     assert (backbone.spec.dim, backbone.spec.patch_size) == (bank.dim, 4)
     assert not backbone.spec.has_attention
-
-
-def images() -> Images:
-    return Images(("a", "b"), (pixels() * 255).to(torch.uint8))
-
-
-def test_featuriser_scales_pixels_and_keeps_names() -> None:
-    backbone = build_backbone(BackboneConfig(name="textons"))
-    batch = Featuriser(backbone, Needs(), torch.device("cpu"), autocast=False)(images())
-    assert batch.ids == ("a", "b")
-    assert torch.equal(batch.pixels, images().pixels.float() / 255)
-    assert torch.equal(batch.features.tokens, backbone(batch.pixels).tokens)
-
-
-def test_featuriser_runs_no_backbone_that_is_not_needed() -> None:
-    backbone = build_backbone(BackboneConfig(name="textons"))
-    backbone.register_forward_hook(lambda *_: pytest.fail("the backbone ran"))
-    needs = Needs(features=False)
-    batch = Featuriser(backbone, needs, torch.device("cpu"), autocast=False)(images())
-    assert batch.features.tokens.numel() == 0
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_featuriser_gives_float32_and_saliency(
-    vit: tuple[Any, BackboneConfig], autocast: bool
-) -> None:
-    backbone = build_backbone(vit[1])
-    featurise = Featuriser(backbone, Needs(attention="cls"), torch.device("cpu"), autocast=autocast)
-    features = featurise(images()).features
-    assert features.saliency is not None
-    assert features.tokens.dtype == features.saliency.dtype == torch.float32
-    exact = backbone(images().pixels.float() / 255).tokens
-    assert torch.equal(features.tokens, exact) != autocast
-    torch.testing.assert_close(features.tokens, exact, rtol=0.2, atol=0.2)
 
 
 def test_attention_is_offered_only_where_it_is_computed_as_the_model_does() -> None:
@@ -327,3 +335,31 @@ def test_attention_is_offered_only_where_it_is_computed_as_the_model_does() -> N
     assert offered("vit_tiny_patch16_224")
     assert not offered("vit_tiny_patch16_224", class_token=False, global_pool="avg")
     assert not offered("eva02_tiny_patch14_224")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "patch", "near"),
+    [
+        ({"train_size": 100}, 16, "data.train_size=96"),
+        ({"eval_size": 450}, 14, "data.eval_size=448"),
+        ({"train_size": 8, "eval_size": 32}, 32, "data.train_size=32"),
+    ],
+)
+def test_sizes_that_patches_do_not_tile(sizes: dict[str, int], patch: int, near: str) -> None:
+    data = DataConfig.model_validate({"train_size": patch * 4, "eval_size": patch * 4} | sizes)
+    with pytest.raises(UserError, match=f"multiple of the backbone's patch of {patch} pixels") as e:
+        check_sizes(data, patch)
+    assert near in str(e.value)
+    key, value = near.removeprefix("data.").split("=")
+    check_sizes(data.model_copy(update={key: int(value)}), patch)
+
+
+@pytest.mark.parametrize(("name", "patch"), [("vit_tiny_patch16_224", 16), ("resnet18", 32)])
+def test_a_spec_needs_no_weights(name: str, patch: int) -> None:
+    data = DataConfig(train_size=96, eval_size=160)
+    spec = feature_spec(BackboneConfig(name=name), data)
+    whole = TimmFeatures(BackboneConfig(name=name), pretrained=False).spec
+    assert (spec.dim, spec.patch_size, spec.has_attention) == (whole.dim, patch, "vit" in name)
+    assert (spec.grid, spec.eval_grid) == (96 // patch, 160 // patch)
+    with pytest.raises(UserError, match=r"data\.eval_size = 100 is no multiple"):
+        feature_spec(BackboneConfig(name=name), data.model_copy(update={"eval_size": 100}))

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from usseg_ray.job import JobTemplate
+from usseg_ray.job import Draw, Jobs, JobTemplate
 
 
 def template(num_classes: int = 10, **changed: Any) -> JobTemplate:
@@ -44,3 +44,26 @@ def test_a_template_is_not_changed_by_its_jobs() -> None:
 def test_jobs_travel() -> None:
     job = template().job({})
     assert pickle.loads(pickle.dumps(job)) == job
+
+
+def test_a_planned_trial_is_found_by_its_index() -> None:
+    other = JobTemplate("kmeans", template().base, {}, 10, "/data")
+    draws = (Draw("acseg", {"seed": 1}), Draw("kmeans", {"seed": 2}))
+    jobs = Jobs({"acseg": template(), "kmeans": other}, draws)
+    assert jobs.draw({"index": 1}) == draws[1]
+    job = jobs.job(draws[1])
+    assert (job.method, job.settings["seed"]) == ("kmeans", 2)
+
+
+def test_what_a_searcher_draws_is_for_the_only_method() -> None:
+    jobs = Jobs({"acseg": template()}, ())
+    assert jobs.draw({"method.gamma": 2.0}) == Draw("acseg", {"method.gamma": 2.0})
+    both = Jobs({"acseg": template(), "kmeans": template()}, ())
+    with pytest.raises(ValueError, match="too many values"):
+        both.draw({"method.gamma": 2.0})
+
+
+def test_jobs_come_to_a_cluster() -> None:
+    jobs = Jobs({"acseg": template()}, (Draw("acseg", {}),)).on("cpu", "readers")
+    job = jobs.job(jobs.planned[0])
+    assert (job.device, job.reading) == ("cpu", "readers")

@@ -8,17 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
-from usseg_ray.batch import Batch, FeatureSpec, StepResult
-from usseg_ray.config import DataConfig, MethodConfig, UserError
+from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
+from usseg_ray.config import MethodConfig, UserError
 from usseg_ray.data.shards import Manifest
 from usseg_ray.loop import (
     CHECKPOINT,
     NonFiniteLossError,
-    Optimiser,
     PlainContext,
     Run,
     assemble,
-    check_sizes,
     load_state,
     save_state,
 )
@@ -180,6 +178,7 @@ class Counting(Method):
         self.weight = nn.Parameter(torch.ones(1))
         self.events: list[tuple[str, str | int]] = []
         self.sizes: list[int] = []
+        self.steps: list[tuple[str, Step]] = []
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         return [ParamGroup([self.weight], lr=0.1)]
@@ -187,7 +186,14 @@ class Counting(Method):
     def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
         self.events.append((stage, epoch))
 
-    def loss(self, batch: Batch, stage: str) -> StepResult:  # noqa: ARG002
+    def before_step(self, stage: str, step: Step, passes: Passes) -> None:
+        self.steps.append((stage, step))
+        if step.in_epoch == 1:
+            ids = [key for batch in passes.crops(step.index, 4) for key in batch.ids]
+            assert len(set(ids)) == tiny.SPLITS["train"]
+
+    def loss(self, batch: Batch, stage: str) -> StepResult:
+        assert (stage, batch.step) == self.steps[-1]
         self.sizes.append(len(batch.ids))
         bad = self.bad_at == len(self.sizes) - 1
         loss = self.weight.square().sum() * (float("nan") if bad else 1.0)
@@ -204,6 +210,24 @@ class Counting(Method):
 
     def predict(self, batch: Batch) -> Tensor:
         return batch.features.tokens[:, : self.num_clusters]
+
+
+class Uneven(Counting):
+    """Takes twice as long over its second stage, and wants neighbours."""
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ARG003
+        return Needs(neighbours=2)
+
+    @classmethod
+    def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ARG003
+        return epochs, 2 * epochs
+
+    def loss(self, batch: Batch, stage: str) -> StepResult:
+        assert batch.positive is not None
+        assert batch.positive.tokens.shape == batch.features.tokens.shape
+        assert not torch.equal(batch.positive.tokens, batch.features.tokens)
+        return super().loss(batch, stage)
 
 
 class Broken(Counting):
@@ -234,6 +258,34 @@ def test_stages_follow_each_other(prepared: Set) -> None:
     assert [("unsup_miou" in entry) for entry in place.history] == [False, False, True, True]
     assert [entry["epoch"] for entry in place.history] == [1, 2, 3, 4]
     assert sum(event[0] == "step" for event in method.events) == 12
+
+
+def test_steps_say_where_they_stand(prepared: Set) -> None:
+    run, method, _ = counting(prepared)
+    run.fit()
+    assert method.steps == [
+        (stage, Step(index, 6, index % 3)) for stage in ("first", "second") for index in range(6)
+    ]
+
+
+def test_stages_may_differ_in_length(prepared: Set) -> None:
+    run, method, place = counting(prepared, Uneven, train__epochs=1)
+    assert run.epochs == 3
+    run.fit()
+    assert [stage for stage, _ in method.steps] == ["first"] * 3 + ["second"] * 6
+    assert [step.total for _, step in method.steps] == [3] * 3 + [6] * 6
+    assert [("unsup_miou" in entry) for entry in place.history] == [False, True, True]
+
+
+def test_neighbours_are_the_images_whose_mean_tokens_are_nearest(prepared: Set) -> None:
+    run, _, _ = counting(prepared, Uneven, train__epochs=1)
+    run.fit()
+    batches = [run.featurise(images) for images in run.reader.passes("train", 5)]
+    means = torch.cat([batch.features.tokens.mean((2, 3)) for batch in batches])
+    means = means / means.norm(dim=1, keepdim=True)
+    nearest = (means @ means.T).argsort(dim=1, descending=True)[:, :3]
+    assert run.reader.neighbours is not None
+    assert np.array_equal(run.reader.neighbours, nearest.numpy())
 
 
 @pytest.mark.parametrize("done", [1, 2, 3])
@@ -308,38 +360,6 @@ def test_portions_of_many_workers(
         return
     with pytest.raises(UserError, match=message or r"16 workers for fewer"):
         run._portions()
-
-
-def test_warm_up_rises_linearly_and_gradients_are_clipped() -> None:
-    weight = nn.Parameter(torch.zeros(4))
-    optimiser = Optimiser([ParamGroup([weight], lr=1.0, clip_norm=0.5, warmup_steps=4)])
-    rates = []
-    for _ in range(6):
-        weight.grad = torch.full((4,), 100.0)
-        optimiser.step()
-        rates.append(optimiser.adamw.param_groups[0]["lr"])
-        moment = optimiser.adamw.state[weight]["exp_avg"]
-    assert rates == [0.25, 0.5, 0.75, 1, 1, 1]
-    # The norm 200 was cut to 0.5, a quarter for each of four equal parts.
-    assert moment.tolist() == pytest.approx([0.25 * (1 - 0.9**6)] * 4, rel=1e-4)
-    assert weight.grad is None
-
-
-@pytest.mark.parametrize(
-    ("sizes", "patch", "near"),
-    [
-        ({"train_size": 100}, 16, "data.train_size=96"),
-        ({"eval_size": 450}, 14, "data.eval_size=448"),
-        ({"train_size": 8, "eval_size": 32}, 32, "data.train_size=32"),
-    ],
-)
-def test_sizes_that_patches_do_not_tile(sizes: dict[str, int], patch: int, near: str) -> None:
-    data = DataConfig.model_validate({"train_size": patch * 4, "eval_size": patch * 4} | sizes)
-    with pytest.raises(UserError, match=f"multiple of the backbone's patch of {patch} pixels") as e:
-        check_sizes(data, patch)
-    assert near in str(e.value)
-    key, value = near.removeprefix("data.").split("=")
-    check_sizes(data.model_copy(update={key: int(value)}), patch)
 
 
 def test_assembling_checks_sizes_and_clusters(prepared: Set) -> None:

@@ -4,24 +4,20 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from usseg_ray import __version__
 from usseg_ray.config import UserError, flatten
 from usseg_ray.data import synthetic
-from usseg_ray.plan import (
-    REQUEST_FILE,
-    Plan,
-    Request,
-    default_space,
-    flatten_assigned,
-    make_plan,
-)
+from usseg_ray.job import Draw, JobTemplate
+from usseg_ray.plan import MethodPlan, Plan, agreed, flatten_assigned, make_plan, planned_epochs
+from usseg_ray.request import Request, with_spaces
 
 
 def request(**changed: Any) -> Request:
+    names = changed.pop("names", ["acseg"])
+    space = changed.pop("space", "own")
+    files = dict.fromkeys(names) if space is None else None
     asked: dict[str, Any] = {
-        "method": "acseg",
+        "methods": files or with_spaces(names, None if space == "own" else space),
         "data": "synthetic",
-        "space": default_space("acseg"),
         "assigned": {},
         "num_samples": 6,
         "search": "random",
@@ -34,6 +30,15 @@ def plan(**changed: Any) -> Plan:
     return make_plan(request(**changed), make_data=False)
 
 
+def only(made: Plan) -> MethodPlan:
+    (part,) = made.parts
+    return part
+
+
+def template(made: Plan, method: str = "acseg") -> JobTemplate:
+    return made.jobs().templates[method]
+
+
 TINY_SETTINGS = {k: v for k, v in (tiny.SETTINGS | tiny.ACSEG).items() if k != "data.name"}
 UNSET_K = {k: v for k, v in TINY_SETTINGS.items() if k != "num_clusters"}
 
@@ -42,8 +47,8 @@ def test_the_default_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("USSEG_DATA", str(tmp_path))
     made = plan()
     assert made.config.backbone.name == "textons"
-    assert len(made.samples) == 6
-    assert made.samples[0] == {}
+    assert made.num_trials == 6
+    assert made.draws[0] == Draw("acseg", {})
     assert made.manifest.classes == synthetic.CLASSES
     assert Path(made.root).parent == tmp_path
     assert list(tmp_path.iterdir()) == []
@@ -60,34 +65,36 @@ def test_precedence_of_defaults_space_and_set(tmp_path: Path) -> None:
     assert made.config.train.batch_size == 8
     assert made.config.data.train_size == 144
     assert made.config.method.model_dump()["gamma"] == 0.7
-    assert list(made.space.space) == ["method.num_prototypes"]
-    settings = made.template().job({"method.num_prototypes": 3}).settings
+    assert list(only(made).space.space) == ["method.num_prototypes"]
+    settings = template(made).job({"method.num_prototypes": 3}).settings
     assert (settings["method.gamma"], settings["method.num_prototypes"]) == (0.7, 3)
     assert settings["data.name"] == "synthetic"
 
 
 def test_trials_differ_in_k_by_the_number_of_classes() -> None:
-    template = plan().template()
+    one = template(plan())
     classes = len(synthetic.CLASSES)
     for ratio in (0.75, 1.0, 1.5):
-        settings = template.job({"clusters_per_class": ratio}).settings
+        settings = one.job({"clusters_per_class": ratio}).settings
         assert settings["num_clusters"] == round(ratio * classes)
 
 
 def test_a_single_run_has_one_sample() -> None:
     made = plan(space=None, num_samples=1)
-    assert made.samples == ({},)
-    assert made.space.space == {}
+    assert made.draws == (Draw("acseg", {}),)
+    assert only(made).space.space == {}
 
 
 def test_optuna_plans_no_samples() -> None:
-    assert plan(search="optuna").samples == ()
-    assert plan(search="optuna", space=None, num_samples=1).samples == ({},)
+    made = plan(search="optuna")
+    assert made.draws == ()
+    assert made.num_trials == 6
+    assert plan(search="optuna", space=None, num_samples=1).draws == (Draw("acseg", {}),)
 
 
 def test_the_seed_moves_the_samples() -> None:
-    assert plan().samples == plan().samples
-    assert plan(assigned={"seed": 1}).samples != plan().samples
+    assert plan().draws == plan().draws
+    assert plan(assigned={"seed": 1}).draws != plan().draws
 
 
 def test_assigned_mappings_become_keys() -> None:
@@ -102,7 +109,6 @@ def test_assigned_mappings_become_keys() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"method": "acsge"}, "Unknown method: 'acsge'; did you mean 'acseg'"),
         ({"assigned": {"method.gama": 1}}, "'method.gama'; did you mean 'method.gamma'"),
         ({"assigned": {"method.gamma": -1}}, "method.gamma = -1"),
         ({"assigned": {"data.eval_size": 150}}, "data.eval_size = 150 is no multiple"),
@@ -143,7 +149,7 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
     tiny.write(bare, labelled=False)
     made = plan(data=str(whole), assigned=UNSET_K)
     assert made.root == str(whole)
-    assert made.template().job({}).settings["num_clusters"] == 3
+    assert template(made).job({}).settings["num_clusters"] == 3
     with pytest.raises(UserError, match="no split 'val' to rank trials on, only train"):
         plan(data=str(no_val), assigned=TINY_SETTINGS)
     with pytest.raises(UserError, match="'val' has no labels to rank trials"):
@@ -162,29 +168,99 @@ def test_one_run_needs_no_labels_but_a_number_of_clusters(tmp_path: Path) -> Non
 
 def test_the_base_holds_every_key() -> None:
     made = plan()
-    assert made.template().base.keys() == flatten(made.config).keys()
+    assert template(made).base.keys() == flatten(made.config).keys()
 
 
-def test_a_request_is_saved_whole(tmp_path: Path) -> None:
-    asked = request(assigned={"backbone.timm_args.pad": "same", "seed": 2}, key="abc")
-    asked.save(tmp_path)
-    assert Request.load(tmp_path) == asked
-    assert asked.version == __version__
+BOTH = ["acseg", "kmeans"]
 
 
-def test_a_folder_without_a_sweep(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no sweep to resume \(sweep.yaml is missing\)"):
-        Request.load(tmp_path)
+def test_trials_go_round_the_methods_and_start_with_defaults() -> None:
+    made = plan(names=["acseg", "kmeans", "position"], num_samples=2)
+    assert [draw.method for draw in made.draws] == 2 * ["acseg", "kmeans", "position"]
+    assert all(draw.sample == {} for draw in made.draws[:3])
+    assert set(made.draws[3].sample) > set(made.draws[4].sample) == {"clusters_per_class"}
+    assert made.num_trials == 6
 
 
-def test_a_request_of_another_version_is_refused(tmp_path: Path) -> None:
-    request().model_copy(update={"version": "0.0.0"}).save(tmp_path)
-    with pytest.raises(UserError, match=f"written by version 0.0.0, this is {__version__}"):
-        Request.load(tmp_path)
+def test_a_method_draws_alone_what_it_draws_in_company() -> None:
+    together = [d for d in plan(names=BOTH).draws if d.method == "acseg"]
+    assert together == list(plan().draws)
 
 
-@pytest.mark.parametrize("text", ["", "[", "just text", f"version: {__version__}\nmethod: acseg"])
-def test_a_damaged_request_is_told(tmp_path: Path, text: str) -> None:
-    (tmp_path / REQUEST_FILE).write_text(text)
-    with pytest.raises(UserError, match=r"sweep\.yaml is damaged"):
-        Request.load(tmp_path)
+def test_a_method_with_nothing_left_to_sample_has_one_trial() -> None:
+    made = plan(names=BOTH, num_samples=3, assigned={"clusters_per_class": 1.0})
+    assert [draw.method for draw in made.draws] == ["acseg", "kmeans", "acseg", "acseg"]
+    assert made.num_trials == 4
+
+
+def test_a_methods_key_goes_to_the_methods_that_have_it() -> None:
+    assigned = {"method.gamma": 1.5, "method.restarts": 3, "train.epochs": 2}
+    made = plan(names=[*BOTH, "colour"], assigned=assigned)
+    assert {part.method: part.assigned for part in made.parts} == {
+        "acseg": assigned,
+        "kmeans": {"method.restarts": 3, "train.epochs": 2},
+        "colour": {"method.restarts": 3, "train.epochs": 2},
+    }
+    assert template(made).job({}).settings["method.gamma"] == 1.5
+    assert template(made, "kmeans").job({}).settings["method.restarts"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"assigned": {"method.gama": 1}},
+            r"'method.gama'; did you mean 'method.gamma'\? None of acseg, kmeans has it",
+        ),
+        ({"assigned": {"data.eval_siz": 1}}, "acseg: Unknown key: 'data.eval_siz'"),
+        ({"assigned": {"method.num_heads": 7}}, "acseg: .*num_heads = 7 does not divide"),
+        ({"search": "optuna"}, "--search optuna is for one method"),
+        ({"preset": "acseg-voc2012"}, "for method 'acseg' alone, not for acseg, kmeans"),
+        ({"space": None, "assigned": {"data.selection_split": "x"}}, "no split 'x' to rank"),
+    ],
+)
+def test_mistakes_with_several_methods(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan(names=BOTH, **changed)
+
+
+def test_methods_under_different_protocols_are_not_compared(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("fixed: {data.eval_size: 128, data.train_size: 96, train.epochs: 1}")
+    asked = request(names=BOTH)
+    changed = asked.model_copy(update={"methods": {**asked.methods, "kmeans": str(space)}})
+    message = r"acseg and kmeans .*: data.eval_size is 144 and 128. --set data.eval_size=VALUE"
+    with pytest.raises(UserError, match=message):
+        make_plan(changed, make_data=False)
+    equal = changed.model_copy(update={"assigned": {"data.eval_size": 160}})
+    made = make_plan(equal, make_data=False)
+    assert [part.config.data.train_size for part in made.parts] == [144, 96]
+
+
+def test_what_methods_agree_in() -> None:
+    one = {"seed": 0, "method.lr": 1, "train.epochs": 3}
+    assert agreed([one]) == one
+    assert agreed([one, {"seed": 0, "method.lr": 1, "train.epochs": 4}]) == {"seed": 0}
+
+
+def test_epochs_of_a_trial_and_of_the_longest_one(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("space: {train.epochs: {randint: [2, 9]}}")
+    made = plan(space=str(space))
+    assert planned_epochs(template(made).job({"train.epochs": 4})) == 4
+    assert made.max_epochs == 9
+    assert planned_epochs(template(plan(names=["kmeans"]), "kmeans").job({})) == 1
+    assert plan(names=BOTH).max_epochs == 5
+
+
+def test_a_preset_lies_between_data_and_fixed(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("fixed: {train.batch_size: 8, method.num_prototypes: 7}")
+    kept = {"backbone.name": "textons", "method.background": "none"}
+    assigned = {**kept, "method.num_prototypes": 9}
+    made = plan(space=str(space), preset="acseg-voc2012", assigned=assigned)
+    assert made.config.data.train_size == 224
+    assert made.config.train.batch_size == 8
+    settings = made.config.method.model_dump()
+    assert (settings["num_prototypes"], settings["background"]) == (9, "none")
+    assert settings["num_heads"] == 3

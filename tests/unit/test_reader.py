@@ -2,14 +2,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests import tiny
 from usseg_ray.batch import Images, LabelledImages
-from usseg_ray.config import DataConfig
+from usseg_ray.config import DataConfig, JitterConfig
+from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.reading import Block, Piece, Showing, stream_here
+from usseg_ray.data.reading import Block, Showing, stream_here
 from usseg_ray.data.shards import Manifest, save_manifest, split_totals, write_split
 
 IMAGE_BYTES = 3 * tiny.SIDE**2
@@ -187,3 +189,55 @@ def test_a_walk_that_is_broken_off_takes_no_memory(prepared: tuple[str, Manifest
     for _ in range(2):
         walk(one.passes("val", 4))
     assert stream.rows == 7
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_crops_are_dealt_alike_to_any_number_of_workers(
+    prepared: tuple[str, Manifest], world: int
+) -> None:
+    alone = walk(reader(prepared)[0].crops(3, 6))
+    assert [len(ids) for ids, _ in alone] == [6, 6, 2]
+    parts = [walk(reader(prepared, rank=rank, world=world)[0].crops(3, 6)) for rank in range(world)]
+    for batch, shares in zip(alone, zip(*parts, strict=True), strict=False):
+        assert batch[0] == tuple(key for ids, _ in shares for key in ids)
+        assert torch.equal(batch[1], torch.cat([pixels for _, pixels in shares]))
+
+
+def test_crops_of_an_epoch_are_its_training_views(prepared: tuple[str, Manifest]) -> None:
+    one = reader(prepared)[0]
+    (epoch,) = epochs_of(one, range(2, 3))
+    views = {key: pixels for ids, batch in epoch for key, pixels in zip(ids, batch, strict=True)}
+    seen = {
+        key: pixels
+        for ids, batch in walk(one.crops(2, 5))
+        for key, pixels in zip(ids, batch, strict=True)
+    }
+    assert len(seen) == tiny.SPLITS["train"]
+    assert all(torch.equal(seen[key], pixels) for key, pixels in views.items())
+    assert [ids for ids, _ in walk(one.crops(2, 5))] != [ids for ids, _ in walk(one.crops(4, 5))]
+
+
+def test_positives_are_views_of_neighbours(prepared: tuple[str, Manifest]) -> None:
+    one = reader(prepared)[0]
+    one.neighbours = (np.arange(14)[:, None] + np.array([0, 3])) % 14
+    (epoch,) = one.training(range(1), 3, 4)
+    one.neighbours = None
+    crops = {key: view for i in one.crops(0, 7) for key, view in zip(i.ids, i.pixels, strict=True)}
+    for images in epoch:
+        assert images.positive is not None
+        for key, pixels, positive in zip(images.ids, images.pixels, images.positive, strict=True):
+            assert torch.equal(pixels, crops[key])
+            assert torch.equal(positive, crops[f"train-{(int(key[6:]) + 3) % 14:02d}"])
+
+
+def test_pairs_come_in_training_alone(prepared: tuple[str, Manifest]) -> None:
+    config = DataConfig(train_size=16, eval_size=tiny.SIDE)
+    one = Reader(*prepared, config, pair=JitterConfig())
+    ((images, *_),) = (list(epoch) for epoch in one.training(range(1), 3, 4))
+    for given in (images, next(one.crops(0, 4))):
+        assert given.pixels.shape == (4, 3, 16, 16)
+        assert given.first is not None
+        assert given.first.shape == (4, 3, 32, 32)
+        assert given.geometry is not None
+        assert given.geometry.dtype == torch.float64
+    assert next(one.passes("train", 4)).first is None

@@ -1,165 +1,28 @@
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tiny
-from usseg_ray.config import UserError
+from usseg_ray.config import JitterConfig, UserError
 from usseg_ray.data.decode import decode_image, decode_label
+from usseg_ray.data.plans import Piece, evaluation_plan, row_groups
 from usseg_ray.data.reading import (
     Block,
-    Piece,
     Showing,
     Taker,
-    cut,
-    evaluation_plan,
     mix,
     read_piece,
     regroup,
-    row_groups,
     stream_here,
-    training_plan,
 )
-from usseg_ray.data.shards import Manifest, ShardInfo, split_totals, write_split
+from usseg_ray.data.shards import Manifest, write_split
 from usseg_ray.data.transforms import evaluation_view, view_image, view_label
-
-Rows = list[tuple[str, int, int]]
-
-
-def described(*groups: tuple[int, ...], split: str = "train") -> Manifest:
-    """Describes a set of shards with these row groups; there are no files."""
-    shards = tuple(
-        ShardInfo(
-            path=f"{split}-{number}",
-            split=split,
-            rows=sum(sizes),
-            labelled=0,
-            num_bytes=1,
-            sha256="",
-            row_groups=sizes,
-        )
-        for number, sizes in enumerate(groups)
-    )
-    return Manifest(
-        name="described",
-        classes=(),
-        ignore_index=255,
-        splits=split_totals(shards),
-        shards=shards,
-        source="a test",
-    )
-
-
-def rows(pieces: list[Piece]) -> Rows:
-    return [(p.shard, p.row_group, row) for p in pieces for row in range(p.start, p.stop)]
-
-
-def training(manifest: Manifest, count: int, rank: int = 0, world: int = 1, **key: int) -> Rows:
-    keys = {"seed": 0, "epoch": 0} | key
-    return rows(training_plan(manifest, "train", rows=count, rank=rank, world=world, **keys))
-
-
-SMALL = described((5, 4), (6,), (1, 1, 3))
-every_world = pytest.mark.parametrize("world", [1, 2, 3, 7])
-shard_sizes = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple), min_size=1)
-
-
-def test_row_groups_follow_the_manifest() -> None:
-    assert [(p.shard, p.row_group, p.rows) for p in row_groups(SMALL, "train")] == [
-        ("train-0", 0, 5),
-        ("train-0", 1, 4),
-        ("train-1", 0, 6),
-        ("train-2", 0, 1),
-        ("train-2", 1, 1),
-        ("train-2", 2, 3),
-    ]
-
-
-def test_an_unknown_split_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match="no split 'nowhere'; it has train"):
-        evaluation_plan(SMALL, "nowhere", 0, 1)
-
-
-@every_world
-def test_evaluation_covers_every_row_once_and_in_order(world: int) -> None:
-    parts = [rows(evaluation_plan(SMALL, "train", rank, world)) for rank in range(world)]
-    assert list(chain(*parts)) == rows(row_groups(SMALL, "train"))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-@given(shard_sizes, st.integers(1, 9))
-def test_evaluation_of_any_set(groups: list[tuple[int, ...]], world: int) -> None:
-    manifest = described(*groups)
-    parts = [rows(evaluation_plan(manifest, "train", rank, world)) for rank in range(world)]
-    assert list(chain(*parts)) == rows(row_groups(manifest, "train"))
-
-
-@every_world
-def test_training_parts_are_equal_and_disjoint_within_a_walk(world: int) -> None:
-    share = 20 // world
-    parts = [training(SMALL, share, rank, world) for rank in range(world)]
-    assert [len(part) for part in parts] == [share] * world
-    assert len(set(chain(*parts))) == share * world
-
-
-@every_world
-def test_more_rows_than_the_split_has_begin_another_walk(world: int) -> None:
-    share = -(-50 // world)
-    together = list(chain(*(training(SMALL, share, rank, world) for rank in range(world))))
-    assert len(together) == share * world
-    everything = sorted(rows(row_groups(SMALL, "train")))
-    assert sorted(together[:20]) == sorted(together[20:40]) == everything
-    assert together[:20] != together[20:40]
-
-
-@settings(max_examples=50)
-@given(shard_sizes, st.integers(1, 60), st.integers(1, 4))
-def test_training_repeats_no_row_before_all_were_seen(
-    groups: list[tuple[int, ...]], share: int, world: int
-) -> None:
-    manifest = described(*groups)
-    together = list(chain(*(training(manifest, share, rank, world) for rank in range(world))))
-    assert len(together) == share * world
-    total = manifest.splits["train"].rows
-    for start in range(0, len(together), total):
-        walk = together[start : start + total]
-        assert len(set(walk)) == len(walk)
-
-
-def test_training_order_depends_on_seed_and_epoch_alone() -> None:
-    manifest = described(*[(4, 4)] * 8)
-    first = training(manifest, 64)
-    assert training(manifest, 64) == first
-    assert training(manifest, 64, epoch=1) != first
-    assert training(manifest, 64, seed=1) != first
-    assert sorted(training(manifest, 64, epoch=1)) == sorted(first)
-
-
-def test_workers_read_parts_of_one_order() -> None:
-    one = training(SMALL, 20)
-    assert training(SMALL, 10, 0, 2) + training(SMALL, 10, 1, 2) == one
-
-
-def test_training_pieces_carry_their_epoch() -> None:
-    plan = training_plan(SMALL, "train", seed=0, epoch=3, rows=7, rank=1, world=2)
-    assert {piece.epoch for piece in plan} == {3}
-
-
-@given(shard_sizes, st.integers(0, 60), st.integers(0, 60))
-def test_cut_is_a_slice(groups: list[tuple[int, ...]], start: int, stop: int) -> None:
-    pieces = row_groups(described(*groups), "train")
-    assert rows(cut(pieces, start, stop)) == rows(pieces)[start:stop]
-
-
-def test_cut_keeps_the_epoch_and_drops_empty_pieces() -> None:
-    pieces = [Piece("a", 0, 2, 5, epoch=4), Piece("a", 1, 0, 2, epoch=4)]
-    assert cut(pieces, 1, 3) == [Piece("a", 0, 3, 5, epoch=4)]
 
 
 def blocks(sizes: list[int]) -> Iterator[Block]:
@@ -299,3 +162,47 @@ def test_the_plain_stream_reads_pieces_in_order(manifest: tuple[str, Manifest]) 
     pieces = evaluation_plan(facts, "train", 1, 2)
     ids = [key for block in stream_here(root, pieces, Showing(16)) for key in block["id"]]
     assert ids == [f"train-{i:02d}" for i in range(7, 14)]
+
+
+def test_partners_are_shown_through_crops_of_their_own(manifest: tuple[str, Manifest]) -> None:
+    root, facts = manifest
+    alone = row_groups(facts, "train")[0]
+    partners = tuple((p.shard, p.row_group, 1) for p in row_groups(facts, "train")[:2] * 2)
+    showing = Showing(16, training=True, crop_scale=0.3, flip=True)
+    block = read_piece(root, replace(alone, partners=partners[: alone.rows]), showing)
+    assert np.array_equal(block["image"], read_piece(root, alone, showing)["image"])
+    for index, (shard, group, row) in enumerate(partners[: alone.rows]):
+        there = read_piece(root, Piece(shard, group, row, row + 1), showing)
+        assert np.array_equal(block["positive"][index], there["image"][0])
+
+
+def test_a_pair_is_one_square_in_two_colours(manifest: tuple[str, Manifest]) -> None:
+    root, facts = manifest
+    piece = first_piece(facts)
+    still = JitterConfig(probability=0, grey=0, blur=0)
+    showing = Showing(16, training=True, crop_scale=0.25, flip=True, pair=still)
+    block = read_piece(root, piece, showing)
+    plain = read_piece(root, piece, Showing(32))["image"]
+    assert np.array_equal(block["first"], plain)
+    assert np.array_equal(block["image"], read_piece(root, piece, Showing(16))["image"])
+    side, *place, mirror = block["geometry"].T
+    assert block["geometry"].dtype == np.float64
+    assert ((side >= 0.5) & (side <= 1)).all()
+    assert all(((where >= 0) & (where < 1)).all() for where in place)
+    assert set(mirror) <= {0.0, 1.0}
+    coloured = read_piece(root, piece, replace(showing, pair=JitterConfig()))
+    assert np.array_equal(coloured["geometry"], block["geometry"])
+    for name in ("first", "image"):
+        assert not np.array_equal(coloured[name], block[name])
+
+
+def test_views_of_a_pair_are_those_of_their_epoch(manifest: tuple[str, Manifest]) -> None:
+    root, facts = manifest
+    piece = first_piece(facts)
+    showing = Showing(16, training=True, pair=JitterConfig())
+    one, again, other = (
+        read_piece(root, replace(piece, epoch=epoch), showing) for epoch in (1, 1, 2)
+    )
+    for name in ("first", "image", "geometry"):
+        assert np.array_equal(one[name], again[name])
+        assert not np.array_equal(one[name], other[name])

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from usseg_ray.screen import Screen, label, leaderboard, number, value
+from usseg_ray.screen import Screen, final_table, label, leaderboard, number, sampled, value
 from usseg_ray.trials import Status, Trial
 
 BASELINES = {
@@ -19,7 +19,7 @@ def trial(index: int, score: float | None, **metrics: float) -> Trial:
     if score is not None:
         found["unsup_miou"] = score
     settings = {"num_clusters": 10 + index, "method.gamma": 1 / 3}
-    return Trial(index, {"method.gamma": 1 / 3}, settings, "FINISHED", found)
+    return Trial(index, "acseg", {"method.gamma": 1 / 3}, settings, 3, "FINISHED", found)
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -68,6 +68,36 @@ def test_a_trials_row() -> None:
     assert row == ["1", "trial_004", "25.0", "50.0", "14", "0.333"]
 
 
+def test_methods_that_vary_different_keys_share_a_column() -> None:
+    other = Trial(1, "kmeans", {}, {"num_clusters": 8}, 1, "FINISHED", {"unsup_miou": 30.0})
+    drawn = trial(0, 40.0)
+    drawn.sample |= {"clusters_per_class": 1.5}
+    table = leaderboard([drawn, other], None, BASELINES, split="test", title="a protocol")
+    assert [str(column.header) for column in table.columns][2] == "method"
+    assert cells(table) == [
+        ["", "[dim]position (floor)[/]", "", "99.0", "", "", ""],
+        ["1", "trial_000", "acseg", "40.0", "50.0", "10", "gamma=0.333"],
+        ["2", "trial_001", "kmeans", "30.0", "-", "8", "defaults"],
+    ]
+
+
+def test_final_scores_stand_above_the_baselines() -> None:
+    best = [(trial(3, 40.0), {"unsup_miou": 38.04, "unsup_acc": 60.0})]
+    table = final_table(best, BASELINES["test"], "test")
+    assert cells(table) == [
+        ["acseg", "trial_003", "38.0", "60.0"],
+        ["[dim]position (floor)[/]", "", "99.0", ""],
+    ]
+    assert "on test, scored once" in shown(table)
+
+
+def test_what_a_trial_drew_in_one_line() -> None:
+    drawn = {"clusters_per_class": 1.5, "method.gamma": 1 / 3, "backbone.name": "textons"}
+    assert sampled({}) == "defaults"
+    assert sampled(drawn) == "clusters_per_class=1.5 gamma=0.333 name=textons"
+    assert sampled(drawn, clusters=False) == "gamma=0.333 name=textons"
+
+
 def test_trials_without_a_score_come_last() -> None:
     rows = cells(board(trial(0, None), trial(1, 0.0)))
     assert [row[1] for row in rows][-2:] == ["trial_001", "trial_000"]
@@ -89,7 +119,7 @@ def test_a_trial_that_did_not_finish_says_so(status: Status) -> None:
 
 def lines(*trials: Trial) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
-    with Screen(console, 2, 3) as screen:
+    with Screen(console, 2) as screen:
         for one in trials:
             screen.show(one)
     assert isinstance(console.file, io.StringIO)
@@ -100,22 +130,22 @@ def test_elsewhere_than_on_a_terminal_every_ended_trial_is_a_line() -> None:
     running = trial(0, 1.0)
     running.status = "RUNNING"
     assert lines(running, running, trial(0, 25.0), trial(1, None)) == [
-        "trial_000 finished: unsup_miou 25.0  gamma=0.333",
-        "trial_001 finished: no score  gamma=0.333",
+        "trial_000 finished: unsup_miou 25.0  acseg  gamma=0.333",
+        "trial_001 finished: no score  acseg  gamma=0.333",
     ]
 
 
 @pytest.mark.parametrize("reason", ["expected [low, high]", "closed [/x/y] early", "ends in \\"])
 def test_a_reason_is_shown_as_it_is(reason: str) -> None:
-    failed = Trial(0, {}, {}, "FAILED", reason=reason)
-    assert lines(failed) == [f"trial_000 failed: no score  defaults ({reason})"]
+    failed = Trial(0, "acseg", {}, {}, 3, "FAILED", reason=reason)
+    assert lines(failed) == [f"trial_000 failed: no score  acseg  defaults ({reason})"]
 
 
 def test_on_a_terminal_a_table_follows_the_trials() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     running = trial(1, 12.5, loss=-0.25)
     running.status = "RUNNING"
-    with Screen(console, 2, 3) as screen:
+    with Screen(console, 2) as screen:
         screen.show(trial(0, 25.0))
         screen.show(running)
         text = shown(screen._render())

@@ -2,19 +2,21 @@ from pathlib import Path
 
 import pytest
 
-from usseg_ray.trials import ENDED, TRIAL_FILE, Status, Trial, load_trials, ranked
+from usseg_ray.trials import ENDED, TRIAL_FILE, Status, Trial, best_of_each, load_trials, ranked
 
 
 def trial(index: int, score: float | None = None, status: Status = "FINISHED") -> Trial:
     metrics = {} if score is None else {"unsup_miou": score}
-    return Trial(index, {"seed": index}, {"seed": index}, status, metrics)
+    return Trial(index, "acseg", {"seed": index}, {"seed": index}, 3, status, metrics)
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     record = Trial(
         index=3,
+        method="cause",
         sample={"method.gamma": 1.5},
         settings={"method.gamma": 1.5, "backbone.mean": [0.1, 0.2, 0.3], "num_clusters": None},
+        epochs=8,
         status="STOPPED",
         metrics={"epoch": 2.0, "unsup_miou": 31.25},
         checkpoint="/somewhere/epoch_0002",
@@ -50,6 +52,21 @@ def test_an_unfinished_write_is_no_record(tmp_path: Path) -> None:
 def test_best_first_then_those_without_a_score() -> None:
     trials = [trial(0, 10.0), trial(1), trial(2, 30.0), trial(3, 10.0), trial(4, 0.0), trial(5)]
     assert [t.index for t in ranked(trials)] == [2, 0, 3, 4, 1, 5]
+
+
+def test_the_best_of_each_method_starts_with_the_best_of_all() -> None:
+    rows = [("a", 10.0), ("b", 30.0), ("a", 20.0), ("c", 5.0), ("b", 40.0), ("d", None)]
+    trials = [
+        Trial(index, method, {}, {}, 1, metrics={} if s is None else {"unsup_miou": s})
+        for index, (method, s) in enumerate(rows)
+    ]
+    for one in trials:
+        one.checkpoint = "somewhere"
+    assert [t.index for t in best_of_each(trials)] == [4, 2, 3]
+    # What left no state cannot be scored again.
+    trials[4].checkpoint = None
+    assert [t.index for t in best_of_each(trials)] == [1, 2, 3]
+    assert best_of_each([]) == []
 
 
 @pytest.mark.parametrize(("index", "name"), [(0, "trial_000"), (42, "trial_042")])

@@ -26,7 +26,8 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from usseg_ray.config import UserError
-from usseg_ray.data.reading import Block, Piece, Showing, read_piece
+from usseg_ray.data.plans import Piece
+from usseg_ray.data.reading import Block, Showing, read_piece
 
 PIECES_PER_TASK = 4
 BLOCK_BYTES = 16 * 2**20
@@ -75,7 +76,8 @@ class PieceSource(Datasource):  # type: ignore[misc]
         return ReadTask(read, metadata, per_task_row_limit=row_limit)
 
     def _row_bytes(self) -> int:
-        return self._showing.size**2 * (7 if self._showing.labels else 3)
+        images = 1 + (4 if self._showing.pair else 0) + any(p.partners for p in self._pieces[:1])
+        return self._showing.size**2 * (3 * images + (4 if self._showing.labels else 0))
 
 
 def _read(root: str, pieces: list[Piece], showing: Showing) -> Iterable[pa.Table]:

@@ -11,18 +11,9 @@ import numpy as np
 import torch
 
 from usseg_ray.batch import Images, LabelledImages
-from usseg_ray.config import DataConfig
-from usseg_ray.data.reading import (
-    Block,
-    Showing,
-    Stream,
-    Taker,
-    evaluation_plan,
-    mix,
-    regroup,
-    stream_here,
-    training_plan,
-)
+from usseg_ray.config import DataConfig, JitterConfig
+from usseg_ray.data.plans import dealt_plan, evaluation_plan, training_plan, with_partners
+from usseg_ray.data.reading import Block, Showing, Stream, Taker, mix, regroup, stream_here
 from usseg_ray.data.shards import Manifest
 from usseg_ray.keys import key_seed
 
@@ -38,6 +29,7 @@ class Reader:
         rank: This worker.
         world: Number of workers.
         stream: How pieces become blocks.
+        pair: How the two views of a training image are coloured, where a method wants pairs.
     """
 
     def __init__(
@@ -50,10 +42,20 @@ class Reader:
         rank: int = 0,
         world: int = 1,
         stream: Stream = stream_here,
+        pair: JitterConfig | None = None,
     ) -> None:
         self.root, self.manifest, self.config = root, manifest, config
         self.seed, self.rank, self.world = seed, rank, world
+        self.neighbours: np.ndarray | None = None
         self._stream = stream
+        self._training = Showing(
+            config.train_size,
+            training=True,
+            crop_scale=config.crop_scale,
+            flip=config.flip,
+            seed=seed,
+            pair=pair,
+        )
         self._kept: dict[tuple[str, bool], list[Block]] = {}
         self._kept_bytes = 0
 
@@ -81,19 +83,37 @@ class Reader:
             )
             for epoch in epochs
         ]
-        showing = Showing(
-            self.config.train_size,
-            training=True,
-            crop_scale=self.config.crop_scale,
-            flip=self.config.flip,
-            seed=self.seed,
-        )
         pieces = [piece for plan in plans for piece in plan]
-        taker = Taker(self._stream(self.root, pieces, showing))
+        if self.neighbours is not None:
+            split = self.config.train_split
+            pieces = with_partners(pieces, self.manifest, split, self.neighbours, self.seed)
+        taker = Taker(self._stream(self.root, pieces, self._training))
         for epoch in epochs:
             generator = np.random.default_rng(key_seed(self.seed, "mix", epoch, self.rank))
             mixed = mix(taker.take(rows), self.config.shuffle_window, generator)
             yield map(_images, regroup(mixed, batch_size))
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Images]:
+        """Walks the training split once, shuffled, in this worker's parts of joint batches.
+
+        Args:
+            walk: Keys order and views; an epoch's number gives that epoch's views.
+            batch_size: Images of a joint batch.
+        """
+        parts = dealt_plan(
+            self.manifest,
+            self.config.train_split,
+            seed=self.seed,
+            walk=walk,
+            batch_size=batch_size,
+            rank=self.rank,
+            world=self.world,
+        )
+        pieces = [piece for part in parts for piece in part]
+        taker = Taker(self._stream(self.root, pieces, self._training))
+        for part in parts:
+            rows = sum(piece.rows for piece in part)
+            yield from map(_images, regroup(taker.take(rows), rows))
 
     def passes(self, split: str, batch_size: int) -> Iterator[Images]:
         """Walks this worker's part of a split once, in order, framed as for evaluation."""
@@ -128,5 +148,9 @@ class Reader:
 
 def _images(block: Block) -> Images:
     # Ray hands out read-only views of its object store, which torch does not take.
-    pixels = torch.from_numpy(np.require(block["image"], requirements=["C", "W"]))
-    return Images(tuple(map(str, block["id"])), pixels)
+    columns = {
+        name: torch.from_numpy(np.require(block[name], requirements=["C", "W"]))
+        for name in ("image", "positive", "first", "geometry")
+        if name in block
+    }
+    return Images(tuple(map(str, block["id"])), columns.pop("image"), **columns)

@@ -1,40 +1,33 @@
-"""Which rows a worker reads, in which order, and what a row becomes.
+"""What the rows of a plan become: decoded, framed, and for training seen through random views.
 
-A reading plan is a list of pieces (row ranges of Parquet row groups), a pure function of the
-manifest, the seed, the epoch and the worker: training rows are split evenly, evaluation rows
-exactly once each. `reader` walks plans through a *stream*: in this process (here) or as Ray Data
-tasks (`pipeline`); both give the same rows in the same order. No torch here, see `transforms`.
+`reader` walks plans (see `plans`) through a *stream*: in this process (here) or as Ray Data tasks
+(`pipeline`); both give the same rows in the same order. No torch here, see `transforms`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
-from usseg_ray.config import UserError
+from usseg_ray.config import JitterConfig, UserError
 from usseg_ray.data.decode import decode_image, decode_label
-from usseg_ray.data.shards import Manifest, read_rows, resolve
-from usseg_ray.data.transforms import evaluation_view, training_view, view_image, view_label
+from usseg_ray.data.photometric import adjust, draw_photometric
+from usseg_ray.data.plans import Piece
+from usseg_ray.data.shards import read_rows, resolve
+from usseg_ray.data.transforms import (
+    View,
+    evaluation_view,
+    training_view,
+    view_image,
+    view_label,
+)
 from usseg_ray.keys import key_seed
 
 Block = dict[str, np.ndarray]
-"""Rows of a piece: `id` (n,) str, `image` (n, 3, S, S) uint8, and `label` (n, S, S) int32."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Rows `start` to `stop` of one row group, shown in one epoch."""
-
-    shard: str
-    row_group: int
-    start: int
-    stop: int
-    epoch: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.stop - self.start
+"""Rows of a piece: `id` (n,) str and `image` (n, 3, S, S) uint8; where wanted `label` (n, S, S)
+int32, `positive` like `image`, `first` (n, 3, 2S, 2S) uint8 and `geometry` (n, 4) float64."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,9 @@ class Showing:
         labels: Whether rows come with labels; those without one are then left out.
         crop_scale: Smallest share of an image's area in a training crop.
         flip: Whether training crops may be mirrored.
-        seed: Keys the crops together with epoch and image id.
+        seed: Keys the views together with epoch and image id.
+        pair: How two views of each image are coloured, where a pair is wanted; its crop has at
+            least `crop_scale` of the area, and a pair has no label.
     """
 
     size: int
@@ -56,82 +51,11 @@ class Showing:
     crop_scale: float = 1.0
     flip: bool = False
     seed: int = 0
+    pair: JitterConfig | None = None
 
 
 Stream = Callable[[str, Sequence[Piece], Showing], Iterator[Block]]
 """Reads pieces of the set at a URI, in order."""
-
-
-def row_groups(manifest: Manifest, split: str) -> list[Piece]:
-    """Lists a split's row groups in the order of the manifest.
-
-    Raises:
-        UserError: The split does not exist.
-    """
-    return [
-        Piece(shard.path, group, 0, rows)
-        for shard in manifest.shards_of(split)
-        for group, rows in enumerate(shard.row_groups)
-    ]
-
-
-def cut(pieces: Iterable[Piece], start: int, stop: int) -> list[Piece]:
-    """Takes rows `start` to `stop` of a plan, cutting pieces where needed."""
-    taken, position = [], 0
-    for piece in pieces:
-        first, last = max(start - position, 0), min(stop - position, piece.rows)
-        if first < last:
-            taken.append(
-                Piece(
-                    piece.shard,
-                    piece.row_group,
-                    piece.start + first,
-                    piece.start + last,
-                    piece.epoch,
-                )
-            )
-        position += piece.rows
-        if position >= stop:
-            break
-    return taken
-
-
-def evaluation_plan(manifest: Manifest, split: str, rank: int, world: int) -> list[Piece]:
-    """Gives a worker its part of a split: contiguous, every row in exactly one part."""
-    pieces = row_groups(manifest, split)
-    total = sum(piece.rows for piece in pieces)
-    return cut(pieces, rank * total // world, (rank + 1) * total // world)
-
-
-def training_plan(
-    manifest: Manifest, split: str, *, seed: int, epoch: int, rows: int, rank: int, world: int
-) -> list[Piece]:
-    """Gives a worker `rows` rows of one epoch, as many as every other worker.
-
-    Row groups are drawn without replacement, in a new order for every epoch; where the workers
-    together need more rows than the split has, it is walked again in another order.
-
-    Args:
-        manifest: The prepared set.
-        split: Training split.
-        seed: Keys the order.
-        epoch: From 0.
-        rows: Rows per worker.
-        rank: This worker.
-        world: Number of workers.
-
-    Returns:
-        The pieces, marked with the epoch.
-    """
-    groups = row_groups(manifest, split)
-    order: list[Piece] = []
-    needed, walk = rows * world, 0
-    while sum(piece.rows for piece in order) < needed:
-        generator = np.random.default_rng(key_seed(seed, "order", epoch, walk))
-        order += [groups[i] for i in generator.permutation(len(groups)).tolist()]
-        walk += 1
-    marked = [Piece(p.shard, p.row_group, p.start, p.stop, epoch) for p in order]
-    return cut(marked, rank * rows, (rank + 1) * rows)
 
 
 def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
@@ -139,7 +63,7 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
 
     Args:
         root: URI of the prepared set.
-        piece: Which rows.
+        piece: Which rows, and which partners beside them.
         showing: How they are shown.
 
     Returns:
@@ -148,45 +72,111 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
     Raises:
         UserError: A stored image does not decode, with its shard and id.
     """
-    filesystem, path = resolve(root)
-    table = read_rows(filesystem, f"{path}/{piece.shard}", piece.row_group)
-    rows = table.slice(piece.start, piece.rows).to_pylist()
+    rows = _rows(root, piece.shard, piece.row_group)[piece.start : piece.stop]
     if showing.labels:
         rows = [row for row in rows if row["label"] is not None]
-    ids, images, labels = [], [], []
-    for row in rows:
-        try:
-            image = decode_image(row["image"])
-            label = decode_label(row["label"]) if showing.labels else None
-        except ValueError as error:
-            raise UserError(
-                f"{piece.shard}: image {row['id']!r} does not decode ({error}); "
-                "the shard is damaged: prepare the set again with --overwrite."
-            ) from None
-        height, width = image.shape[:2]
-        if showing.training:
-            view = training_view(
-                np.random.default_rng(key_seed(showing.seed, "crop", piece.epoch, row["id"])),
-                height,
-                width,
-                size=showing.size,
-                scale=showing.crop_scale,
-                flip=showing.flip,
-            )
-        else:
-            view = evaluation_view(height, width, size=showing.size)
-        ids.append(row["id"])
-        images.append(view_image(image, view))
-        if label is not None:
-            labels.append(view_label(label, view))
-    size = showing.size
-    block = {
-        "id": np.array(ids, dtype=object),
-        "image": np.stack(images) if images else np.zeros((0, 3, size, size), np.uint8),
-    }
-    if showing.labels:
-        block["label"] = np.stack(labels) if labels else np.zeros((0, size, size), np.int32)
+    shown = [_show(piece.shard, row, piece.epoch, showing) for row in rows]
+    if piece.partners:
+        for columns, positive in zip(shown, _positives(root, piece, showing), strict=True):
+            columns["positive"] = positive
+    names = shown[0] if shown else _empty(showing)
+    block = {name: np.stack([columns[name] for columns in shown]) for name in names if shown}
+    block = block or _empty(showing)
+    block["id"] = np.array([row["id"] for row in rows], dtype=object)
     return block
+
+
+def _rows(root: str, shard: str, row_group: int) -> list[dict[str, Any]]:
+    filesystem, path = resolve(root)
+    rows: list[dict[str, Any]] = read_rows(filesystem, f"{path}/{shard}", row_group).to_pylist()
+    return rows
+
+
+def _empty(showing: Showing) -> Block:
+    size = showing.size
+    empty = {"image": np.zeros((0, 3, size, size), np.uint8)}
+    return empty | ({"label": np.zeros((0, size, size), np.int32)} if showing.labels else {})
+
+
+def _show(shard: str, row: dict[str, Any], epoch: int, showing: Showing) -> Block:
+    """Frames one row; the columns of a block without their first axis."""
+    image = _decoded(shard, row)
+    height, width = image.shape[:2]
+    if showing.pair is not None:
+        return _pair(image, showing, showing.pair, (showing.seed, "pair", epoch, row["id"]))
+    if showing.training:
+        view = _crop(image, row["id"], epoch, showing)
+    else:
+        view = evaluation_view(height, width, size=showing.size)
+    shown = {"image": view_image(image, view)}
+    if showing.labels:
+        try:
+            label = decode_label(row["label"])
+        except ValueError as error:
+            raise _damaged(shard, row["id"], error) from None
+        shown["label"] = view_label(label, view)
+    return shown
+
+
+def _decoded(shard: str, row: dict[str, Any]) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        return decode_image(row["image"])
+    except ValueError as error:
+        raise _damaged(shard, row["id"], error) from None
+
+
+def _damaged(shard: str, name: str, error: ValueError) -> UserError:
+    return UserError(
+        f"{shard}: image {name!r} does not decode ({error}); "
+        "the shard is damaged: prepare the set again with --overwrite."
+    )
+
+
+def _crop(image: UInt8[np.ndarray, "H W 3"], name: str, epoch: int, showing: Showing) -> View:
+    height, width = image.shape[:2]
+    return training_view(
+        np.random.default_rng(key_seed(showing.seed, "crop", epoch, name)),
+        height,
+        width,
+        size=showing.size,
+        scale=showing.crop_scale,
+        flip=showing.flip,
+    )
+
+
+def _positives(root: str, piece: Piece, showing: Showing) -> Iterator[UInt8[np.ndarray, "3 S S"]]:
+    """Shows the partners of a piece's rows through training crops of their own."""
+    groups = {
+        (shard, group): _rows(root, shard, group)
+        for shard, group in {partner[:2] for partner in piece.partners}
+    }
+    for shard, group, index in piece.partners:
+        row = groups[shard, group][index]
+        image = _decoded(shard, row)
+        yield view_image(image, _crop(image, row["id"], piece.epoch, showing))
+
+
+def _pair(
+    image: UInt8[np.ndarray, "H W 3"],
+    showing: Showing,
+    jitter: JitterConfig,
+    key: tuple[int | str, ...],
+) -> Block:
+    """Makes two differently coloured views of a square and says how they are to be cropped."""
+    random = np.random.default_rng(key_seed(*key))
+    side, row, column, mirror = random.random(4)
+    least = showing.crop_scale**0.5
+    square = evaluation_view(*image.shape[:2], size=2 * showing.size)
+    base = view_image(image, square).transpose(1, 2, 0)
+    first, second = (adjust(base, draw_photometric(random, jitter)) for _ in range(2))
+    whole = (0.0, 0.0, 2.0 * showing.size, 2.0 * showing.size)
+    return {
+        "image": view_image(second, View(whole, showing.size)),
+        "first": np.ascontiguousarray(first.transpose(2, 0, 1)),
+        "geometry": np.array(
+            [least + (1 - least) * side, row, column, showing.flip and mirror < 0.5]
+        ),
+    }
 
 
 def stream_here(root: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:

@@ -5,11 +5,26 @@ import difflib
 from usseg_ray.config import UserError
 from usseg_ray.methods.acseg import ACSeg
 from usseg_ray.methods.base import Method
+from usseg_ray.methods.cause import CAUSE
 from usseg_ray.methods.colour import ColourFloor
+from usseg_ray.methods.hp import HP
 from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.methods.picie import PiCIE
 from usseg_ray.methods.position import PositionFloor
+from usseg_ray.methods.smooseg import SmooSeg
+from usseg_ray.methods.stego import STEGO
 
-METHODS: tuple[type[Method], ...] = (ACSeg, ColourFloor, KMeans, PositionFloor)
+METHODS: tuple[type[Method], ...] = (
+    PiCIE,
+    STEGO,
+    HP,
+    CAUSE,
+    ACSeg,
+    SmooSeg,
+    KMeans,
+    PositionFloor,
+    ColourFloor,
+)
 
 
 def get(name: str) -> type[Method]:

@@ -29,7 +29,7 @@ from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
 from usseg_ray.ops.modularity import cosine, image_losses
-from usseg_ray.ops.regions import pool_regions
+from usseg_ray.ops.regions import bounding_box, pool_regions
 from usseg_ray.ops.sampling import PointSample
 from usseg_ray.ops.transformer import Activation, DecoderBlock, Norm
 
@@ -82,6 +82,11 @@ class ACSegConfig(MethodConfig):
     )
     background_pool: Literal["sum", "mean"] = Field(
         "sum", description="Score of a region; the paper sums, which favours large regions."
+    )
+    region_vector: Literal["mean", "cls"] = Field(
+        "mean",
+        description="Describe a region by its mean token, or by the backbone's CLS token of the "
+        "region's bounding box (one more forward pass a region); the paper's choice is not known.",
     )
     spherical: bool = Field(
         True, description="Cluster directions of regions instead of positions; assumed."
@@ -145,7 +150,7 @@ class Regions:
         soft: (B, N, C) cosines of tokens and concepts.
         used: (B, C) whether any token joined the concept.
         foreground: (B, C) used and not background.
-        vectors: (B, C, D) mean token of each region; 0 where unused.
+        vectors: (B, C, D) what describes each region; 0 where unused.
     """
 
     soft: Float[Tensor, "B N C"]
@@ -182,6 +187,7 @@ class ACSeg(Method):
                 f"{features.dim}. Choose one of {', '.join(map(str, divisors))}."
             )
         self.config = config
+        self.patch_size = features.patch_size
         self.generator = ConceptGenerator(
             config, features.dim, shared_generator(seed, self.name, "weights")
         )
@@ -191,8 +197,11 @@ class ACSeg(Method):
 
     @classmethod
     def needs(cls, config: Any) -> Needs:  # noqa: ANN401
-        """Needs attention only to tell background from foreground."""
-        return Needs(attention=config.background_score if config.background == "split" else None)
+        """Needs attention to tell background from foreground, CLS tokens to describe regions."""
+        return Needs(
+            attention=config.background_score if config.background == "split" else None,
+            crop_tokens=config.region_vector == "cls",
+        )
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists the generator's parameters, linear weights with decay and the rest without."""
@@ -259,8 +268,7 @@ class ACSeg(Method):
             UserError: The images give fewer distinct regions than groups.
 
         Reference:
-            arXiv 2210.05944, concept classifier by k-means. A region is described by its mean
-            token; the paper's own descriptor of a region is not known.
+            arXiv 2210.05944, concept classifier by k-means.
         """
         sample = PointSample(
             self.centroids.shape[1], self.config.max_regions, self.centroids.device
@@ -320,7 +328,28 @@ class ACSeg(Method):
         sums, counts = pool_regions(tokens, hard, soft.shape[2])
         used = counts > 0
         foreground = self._foreground(batch, hard, used) if self.splits_background else used
-        return Regions(soft, used, foreground, sums / counts.clamp(min=1)[:, :, None])
+        vectors = sums / counts.clamp(min=1)[:, :, None]
+        if self.config.region_vector == "cls":
+            vectors = self._crop_vectors(batch, hard, used)
+        return Regions(soft, used, foreground, vectors)
+
+    def _crop_vectors(
+        self, batch: Batch, hard: Int64[Tensor, "B N"], used: Bool[Tensor, "B C"]
+    ) -> Float[Tensor, "B C D"]:
+        if batch.crop_tokens is None:
+            raise TypeError("method.region_vector = 'cls' needs Batch.crop_tokens")
+        grid = hard.view(len(hard), *batch.features.tokens.shape[2:])
+        owners = used.nonzero()
+        boxes = torch.stack(
+            [
+                torch.cat([image[None], bounding_box(grid[image] == concept)])
+                for image, concept in owners
+            ]
+        )
+        boxes[:, 1:] *= self.patch_size
+        vectors = batch.features.tokens.new_zeros(*used.shape, self.centroids.shape[1])
+        vectors[owners[:, 0], owners[:, 1]] = batch.crop_tokens(boxes)
+        return vectors
 
     def _foreground(
         self, batch: Batch, hard: Int64[Tensor, "B N"], used: Bool[Tensor, "B C"]

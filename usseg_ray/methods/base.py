@@ -7,20 +7,36 @@ parameter or a registered buffer, so that one `state_dict` resumes all of it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from usseg_ray.batch import Batch, FeatureSpec, Needs, StepResult
+from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
 from usseg_ray.config import MethodConfig, UserError
 
 __all__ = ["Method", "Needs", "ParamGroup", "Passes", "Stage"]
 
-Passes = Callable[[], Iterator[Batch]]
-"""Each call starts a fresh walk over this worker's share of the training images, not augmented."""
+
+@runtime_checkable
+class Passes(Protocol):
+    """Fresh walks over this worker's share of the training images."""
+
+    def __call__(self) -> Iterator[Batch]:
+        """Walks every image once, in order, framed as for evaluation."""
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
+        """Walks every image once, shuffled and framed as in training.
+
+        All workers get the same number of batches, and the order and make-up of the joint batches
+        do not depend on how many workers share them.
+
+        Args:
+            walk: Keys order and views; equal to the epoch, it gives that epoch's views.
+            batch_size: Images per batch, over all workers; the last may be smaller.
+        """
 
 
 class Stage(NamedTuple):
@@ -37,23 +53,29 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """Parameters that learn together, and how (AdamW).
+    """Parameters that learn together, and how.
 
     Attributes:
         params: The parameters.
         lr: Learning rate after warm-up.
-        weight_decay: Decoupled weight decay.
+        optimiser: AdamW decouples weight decay from the gradient; Adam adds it (L2).
+        weight_decay: Weight decay.
         betas: Moment decays.
         clip_norm: Largest gradient norm of the group; `None` for no clipping.
         warmup_steps: Steps of linear warm-up from 0.
+        lr_factor: The rate is multiplied by it every `lr_epochs` epochs of the stage.
+        lr_epochs: See `lr_factor`.
     """
 
     params: list[nn.Parameter]
     lr: float
+    optimiser: Literal["adamw", "adam"] = "adamw"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = None
     warmup_steps: int = 0
+    lr_factor: float = 1.0
+    lr_epochs: int = 1
 
 
 class Method(nn.Module, ABC):
@@ -76,24 +98,43 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.num_clusters = num_clusters
         self.seed = seed
-        attention = self.needs(config).attention
-        if attention is not None and not features.has_attention:
-            raise UserError(
-                f"method {self.name!r} asks for last-block attention ({attention}), which this "
-                "backbone does not have. Choose a ViT (backbone.name) or switch the option off."
-            )
+        needs = self.needs(config)
+        asked = {
+            "last-block attention": needs.attention is not None or needs.local_attention,
+            "CLS tokens": needs.crop_tokens,
+        }
+        for what in (name for name, wanted in asked.items() if wanted):
+            if not features.has_attention:
+                raise UserError(
+                    f"method {self.name!r} asks for {what}, which this backbone does not have. "
+                    "Choose a ViT (backbone.name) or switch the option off."
+                )
 
     @classmethod
     def needs(cls, config: Any) -> Needs:  # noqa: ANN401, ARG003
         """Says what the data path must give; most methods need patch tokens alone."""
         return Needs()
 
+    @classmethod
+    def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ANN401, ARG003
+        """Says how long each stage takes; `epochs` is `train.epochs`."""
+        return (epochs,) * len(cls.stages)
+
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists what learns in a stage; nothing for a method that only clusters."""
         return []
 
     def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:
-        """Prepares an epoch, for example PiCIE's k-means."""
+        """Prepares an epoch, for example PiCIE's k-means.
+
+        Args:
+            stage: The stage.
+            epoch: Epochs of the run before this one, over all stages: the key of its views.
+            passes: Walks over this worker's training images.
+        """
+
+    def before_step(self, stage: str, step: Step, passes: Passes) -> None:
+        """Prepares a step, for example by renewing HP's reference pools."""
 
     def loss(self, batch: Batch, stage: str) -> StepResult:
         """Computes the loss of one step; only methods with stages have one."""

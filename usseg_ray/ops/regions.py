@@ -1,6 +1,7 @@
-"""Regions of tokens: pooling values over the tokens that share a label."""
+"""Regions of tokens: pooling values over the tokens that share a label, and where these lie."""
 
-from jaxtyping import Float, Int64
+import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -20,3 +21,16 @@ def pool_regions(
     """
     members = one_hot(labels, num_regions)
     return members.mT.to(values.dtype) @ values, members.sum(1)
+
+
+def bounding_box(mask: Bool[Tensor, "h w"]) -> Int64[Tensor, "4"]:
+    """Finds the smallest box around a region.
+
+    Args:
+        mask: (h, w) True in the region, at least once.
+
+    Returns:
+        (left, top, right, bottom) in tokens, right and bottom exclusive.
+    """
+    rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+    return torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])

@@ -34,7 +34,7 @@ def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention of queries to keys that are also the values.
+    """Attention of queries to keys, which are also the values unless those are given.
 
     Args:
         dim: Channels of queries, keys and outputs.
@@ -70,18 +70,26 @@ class MultiHeadAttention(nn.Module):
         return weights
 
     def forward(
-        self, queries: Float[Tensor, "B K D"], keys: Float[Tensor, "B N D"]
+        self,
+        queries: Float[Tensor, "B K D"],
+        keys: Float[Tensor, "B N D"],
+        values: Float[Tensor, "B N D"] | None = None,
+        mask: Float[Tensor, "B #heads K N"] | None = None,
     ) -> Float[Tensor, "B K D"]:
         """Gathers from the keys what the queries look at.
 
         Args:
             queries: (B, K, D).
             keys: (B, N, D).
+            values: (B, N, D), what is gathered; the keys themselves if unset.
+            mask: (B, heads, K, N), multiplies the maps: dropout of attention.
 
         Returns:
             (B, K, D).
         """
-        gathered = self.maps(queries, keys) @ self._split(self.value(keys))
+        maps = self.maps(queries, keys)
+        maps = maps if mask is None else maps * mask
+        gathered = maps @ self._split(self.value(keys if values is None else values))
         joined: Tensor = self.out(gathered.transpose(1, 2).flatten(2))
         return joined
 

@@ -1,11 +1,13 @@
 """ACSeg's own promises: settings, regions, background, prediction."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from tests.contract.cases import FEATURES, make_batch, make_passes
+from tests.contract.cases import FEATURES, Given, Walks, make_batch
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.config import UserError
 from usseg_ray.methods.acseg import ACSeg, ACSegConfig
@@ -88,7 +90,7 @@ def test_settings_reach_the_loss(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("spherical", [False, True])
 def test_prediction_against_loops(centre: bool, split: dict[str, Any], spherical: bool) -> None:
     method = build(num_prototypes=7, centre=centre, spherical=spherical, **split)
-    method.fit_clusters(make_passes(range(8)))
+    method.fit_clusters(Walks(range(8)))
     # Unequal lengths: cosines must not see them, distances must.
     method.centroids.mul_(torch.linspace(0.2, 3, len(method.centroids))[:, None])
     batch = make_batch(range(3))
@@ -105,7 +107,7 @@ def test_prediction_against_loops(centre: bool, split: dict[str, Any], spherical
         inside = [saliency[image].flatten()[hard == c] for c in used]
         mean = split.get("background_pool") == "mean"
         foreground = upper_group([float(x.mean() if mean else x.sum()) for x in inside])
-        expected = torch.full((4, 20), -1.0)
+        expected = torch.full((4, 16), -1.0)
         for position, concept in enumerate(used):
             region = tokens[hard == concept].mean(0, keepdim=True)
             cluster = int(assign(region, method.centroids, spherical=spherical))
@@ -118,7 +120,7 @@ def test_prediction_against_loops(centre: bool, split: dict[str, Any], spherical
 @pytest.mark.parametrize("spherical", [False, True])
 def test_every_region_is_its_own_group_if_there_are_enough(spherical: bool) -> None:
     method, batch = build(num_clusters=2, num_prototypes=1, spherical=spherical), make_batch([0, 1])
-    method.fit_clusters(lambda: iter([batch]))
+    method.fit_clusters(Given(batch))
     means = batch.features.tokens.mean((2, 3))
     means = means / means.norm(dim=1, keepdim=True) if spherical else means
     order = assign(means, method.centroids)
@@ -143,7 +145,7 @@ def test_background_is_where_attention_is_low() -> None:
     method = build(num_clusters=2, background="split")
     batch = make_batch(range(6))
     look = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(4, 5, dtype=torch.int64)
+    mask = torch.zeros(4, 4, dtype=torch.int64)
     mask[1:3, 1:4] = 1
     tokens = look[mask].permute(2, 0, 1).expand(6, -1, -1, -1).contiguous()
     with torch.no_grad():
@@ -151,10 +153,33 @@ def test_background_is_where_attention_is_low() -> None:
         method.generator.forward = lambda pixels: look.expand(len(pixels), -1, -1)  # type: ignore[method-assign]
     saliency = mask.float().expand(6, -1, -1) + 0.01
     batch = Batch(batch.ids, batch.pixels, FeatureMap(tokens, saliency))
-    method.fit_clusters(lambda: iter([batch]))
+    method.fit_clusters(Given(batch))
     assert torch.equal(method.predict(batch).argmax(1), mask.expand(6, -1, -1))
+
+
+def test_regions_are_described_by_the_cls_token_of_their_box() -> None:
+    seen: list[list[int]] = []
+
+    def crop_tokens(boxes: Tensor) -> Tensor:
+        seen.extend(boxes.tolist())
+        return boxes[:, 1:2].float() + torch.arange(12)
+
+    method = build(num_clusters=2, region_vector="cls", spherical=False)
+    mask = torch.zeros(4, 4, dtype=torch.int64)
+    mask[1:3, 2:4] = 1
+    look = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    tokens = look[mask].permute(2, 0, 1).expand(3, -1, -1, -1).contiguous()
+    method.generator.forward = lambda pixels: look.expand(len(pixels), -1, -1)  # type: ignore[method-assign]
+    batch = replace(make_batch(range(3)), features=FeatureMap(tokens), crop_tokens=crop_tokens)
+    method.fit_clusters(Given(batch))
+    assert seen == [
+        box for image in range(3) for box in ([image, 0, 0, 32, 32], [image, 16, 8, 32, 24])
+    ]
+    assert sorted(method.centroids[:, 0].tolist()) == [0.0, 16.0]
+    winners = method.predict(batch).argmax(1)
+    assert torch.equal(winners == winners[0, 0, 0], (mask == 0).expand(3, -1, -1))
 
 
 def test_max_regions_bounds_what_is_clustered() -> None:
     with pytest.raises(UserError, match=r"asked for 4 groups.* only 3 distinct regions"):
-        build(max_regions=3).fit_clusters(make_passes(range(20)))
+        build(max_regions=3).fit_clusters(Walks(range(20)))

@@ -1,8 +1,8 @@
-"""Pooling over regions."""
+"""Pooling over regions, and their boxes."""
 
 import torch
 
-from usseg_ray.ops.regions import pool_regions
+from usseg_ray.ops.regions import bounding_box, pool_regions
 
 
 def test_sums_and_counts_against_loops() -> None:
@@ -16,3 +16,10 @@ def test_sums_and_counts_against_loops() -> None:
             assert counts[image, region] == inside.sum()
             torch.testing.assert_close(sums[image, region], values[image, inside].sum(0))
     assert counts[:, 3].tolist() == [0, 0]
+
+
+def test_a_box_ends_where_its_region_does() -> None:
+    mask = torch.zeros(5, 7, dtype=torch.bool)
+    mask[1, 4] = mask[3, 2] = True
+    assert bounding_box(mask).tolist() == [2, 1, 5, 4]
+    assert bounding_box(torch.ones(5, 7, dtype=torch.bool)).tolist() == [0, 0, 7, 5]

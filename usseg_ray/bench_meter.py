@@ -1,0 +1,148 @@
+"""What benchmarks measure with: figures beside their references, CPU seconds, peak memory.
+
+Off an image's path. Losses are timed in CPU seconds of a process, all threads together, since wall
+time on a machine that does something else tells more about the something else. The process is a
+fresh one: its threads sleep while they wait, since CPU time would otherwise grow with whatever
+keeps them waiting, and it has no freed memory left that a work could reuse unseen.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from usseg_ray.config import UserError
+
+GB = 1e9
+
+Work = Callable[[], object]
+Result = TypeVar("Result")
+
+_THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure beside its reference.
+
+    Attributes:
+        benchmark: Which benchmark it belongs to.
+        what: What was measured.
+        value: The figure.
+        unit: Unit of the figure and the reference; of seconds, less is better.
+        reference: What it stands beside.
+        reference_value: The reference's figure.
+    """
+
+    benchmark: str
+    what: str
+    value: float
+    unit: str
+    reference: str
+    reference_value: float
+
+    @property
+    def ratio(self) -> float:
+        """The figure as a multiple of its reference."""
+        return self.value / self.reference_value
+
+
+@dataclass(frozen=True)
+class Bar(Measure):
+    """A figure that is held to a bar.
+
+    Attributes:
+        limit: The largest ratio that passes; `None` where the figure only informs.
+    """
+
+    limit: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the ratio is within the limit, if there is one."""
+        return self.limit is None or self.ratio <= self.limit
+
+
+def apart(function: Callable[..., Result], *arguments: object) -> Result:
+    """Calls a function in a fresh process with two threads.
+
+    Args:
+        function: Known by name there.
+        arguments: Its arguments, picklable.
+
+    Returns:
+        Its result.
+
+    Raises:
+        UserError: The process was killed.
+    """
+    with _environment(_THREADS), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise UserError(
+                "A benchmark's process was killed, most likely because memory ran out."
+            ) from None
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def cpu_seconds(*works: Work, rounds: int) -> list[float]:
+    """Times works in turn, so that what slows the machine for a while meets all of them.
+
+    Args:
+        works: What to time.
+        rounds: How often each is run; other load can only slow one down, so the best counts.
+
+    Returns:
+        Each work's least CPU seconds, all threads of this process together.
+    """
+    best = [float("inf")] * len(works)
+    for _ in range(rounds):
+        for index, work in enumerate(works):
+            start = time.process_time()
+            work()
+            best[index] = min(best[index], time.process_time() - start)
+    return best
+
+
+def peak_above_inputs(work: Work) -> float:
+    """Measures how much memory a work takes at most; to be called once in a fresh process.
+
+    Args:
+        work: With its inputs at hand.
+
+    Returns:
+        GB: the process's peak resident size less its size before the work, which the first use of
+        a library adds to.
+    """
+    before: int = psutil.Process().memory_info().rss
+    work()
+    return (_peak_resident() - before) / GB
+
+
+def _peak_resident() -> int:
+    # Linux's ru_maxrss starts with the parent's, the kernel's own line does not.
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024

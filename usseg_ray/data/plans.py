@@ -1,0 +1,179 @@
+"""Which rows a worker reads, and in which order.
+
+A reading plan is a list of pieces (row ranges of Parquet row groups), a pure function of the
+manifest, the seed, the epoch and the worker: training rows are split evenly, evaluation rows
+exactly once each. `reading` turns pieces into pixels. No torch here, see `transforms`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Integer
+
+from usseg_ray.data.shards import Manifest
+from usseg_ray.keys import key_seed
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `start` to `stop` of one row group, shown in one epoch.
+
+    Attributes:
+        shard: Path of the shard below the set's root.
+        row_group: From 0.
+        start: First row.
+        stop: Row after the last.
+        epoch: Keys the random views of training.
+        partners: For every row the (shard, row group, row) of an image to be shown beside it;
+            empty where none is.
+    """
+
+    shard: str
+    row_group: int
+    start: int
+    stop: int
+    epoch: int = 0
+    partners: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+
+def row_groups(manifest: Manifest, split: str) -> list[Piece]:
+    """Lists a split's row groups in the order of the manifest.
+
+    Raises:
+        UserError: The split does not exist.
+    """
+    return [
+        Piece(shard.path, group, 0, rows)
+        for shard in manifest.shards_of(split)
+        for group, rows in enumerate(shard.row_groups)
+    ]
+
+
+def cut(pieces: Iterable[Piece], start: int, stop: int) -> list[Piece]:
+    """Takes rows `start` to `stop` of a plan, cutting pieces where needed."""
+    taken, position = [], 0
+    for piece in pieces:
+        first, last = max(start - position, 0), min(stop - position, piece.rows)
+        if first < last:
+            taken.append(replace(piece, start=piece.start + first, stop=piece.start + last))
+        position += piece.rows
+        if position >= stop:
+            break
+    return taken
+
+
+def evaluation_plan(manifest: Manifest, split: str, rank: int, world: int) -> list[Piece]:
+    """Gives a worker its part of a split: contiguous, every row in exactly one part."""
+    pieces = row_groups(manifest, split)
+    total = sum(piece.rows for piece in pieces)
+    return cut(pieces, rank * total // world, (rank + 1) * total // world)
+
+
+def training_plan(
+    manifest: Manifest, split: str, *, seed: int, epoch: int, rows: int, rank: int, world: int
+) -> list[Piece]:
+    """Gives a worker `rows` rows of one epoch, as many as every other worker.
+
+    Row groups are drawn without replacement, in a new order for every epoch; where the workers
+    together need more rows than the split has, it is walked again in another order.
+
+    Args:
+        manifest: The prepared set.
+        split: Training split.
+        seed: Keys the order.
+        epoch: From 0.
+        rows: Rows per worker.
+        rank: This worker.
+        world: Number of workers.
+
+    Returns:
+        The pieces, marked with the epoch.
+    """
+    groups = row_groups(manifest, split)
+    order: list[Piece] = []
+    needed, walk = rows * world, 0
+    while sum(piece.rows for piece in order) < needed:
+        order += _shuffled(groups, seed, epoch, walk)
+        walk += 1
+    return cut(order, rank * rows, (rank + 1) * rows)
+
+
+def dealt_plan(
+    manifest: Manifest, split: str, *, seed: int, walk: int, batch_size: int, rank: int, world: int
+) -> list[list[Piece]]:
+    """Deals one shuffled walk over a split to the workers, batch by batch.
+
+    The joint batches are the same for any number of workers; each worker gets its contiguous part.
+
+    Args:
+        manifest: The prepared set.
+        split: Training split.
+        seed: Keys the order.
+        walk: Keys order and views; marks the pieces as their epoch.
+        batch_size: Rows of a joint batch; the last may be smaller, and is left out where it has
+            fewer rows than there are workers.
+        rank: This worker.
+        world: Number of workers.
+
+    Returns:
+        This worker's part of every batch, as many parts on every worker.
+    """
+    order = _shuffled(row_groups(manifest, split), seed, walk, 0)
+    total, parts = sum(piece.rows for piece in order), []
+    for start in range(0, total, batch_size):
+        size = min(batch_size, total - start)
+        if size >= world:
+            first, last = (start + part * size // world for part in (rank, rank + 1))
+            parts.append(cut(order, first, last))
+    return parts
+
+
+def with_partners(
+    pieces: Iterable[Piece],
+    manifest: Manifest,
+    split: str,
+    neighbours: Integer[np.ndarray, "N k"],
+    seed: int,
+) -> list[Piece]:
+    """Gives every row of a plan a partner, drawn from its nearest neighbours.
+
+    Args:
+        pieces: Rows of `split`.
+        manifest: The prepared set.
+        split: Their split.
+        neighbours: (N, k) row numbers in the split, nearest first and the row itself before them.
+        seed: Keys the draws, together with epoch and row.
+
+    Returns:
+        The same pieces with partners.
+    """
+    groups = row_groups(manifest, split)
+    ends = np.cumsum([piece.rows for piece in groups])
+    offset = {
+        (piece.shard, piece.row_group): int(end) - piece.rows
+        for piece, end in zip(groups, ends, strict=True)
+    }
+
+    def partner(row: int, epoch: int) -> tuple[str, int, int]:
+        random = np.random.default_rng(key_seed(seed, "positive", epoch, row))
+        chosen = int(neighbours[row, random.integers(1, neighbours.shape[1])])
+        group = groups[int(np.searchsorted(ends, chosen, side="right"))]
+        return group.shard, group.row_group, chosen - offset[group.shard, group.row_group]
+
+    paired = []
+    for piece in pieces:
+        first = offset[piece.shard, piece.row_group]
+        rows = range(first + piece.start, first + piece.stop)
+        paired.append(replace(piece, partners=tuple(partner(row, piece.epoch) for row in rows)))
+    return paired
+
+
+def _shuffled(groups: list[Piece], seed: int, epoch: int, walk: int) -> list[Piece]:
+    generator = np.random.default_rng(key_seed(seed, "order", epoch, walk))
+    return [replace(groups[i], epoch=epoch) for i in generator.permutation(len(groups)).tolist()]

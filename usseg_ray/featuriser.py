@@ -1,0 +1,144 @@
+"""From the reader's `Images` to a method's `Batch`: pixels to the device, and their features.
+
+The frozen backbone runs here and nowhere else. What a method did not declare in `needs` is neither
+computed nor there.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from usseg_ray.backbones import Backbone
+from usseg_ray.batch import Batch, FeatureMap, Images, Needs, Pair, Step
+from usseg_ray.ops.photometric import photometric_views
+
+CROPS_PER_PASS = 32
+
+
+class Featuriser:
+    """Turns the reader's images into a method's batches on one device.
+
+    Args:
+        backbone: The frozen backbone; `None` where the method needs no features.
+        needs: What the method asks for.
+        device: Where to compute.
+        autocast: Whether the backbone computes in bfloat16.
+        seed: Keys photometric views.
+        crop_size: Side that boxes of `Batch.crop_tokens` are resized to, pixels.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | None,
+        needs: Needs,
+        device: torch.device,
+        *,
+        autocast: bool,
+        seed: int = 0,
+        crop_size: int = 224,
+    ) -> None:
+        self.backbone = backbone.to(device) if backbone is not None else None
+        self.needs = needs
+        self.device = device
+        self.autocast = autocast
+        self.seed = seed
+        self.crop_size = crop_size
+
+    def __call__(self, images: Images) -> Batch:
+        """Computes a batch to be clustered or predicted.
+
+        A method that needs no features gets an empty feature map.
+        """
+        return self._batch(images)[0]
+
+    @torch.no_grad()
+    def crops(self, images: Images) -> Batch:
+        """Computes a batch of training crops with its pair of views, where the method wants one."""
+        return replace(self._batch(images)[0], pair=self._pair(images))
+
+    @torch.no_grad()
+    def training(self, images: Images, stage: str, step: Step) -> Batch:
+        """Computes a batch to learn from: with the views and neighbours that the method wants.
+
+        Args:
+            images: Training crops, with whatever the reader was asked for.
+            stage: Keys, together with step and image, the photometric views.
+            step: Where training stands.
+        """
+        batch, normalised = self._batch(images)
+        augmented = positive = None
+        if self.needs.photometric is not None:
+            key = (self.seed, "photometric", stage, step.index)
+            views = photometric_views(normalised, images.ids, self.needs.photometric, *key)
+            augmented = self._features(views, Needs())
+        if images.positive is not None:
+            positive = self._features(self._normalise(self._pixels(images.positive)), Needs())
+        return replace(
+            batch, step=step, augmented=augmented, positive=positive, pair=self._pair(images)
+        )
+
+    @torch.no_grad()
+    def _batch(self, images: Images) -> tuple[Batch, Float[Tensor, "B 3 H W"]]:
+        pixels = self._pixels(images.pixels)
+        if not self.needs.features:
+            nothing = FeatureMap(pixels.new_zeros(len(pixels), 0, 1, 1))
+            return Batch(images.ids, pixels, nothing), pixels
+        normalised = self._normalise(pixels)
+        features = self._features(normalised, self.needs)
+        if not self.needs.crop_tokens:
+            return Batch(images.ids, pixels, features), normalised
+
+        def crop_tokens(boxes: Int64[Tensor, "n 5"]) -> Float[Tensor, "n D"]:
+            return self._crop_tokens(normalised, boxes)
+
+        return Batch(images.ids, pixels, features, crop_tokens=crop_tokens), normalised
+
+    def _pixels(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        return pixels.to(self.device, non_blocking=True).float() / 255
+
+    def _pair(self, images: Images) -> Pair | None:
+        if images.first is None or images.geometry is None:
+            return None
+        geometry = images.geometry.to(self.device)
+        return Pair(
+            first=self._pixels(images.first),
+            second=self._pixels(images.pixels),
+            crop=geometry[:, :3],
+            flip=geometry[:, 3] > 0,
+        )
+
+    def _normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        return self._frozen().normalise(pixels)
+
+    def _features(self, normalised: Float[Tensor, "B 3 H W"], needs: Needs) -> FeatureMap:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            features: FeatureMap = self._frozen()(normalised, needs)
+        return features
+
+    @torch.no_grad()
+    def _crop_tokens(
+        self, normalised: Float[Tensor, "B 3 H W"], boxes: Int64[Tensor, "n 5"]
+    ) -> Float[Tensor, "n D"]:
+        side = (self.crop_size, self.crop_size)
+        tokens = []
+        for portion in boxes.split(CROPS_PER_PASS):
+            crops = [
+                interpolate(
+                    normalised[image : image + 1, :, top:bottom, left:right],
+                    size=side,
+                    mode="bilinear",
+                    antialias=True,
+                )
+                for image, left, top, right, bottom in portion.tolist()
+            ]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                tokens.append(self._frozen().cls_tokens(torch.cat(crops)))
+        return torch.cat(tokens)
+
+    def _frozen(self) -> Backbone:
+        if self.backbone is None:
+            raise TypeError("a method that needs no features has no backbone")
+        return self.backbone

@@ -1,0 +1,388 @@
+"""CAUSE: a clusterbook of fine concepts first, then codes that tell its concepts apart.
+
+Frozen patch tokens -> stage `clusterbook` learns a few thousand code vectors by modularity of each
+image's token graph -> stage `concepts` trains a head whose codes are alike where tokens have like
+clusterbook codes and unlike where they have unlike ones, against an averaged teacher and a bank of
+earlier teacher projections -> stage `probe` learns K centroids on the teacher's codes, again by
+modularity. Prediction uses the teacher and the centroids.
+
+Two things differ from the official code on purpose. Its third stage trains the evaluated teacher
+by cross-entropy with ground truth, and in its second stage the norm that clips the head's gradient
+includes that of a supervised probe; here no label enters anywhere. And its processes never
+exchange gradients (each trains a model of its own, at a rate multiplied by their number, and the
+first one's is kept); here gradients are averaged, and rates are meant for the whole batch.
+
+Reference:
+    Kim et al., Causal Unsupervised Semantic Segmentation, arXiv 2310.07379.
+"""
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from usseg_ray.batch import Batch, FeatureSpec, StepResult
+from usseg_ray.config import MethodConfig, UserError
+from usseg_ray.distributed import all_gather, shared_generator
+from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
+from usseg_ray.ops.cluster_probe import ClusterProbe
+from usseg_ray.ops.clusterbook import Windows, clusterbook_losses, draw_windows
+from usseg_ray.ops.concept_head import ConceptHead, ConceptNetwork, Masks
+from usseg_ray.ops.concepts import ConceptBank, Keys, contrast, mean_term, nearest_codes, relate
+from usseg_ray.ops.draws import uniforms
+from usseg_ray.ops.ema import update_teacher
+from usseg_ray.ops.heads import SegmentationHead
+
+_EPSILON = 1e-12
+# Official factor of cosines before a softmax over clusters.
+_SHARPNESS = 3.0
+
+
+class CAUSEConfig(MethodConfig):
+    """Settings of CAUSE; defaults are those of the official code for COCO-Stuff."""
+
+    head: Literal["mlp", "tr"] = Field(
+        "mlp",
+        description="CAUSE-MLP, or CAUSE-TR, whose positions need training crops and evaluation "
+        "frames of the same size.",
+    )
+    num_codes: int = Field(2048, ge=2, description="Codes of the clusterbook; official code: 2048.")
+    dim: int = Field(90, ge=1, description="Channels of a head's code; official code: 90.")
+    projection_dim: int = Field(
+        2048, ge=1, description="Channels that are contrasted; official code: 2048."
+    )
+    ffn_dim: int = Field(
+        2048, ge=1, description="Width of the feed-forward step of `tr`; official code: 2048."
+    )
+    window: int = Field(
+        4,
+        ge=1,
+        description="One token of every window of this side enters the losses; official code: 4. "
+        "Grids that hold fewer than two windows a side get smaller ones.",
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="In teacher and student while training; official code: 0.1."
+    )
+    clusterbook_temperature: float = Field(
+        0.1, gt=0, description="Agreement on a code is tanh(product / this); official code: 0.1."
+    )
+    temperature: float = Field(0.07, ge=0.03, description="Of the contrast; official code: 0.07.")
+    positive_above: float = Field(
+        0.3, ge=-1, lt=1, description="Cosine of codes that attract; official code: 0.3."
+    )
+    negative_below: float = Field(
+        0.1, ge=-1, le=1, description="Cosine of codes that repel; official code: 0.1."
+    )
+    bank_capacity: int = Field(
+        100, ge=1, description="Bank entries of a code; official code: 100 (full: 1.7 GB)."
+    )
+    bank_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of a code's tokens that enters the bank, rounded down; official: 0.5.",
+    )
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="Of the teacher; official code: 0.99.")
+    clusterbook_epochs: int = Field(1, ge=1, description="Of the first stage; official code: 1.")
+    probe_epochs: int | None = Field(
+        None, ge=1, description="Of the last stage; unset: 1 (`mlp`) or 5 (`tr`), the official."
+    )
+    clusterbook_lr: float = Field(
+        1e-3, gt=0, description="Adam's rate in the first stage; see `lr`."
+    )
+    lr: float = Field(
+        1e-3,
+        gt=0,
+        description="Adam's rate in stage `concepts`, for any number of workers. The official "
+        "code takes 1e-3 times the number of GPUs, for GPUs that do not exchange gradients: its "
+        "4-GPU recipe is 4e-3 at batch 16.",
+    )
+    probe_lr: float = Field(1e-3, gt=0, description="Adam's rate in the last stage; see `lr`.")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="L2 in stage `concepts`; official code: 1e-4, Cityscapes 0."
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="Gradient norm in stage `concepts`; unset: 0.1 (`mlp`) or 2 (`tr`), the "
+        "official code's for COCO-Stuff; Cityscapes: 1.",
+    )
+
+
+class CAUSEDraws(NamedTuple):
+    """Everything random in a step.
+
+    Attributes:
+        windows: The tokens that enter the losses.
+        student: Dropout of the student; `None` for none.
+        teacher: Dropout of the teacher; `None` for none.
+        priorities: (B, r, c) random numbers; the lowest of each code enter the bank.
+    """
+
+    windows: Windows
+    student: Masks | None
+    teacher: Masks | None
+    priorities: Float[Tensor, "B r c"]
+
+
+class CAUSE(Method):
+    """Causal unsupervised segmentation: clusterbook, concept-wise contrast, cluster probe.
+
+    The contrast within a batch is between the images of a worker's own part: the loss of n workers
+    is the mean of the losses of their parts. The bank is fed by all workers alike.
+
+    Args:
+        config: The method's settings.
+        features: What the backbone gives.
+        num_clusters: K.
+        seed: Keys initial weights, sampled tokens, dropout and what enters the bank.
+
+    Raises:
+        UserError: Head `tr`, and crops and frames differ in size.
+    """
+
+    name: ClassVar[str] = "cause"
+    Config: ClassVar[type[MethodConfig]] = CAUSEConfig
+    stages: ClassVar[tuple[Stage, ...]] = (
+        Stage("clusterbook", scored=False),
+        Stage("concepts", scored=False),
+        Stage("probe"),
+    )
+    teacher_steps: Tensor
+
+    def __init__(
+        self, config: CAUSEConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        if config.head == "tr" and features.grid != features.eval_grid:
+            raise UserError(
+                "method.head = 'tr' learns one position a token, but data.train_size gives "
+                f"{features.grid} and data.eval_size {features.eval_grid} tokens a side. Set them "
+                "equal, or method.head=mlp."
+            )
+        self.config = config
+        generator = shared_generator(seed, self.name, "weights")
+        bound = 1 / config.num_codes
+        clusterbook = torch.empty(config.num_codes, features.dim)
+        self.clusterbook = nn.Parameter(clusterbook.uniform_(-bound, bound, generator=generator))
+        self.student = self._network(features, generator)
+        self.teacher = self._network(features, generator)
+        self.teacher.requires_grad_(requires_grad=False)
+        update_teacher(self.teacher, self.student, 0.0)
+        self.bank = ConceptBank(config.num_codes, config.projection_dim, config.bank_capacity)
+        self.probe = ClusterProbe(num_clusters, config.dim, generator)
+        nn.init.uniform_(
+            self.probe.centroids, -1 / num_clusters, 1 / num_clusters, generator=generator
+        )
+        self.register_buffer("teacher_steps", torch.tensor(0))
+        # From a loss to the step after it; nothing to remember between steps.
+        self._fresh: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @classmethod
+    def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ANN401
+        """Gives `train.epochs` to the concepts; the other stages have settings of their own."""
+        probe = config.probe_epochs or (1 if config.head == "mlp" else 5)
+        return (config.clusterbook_epochs, epochs, probe)
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:
+        """Lists what a stage trains: the clusterbook, the student, or the centroids."""
+        config = self.config
+        if stage == "clusterbook":
+            return [ParamGroup([self.clusterbook], config.clusterbook_lr, "adam")]
+        if stage == "concepts":
+            return [
+                ParamGroup(
+                    list(self.student.parameters()),
+                    config.lr,
+                    "adam",
+                    weight_decay=config.weight_decay,
+                    clip_norm=config.clip_norm or (0.1 if config.head == "mlp" else 2.0),
+                )
+            ]
+        # Official schedule: the rate halves every second epoch.
+        return [
+            ParamGroup([self.probe.centroids], config.probe_lr, "adam", lr_factor=0.5, lr_epochs=2)
+        ]
+
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
+        """Frees the bank once its stage is over."""
+        if stage == "probe":
+            self.bank.clear()
+
+    def draw(self, batch: Batch, stage: str) -> CAUSEDraws:
+        """Draws tokens, dropout and the bank's choice for a step.
+
+        Args:
+            batch: Its images and step key the draws.
+            stage: The stage.
+
+        Returns:
+            Draws that depend on each image's id, not on the batch around it.
+        """
+        key = (self.seed, self.name, stage, batch.step.index)
+        config, tokens = self.config, batch.features.tokens
+        grid = (tokens.shape[2], tokens.shape[3])
+        windows = draw_windows(batch.ids, grid, config.window, *key, "windows")
+        sampled = (windows.picks.shape[1], windows.picks.shape[2])
+        seen = grid if config.head == "tr" else sampled
+        student = teacher = None
+        if stage == "concepts":
+            student = self.student.draw_masks(batch.ids, seen, config.dropout, *key, "student")
+        if stage != "clusterbook":
+            teacher = self.teacher.draw_masks(batch.ids, seen, config.dropout, *key, "teacher")
+        priorities = uniforms(batch.ids, sampled, *key, "bank", device=tokens.device)
+        return CAUSEDraws(windows, student, teacher, priorities)
+
+    def loss(self, batch: Batch, stage: str, draws: CAUSEDraws | None = None) -> StepResult:
+        """Computes the loss of a stage, from tokens alone.
+
+        Args:
+            batch: Training crops.
+            stage: `clusterbook`, `concepts` or `probe`.
+            draws: Tokens, dropout and the bank's choice; drawn by `draw` if unset.
+
+        Returns:
+            The loss; scalar `codes_used` (share of the clusterbook, or of the centroids, that is
+            nearest to a sampled token), in `concepts` also `bank_entries` and `idle_terms` (share
+            of images without a positive pair in the batch).
+        """
+        if draws is None:
+            draws = self.draw(batch, stage)
+        self._fresh = None
+        if stage == "concepts":
+            return self._concept_loss(batch, draws)
+        tokens = batch.features.tokens.detach()
+        if stage == "clusterbook":
+            return self._modularity_loss(draws.windows.pick(tokens), self.clusterbook)
+        with torch.no_grad():
+            seen = self._seen(tokens, draws)
+            # Official code: with dropout, although the teacher does not learn.
+            codes = self.teacher.codes(seen, self._queries(seen), draws.teacher)
+        return self._modularity_loss(self._kept(codes, draws), self.probe.centroids)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Moves the teacher, and puts the teacher's projections of the step into the bank.
+
+        The first step makes the teacher equal to the student: in the official code the two share
+        their memory until then.
+        """
+        if self._fresh is None:
+            return
+        update_teacher(
+            self.teacher, self.student, self.config.ema_decay if self.teacher_steps > 0 else 0.0
+        )
+        self.teacher_steps += 1
+        values, codes, priorities = (all_gather(part) for part in self._fresh)
+        self._fresh = None
+        self.bank.update(values, codes, priorities, self.config.bank_share)
+
+    def fit_clusters(self, passes: Passes) -> None:
+        """Does nothing: the centroids are learnt on the way."""
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the teacher's codes."""
+        tokens = batch.features.tokens
+        return self.teacher.codes(tokens, self._queries(tokens))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores clusters by the projection of codes onto their centroids' directions.
+
+        The official code upsamples codes, then takes cosines. Projections may be upsampled
+        instead: both are linear, and a code's length does not change which cluster is best. They
+        are scaled by one number an image, to be of the size of cosines times 3, the factor of the
+        official softmax. The official average over an image and its mirror image is a matter of
+        evaluation.
+
+        Args:
+            batch: Images.
+
+        Returns:
+            (B, K, h, w) scores.
+        """
+        codes = self.encode(batch)
+        directions = normalize(self.probe.centroids, dim=1)
+        length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
+        scale = (_SHARPNESS / length)[:, None, None, None]
+        scores: Tensor = scale * torch.einsum("bchw,kc->bkhw", codes, directions)
+        return scores
+
+    def _concept_loss(self, batch: Batch, draws: CAUSEDraws) -> StepResult:
+        """Contrasts the student's projections with the teacher's and with the bank's."""
+        config, clusterbook = self.config, self.clusterbook.detach()
+        tokens = self._seen(batch.features.tokens.detach(), draws)
+        assigned = nearest_codes(tokens, clusterbook)
+        queries = self._queries(tokens, assigned)
+        codes = self.student.codes(tokens, queries, draws.student)
+        anchors = self.student(self._kept(codes, draws)).flatten(2).mT
+        with torch.no_grad():
+            codes = self.teacher.codes(tokens, queries, draws.teacher)
+            values = self.teacher(self._kept(codes, draws)).flatten(2).mT
+        assigned = self._kept(assigned[:, None], draws).flatten()
+        relations = relate(
+            assigned,
+            clusterbook,
+            positive_above=config.positive_above,
+            negative_below=config.negative_below,
+        )
+        fresh = Keys(normalize(values.flatten(0, 1), dim=1), assigned)
+        self._fresh = (*fresh, draws.priorities.flatten())
+        within = contrast(
+            anchors, relations, fresh, temperature=config.temperature, keys_are_anchors=True
+        )
+        before = contrast(anchors, relations, self.bank.keys(), temperature=config.temperature)
+        scalars = {
+            "codes_used": _share_used(assigned, config.num_codes),
+            "bank_entries": torch.tensor(float(len(self.bank))),
+            "idle_terms": (within.pairs == 0).float().mean(),
+        }
+        return StepResult(mean_term([within, before]), scalars)
+
+    def _modularity_loss(
+        self, maps: Float[Tensor, "B C r c"], codebook: Float[Tensor, "K C"]
+    ) -> StepResult:
+        rows, temperature = maps.flatten(2).mT, self.config.clusterbook_temperature
+        loss = clusterbook_losses(rows, codebook, temperature=temperature).mean()
+        used = _share_used(nearest_codes(maps, codebook.detach()), len(codebook))
+        return StepResult(loss, {"codes_used": used})
+
+    def _network(self, features: FeatureSpec, generator: torch.Generator) -> ConceptNetwork:
+        config = self.config
+        head = (
+            ConceptHead(features.dim, config.dim, features.grid**2, config.ffn_dim, generator)
+            if config.head == "tr"
+            else SegmentationHead(features.dim, config.dim, generator)
+        )
+        return ConceptNetwork(head, config.dim, config.projection_dim, generator)
+
+    def _queries(
+        self, tokens: Float[Tensor, "B D h w"], assigned: Int64[Tensor, "B h w"] | None = None
+    ) -> Float[Tensor, "B D h w"] | None:
+        """Looks up the clusterbook row of every token, as it is; nothing for `mlp`."""
+        if self.config.head == "mlp":
+            return None
+        clusterbook = self.clusterbook.detach()
+        nearest = nearest_codes(tokens, clusterbook) if assigned is None else assigned
+        queries: Tensor = clusterbook[nearest].permute(0, 3, 1, 2)
+        return queries
+
+    def _seen(
+        self, tokens: Float[Tensor, "B D h w"], draws: CAUSEDraws
+    ) -> Float[Tensor, "B D r c"]:
+        """Returns the tokens that a head must see: `mlp` the sampled ones, `tr` all of them."""
+        return draws.windows.pick(tokens) if self.config.head == "mlp" else tokens
+
+    def _kept(
+        self, maps: Shaped[Tensor, "B C h w"], draws: CAUSEDraws
+    ) -> Shaped[Tensor, "B C r c"]:
+        """Picks the sampled tokens from a map of what a head has seen."""
+        return maps if self.config.head == "mlp" else draws.windows.pick(maps)
+
+
+def _share_used(assigned: Int64[Tensor, "..."], count: int) -> Float[Tensor, ""]:
+    return (assigned.flatten().bincount(minlength=count) > 0).float().mean()

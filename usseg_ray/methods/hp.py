@@ -1,0 +1,399 @@
+"""HP: patches that look alike by frozen or by learnt features are pulled together, others apart.
+
+Frozen patch tokens -> a small head makes codes, its slow copy (the teacher) makes others. Two pools
+of reference patches, one of tokens and one of the teacher's codes, say how alike two patches must
+be to count as hidden positives: more than either is like its best reference. A contrastive loss
+pulls these together across the batch, first by tokens alone, later more and more by the teacher's
+codes too; the same loss on codes that are mixed with those of attended neighbours spreads its
+gradient over the neighbourhood. A photometric view shall give the same code. A cluster probe finds
+the K groups on the way.
+
+Reference:
+    Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023,
+    arXiv 2303.15014.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Step, StepResult
+from usseg_ray.config import JitterConfig, MethodConfig, UserError
+from usseg_ray.distributed import shared_generator
+from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.ops.attention import cosine_weights, propagate
+from usseg_ray.ops.cluster_probe import ClusterProbe
+from usseg_ray.ops.contrastive import (
+    ContrastiveOptions,
+    Weighting,
+    consistency_loss,
+    draw_denominators,
+    hidden_positive_loss,
+)
+from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.ema import update_teacher
+from usseg_ray.ops.heads import HeadMasks, SegmentationHead, initialise_like_torch
+from usseg_ray.ops.reference_pool import ReferencePool, add_patches, patch_rows, pool_walks
+
+PoolName = Literal["agnostic", "specific"]
+
+
+class HPConfig(MethodConfig):
+    """Settings of HP; defaults are the official ones for COCO-Stuff with ViT-S/8.
+
+    Those of Cityscapes and Potsdam, where they differ, are named in the descriptions.
+    """
+
+    dim: int = Field(512, ge=1, description="Channels of a code; Potsdam: 256.")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of channels dropped per image, at seven places."
+    )
+    temperature: float = Field(
+        0.8, ge=0.05, description="tau of the contrastive loss; Cityscapes: 0.6, Potsdam: 0.4."
+    )
+    denominator_share: float = Field(
+        0.02, gt=0, le=1, description="rho, pairs that join denominators by chance; Potsdam: 1."
+    )
+    consistency_weight: float = Field(
+        0.05, ge=0, description="alpha, of the photometric consistency; Potsdam: 0."
+    )
+    photometric: JitterConfig = Field(
+        JitterConfig(), description="The second view's colours; defaults as in the official code."
+    )
+    pool_size: int = Field(2048, ge=1, description="Rows of each reference pool; Potsdam: 1024.")
+    renewal_steps: int = Field(
+        100, ge=1, description="Steps between renewals of the task-specific pool; the others: 20."
+    )
+    decay: float = Field(
+        0.99, ge=0, le=1, description="Share of the teacher kept in a step; the others: 0.999."
+    )
+    ramp_start: int = Field(
+        1000, ge=0, description="Steps with lambda = 0, see `task_weight`; the others: 50, 100."
+    )
+    reweighting: bool = Field(
+        True, description="Weigh an anchor by its share of the image's positives; official: yes."
+    )
+    weighting: Weighting = Field(
+        "joint", description="`separate` averages each kind by itself: an unused official mode."
+    )
+    affinity: Literal["attention", "cosine"] = Field(
+        "attention",
+        description="What mixes codes of neighbours: last-block attention or, for backbones that "
+        "have none (not in HP), cosines of tokens.",
+    )
+    affinity_temperature: float = Field(
+        0.1, gt=0, description="With `cosine`, attention logits are cosines over this; assumed."
+    )
+    lr: float = Field(5e-4, gt=0, description="AdamW's rate for the head; official code.")
+    weight_decay: float = Field(0.1, ge=0, description="Of the head, biases too; official code.")
+    clip_norm: float = Field(10.0, gt=0, description="Gradient norm of the head; official code.")
+    projection_lr: float = Field(5e-4, gt=0, description="Adam's, projection; official code.")
+    cluster_lr: float = Field(5e-3, gt=0, description="Adam's, cluster probe; official code.")
+
+
+class HPDraws(NamedTuple):
+    """Everything random in a step. Masks have a number per image and channel.
+
+    Attributes:
+        student: Dropout of the head's inputs.
+        teacher: Dropout of the teacher's inputs.
+        features: Of the tokens that are compared.
+        teacher_codes: Of the teacher's codes.
+        mixed_codes: Of the mixed codes; the student's own codes have none.
+        augmented: Dropout of the head's inputs for the photometric view.
+        sampled: (n, B n) pairs that join the denominators by chance, see `hidden_positive_loss`;
+            `None` for all.
+    """
+
+    student: HeadMasks
+    teacher: HeadMasks
+    features: Float[Tensor, "B D 1 1"]
+    teacher_codes: Float[Tensor, "B C 1 1"]
+    mixed_codes: Float[Tensor, "B C 1 1"]
+    augmented: HeadMasks
+    sampled: Bool[Tensor, "n N"] | None
+
+
+class HPCodes(NamedTuple):
+    """What a step compares.
+
+    Attributes:
+        features: (B, D, h, w) tokens after dropout.
+        student: (B, C, h, w) with gradient.
+        teacher: (B, C, h, w) without.
+        mixed: (B, C, h, w) student codes mixed with their neighbours', with gradient to both.
+    """
+
+    features: Float[Tensor, "B D h w"]
+    student: Float[Tensor, "B C h w"]
+    teacher: Float[Tensor, "B C h w"]
+    mixed: Float[Tensor, "B C h w"]
+
+
+class HP(Method):
+    """Hidden positives, global and local.
+
+    Pools are equal on all workers. The contrastive loss compares the images of a worker's own part
+    of the batch: that of n workers is the mean of the losses of their parts.
+
+    Args:
+        config: The method's settings.
+        features: What the backbone gives.
+        num_clusters: K.
+        seed: Keys initial weights, dropout, denominators and pools.
+
+    Raises:
+        UserError: Attention is asked for, but the backbone has none.
+    """
+
+    name: ClassVar[str] = "hp"
+    Config: ClassVar[type[MethodConfig]] = HPConfig
+
+    def __init__(
+        self, config: HPConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        if config.affinity == "attention" and not features.has_attention:
+            raise UserError(
+                "method.affinity = 'attention': this backbone has no attention to give. "
+                "--set method.affinity=cosine, or choose a ViT (backbone.name)."
+            )
+        super().__init__(config, features, num_clusters, seed)
+        self.config = config
+        generator = shared_generator(seed, self.name, "weights")
+        self.head = SegmentationHead(features.dim, config.dim, generator)
+        self.teacher = deepcopy(self.head).requires_grad_(False)
+        # A layer on the meta device leaves the global generator alone.
+        self.projection = nn.Linear(config.dim, config.dim, device="meta").to_empty(device="cpu")
+        initialise_like_torch(self.projection, generator)
+        self.probe = ClusterProbe(num_clusters, config.dim, generator)
+        self.agnostic_pool = ReferencePool(config.pool_size, features.dim)
+        self.specific_pool = ReferencePool(config.pool_size, config.dim)
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ANN401
+        """Needs local attention unless cosines replace it, and a view unless it weighs nothing."""
+        return Needs(
+            local_attention=config.affinity == "attention",
+            photometric=config.photometric if config.consistency_weight > 0 else None,
+        )
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
+        """Lists head, projection and cluster probe; only the head decays and is clipped."""
+        config = self.config
+        decay, clip = config.weight_decay, config.clip_norm
+        return [
+            ParamGroup([*self.head.parameters()], config.lr, weight_decay=decay, clip_norm=clip),
+            ParamGroup([*self.projection.parameters()], config.projection_lr, "adam"),
+            ParamGroup([*self.probe.parameters()], config.cluster_lr, "adam"),
+        ]
+
+    @torch.no_grad()
+    def before_step(
+        self,
+        stage: str,
+        step: Step,
+        passes: Passes,
+        patches: Mapping[PoolName, Mapping[str, int]] | None = None,
+    ) -> None:
+        """Fills both pools before the first step, and later renews the task-specific one.
+
+        A pool has one patch of each image of a shuffled walk, and again where images are fewer than
+        rows. It is the same on every worker, whatever their number.
+
+        Args:
+            stage: The one stage, `train`.
+            step: Where training stands.
+            passes: Walks over this worker's training images.
+            patches: Which patch of each image joins a pool, counted row by row; drawn if unset.
+
+        Raises:
+            UserError: There are no training images.
+
+        Reference:
+            CVPR 2023, reference pools; tokens and codes have dropout here as in the official code.
+        """
+        renewal = step.in_epoch > 0 and step.in_epoch % self.config.renewal_steps == 0
+        if step.index > 0 and not renewal:
+            return
+        due: dict[PoolName, ReferencePool] = {"specific": self.specific_pool}
+        if step.index == 0:
+            due["agnostic"] = self.agnostic_pool
+        samples = {name: pool.sample() for name, pool in due.items()}
+        for walk, batch in pool_walks(passes.crops, self.config.pool_size, step.index):
+            key = (self.seed, self.name, stage, step.index, "pools", walk)
+            maps = self._pool_maps(batch, *key)
+            for name, sample in samples.items():
+                chosen = None if patches is None else patches[name]
+                add_patches(sample, maps[name], batch.ids, *key, name, patches=chosen)
+        for name, pool in due.items():
+            pool.fill(samples[name])
+
+    def draw(self, batch: Batch, stage: str) -> HPDraws:
+        """Draws dropout and denominators of a step.
+
+        Args:
+            batch: Its images and step key the draws.
+            stage: The one stage, `train`.
+
+        Returns:
+            Draws on the device of the tokens; those of an image depend on its id alone.
+        """
+        key = (self.seed, self.name, stage, batch.step.index)
+        tokens, share = batch.features.tokens, self.config.denominator_share
+        patches = tokens.shape[2] * tokens.shape[3]
+        sampled = draw_denominators(batch.ids, patches, share, *key, "denominators")
+        by_token = self._dropout(batch, 7, tokens.shape[1], *key, "inputs")
+        by_code = self._dropout(batch, 2, self.config.dim, *key, "outputs")
+        return HPDraws(
+            student=HeadMasks(*by_token[:2]),
+            teacher=HeadMasks(*by_token[2:4]),
+            features=by_token[4],
+            teacher_codes=by_code[0],
+            mixed_codes=by_code[1],
+            augmented=HeadMasks(*by_token[5:]),
+            sampled=None if sampled is None else sampled.to(tokens.device),
+        )
+
+    def codes(self, features: FeatureMap, draws: HPDraws) -> HPCodes:
+        """Computes what a step compares.
+
+        Args:
+            features: Of the training crops.
+            draws: Their dropout.
+
+        Returns:
+            Tokens and codes.
+        """
+        tokens = features.tokens.detach()
+        student = self.head(tokens, draws.student)
+        with torch.no_grad():
+            teacher = self.teacher(tokens, draws.teacher) * draws.teacher_codes
+        mixed = propagate(student, self._local_weights(features)) * draws.mixed_codes
+        return HPCodes(tokens * draws.features, student, teacher, mixed)
+
+    def loss(self, batch: Batch, stage: str, draws: HPDraws | None = None) -> StepResult:
+        """Computes the contrastive, consistency and probe losses, and moves the teacher.
+
+        In training the teacher follows the head here, as in the official code: after its codes are
+        computed and before the optimiser's step. Every call in training mode is one such update.
+
+        Args:
+            batch: Training crops, with a photometric view if the consistency counts.
+            stage: The one stage, `train`.
+            draws: Dropout and denominators; drawn by `draw` if unset.
+
+        Returns:
+            The loss; scalars of its terms, the weight of task-specific positives, the mean number
+            of positives of an anchor by kind, and the share of patches that are anchors.
+
+        Raises:
+            TypeError: The batch lacks attention or view.
+
+        Reference:
+            CVPR 2023, total objective; official code.
+        """
+        if draws is None:
+            draws = self.draw(batch, stage)
+        codes = self.codes(batch.features, draws)
+        if self.training:
+            update_teacher(self.teacher, self.head, self.config.decay)
+        projected = self._project(codes.student)
+        loss, scalars = self._contrast(codes, projected, draws.sampled, batch.step)
+        if self.config.consistency_weight > 0:
+            consistency = self._consistency(projected, batch, draws)
+            loss = loss + self.config.consistency_weight * consistency
+            scalars["consistency"] = consistency.detach()
+        cluster = self.probe.loss(codes.student.detach())
+        return StepResult(loss + cluster, scalars | {"cluster": cluster.detach()})
+
+    def task_weight(self, step: Step) -> float:
+        """Computes lambda, the weight of task-specific positives: 0, then up to 1 at the end."""
+        start = self.config.ramp_start
+        return max(0, step.index - start) / max(1, step.total - start)
+
+    def fit_clusters(self, passes: Passes) -> None:
+        """Does nothing: the cluster probe learns its centroids beside the head."""
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the head's codes, without dropout."""
+        codes: Tensor = self.head(batch.features.tokens)
+        return codes
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores each cluster by the cosine of code and centroid.
+
+        The official code upsamples codes to the label's size and takes cosines there; scoring
+        upsamples these cosines, which differs between neighbouring tokens of unequal codes.
+
+        Args:
+            batch: Images.
+
+        Returns:
+            (B, K, h, w) cosines.
+        """
+        scores: Tensor = self.probe(self.encode(batch))
+        return scores
+
+    def _contrast(
+        self,
+        codes: HPCodes,
+        projected: Float[Tensor, "N C"],
+        sampled: Bool[Tensor, "n N"] | None,
+        step: Step,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        config, weight = self.config, self.task_weight(step)
+        contrast = hidden_positive_loss(
+            projected,
+            self._project(codes.mixed),
+            self.agnostic_pool.candidates(codes.features),
+            self.specific_pool.candidates(codes.teacher) if weight > 0 else None,
+            sampled,
+            codes.student.shape[2] * codes.student.shape[3],
+            ContrastiveOptions(config.temperature, weight, config.reweighting, config.weighting),
+        )
+        scalars = {
+            "contrastive": contrast.loss.detach(),
+            "task_weight": projected.new_tensor(weight),
+            "agnostic_positives": contrast.agnostic.mean(),
+            "specific_positives": contrast.specific.mean(),
+            "anchors": (contrast.agnostic > 0).float().mean(),
+        }
+        return contrast.loss, scalars
+
+    def _consistency(
+        self, projected: Float[Tensor, "N C"], batch: Batch, draws: HPDraws
+    ) -> Float[Tensor, ""]:
+        if batch.augmented is None:
+            raise TypeError("hp needs Batch.augmented in training")
+        codes = self.head(batch.augmented.tokens.detach(), draws.augmented)
+        return consistency_loss(projected, self._project(codes))
+
+    def _project(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "N C"]:
+        return normalize(self.projection(patch_rows(codes)), dim=1)
+
+    def _local_weights(self, features: FeatureMap) -> Float[Tensor, "B 9 h w"]:
+        if self.config.affinity == "cosine":
+            return cosine_weights(features.tokens, self.config.affinity_temperature)
+        if features.local is None:
+            raise TypeError("method.affinity = 'attention' needs FeatureMap.local")
+        return features.local
+
+    def _dropout(self, batch: Batch, count: int, dim: int, *key: int | str) -> tuple[Tensor, ...]:
+        device = batch.features.tokens.device
+        draws = uniforms(batch.ids, (count, dim, 1, 1), *key, device=device)
+        return dropout_mask(draws, self.config.dropout).unbind(1)
+
+    def _pool_maps(self, batch: Batch, *key: int | str) -> dict[PoolName, Tensor]:
+        tokens = batch.features.tokens
+        *masks, features = self._dropout(batch, 3, tokens.shape[1], *key, "inputs")
+        (codes,) = self._dropout(batch, 1, self.config.dim, *key, "outputs")
+        teacher = self.teacher(tokens, HeadMasks(*masks))
+        return {"agnostic": tokens * features, "specific": teacher * codes}

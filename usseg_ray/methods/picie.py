@@ -1,0 +1,396 @@
+"""PiCIE: a network learns to agree with its own clusters across two views of an image.
+
+Pixels -> a CNN with a feature pyramid, trained from its first layer on -> codes at a quarter of the
+image's size. At the start of an epoch mini-batch k-means clusters the codes of each view and every
+cell is labelled with its nearest centroid; then the network is trained to tell those labels from
+the codes of the same view (within) and of the other one (across), with the centroids as classifier.
+The views differ in colour, and in whether pixels or codes are cropped and mirrored.
+
+Labels are not stored: a frozen copy of the network as it was when the epoch began makes them anew
+for each batch, so a state between two steps resumes exactly.
+
+Reference:
+    Cho et al., PiCIE: Unsupervised Semantic Segmentation using Invariance and Equivariance in
+    Clustering, CVPR 2021, arXiv 2103.17070; where paper and official code differ, the code.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.nn.utils import skip_init
+
+from usseg_ray.batch import Batch, FeatureSpec, Pair, StepResult
+from usseg_ray.config import JitterConfig, MethodConfig
+from usseg_ray.distributed import all_sum, shared_generator
+from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.networks import NetworkConfig, PyramidNetwork
+from usseg_ray.ops.geometry import crop_and_flip
+from usseg_ray.ops.joint_loss import mean_squared_difference, weighted_cross_entropy
+from usseg_ray.ops.joint_norm import JointBatchNorm, SecondStatistics
+from usseg_ray.ops.minibatch_kmeans import MiniBatchKMeans, Schedule, nearest
+
+ClassWeights = Literal["frequency", "balanced", "none"]
+
+
+class PiCIEConfig(MethodConfig):
+    """Settings of PiCIE; defaults are those of the official COCO-Stuff script."""
+
+    variant: Literal["picie", "mdc", "over_clustering"] = Field(
+        "picie",
+        description="`mdc`: the paper's baseline, modified DeepCluster on one view; "
+        "`over_clustering`: PiCIE+H, a second and finer clustering helps to train.",
+    )
+    network: NetworkConfig = Field(NetworkConfig(), description="The network that is trained.")
+    lr: float = Field(1e-4, gt=0, description="Adam's rate; official: COCO 1e-4, Cityscapes 1e-3.")
+    cluster_batch: int = Field(
+        256, ge=1, description="Images per k-means update and batch norm; official: 256."
+    )
+    init_batches: int = Field(
+        20,
+        ge=1,
+        description="Batches that the first centroids are found on, kept in memory; official: 20.",
+    )
+    kmeans_iterations: int = Field(20, ge=1, description="On those batches; official: 20.")
+    class_weights: ClassWeights = Field(
+        "frequency",
+        description="Of a cluster in the cross-entropy: its share of cells (official code and "
+        "logs), one over it, or none (official --no_balance).",
+    )
+    mse: bool = Field(
+        False, description="Also pull the views' codes together; official --mse, off in scripts."
+    )
+    over_clusters: int = Field(
+        100, ge=2, description="Clusters of the second clustering of `over_clustering`; paper: 100."
+    )
+    over_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Its share of the loss; ln K / (ln K + ln over_clusters) if unset, which "
+        "levels the two cross-entropies (from memory of the paper).",
+    )
+    mdc_classifier: Literal["learnt", "centroids"] = Field(
+        "learnt",
+        description="Of `mdc`: a linear classifier that starts anew every epoch, or the centroids "
+        "(official --nonparametric).",
+    )
+    jitter: JitterConfig = Field(
+        JitterConfig(probability=0.8, grey=0.0),
+        description="Colours of the views; the official code never applies its grey.",
+    )
+
+
+class Clustering(nn.Module):
+    """The clusters of each view at one K, remembered; before the first epoch they are a keyed draw.
+
+    Args:
+        views: Views, each with clusters of its own.
+        k: Clusters of a view.
+        dim: Channels of a code.
+        generator: Draws the directions that stand for centroids until there are some.
+    """
+
+    centroids: Tensor
+    counts: Tensor
+    distance: Tensor
+
+    def __init__(self, views: int, k: int, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        directions = normalize(torch.randn(views, k, dim, generator=generator), dim=2)
+        self.register_buffer("centroids", directions)
+        self.register_buffer("counts", torch.ones(views, k, dtype=torch.int64))
+        self.register_buffer("distance", torch.zeros(views))
+
+    def label(self, codes: Sequence[Float[Tensor, "B C h w"]]) -> list[Int64[Tensor, "B h w"]]:
+        """Labels the cells of every view with their nearest centroids."""
+        return [
+            nearest(own, centroids) for own, centroids in zip(codes, self.centroids, strict=True)
+        ]
+
+    def cells(self, codes: Sequence[Float[Tensor, "B C h w"]]) -> Int64[Tensor, "V K"]:
+        """Counts the cells of every cluster of every view."""
+        k = self.counts.shape[1]
+        labels = self.label(codes)
+        return torch.stack([torch.bincount(own.flatten(), minlength=k) for own in labels])
+
+    def logits(self, codes: Float[Tensor, "B C h w"], view: int) -> Float[Tensor, "B K h w"]:
+        """Computes dot products with a view's centroids, the official code's classifier."""
+        return nn.functional.conv2d(codes, self.centroids[view, :, :, None, None])
+
+    def weights(self, kind: ClassWeights) -> Float[Tensor, "V K"]:
+        """Weighs the clusters of every view by how many cells they have."""
+        if kind == "none":
+            return torch.ones_like(self.centroids[:, :, 0])
+        shares = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1)
+        if kind == "frequency":
+            return shares
+        return torch.where(self.counts > 0, 1 / (shares.shape[1] * shares), 0.0)
+
+
+class Terms(NamedTuple):
+    """The losses of two views.
+
+    Attributes:
+        within: Mean loss of each view's codes against their own labels.
+        across: Mean loss of each view's codes against the other view's labels.
+    """
+
+    within: Float[Tensor, ""]
+    across: Float[Tensor, ""]
+
+
+def cross_view_terms(
+    codes: Sequence[Float[Tensor, "B C h w"]],
+    labels: Sequence[Int64[Tensor, "B h w"]],
+    clustering: Clustering,
+    class_weights: ClassWeights,
+) -> Terms:
+    """Computes the four cross-entropies; classifier, weights and labels belong together.
+
+    Args:
+        codes: (B, C, h, w) of view 1 and of view 2, unit norm over C.
+        labels: (B, h, w) of view 1 and of view 2.
+        clustering: Of both views.
+        class_weights: How clusters are weighed.
+
+    Reference:
+        arXiv 2103.17070, within-view and cross-view losses; averaged as in the official code.
+    """
+    weights = clustering.weights(class_weights)
+
+    def loss(own: int, labelled: int) -> Tensor:
+        logits = clustering.logits(codes[own], labelled)
+        return weighted_cross_entropy(logits, labels[labelled], weights[labelled])
+
+    return Terms((loss(0, 0) + loss(1, 1)) / 2, (loss(0, 1) + loss(1, 0)) / 2)
+
+
+class PiCIE(Method):
+    """Invariance and equivariance in clustering, its baseline MDC, and PiCIE+H.
+
+    Args:
+        config: The method's settings.
+        features: Of the frozen backbone, which is not used.
+        num_clusters: K.
+        seed: Keys initial weights and k-means.
+
+    Raises:
+        UserError: The network or its weights cannot be had.
+    """
+
+    name: ClassVar[str] = "picie"
+    Config: ClassVar[type[MethodConfig]] = PiCIEConfig
+
+    def __init__(
+        self, config: PiCIEConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        self.config = config
+        self.network = PyramidNetwork(config.network, seed, self.name)
+        self.labeller = copy.deepcopy(self.network).requires_grad_(False)
+        self.num_views = 1 if config.variant == "mdc" else 2
+        dim, generator = config.network.dim, shared_generator(seed, self.name, "centroids")
+        self.clustering = Clustering(self.num_views, num_clusters, dim, generator)
+        finer = config.variant == "over_clustering"
+        self.finer = Clustering(2, config.over_clusters, dim, generator) if finer else None
+        learnt = config.variant == "mdc" and config.mdc_classifier == "learnt"
+        self.classifier = skip_init(nn.Conv2d, dim, num_clusters, 1) if learnt else None
+        self._renew_classifier(0)
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ANN401
+        """Needs pairs of views, and no frozen features."""
+        return Needs(features=False, pair=config.jitter)
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
+        """Lists the network, and MDC's classifier.
+
+        The official code gives each epoch's classifier an optimiser of its own; here its moments
+        outlive the epoch.
+        """
+        modules = [self.network, *([] if self.classifier is None else [self.classifier])]
+        params = [parameter for module in modules for parameter in module.parameters()]
+        return [ParamGroup(params=params, lr=self.config.lr, optimiser="adam")]
+
+    @torch.no_grad()
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
+        """Clusters the views, freezes the network that labels the epoch, and weighs the clusters.
+
+        Args:
+            stage: The one stage, `train`.
+            epoch: The run's epoch, the key of its views.
+            passes: Walks over this worker's training images.
+
+        Raises:
+            UserError: The images have fewer cells than K.
+        """
+        self._cluster(epoch, passes)
+        self.labeller.load_state_dict(self.network.state_dict())
+        if self.config.class_weights != "none":
+            self._count(epoch, passes)
+        self._renew_classifier(epoch)
+
+    def loss(self, batch: Batch, stage: str) -> StepResult:  # noqa: ARG002
+        """Computes the mean of the losses within and across the views.
+
+        Args:
+            batch: Training pairs.
+            stage: The one stage, `train`.
+
+        Returns:
+            The loss; scalars are its terms and the mean squared distances of this epoch's k-means.
+        """
+        with JointBatchNorm():
+            codes = self._codes(self.network.train(), _pair(batch))
+        with torch.no_grad():
+            seen = self._codes(self.labeller.eval(), _pair(batch))
+        loss, scalars = self._mdc(codes, seen) if len(codes) == 1 else self._picie(codes, seen)
+        scalars["loss"] = loss
+        for view, distance in enumerate(self.clustering.distance, start=1):
+            scalars[f"kmeans_distance_{view}"] = distance
+        return StepResult(loss, {name: value.detach().clone() for name, value in scalars.items()})
+
+    def fit_clusters(self, passes: Passes) -> None:
+        """Does nothing: centroids come with each epoch, and the official code scores with them."""
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the network's codes of uncropped pixels, unit norm over C."""
+        return normalize(self.network.eval()(batch.pixels))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores each cluster of view 1 by the dot product of code and centroid.
+
+        Args:
+            batch: Images.
+
+        Returns:
+            (B, K, H / 4, W / 4); the official code upsamples these scores too.
+        """
+        return self._scores(self.encode(batch))
+
+    def _scores(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        if self.classifier is None:
+            return self.clustering.logits(codes, 0)
+        scores: Tensor = self.classifier(codes)
+        return scores
+
+    def _mdc(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        (labels,) = self.clustering.label(seen)
+        (weights,) = self.clustering.weights(self.config.class_weights)
+        return weighted_cross_entropy(self._scores(codes[0]), labels, weights), {}
+
+    def _picie(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        within = across = codes[0].new_zeros(())
+        for clustering, share in zip(self._levels(), self._shares(), strict=True):
+            labels = clustering.label(seen)
+            terms = cross_view_terms(codes, labels, clustering, self.config.class_weights)
+            within, across = within + share * terms.within, across + share * terms.across
+        loss, scalars = (within + across) / 2, {"within": within, "across": across}
+        if self.config.mse:
+            scalars["mse"] = mean_squared_difference(*codes)
+            loss = (loss + scalars["mse"]) / 2
+        return loss, scalars
+
+    def _codes(self, network: PyramidNetwork, pair: Pair) -> list[Tensor]:
+        return [view_codes(network, pair, view) for view in range(self.num_views)]
+
+    def _levels(self) -> list[Clustering]:
+        return [self.clustering] if self.finer is None else [self.clustering, self.finer]
+
+    def _shares(self) -> list[float]:
+        if self.finer is None:
+            return [1.0]
+        coarse, fine = math.log(self.num_clusters), math.log(self.config.over_clusters)
+        levelled, chosen = coarse / (coarse + fine), self.config.over_weight
+        share = levelled if chosen is None else chosen
+        return [1 - share, share]
+
+    def _cluster(self, epoch: int, passes: Passes) -> None:
+        """Runs every k-means on one walk, on codes with batch statistics."""
+        machines = [
+            [self._machine(level, view, epoch) for level in range(len(self._levels()))]
+            for view in range(self.num_views)
+        ]
+        second = SecondStatistics(self.network)
+        for batch in passes.crops(epoch, self.config.cluster_batch):
+            self._feed(machines[0], 0, batch)
+            if self.num_views > 1:
+                with second.recording():
+                    self._feed(machines[1], 1, batch)
+        second.append()
+        for view, own in enumerate(machines):
+            for clustering, machine in zip(self._levels(), own, strict=True):
+                clustering.centroids[view], _, clustering.distance[view] = machine.finish()
+
+    def _machine(self, level: int, view: int, epoch: int) -> MiniBatchKMeans:
+        (k, dim), device = self._levels()[level].centroids[view].shape, self.network.mean.device
+        schedule = Schedule(self.config.init_batches, iterations=self.config.kmeans_iterations)
+        key = (self.seed, self.name, "kmeans", epoch, level, view)
+        return MiniBatchKMeans(k, dim, schedule, *key, device=device)
+
+    def _feed(self, machines: list[MiniBatchKMeans], view: int, batch: Batch) -> None:
+        with JointBatchNorm():
+            codes = view_codes(self.network.train(), _pair(batch), view)
+        # At the official sizes the first batches take 17 GB a view, so they wait in host memory.
+        cells = codes.flatten(2).cpu() if machines[0].collecting else codes.flatten(2)
+        for machine in machines:
+            machine.feed(batch.ids, cells)
+
+    def _count(self, epoch: int, passes: Passes) -> None:
+        """Counts the cells of every cluster on one walk."""
+        counts = [torch.zeros_like(level.counts) for level in self._levels()]
+        for batch in passes.crops(epoch, self.config.cluster_batch):
+            # One image at a time: in another batch its codes might be rounded otherwise.
+            for pair in _images(_pair(batch)):
+                seen = self._codes(self.labeller.eval(), pair)
+                for level, clustering in enumerate(self._levels()):
+                    counts[level] += clustering.cells(seen)
+        for clustering, count in zip(self._levels(), counts, strict=True):
+            clustering.counts.copy_(all_sum(count))
+
+    @torch.no_grad()
+    def _renew_classifier(self, epoch: int) -> None:
+        if self.classifier is not None and self.classifier.bias is not None:
+            generator = shared_generator(self.seed, self.name, "classifier", epoch)
+            weight = torch.randn(self.classifier.weight.shape, generator=generator)
+            self.classifier.weight.copy_(0.01 * weight)
+            self.classifier.bias.zero_()
+
+
+def view_codes(network: PyramidNetwork, pair: Pair, view: int) -> Float[Tensor, "B C h w"]:
+    """Computes the codes of one view of a crop.
+
+    Args:
+        network: In the mode in which it is to run.
+        pair: Both views.
+        view: 0 crops pixels and 1 crops codes.
+
+    Returns:
+        (B, C, h, w), unit norm over C.
+    """
+    if view == 0:
+        height, width = pair.second.shape[2:]
+        return normalize(network(crop_and_flip(pair.first, pair.crop, pair.flip, (height, width))))
+    codes = network(pair.second)
+    height, width = codes.shape[2:]
+    return normalize(crop_and_flip(codes, pair.crop, pair.flip, (height, width)))
+
+
+def _pair(batch: Batch) -> Pair:
+    if batch.pair is None:
+        raise TypeError("PiCIE learns from Batch.pair, which this batch does not have")
+    return batch.pair
+
+
+def _images(pair: Pair) -> list[Pair]:
+    parts = (part.split(1) for part in (pair.first, pair.second, pair.crop, pair.flip))
+    return [Pair(*part) for part in zip(*parts, strict=True)]

@@ -1,0 +1,219 @@
+"""SmooSeg: a smooth labelling by prototypes, whose slow copy is the classifier.
+
+Frozen patch tokens -> a small head makes codes -> their cosines to K teacher prototypes, sharpened,
+are label probabilities. Positions whose tokens are alike shall have the same label, others shall
+not (smoothness; trains the head). Student prototypes learn to give the teacher's labels (data;
+trains only them) and the teacher follows them slowly. No views, neighbours or k-means are needed.
+
+Reference:
+    Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation, NeurIPS 2023,
+    arXiv 2310.17874.
+"""
+
+from copy import deepcopy
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from usseg_ray.batch import Batch, FeatureSpec, StepResult
+from usseg_ray.config import MethodConfig
+from usseg_ray.distributed import shared_generator
+from usseg_ray.methods.base import Method, ParamGroup, Passes
+from usseg_ray.ops.cluster_probe import ClusterProbe
+from usseg_ray.ops.correspondence import Maps, avoid_self, moments, smoothness
+from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.ema import update_teacher
+from usseg_ray.ops.heads import HeadMasks, SegmentationHead
+
+
+class SmooSegConfig(MethodConfig):
+    """Settings of SmooSeg; defaults are the official ones for COCO-Stuff with ViT-S/8."""
+
+    dim: int = Field(64, ge=1, description="Channels of a code; official code: 64.")
+    dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share of channels dropped per image in training, by itself in both branches "
+        "of the head and in the features that the loss compares; official code: 0.2.",
+    )
+    temperature: float = Field(
+        0.1, gt=0, description="Of the teacher's probabilities; official code: 0.1."
+    )
+    decay: float = Field(
+        0.998, ge=0, le=1, description="Share of the teacher kept in a step; official code: 0.998."
+    )
+    weight_intra: float = Field(
+        1.0, ge=0, description="Of smoothness within an image; official code: 1."
+    )
+    weight_negative: float = Field(
+        1.0, ge=0, description="Of smoothness with another image; official code: 1."
+    )
+    weight_data: float = Field(1.0, ge=0, description="Of the data term; official code: 1.")
+    shift_intra: float = Field(
+        -0.02,
+        ge=-1,
+        le=1,
+        description="Feature cosine b above which labels shall agree; official code, COCO ViT-S.",
+    )
+    shift_negative: float = Field(
+        0.48, ge=-1, le=1, description="The same for pairs with another image."
+    )
+    pointwise: bool = Field(
+        True, description="Centre feature cosines as STEGO does; official code: yes."
+    )
+    lr: float = Field(1e-4, gt=0, description="Adam's rate for the head; official code: 1e-4.")
+    prototype_lr: float = Field(
+        5e-4, gt=0, description="Adam's rate for the student prototypes; official code: 5e-4."
+    )
+
+
+class SmooSegDraws(NamedTuple):
+    """Everything random in a step.
+
+    Attributes:
+        head: Dropout of the head's two inputs.
+        features: (B, D, 1, 1) dropout of the features that the loss compares.
+        negatives: (B,) the other image of each image, see `avoid_self`.
+    """
+
+    head: HeadMasks
+    features: Float[Tensor, "B D 1 1"]
+    negatives: Int64[Tensor, "B"]
+
+
+class SmooSeg(Method):
+    """Smoothness prior with asymmetric prototypes.
+
+    The loss compares the images of a worker's own part of the batch: that of n workers is the mean
+    of the losses of their parts. In a part of one image, that image is its own negative.
+
+    Args:
+        config: The method's settings.
+        features: What the backbone gives.
+        num_clusters: K.
+        seed: Keys initial weights, dropout and negatives.
+    """
+
+    name: ClassVar[str] = "smooseg"
+    Config: ClassVar[type[MethodConfig]] = SmooSegConfig
+
+    def __init__(
+        self, config: SmooSegConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        self.config = config
+        generator = shared_generator(seed, self.name, "weights")
+        self.head = SegmentationHead(features.dim, config.dim, generator, activation="silu")
+        self.student = ClusterProbe(num_clusters, config.dim, generator)
+        with torch.no_grad():
+            self.student.centroids.copy_(normalize(self.student.centroids, dim=1))
+        self.teacher = deepcopy(self.student).requires_grad_(False)
+        self.lagging = deepcopy(self.teacher)
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
+        """Lists head and student prototypes, each with its own rate."""
+        return [
+            ParamGroup(list(self.head.parameters()), self.config.lr, "adam"),
+            ParamGroup(list(self.student.parameters()), self.config.prototype_lr, "adam"),
+        ]
+
+    def draw(self, batch: Batch, stage: str) -> SmooSegDraws:
+        """Draws dropout and negatives of a step.
+
+        Args:
+            batch: Its images and step key the draws.
+            stage: The one stage, `train`.
+
+        Returns:
+            Draws on the device of the tokens; dropout of an image depends on its id alone, the
+            negatives on the size of the batch.
+        """
+        key = (self.seed, self.name, stage, batch.step.index)
+        tokens = batch.features.tokens
+        draws = uniforms(batch.ids, (3, tokens.shape[1], 1, 1), *key, "dropout")
+        linear, nonlinear, features = dropout_mask(draws, self.config.dropout).to(tokens).unbind(1)
+        permutation = torch.randperm(len(batch.ids), generator=shared_generator(*key, "negatives"))
+        negatives = avoid_self(permutation[None])[0].to(tokens.device)
+        return SmooSegDraws(HeadMasks(linear, nonlinear), features, negatives)
+
+    def loss(self, batch: Batch, stage: str, draws: SmooSegDraws | None = None) -> StepResult:
+        """Computes smoothness within and between images, and the data term.
+
+        Args:
+            batch: Training crops.
+            stage: The one stage, `train`.
+            draws: Dropout and negatives; drawn by `draw` if unset.
+
+        Returns:
+            The loss; scalars of its three terms, and `confidence`, the mean over positions of the
+            largest probability.
+
+        Reference:
+            arXiv 2310.17874, smoothness and data terms; official code.
+        """
+        if draws is None:
+            draws = self.draw(batch, stage)
+        tokens = batch.features.tokens.detach()
+        codes = self.head(tokens, draws.head)
+        scores = self.teacher(codes)
+        probabilities = (scores / self.config.temperature).softmax(1)
+        images = moments(Maps(tokens * draws.features, probabilities))
+        intra, negative = (
+            smoothness(images, other, shift, pointwise=self.config.pointwise)
+            for other, shift in (
+                (images, self.config.shift_intra),
+                (images.of(draws.negatives), self.config.shift_negative),
+            )
+        )
+        # Cosines as they are: at temperature 1 this stays above log(1 + (K - 1) / e^2).
+        data = cross_entropy(self.student(codes.detach()), scores.argmax(1))
+        loss = (
+            self.config.weight_intra * intra
+            + self.config.weight_negative * negative
+            + self.config.weight_data * data
+        )
+        scalars = {
+            "intra": intra.detach(),
+            "negative": negative.detach(),
+            "data": data.detach(),
+            "confidence": probabilities.detach().amax(1).mean(),
+        }
+        return StepResult(loss, scalars)
+
+    def after_step(self) -> None:
+        """Moves the teacher towards the student as it was before the optimiser's step.
+
+        The official code updates the teacher between loss and optimiser, with rows of any length.
+        """
+        update_teacher(self.teacher, self.lagging, self.config.decay)
+        update_teacher(self.lagging, self.student, 0.0)
+
+    def fit_clusters(self, passes: Passes) -> None:
+        """Does nothing: the prototypes are learnt on the way."""
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the head's codes, without dropout."""
+        codes: Tensor = self.head(batch.features.tokens)
+        return codes
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores each cluster by the cosine of code and teacher prototype.
+
+        The official code upsamples codes to the label's size and takes cosines there; scoring
+        upsamples these cosines, which differs between neighbouring tokens of unequal codes.
+
+        Args:
+            batch: Images.
+
+        Returns:
+            (B, K, h, w) cosines.
+        """
+        scores: Tensor = self.teacher(self.encode(batch))
+        return scores

@@ -1,0 +1,254 @@
+"""STEGO: codes whose correspondences sharpen those of the frozen features.
+
+Frozen patch tokens -> a small head makes codes -> pairs of positions within an image, with one of
+its nearest neighbours and with other images attract or repel each other, according to the cosine
+of their tokens. K centroids follow the detached codes (cluster probe); a position belongs to the
+centroid of largest cosine. Head and probe learn side by side, from pixels alone.
+
+Reference:
+    Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences,
+    ICLR 2022, arXiv 2203.08414.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, StepResult
+from usseg_ray.config import MethodConfig
+from usseg_ray.distributed import shared_generator
+from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.ops.cluster_probe import ClusterProbe
+from usseg_ray.ops.correspondence import (
+    Draws,
+    Maps,
+    Shifts,
+    Switches,
+    avoid_self,
+    correspondence_terms,
+)
+from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.heads import HeadMasks, SegmentationHead
+
+
+class STEGOConfig(MethodConfig):
+    """Settings of STEGO; defaults are the official ones for COCO-Stuff with ViT-S/8."""
+
+    dim: int = Field(70, ge=1, description="Channels of a code; official code: 70.")
+    dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of channels dropped per image in training, by itself in both branches "
+        "of the head and in the features that the loss compares; official code: 0.1.",
+    )
+    neighbours: int = Field(
+        7, ge=1, description="Most similar images that a positive is drawn from; official code: 7."
+    )
+    feature_samples: int = Field(
+        11, ge=1, description="Side of the grid of sampled positions; official code: 11."
+    )
+    negatives: int = Field(
+        5, ge=1, description="Other images that each image is compared with; official code: 5."
+    )
+    weight_intra: float = Field(
+        0.67, ge=0, description="Of pairs within an image; official code, COCO ViT-S."
+    )
+    weight_inter: float = Field(
+        0.25, ge=0, description="Of pairs with a neighbour; official code, COCO ViT-S."
+    )
+    weight_negative: float = Field(
+        0.63, ge=0, description="Of pairs with another image; official code, COCO ViT-S."
+    )
+    shift_intra: float = Field(
+        0.08, ge=-1, le=1, description="Feature cosine b above which codes attract; as its weight."
+    )
+    shift_inter: float = Field(
+        0.02, ge=-1, le=1, description="The same for pairs with a neighbour."
+    )
+    shift_negative: float = Field(
+        0.66, ge=-1, le=1, description="The same for pairs with another image."
+    )
+    pointwise: bool = Field(
+        True, description="Centre feature cosines (paper: spatial centring); official code: yes."
+    )
+    zero_clamp: bool = Field(
+        True, description="Negative code cosines count as 0 (paper: 0-clamp); official code: yes."
+    )
+    stabilise: bool = Field(
+        False, description="Code cosines above 0.8 count as 0.8; official code: no (`stabalize`)."
+    )
+    lr: float = Field(5e-4, gt=0, description="Adam's rate for the head; official code: 5e-4.")
+    cluster_lr: float = Field(
+        5e-3, gt=0, description="Adam's rate for the cluster probe; official code: 5e-3."
+    )
+
+
+class ViewMasks(NamedTuple):
+    """Channel dropout of one image of a pair.
+
+    Attributes:
+        head: Masks of the head's two inputs.
+        features: (B, D, 1, 1) mask of the features that the loss compares.
+    """
+
+    head: HeadMasks
+    features: Float[Tensor, "B D 1 1"]
+
+
+class STEGODraws(NamedTuple):
+    """Everything random in a step.
+
+    Attributes:
+        anchor: Dropout of the images.
+        positive: Dropout of their neighbours.
+        correspondence: Sampled positions and negatives.
+    """
+
+    anchor: ViewMasks
+    positive: ViewMasks
+    correspondence: Draws
+
+
+class STEGO(Method):
+    """Self-supervised transformer with energy-based graph optimisation.
+
+    The loss compares the images of a worker's own part of the batch: that of n workers is the mean
+    of the losses of their parts. In a part of one image, that image is its own negative.
+
+    Args:
+        config: The method's settings.
+        features: What the backbone gives.
+        num_clusters: K.
+        seed: Keys initial weights, dropout, sampled positions and negatives.
+    """
+
+    name: ClassVar[str] = "stego"
+    Config: ClassVar[type[MethodConfig]] = STEGOConfig
+
+    def __init__(
+        self, config: STEGOConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        self.config = config
+        generator = shared_generator(seed, self.name, "weights")
+        self.head = SegmentationHead(features.dim, config.dim, generator)
+        self.probe = ClusterProbe(num_clusters, config.dim, generator)
+        self.shifts = Shifts(config.shift_intra, config.shift_inter, config.shift_negative)
+        self.switches = Switches(config.pointwise, config.zero_clamp, config.stabilise)
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ANN401
+        """Needs a neighbour of each image."""
+        return Needs(neighbours=config.neighbours)
+
+    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
+        """Lists head and cluster probe, each with its own rate."""
+        return [
+            ParamGroup(list(self.head.parameters()), self.config.lr, "adam"),
+            ParamGroup(list(self.probe.parameters()), self.config.cluster_lr, "adam"),
+        ]
+
+    def draw(self, batch: Batch, stage: str) -> STEGODraws:
+        """Draws dropout, positions and negatives of a step.
+
+        Args:
+            batch: Its images and step key the draws.
+            stage: The one stage, `train`.
+
+        Returns:
+            Draws on the device of the tokens; those of an image depend on its id alone, the
+            negatives on the size of the batch.
+        """
+        key = (self.seed, self.name, stage, batch.step.index)
+        device = batch.features.tokens.device
+        samples = self.config.feature_samples
+        coords = uniforms(batch.ids, (2, samples, samples, 2), *key, "coords", device=device)
+        anchors, others = (2 * coords - 1).unbind(1)
+        generator = shared_generator(*key, "negatives")
+        size = len(batch.ids)
+        permutations = [
+            torch.randperm(size, generator=generator) for _ in range(self.config.negatives)
+        ]
+        negatives = avoid_self(torch.stack(permutations)).to(device)
+        return STEGODraws(
+            self._masks(batch, *key, "anchor"),
+            self._masks(batch, *key, "positive"),
+            Draws(anchors, others, negatives),
+        )
+
+    def loss(self, batch: Batch, stage: str, draws: STEGODraws | None = None) -> StepResult:
+        """Computes the weighted correspondence loss, and the probe's loss on detached codes.
+
+        Args:
+            batch: Training crops, each with a neighbour.
+            stage: The one stage, `train`.
+            draws: Dropout, positions and negatives; drawn by `draw` if unset.
+
+        Returns:
+            The loss; scalars of its terms and, as `*_similarity`, the mean code cosine of each
+            kind of pairs.
+
+        Raises:
+            TypeError: The batch has no neighbours.
+
+        Reference:
+            arXiv 2203.08414, correspondence loss and cluster probe; official code.
+        """
+        if batch.positive is None:
+            raise TypeError("stego needs Batch.positive in training")
+        if draws is None:
+            draws = self.draw(batch, stage)
+        anchors = self._maps(batch.features, draws.anchor)
+        positives = self._maps(batch.positive, draws.positive)
+        terms = correspondence_terms(
+            anchors, positives, draws.correspondence, self.shifts, self.switches
+        )
+        correspondence = (
+            self.config.weight_intra * terms.intra.loss
+            + self.config.weight_inter * terms.inter.loss
+            + self.config.weight_negative * terms.negative.loss
+        )
+        cluster = self.probe.loss(anchors.codes.detach())
+        scalars = {"correspondence": correspondence.detach(), "cluster": cluster.detach()}
+        for name, term in zip(terms._fields, terms, strict=True):
+            scalars |= {name: term.loss.detach(), f"{name}_similarity": term.similarity}
+        return StepResult(correspondence + cluster, scalars)
+
+    def fit_clusters(self, passes: Passes) -> None:
+        """Does nothing: the cluster probe learns its centroids beside the head."""
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the head's codes, without dropout."""
+        codes: Tensor = self.head(batch.features.tokens)
+        return codes
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores each cluster by the cosine of code and centroid.
+
+        The official code upsamples codes to the label's size and takes cosines there; scoring
+        upsamples these cosines, which differs between neighbouring tokens of unequal codes.
+
+        Args:
+            batch: Images.
+
+        Returns:
+            (B, K, h, w) cosines.
+        """
+        scores: Tensor = self.probe(self.encode(batch))
+        return scores
+
+    def _masks(self, batch: Batch, *key: int | str) -> ViewMasks:
+        tokens = batch.features.tokens
+        draws = uniforms(batch.ids, (3, tokens.shape[1], 1, 1), *key, device=tokens.device)
+        linear, nonlinear, features = dropout_mask(draws, self.config.dropout).unbind(1)
+        return ViewMasks(HeadMasks(linear, nonlinear), features)
+
+    def _maps(self, features: FeatureMap, masks: ViewMasks) -> Maps:
+        tokens = features.tokens.detach()
+        return Maps(tokens * masks.features, self.head(tokens, masks.head))

@@ -1,0 +1,175 @@
+"""A network of a method's own: four stages of any timm CNN under a feature pyramid, all trained.
+
+Between pixels and codes for methods that do not start from frozen features. Weights come from
+timm's hub and cache, from a safetensors file, or from a keyed draw when that is asked for; nothing
+here ever falls back to random weights by itself.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from usseg_ray.backbones import check_weights
+from usseg_ray.config import BackboneConfig, Settings, UserError
+from usseg_ray.distributed import shared_generator
+from usseg_ray.keys import key_seed
+from usseg_ray.ops.pyramid import PyramidDecoder
+
+STRIDES = [4, 8, 16, 32]
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class NetworkConfig(Settings):
+    """Which network is trained, and what it starts from."""
+
+    name: str = Field(
+        "resnet18.tv_in1k",
+        description="A timm CNN with stages of strides 4, 8, 16 and 32; official: torchvision's.",
+    )
+    pretrained: bool = Field(True, description="Start from timm's weights, else from a draw.")
+    weights: str | None = Field(
+        None, description="A safetensors file of the timm model to start from instead."
+    )
+    dim: int = Field(128, ge=1, description="Channels of a code; official code: 128.")
+
+
+class PyramidNetwork(nn.Module):
+    """A timm CNN and a decoder that turn pixels into codes at a quarter of their size.
+
+    Args:
+        config: Which network.
+        key: Keys the draw of whatever is not loaded.
+
+    Raises:
+        UserError: The model or its weights do not exist, do not fit or cannot be reached.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig, *key: int | str) -> None:
+        super().__init__()
+        pretrained = config.pretrained and config.weights is None
+        with _global_draws(*key, "stages"):
+            check_network(config)
+            self.stages = _create(config.name, pretrained=pretrained)
+        if config.weights is not None:
+            _load(self.stages, config.name, Path(config.weights))
+        channels = self.stages.feature_info.channels()
+        self.decoder = PyramidDecoder(channels, config.dim, shared_generator(*key, "decoder"))
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Computes codes.
+
+        Args:
+            pixels: (B, 3, H, W) in [0, 1], RGB.
+
+        Returns:
+            (B, dim, H / 4, W / 4), rounded up; not normalised.
+        """
+        codes: Tensor = self.decoder(self.stages(self.normalise(pixels)))
+        return codes
+
+    def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Brings pixels in [0, 1] to mean 0 and deviation 1 over ImageNet."""
+        return (pixels - self.mean) / self.std
+
+
+def check_network(config: NetworkConfig) -> None:
+    """Makes sure within seconds that a network and its weights can be had.
+
+    Raises:
+        UserError: They cannot; says which setting to change.
+    """
+    if not timm.is_model(config.name.split(".")[0]):
+        raise UserError(
+            f"method.network.name = {config.name!r} is no timm model; "
+            "resnet18, resnet50 and mobilenetv2_100 are some that fit."
+        )
+    _stage_indices(config.name)
+    if config.weights is not None:
+        path = Path(config.weights)
+        if path.suffix != ".safetensors" or not path.is_file():
+            raise UserError(f"method.network.weights = {path}: no such .safetensors file.")
+    elif config.pretrained:
+        try:
+            check_weights(BackboneConfig(name=config.name))
+        except UserError as error:
+            raise UserError(
+                f"timm's weights of method.network.name = {config.name!r} are out of reach. Three "
+                "ways on: connect and run again; --set method.network.weights=FILE.safetensors; "
+                "--set method.network.pretrained=false to start from a draw."
+            ) from error
+
+
+@contextmanager
+def _global_draws(*key: int | str) -> Iterator[None]:
+    """Lets timm draw from torch's global generator, by key, and puts that generator back."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(key_seed(*key))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401
+    return timm.create_model(
+        name, pretrained=pretrained, features_only=True, out_indices=_stage_indices(name)
+    )
+
+
+def _stage_indices(name: str) -> tuple[int, ...]:
+    """Finds the stages of strides 4, 8, 16 and 32 among those that timm gives."""
+    try:
+        with torch.device("meta"):
+            strides = timm.create_model(name, features_only=True).feature_info.reduction()
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        strides = []
+    if not set(STRIDES) <= set(strides):
+        raise UserError(
+            f"method.network.name = {name!r} gives stages of strides {strides}; four of strides "
+            f"{STRIDES} are needed, as of resnet18, resnet50 or mobilenetv2_100."
+        )
+    return tuple(strides.index(stride) for stride in STRIDES)
+
+
+def _load(stages: nn.Module, name: str, path: Path) -> None:
+    """Loads the stages from a file of the whole model: each of its tensors must be known."""
+    try:
+        # timm joins names of stages with "_" where the whole model has ".".
+        found = {_plain(key): tensor for key, tensor in safetensors.torch.load_file(path).items()}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"method.network.weights = {path} cannot be read: {error}") from None
+    with torch.device("meta"):
+        known = {_plain(key) for key in timm.create_model(name).state_dict()}
+    wanted = {
+        _plain(key): tensor
+        for key, tensor in stages.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    wrong = sorted(found.keys() - known) + sorted(
+        key for key, own in wanted.items() if key not in found or found[key].shape != own.shape
+    )
+    if wrong:
+        raise UserError(
+            f"method.network.weights = {path} does not fit {name}: {len(wrong)} tensors differ, "
+            f"for example {wrong[:3]}. Give a file of that timm model, or name its model."
+        )
+    with torch.no_grad():
+        for key, own in wanted.items():
+            own.copy_(found[key])
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", ".")

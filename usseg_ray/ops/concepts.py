@@ -1,0 +1,331 @@
+"""Contrast between concepts: CAUSE's loss over codes of a clusterbook, and its bank of keys.
+
+Tokens take the code they are nearest to. Two codes are alike, unlike or neither, and so are two
+tokens: alike ones attract, unlike ones repel. Keys are the teacher's projections of the batch and
+those that the bank kept of earlier ones. What the loss needs of positives is one sum of keys per
+code, and of all others one pass over the keys, so keys come in blocks, nothing of the size
+anchors x keys is kept, and the gradient is ready with the loss.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
+from torch.nn.functional import normalize
+
+# Logits at a time.
+_LOGITS = 2**22
+_GROWTH = 1.5
+
+
+class Relations(NamedTuple):
+    """Which codes are positives or negatives of the anchors' codes.
+
+    Attributes:
+        row: (N,) the row of the tables that belongs to each anchor.
+        positive: (U, K) whether tokens of code k attract the anchors of a row.
+        active: (U, K) whether they are positives or negatives.
+    """
+
+    row: Int64[Tensor, "N"]
+    positive: Bool[Tensor, "U K"]
+    active: Bool[Tensor, "U K"]
+
+
+class Keys(NamedTuple):
+    """What anchors are compared with.
+
+    Attributes:
+        values: (M, J), unit length.
+        codes: (M,) the code of each.
+    """
+
+    values: Float[Tensor, "M J"]
+    codes: Int64[Tensor, "M"]
+
+
+class Terms(NamedTuple):
+    """Contrastive losses of images.
+
+    Attributes:
+        nats: (B,) mean over an image's positive pairs; 0 without any.
+        pairs: (B,) number of positive pairs.
+    """
+
+    nats: Float[Tensor, "B"]
+    pairs: Float[Tensor, "B"]
+
+
+def nearest_codes(
+    tokens: Float[Tensor, "B D h w"], codebook: Float[Tensor, "K D"]
+) -> Int64[Tensor, "B h w"]:
+    """Finds the code with the largest cosine to every token.
+
+    Args:
+        tokens: (B, D, h, w), not normalised.
+        codebook: (K, D), not normalised.
+
+    Returns:
+        (B, h, w), the first one in a tie.
+    """
+    # A token's length scales its cosines alike.
+    directions = normalize(codebook, dim=1)
+    # One image at a time: all cosines of a batch at once would be the largest tensor of a step.
+    return torch.stack([(directions @ image.flatten(1)).argmax(0) for image in tokens]).view(
+        len(tokens), *tokens.shape[2:]
+    )
+
+
+def relate(
+    anchors: Int64[Tensor, "N"],
+    codebook: Float[Tensor, "K D"],
+    *,
+    positive_above: float,
+    negative_below: float,
+) -> Relations:
+    """Tells apart the codes that attract and repel the anchors.
+
+    Args:
+        anchors: (N,) codes of the anchors.
+        codebook: (K, D), not normalised.
+        positive_above: Codes with a larger cosine attract.
+        negative_below: Codes with a smaller cosine repel.
+
+    Returns:
+        Tables for the codes that occur.
+
+    Reference:
+        CAUSE, arXiv 2310.07379, concept-wise contrastive learning, as in the official code.
+    """
+    directions = normalize(codebook, dim=1)
+    present, row = anchors.unique(return_inverse=True)
+    cosines = directions[present] @ directions.mT
+    positive = cosines > positive_above
+    return Relations(row, positive, positive | (cosines < negative_below))
+
+
+def contrast(
+    anchors: Float[Tensor, "B P J"],
+    relations: Relations,
+    keys: Keys,
+    *,
+    temperature: float,
+    keys_are_anchors: bool = False,
+) -> Terms:
+    """Computes for every image the mean over its positive pairs of minus the log-likelihood.
+
+    The likelihood of a key is its exponentiated logit over the sum of those of all positives and
+    negatives of the anchor.
+
+    Args:
+        anchors: (B, P, J), not normalised.
+        relations: Of the anchors' codes, image by image.
+        keys: No gradient flows to them.
+        temperature: Logits are cosines over it; at least 0.03, below which exponentials vanish.
+        keys_are_anchors: Whether key n is a view of anchor n, which is then no pair.
+
+    Returns:
+        A term per image.
+
+    Reference:
+        CAUSE, arXiv 2310.07379, concept-wise contrastive learning, as in the official code.
+    """
+    nats, pairs = _Contrast.apply(
+        normalize(anchors, dim=2), relations, keys, temperature, keys_are_anchors
+    )
+    return Terms(nats, pairs)
+
+
+def mean_term(parts: Sequence[Terms]) -> Float[Tensor, ""]:
+    """Averages terms that count alike, whatever their numbers of pairs.
+
+    Args:
+        parts: Terms of all kinds of keys.
+
+    Returns:
+        The mean of the terms with a pair, 0 if none has; without a pair, a term of the official
+        code is 0 / 0.
+    """
+    used = torch.cat([part.pairs for part in parts]) > 0
+    return torch.cat([part.nats for part in parts]).sum() / used.sum().clamp(min=1)
+
+
+class _Contrast(torch.autograd.Function):
+    """Contrastive terms with their gradient, from one pass over the keys.
+
+    With n_i positives of anchor i that sum up to P_i, and Z_i the sum of exponentials, the term is
+    the sum over i of n_i log Z_i - a_i P_i / T, over the sum of n_i.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        anchors: Float[Tensor, "B P J"],
+        relations: Relations,
+        keys: Keys,
+        temperature: float,
+        keys_are_anchors: bool,
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        rows = anchors.flatten(0, 1)
+        total, repelled = _weigh(rows, relations, keys, temperature, own=keys_are_anchors)
+        count, attracted = _positives(relations, keys, own=keys_are_anchors)
+        log_total = torch.where(count > 0, total, 1).log() + 1 / temperature
+        nats = count * log_total - (rows * attracted).sum(1) / temperature
+        images, tokens, _ = anchors.shape
+        pairs = count.view(images, tokens).sum(1)
+        share = 1 / pairs.clamp(min=1)
+        # Where the total underflows, so do the weights that it divides.
+        scale = count / total.clamp(min=torch.finfo(total.dtype).tiny)
+        gradient = repelled.mul_(scale[:, None]).sub_(attracted).view_as(anchors)
+        ctx.save_for_backward(gradient.mul_(share[:, None, None] / temperature))
+        ctx.mark_non_differentiable(pairs)
+        return nats.view(images, tokens).sum(1) * share, pairs
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: BackwardCFunction, grad: Float[Tensor, "B"], _: Tensor
+    ) -> tuple[Float[Tensor, "B P J"], None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad[:, None, None] * gradient, None, None, None, None
+
+
+def _weigh(
+    rows: Float[Tensor, "N J"], relations: Relations, keys: Keys, temperature: float, *, own: bool
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N J"]]:
+    """Sums exp(logit - 1 / T) over positives and negatives, and the keys weighted by it."""
+    total, weighted = rows.new_zeros(len(rows)), torch.zeros_like(rows)
+    step = max(1, _LOGITS // max(1, len(rows)))
+    for start in range(0, len(keys.values), step):
+        values, codes = keys.values[start : start + step], keys.codes[start : start + step]
+        weights = (rows @ values.mT).sub_(1).div_(temperature).exp_()
+        weights.mul_(relations.active[:, codes][relations.row])
+        if own:
+            weights.diagonal(-start).zero_()
+        total += weights.sum(1)
+        weighted.addmm_(weights, values)
+    return total, weighted
+
+
+def _positives(
+    relations: Relations, keys: Keys, *, own: bool
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N J"]]:
+    """Counts and sums the positive keys of every anchor, from one sum per code."""
+    attracts = relations.positive.to(keys.values.dtype)
+    sums = keys.values.new_zeros((attracts.shape[1], keys.values.shape[1]))
+    sums.index_add_(0, keys.codes, keys.values)
+    counts = keys.codes.bincount(minlength=attracts.shape[1]).to(sums.dtype)
+    count, attracted = (attracts @ counts)[relations.row], (attracts @ sums)[relations.row]
+    if own:
+        itself = attracts[relations.row, keys.codes]
+        count, attracted = count - itself, attracted - itself[:, None] * keys.values
+    return count, attracted
+
+
+class ConceptBank(nn.Module):
+    """Keys of earlier batches: of every code the newest few.
+
+    Entries of a code replace each other in turn; nothing is moved or rebuilt. Memory grows with
+    what is held, and a state of any size can be loaded.
+
+    Args:
+        num_codes: K.
+        dim: Channels of a key.
+        capacity: Entries of a code.
+
+    Reference:
+        CAUSE, arXiv 2310.07379, concept bank, as in the official code.
+    """
+
+    values: Tensor
+    codes: Tensor
+    slots: Tensor
+    added: Tensor
+
+    def __init__(self, num_codes: int, dim: int, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        # Unit-length keys and their codes; rows from `len(self)` on are not used yet.
+        self.register_buffer("values", torch.empty(0, dim))
+        self.register_buffer("codes", torch.empty(0, dtype=torch.int64))
+        # The row of every entry: entry number n of a code is in slot n modulo capacity.
+        self.register_buffer("slots", torch.full((num_codes, capacity), -1))
+        self.register_buffer("added", torch.zeros(num_codes, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return int(self.added.clamp(max=self.capacity).sum())
+
+    def keys(self) -> Keys:
+        """Returns all entries, in no particular order, without copying them."""
+        size = len(self)
+        return Keys(self.values[:size], self.codes[:size])
+
+    @torch.no_grad()
+    def update(
+        self,
+        values: Float[Tensor, "N J"],
+        codes: Int64[Tensor, "N"],
+        priorities: Float[Tensor, "N"],
+        share: float = 0.5,
+    ) -> None:
+        """Adds a random share of every code's tokens, and forgets the oldest beyond capacity.
+
+        Args:
+            values: (N, J), not normalised.
+            codes: (N,) the code of each.
+            priorities: (N,) random numbers; those of a code with the lowest enter, in this order.
+            share: Part of a code's tokens that enters, rounded down: a single token does not.
+        """
+        order = priorities.argsort(stable=True)
+        order = order[codes[order].argsort(stable=True)]
+        codes = codes[order]
+        counts = codes.bincount(minlength=len(self.added))
+        place = torch.arange(len(codes), device=codes.device) - (counts.cumsum(0) - counts)[codes]
+        quota = (share * counts).long()
+        left = quota[codes] - place
+        keep = (left > 0) & (left <= self.capacity)
+        self._insert(values[order[keep]], codes[keep], (self.added[codes] + place)[keep])
+        self.added += quota
+
+    def clear(self) -> None:
+        """Forgets everything and frees its memory."""
+        self.values, self.codes = self.values[:0].clone(), self.codes[:0].clone()
+        self.slots.fill_(-1)
+        self.added.zero_()
+
+    def _insert(
+        self, values: Float[Tensor, "n J"], codes: Int64[Tensor, "n"], number: Int64[Tensor, "n"]
+    ) -> None:
+        slot = number % self.capacity
+        row = self.slots[codes, slot]
+        fresh = row < 0
+        size = len(self)
+        row[fresh] = torch.arange(size, size + int(fresh.sum()), device=row.device)
+        self._reserve(size + int(fresh.sum()))
+        self.slots[codes, slot] = row
+        self.values[row] = normalize(values, dim=1)
+        self.codes[row] = codes
+
+    def _reserve(self, size: int) -> None:
+        if size > len(self.values):
+            grown = min(self.slots.numel(), max(size, int(_GROWTH * len(self.values))))
+            for name in ("values", "codes"):
+                held = getattr(self, name)
+                longer = held.new_zeros((grown, *held.shape[1:]))
+                longer[: len(held)] = held
+                setattr(self, name, longer)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        *args: Any,  # noqa: ANN401
+    ) -> None:
+        for name in ("values", "codes"):
+            if (saved := state_dict.get(prefix + name)) is not None:
+                held = getattr(self, name)
+                setattr(self, name, held.new_zeros((len(saved), *held.shape[1:])))
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,129 @@
+"""What a command was asked, from its options to the file that `--resume` reads.
+
+It stands before `plan`, which resolves and checks it: here names become methods and files, nothing
+is built yet.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from usseg_ray import __version__, methods
+from usseg_ray.baselines import FLOORS
+from usseg_ray.config import Settings, UserError
+from usseg_ray.presets import find_preset
+from usseg_ray.search_space import find_space
+
+REQUEST_FILE = "sweep.yaml"
+DEFAULT_METHOD = "acseg"
+ALL_METHODS = "all"
+
+
+class Request(Settings):
+    """What a command was asked; kept in the sweep's folder, so that `--resume` repeats it.
+
+    Attributes are the options of `tune` and `train`; `methods` maps each method to the file of its
+    search space, or to `None` for a single run.
+    """
+
+    version: str = __version__
+    methods: dict[str, str | None] = Field(min_length=1)
+    data: str
+    preset: str | None = None
+    assigned: dict[str, Any]
+    num_samples: int = Field(ge=1, description="Trials of each method.")
+    search: Literal["random", "optuna"]
+    scheduler: Literal["none", "asha"]
+    max_concurrent: int | None = Field(None, ge=1)
+    tracking_uri: str | None = None
+    key: str = Field("", description="Names the sweep in the tracking store.")
+
+    def save(self, folder: Path) -> None:
+        """Writes the request into the sweep's folder."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        (folder / REQUEST_FILE).write_text(text)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Request":
+        """Reads a sweep's request.
+
+        Raises:
+            UserError: The folder holds no sweep, or one of another version.
+        """
+        path = folder / REQUEST_FILE
+        if not path.is_file():
+            raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
+        try:
+            tree = yaml.safe_load(path.read_text())
+        except yaml.YAMLError:
+            tree = None
+        if isinstance(tree, dict) and tree.get("version") != __version__:
+            raise UserError(
+                f"{path} was written by version {tree.get('version')}, this is {__version__}: "
+                "resume it with that version, or start a new sweep."
+            )
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise UserError(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
+
+
+def named_methods(names: str | None, preset: str | None) -> list[str]:
+    """Reads `--method`.
+
+    Args:
+        names: Names with commas between them, or `all`: every method but the floors, which stand
+            beside every sweep as it is.
+        preset: `--preset`, which names its method where `names` is unset.
+
+    Returns:
+        Names of existing methods, each once, in the order given.
+
+    Raises:
+        UserError: A method or the preset does not exist.
+    """
+    if names is None:
+        return [find_preset(preset).method if preset else DEFAULT_METHOD]
+    if names == ALL_METHODS:
+        return [method.name for method in methods.METHODS if method.name not in FLOORS]
+    return list(dict.fromkeys(methods.get(name.strip()).name for name in names.split(",")))
+
+
+def named_method(names: str | None, preset: str | None) -> str:
+    """Reads `--method` where only one can run.
+
+    Raises:
+        UserError: As `named_methods`, or there are several.
+    """
+    (first, *others) = named_methods(names, preset)
+    if others:
+        raise UserError(
+            f"--method {names}: one run has one method; "
+            f"`python -m usseg_ray.tune --method {names}` compares them."
+        )
+    return first
+
+
+def with_spaces(names: list[str], file: str | None) -> dict[str, str | None]:
+    """Gives every method its search space.
+
+    Args:
+        names: Methods.
+        file: `--space`, in place of the own space of one method.
+
+    Returns:
+        Method -> path.
+
+    Raises:
+        UserError: A file is given for several methods, or a method has no space.
+    """
+    if file is None:
+        return {name: str(find_space(name)) for name in names}
+    if len(names) > 1:
+        raise UserError(
+            f"--space {file} is for one method, not for {', '.join(names)}; without it each takes "
+            "search_spaces/METHOD.yaml."
+        )
+    return {names[0]: file}
