@@ -66,7 +66,7 @@ EMBEDDED = Layer(
             "method.lr": 1e-3,
             "method.cluster_batch": 32,
             "data.train_size": 96,
-            "train.epochs": 4,
+            "train.epochs": 3,
         },
         "stego": {"train.epochs": 20, "train.eval_every": 5},
         "hp": {"train.epochs": 4, "train.batch_size": 8},
