@@ -24,6 +24,7 @@ import ray
 import simplejpeg
 import typer
 from PIL import Image
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from usseg_ray.bench_meter import Bar, Measure
@@ -313,19 +314,18 @@ def _table(measures: list[Measure]) -> Table:
 
 
 def _bar_table(bars: list[Bar]) -> Table:
-    table = Table("what", title="Forward and backward, float32, two CPU threads")
-    table.add_column("figure", justify="right", no_wrap=True)
-    table.add_column("reference")
-    for column in ("its figure", "ratio", "bar"):
+    table = Table("what, and what it stands beside", box=SIMPLE_HEAD, padding=(0, 1))
+    table.title = "Forward and backward, float32, two CPU threads"
+    for column in ("figure", "ratio", "bar"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for bar in bars:
-        figures = [f"{value:.3g} {bar.unit}" for value in (bar.value, bar.reference_value)]
         # Of bars below 1, "25x less" says more than 0.04.
         less = bar.ratio < 1 if bar.limit is None else bar.limit < 1
         ratio, limit = (_times(value, less=less) for value in (bar.ratio, bar.limit))
         verdict = "" if bar.limit is None else "met" if bar.passed else "[bold red]missed[/]"
-        table.add_row(bar.what, figures[0], bar.reference, figures[1], ratio, limit, verdict)
+        table.add_row(bar.what, f"{bar.value:.3g} {bar.unit}", ratio, limit, verdict)
+        table.add_row(f"  [dim]{bar.reference}[/]", f"[dim]{bar.reference_value:.3g} {bar.unit}[/]")
     return table
 
 

@@ -206,7 +206,7 @@ class Run:
     ) -> None:
         last = epoch >= self.epochs
         evaluation = None
-        if stage.scored and (last or epoch % self.config.train.eval_every == 0):
+        if last or (stage.scored and epoch % self.config.train.eval_every == 0):
             started = time.monotonic()
             evaluation = self.score(self.config.data.selection_split)
             metrics |= {"eval_seconds": time.monotonic() - started}

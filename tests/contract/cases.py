@@ -38,12 +38,16 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"variant": "mdc", "mdc_classifier": "centroids", "class_weights": "balanced"},
         {"variant": "over_clustering", "over_clusters": 6, "mse": True, "class_weights": "none"},
     ],
-    "stego": [{"pointwise": False, "zero_clamp": False, "stabilise": True, "dropout": 0.0}],
+    "stego": [
+        {"clustering": "kmeans"},
+        {"pointwise": False, "zero_clamp": False, "stabilise": True, "dropout": 0.0},
+    ],
     "hp": [
+        {"clustering": "kmeans", "denominator_share": 0.5},
         {"affinity": "cosine", "consistency_weight": 0.0, "reweighting": False},
         {"denominator_share": 1.0},
     ],
-    "cause": [{"head": "tr"}],
+    "cause": [{"head": "tr"}, {"clustering": "kmeans"}],
     "smooseg": [{"pointwise": False, "dropout": 0.0}],
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
@@ -83,7 +87,8 @@ class Case(NamedTuple):
     @property
     def learns_clusters(self) -> bool:
         """Whether K groups are learnt on the way instead of being found in the data set."""
-        return self.method.name in {"stego", "hp", "cause", "smooseg", "picie"}
+        learnt = self.method.name in {"stego", "hp", "cause", "smooseg", "picie"}
+        return learnt and self.settings.get("clustering") != "kmeans"
 
     @property
     def reads_features(self) -> bool:

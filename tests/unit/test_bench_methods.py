@@ -37,7 +37,7 @@ def test_a_rewrite_near_the_record_is_the_reference(rewrite: float) -> None:
 def test_a_rewrite_far_from_the_record_is_not(rewrite: float) -> None:
     words, seconds = _official(rewrite, 10.0)
     assert seconds == 10.0
-    assert words == f"official record, scaled (rewritten: {rewrite / 10:.2f} of it)"
+    assert words == f"official record, scaled (rewrite: {rewrite / 10:.2f} of it)"
 
 
 @pytest.mark.slow

@@ -230,6 +230,14 @@ class Uneven(Counting):
         return super().loss(batch, stage)
 
 
+class WithoutSecond(Counting):
+    """Leaves its second stage out."""
+
+    @classmethod
+    def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ARG003
+        return epochs, 0
+
+
 class Broken(Counting):
     bad_at: ClassVar[int | None] = 4
 
@@ -275,6 +283,14 @@ def test_stages_may_differ_in_length(prepared: Set) -> None:
     assert [stage for stage, _ in method.steps] == ["first"] * 3 + ["second"] * 6
     assert [step.total for _, step in method.steps] == [3] * 3 + [6] * 6
     assert [("unsup_miou" in entry) for entry in place.history] == [False, True, True]
+
+
+def test_a_run_that_ends_in_an_unscored_stage_is_scored_once(prepared: Set) -> None:
+    run, method, place = counting(prepared, WithoutSecond, train__epochs=2)
+    assert run.epochs == 2
+    run.fit()
+    assert {stage for stage, _ in method.steps} == {"first"}
+    assert [("unsup_miou" in entry) for entry in place.history] == [False, True]
 
 
 def test_neighbours_are_the_images_whose_mean_tokens_are_nearest(prepared: Set) -> None:

@@ -45,6 +45,7 @@ class Stage(NamedTuple):
     Attributes:
         name: As in logs and checkpoints.
         scored: Whether its epochs end with a score. A stage without one is never stopped early.
+            The last epoch of a run is scored in any stage.
     """
 
     name: str

@@ -28,6 +28,7 @@ from usseg_ray.batch import Batch, FeatureSpec, StepResult
 from usseg_ray.config import MethodConfig, UserError
 from usseg_ray.distributed import all_gather, shared_generator
 from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
+from usseg_ray.methods.codes import Clustering, fit_centroids
 from usseg_ray.ops.cluster_probe import ClusterProbe
 from usseg_ray.ops.clusterbook import Windows, clusterbook_losses, draw_windows
 from usseg_ray.ops.concept_head import ConceptHead, ConceptNetwork, Masks
@@ -89,6 +90,11 @@ class CAUSEConfig(MethodConfig):
     clusterbook_epochs: int = Field(1, ge=1, description="Of the first stage; official code: 1.")
     probe_epochs: int | None = Field(
         None, ge=1, description="Of the last stage; unset: 1 (`mlp`) or 5 (`tr`), the official."
+    )
+    clustering: Clustering = Field(
+        "probe",
+        description="Learn the centroids in a stage of their own (official), or find them by "
+        "k-means on the codes before every score, without that stage (not official).",
     )
     clusterbook_lr: float = Field(
         1e-3, gt=0, description="Adam's rate in the first stage; see `lr`."
@@ -185,7 +191,7 @@ class CAUSE(Method):
     def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ANN401
         """Gives `train.epochs` to the concepts; the other stages have settings of their own."""
         probe = config.probe_epochs or (1 if config.head == "mlp" else 5)
-        return (config.clusterbook_epochs, epochs, probe)
+        return (config.clusterbook_epochs, epochs, probe if config.clustering == "probe" else 0)
 
     def param_groups(self, stage: str) -> list[ParamGroup]:
         """Lists what a stage trains: the clusterbook, the student, or the centroids."""
@@ -281,7 +287,10 @@ class CAUSE(Method):
         self.bank.update(values, codes, priorities, self.config.bank_share)
 
     def fit_clusters(self, passes: Passes) -> None:
-        """Does nothing: the centroids are learnt on the way."""
+        """Finds the centroids by k-means unless they are learnt; the bank has served by then."""
+        if self.config.clustering == "kmeans":
+            self.bank.clear()
+            fit_centroids(self, self.probe, passes)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:

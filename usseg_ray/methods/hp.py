@@ -26,7 +26,8 @@ from torch.nn.functional import normalize
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Step, StepResult
 from usseg_ray.config import JitterConfig, MethodConfig, UserError
 from usseg_ray.distributed import shared_generator
-from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.methods.base import Needs, ParamGroup, Passes
+from usseg_ray.methods.codes import CodeConfig, CodeMethod
 from usseg_ray.ops.attention import cosine_weights, propagate
 from usseg_ray.ops.cluster_probe import ClusterProbe
 from usseg_ray.ops.contrastive import (
@@ -44,7 +45,7 @@ from usseg_ray.ops.reference_pool import ReferencePool, add_patches, patch_rows,
 PoolName = Literal["agnostic", "specific"]
 
 
-class HPConfig(MethodConfig):
+class HPConfig(CodeConfig):
     """Settings of HP; defaults are the official ones for COCO-Stuff with ViT-S/8.
 
     Those of Cityscapes and Potsdam, where they differ, are named in the descriptions.
@@ -94,7 +95,6 @@ class HPConfig(MethodConfig):
     weight_decay: float = Field(0.1, ge=0, description="Of the head, biases too; official code.")
     clip_norm: float = Field(10.0, gt=0, description="Gradient norm of the head; official code.")
     projection_lr: float = Field(5e-4, gt=0, description="Adam's, projection; official code.")
-    cluster_lr: float = Field(5e-3, gt=0, description="Adam's, cluster probe; official code.")
 
 
 class HPDraws(NamedTuple):
@@ -136,7 +136,7 @@ class HPCodes(NamedTuple):
     mixed: Float[Tensor, "B C h w"]
 
 
-class HP(Method):
+class HP(CodeMethod):
     """Hidden positives, global and local.
 
     Pools are equal on all workers. The contrastive loss compares the images of a worker's own part
@@ -164,7 +164,7 @@ class HP(Method):
                 "--set method.affinity=cosine, or choose a ViT (backbone.name)."
             )
         super().__init__(config, features, num_clusters, seed)
-        self.config = config
+        self.config: HPConfig = config
         generator = shared_generator(seed, self.name, "weights")
         self.head = SegmentationHead(features.dim, config.dim, generator)
         self.teacher = deepcopy(self.head).requires_grad_(False)
@@ -190,7 +190,7 @@ class HP(Method):
         return [
             ParamGroup([*self.head.parameters()], config.lr, weight_decay=decay, clip_norm=clip),
             ParamGroup([*self.projection.parameters()], config.projection_lr, "adam"),
-            ParamGroup([*self.probe.parameters()], config.cluster_lr, "adam"),
+            *self.probe_groups(),
         ]
 
     @torch.no_grad()
@@ -309,38 +309,13 @@ class HP(Method):
             consistency = self._consistency(projected, batch, draws)
             loss = loss + self.config.consistency_weight * consistency
             scalars["consistency"] = consistency.detach()
-        cluster = self.probe.loss(codes.student.detach())
+        cluster = self.probe_loss(codes.student)
         return StepResult(loss + cluster, scalars | {"cluster": cluster.detach()})
 
     def task_weight(self, step: Step) -> float:
         """Computes lambda, the weight of task-specific positives: 0, then up to 1 at the end."""
         start = self.config.ramp_start
         return max(0, step.index - start) / max(1, step.total - start)
-
-    def fit_clusters(self, passes: Passes) -> None:
-        """Does nothing: the cluster probe learns its centroids beside the head."""
-
-    @torch.no_grad()
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns the head's codes, without dropout."""
-        codes: Tensor = self.head(batch.features.tokens)
-        return codes
-
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
-        """Scores each cluster by the cosine of code and centroid.
-
-        The official code upsamples codes to the label's size and takes cosines there; scoring
-        upsamples these cosines, which differs between neighbouring tokens of unequal codes.
-
-        Args:
-            batch: Images.
-
-        Returns:
-            (B, K, h, w) cosines.
-        """
-        scores: Tensor = self.probe(self.encode(batch))
-        return scores
 
     def _contrast(
         self,

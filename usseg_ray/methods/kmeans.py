@@ -79,9 +79,7 @@ class KMeans(Method):
         limit = self.sampling.points_per_cluster * self.num_clusters
         sample = PointSample(self.centroids.shape[1], limit, self.centroids.device)
         for batch in passes():
-            points = self.describe(batch).flatten(2).mT
-            for name, rows in zip(batch.ids, points, strict=True):
-                sample.add(rows, self.seed, self.name, name)
+            sample.add_maps(self.describe(batch), batch.ids, self.seed, self.name)
         result = fit_shared(
             sample,
             self.num_clusters,

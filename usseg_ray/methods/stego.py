@@ -20,7 +20,8 @@ from torch import Tensor
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, StepResult
 from usseg_ray.config import MethodConfig
 from usseg_ray.distributed import shared_generator
-from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.methods.base import Needs, ParamGroup
+from usseg_ray.methods.codes import CodeConfig, CodeMethod
 from usseg_ray.ops.cluster_probe import ClusterProbe
 from usseg_ray.ops.correspondence import (
     Draws,
@@ -34,7 +35,7 @@ from usseg_ray.ops.draws import dropout_mask, uniforms
 from usseg_ray.ops.heads import HeadMasks, SegmentationHead
 
 
-class STEGOConfig(MethodConfig):
+class STEGOConfig(CodeConfig):
     """Settings of STEGO; defaults are the official ones for COCO-Stuff with ViT-S/8."""
 
     dim: int = Field(70, ge=1, description="Channels of a code; official code: 70.")
@@ -82,9 +83,6 @@ class STEGOConfig(MethodConfig):
         False, description="Code cosines above 0.8 count as 0.8; official code: no (`stabalize`)."
     )
     lr: float = Field(5e-4, gt=0, description="Adam's rate for the head; official code: 5e-4.")
-    cluster_lr: float = Field(
-        5e-3, gt=0, description="Adam's rate for the cluster probe; official code: 5e-3."
-    )
 
 
 class ViewMasks(NamedTuple):
@@ -113,7 +111,7 @@ class STEGODraws(NamedTuple):
     correspondence: Draws
 
 
-class STEGO(Method):
+class STEGO(CodeMethod):
     """Self-supervised transformer with energy-based graph optimisation.
 
     The loss compares the images of a worker's own part of the batch: that of n workers is the mean
@@ -133,7 +131,7 @@ class STEGO(Method):
         self, config: STEGOConfig, features: FeatureSpec, num_clusters: int, seed: int
     ) -> None:
         super().__init__(config, features, num_clusters, seed)
-        self.config = config
+        self.config: STEGOConfig = config
         generator = shared_generator(seed, self.name, "weights")
         self.head = SegmentationHead(features.dim, config.dim, generator)
         self.probe = ClusterProbe(num_clusters, config.dim, generator)
@@ -149,7 +147,7 @@ class STEGO(Method):
         """Lists head and cluster probe, each with its own rate."""
         return [
             ParamGroup(list(self.head.parameters()), self.config.lr, "adam"),
-            ParamGroup(list(self.probe.parameters()), self.config.cluster_lr, "adam"),
+            *self.probe_groups(),
         ]
 
     def draw(self, batch: Batch, stage: str) -> STEGODraws:
@@ -212,36 +210,11 @@ class STEGO(Method):
             + self.config.weight_inter * terms.inter.loss
             + self.config.weight_negative * terms.negative.loss
         )
-        cluster = self.probe.loss(anchors.codes.detach())
+        cluster = self.probe_loss(anchors.codes)
         scalars = {"correspondence": correspondence.detach(), "cluster": cluster.detach()}
         for name, term in zip(terms._fields, terms, strict=True):
             scalars |= {name: term.loss.detach(), f"{name}_similarity": term.similarity}
         return StepResult(correspondence + cluster, scalars)
-
-    def fit_clusters(self, passes: Passes) -> None:
-        """Does nothing: the cluster probe learns its centroids beside the head."""
-
-    @torch.no_grad()
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns the head's codes, without dropout."""
-        codes: Tensor = self.head(batch.features.tokens)
-        return codes
-
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
-        """Scores each cluster by the cosine of code and centroid.
-
-        The official code upsamples codes to the label's size and takes cosines there; scoring
-        upsamples these cosines, which differs between neighbouring tokens of unequal codes.
-
-        Args:
-            batch: Images.
-
-        Returns:
-            (B, K, h, w) cosines.
-        """
-        scores: Tensor = self.probe(self.encode(batch))
-        return scores
 
     def _masks(self, batch: Batch, *key: int | str) -> ViewMasks:
         tokens = batch.features.tokens

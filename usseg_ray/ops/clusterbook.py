@@ -23,7 +23,7 @@ from usseg_ray.ops.modularity import affinity, graph
 
 _EPSILON = 1e-12
 # Products at a time: what a core's cache holds, or enough to fill an accelerator.
-_PRODUCTS = {"cpu": 2**18, "other": 2**26}
+_PRODUCTS = {"cpu": 2**19, "other": 2**26}
 
 
 class Agreement(NamedTuple):

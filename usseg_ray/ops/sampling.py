@@ -6,6 +6,8 @@ so the sample, and even its order, depends neither on the order of the images no
 split over workers, and one walk over the data is enough.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -43,6 +45,17 @@ class PointSample:
         if sum(map(len, self._points)) > 2 * self._limit:
             points, priorities = self._lowest(torch.cat(self._points), torch.cat(self._priorities))
             self._points, self._priorities = [points], [priorities]
+
+    def add_maps(self, maps: Float[Tensor, "B d h w"], ids: Sequence[str], *key: int | str) -> None:
+        """Offers every position of some images' maps.
+
+        Args:
+            maps: (B, d, h, w) float32.
+            ids: The images' ids; each joins the key of its image's draw.
+            key: As in `add`.
+        """
+        for name, points in zip(ids, maps.flatten(2).mT, strict=True):
+            self.add(points, *key, name)
 
     def gather(self) -> Float[Tensor, "m d"]:
         """Joins the workers' samples; all workers call it together.

@@ -69,10 +69,29 @@ def test_positions_need_crops_and_frames_of_one_size() -> None:
         ({}, (1, 2, 1)),
         ({"head": "tr"}, (1, 2, 5)),
         ({"head": "tr", "probe_epochs": 3, "clusterbook_epochs": 4}, (4, 2, 3)),
+        ({"clustering": "kmeans"}, (1, 2, 0)),
     ],
 )
 def test_epochs_of_the_stages(settings: dict[str, Any], epochs: tuple[int, ...]) -> None:
     assert CAUSE.stage_epochs(CAUSEConfig.model_validate(settings), 2) == epochs
+
+
+def test_kmeans_groups_the_teachers_codes_and_frees_the_bank() -> None:
+    method = build(clustering="kmeans")
+    learn(method, "concepts", 2)
+    batch = make_batch()
+
+    class Walk(NoPasses):
+        def __call__(self) -> Any:
+            return iter([batch])
+
+    assert len(method.bank) > 0
+    method.fit_clusters(Walk())
+    assert len(method.bank) == 0
+    groups = method.predict(batch).argmax(1)
+    best = method.probe(method.encode(batch)).max(1).values
+    assert len(groups.unique()) == 3
+    assert best.mean() > build().probe(method.encode(batch)).max(1).values.mean()
 
 
 def test_only_the_probe_is_scored() -> None:

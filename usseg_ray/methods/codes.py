@@ -1,0 +1,111 @@
+"""What methods share that learn a head on frozen tokens and then group its codes.
+
+The groups are K centroids on the codes' sphere. Officially they are learnt beside the head, by
+gradient from random directions, for thousands of steps; short runs end before such centroids have
+spread over the codes, so k-means on the finished codes may take their place.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from usseg_ray.batch import Batch
+from usseg_ray.config import MethodConfig
+from usseg_ray.methods.base import Method, ParamGroup, Passes
+from usseg_ray.ops.cluster_probe import ClusterProbe
+from usseg_ray.ops.heads import SegmentationHead
+from usseg_ray.ops.kmeans import fit_shared
+from usseg_ray.ops.sampling import PointSample
+
+Clustering = Literal["probe", "kmeans"]
+
+_POINTS_PER_CLUSTER = 500
+
+
+@torch.no_grad()
+def fit_centroids(method: Method, probe: ClusterProbe, passes: Passes) -> None:
+    """Groups a sample of a method's codes of all training images by spherical k-means.
+
+    Args:
+        method: Whose codes.
+        probe: Gets the centroids.
+        passes: Fresh walks over this worker's training images.
+
+    Raises:
+        UserError: The images give fewer distinct codes than K.
+    """
+    count, dim = probe.centroids.shape
+    sample = PointSample(dim, _POINTS_PER_CLUSTER * count, probe.centroids.device)
+    for batch in passes():
+        sample.add_maps(method.encode(batch), batch.ids, method.seed, method.name)
+    result = fit_shared(sample, count, method.seed, spherical=True, noun="codes")
+    probe.centroids.copy_(result.centroids)
+
+
+class CodeConfig(MethodConfig):
+    """How codes are grouped."""
+
+    clustering: Clustering = Field(
+        "probe",
+        description="Learn the centroids beside the head (official), or find them by k-means on "
+        "the codes before every score (not official; better where a run is short).",
+    )
+    cluster_lr: float = Field(
+        5e-3, gt=0, description="Adam's rate for the cluster probe; official code: 5e-3."
+    )
+
+
+class CodeMethod(Method):
+    """A head, the codes it makes of tokens, and K centroids among them.
+
+    Attributes:
+        config: The method's settings.
+        head: Makes codes of tokens.
+        probe: The centroids.
+    """
+
+    config: CodeConfig
+    head: SegmentationHead
+    probe: ClusterProbe
+
+    def probe_groups(self) -> list[ParamGroup]:
+        """Lists the centroids if they are learnt."""
+        if self.config.clustering == "kmeans":
+            return []
+        return [ParamGroup([*self.probe.parameters()], self.config.cluster_lr, "adam")]
+
+    def probe_loss(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+        """Computes the centroids' loss on detached codes; 0 if they are not learnt."""
+        if self.config.clustering == "kmeans":
+            return codes.new_zeros(())
+        return self.probe.loss(codes.detach())
+
+    def fit_clusters(self, passes: Passes) -> None:
+        """Finds the centroids by k-means unless they are learnt; see `fit_centroids`."""
+        if self.config.clustering == "kmeans":
+            fit_centroids(self, self.probe, passes)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the head's codes, without dropout."""
+        codes: Tensor = self.head(batch.features.tokens)
+        return codes
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores each cluster by the cosine of code and centroid.
+
+        The official codes upsample codes to the label's size and take cosines there; scoring
+        upsamples these cosines, which differs between neighbouring tokens of unequal codes.
+
+        Args:
+            batch: Images.
+
+        Returns:
+            (B, K, h, w) cosines.
+        """
+        scores: Tensor = self.probe(self.encode(batch))
+        return scores
