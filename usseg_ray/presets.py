@@ -84,7 +84,6 @@ ON_TEXTONS = Layer(
             "method.shift_inter": 0.45,
             "method.shift_negative": 0.6,
             "method.lr": 1e-2,
-            "method.cluster_lr": 5e-2,
         },
         "hp": {
             # Textons have no attention.
@@ -97,7 +96,6 @@ ON_TEXTONS = Layer(
             "method.ramp_start": 10,
             "method.lr": 1e-2,
             "method.projection_lr": 1e-2,
-            "method.cluster_lr": 0.5,
         },
         "cause": {
             "method.window": 3,
@@ -112,8 +110,6 @@ ON_TEXTONS = Layer(
             "method.temperature": 0.4,
             "method.lr": 1e-2,
             "method.clip_norm": 2.0,
-            "method.probe_epochs": 4,
-            "method.probe_lr": 1e-2,
         },
         "acseg": {
             # Textons of one image share an offset (its light), which hides the graph's structure.

@@ -58,7 +58,9 @@ _WHOLE_TILES = {"data.crop_scale": 1.0, "data.flip": False}
 _ACSEG = {**_SMALL_16, **_sizes(224, 448), **_schedule(5, 500, 32), "method.num_prototypes": 5}
 _ACSEG_SOURCE = "Li et al., CVPR 2023: ViT-S/16, 5 prototypes, 2,500 steps, "
 
-_STEGO = {**_sizes(224, 320), **_schedule(10, 500, 16), "method.dim": 70}
+_PROBE = {"method.clustering": "probe"}
+
+_STEGO = {**_sizes(224, 320), **_schedule(10, 500, 16), **_PROBE, "method.dim": 70}
 _STEGO_SOURCE = "Hamilton et al., ICLR 2022, official configuration, "
 
 
@@ -71,7 +73,13 @@ def _stego(
     return found | {f"method.shift_{name}": b for name, b in zip(names, shifts, strict=True)}
 
 
-_HP = {**_sizes(224, 320), "method.lr": 5e-4, "method.weight_decay": 0.1, "method.clip_norm": 10.0}
+_HP = {
+    **_sizes(224, 320),
+    **_PROBE,
+    "method.lr": 5e-4,
+    "method.weight_decay": 0.1,
+    "method.clip_norm": 10.0,
+}
 _HP_CITYSCAPES = {
     "method.temperature": 0.6,
     "method.renewal_steps": 20,
@@ -97,6 +105,7 @@ _SMOOSEG_SOURCE = "Lan et al., NeurIPS 2023, official code"
 _CAUSE = {
     **_SMALL_8,
     **_FIVE_CROPS,
+    **_PROBE,
     "method.clusterbook_epochs": 1,
     "method.clusterbook_lr": 4e-3,
     "method.lr": 4e-3,

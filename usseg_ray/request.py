@@ -106,24 +106,31 @@ def named_method(names: str | None, preset: str | None) -> str:
     return first
 
 
-def with_spaces(names: list[str], file: str | None) -> dict[str, str | None]:
+def with_spaces(names: list[str], given: str | None) -> dict[str, str | None]:
     """Gives every method its search space.
 
     Args:
         names: Methods.
-        file: `--space`, in place of the own space of one method.
+        given: `--space`: a file in place of the own space of one method, or a folder of
+            METHOD.yaml files; what it lacks is taken from search_spaces/.
 
     Returns:
         Method -> path.
 
     Raises:
-        UserError: A file is given for several methods, or a method has no space.
+        UserError: A file is given for several methods, a folder has none of their spaces, or a
+            method has no space.
     """
-    if file is None:
+    if given is None:
         return {name: str(find_space(name)) for name in names}
+    if Path(given).is_dir():
+        found = {name: Path(given) / f"{name}.yaml" for name in names}
+        if not any(path.is_file() for path in found.values()):
+            raise UserError(f"--space {given}: the folder has no {names[0]}.yaml.")
+        return {name: str(p if p.is_file() else find_space(name)) for name, p in found.items()}
     if len(names) > 1:
         raise UserError(
-            f"--space {file} is for one method, not for {', '.join(names)}; without it each takes "
-            "search_spaces/METHOD.yaml."
+            f"--space {given} is for one method, not for {', '.join(names)}: give a folder with a "
+            "METHOD.yaml for each."
         )
-    return {names[0]: file}
+    return {names[0]: given}

@@ -21,8 +21,8 @@ def tune(
     space: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE",
-            help="Search space, of one method; search_spaces/METHOD.yaml if unset.",
+            metavar="PATH",
+            help="Search space of one method, or a folder of METHOD.yaml; search_spaces/ if unset.",
         ),
     ] = None,
     search: Annotated[

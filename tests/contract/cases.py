@@ -39,15 +39,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"variant": "over_clustering", "over_clusters": 6, "mse": True, "class_weights": "none"},
     ],
     "stego": [
-        {"clustering": "kmeans"},
+        {"clustering": "probe"},
         {"pointwise": False, "zero_clamp": False, "stabilise": True, "dropout": 0.0},
     ],
     "hp": [
-        {"clustering": "kmeans", "denominator_share": 0.5},
+        {"clustering": "probe", "denominator_share": 0.5},
         {"affinity": "cosine", "consistency_weight": 0.0, "reweighting": False},
         {"denominator_share": 1.0},
     ],
-    "cause": [{"head": "tr"}, {"clustering": "kmeans"}],
+    "cause": [{"head": "tr"}, {"clustering": "probe"}],
     "smooseg": [{"pointwise": False, "dropout": 0.0}],
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
@@ -87,8 +87,9 @@ class Case(NamedTuple):
     @property
     def learns_clusters(self) -> bool:
         """Whether K groups are learnt on the way instead of being found in the data set."""
-        learnt = self.method.name in {"stego", "hp", "cause", "smooseg", "picie"}
-        return learnt and self.settings.get("clustering") != "kmeans"
+        if self.method.name in {"stego", "hp", "cause"}:
+            return self.settings.get("clustering") == "probe"
+        return self.method.name in {"smooseg", "picie"}
 
     @property
     def reads_features(self) -> bool:

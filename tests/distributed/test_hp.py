@@ -17,7 +17,7 @@ from usseg_ray.methods.hp import HP, HPConfig
 
 IMAGES = range(6)
 JOINT = 4
-CONFIG = HPConfig(dim=8, pool_size=10, renewal_steps=3, ramp_start=0)
+CONFIG = HPConfig(clustering="probe", dim=8, pool_size=10, renewal_steps=3, ramp_start=0)
 MOMENTS = [Step(0, 9, 0), Step(3, 9, 3), Step(6, 9, 6)]
 State = dict[str, Any]
 

@@ -1,12 +1,14 @@
 """Ray Data gives what the plan says: the same rows, in the same order, as reading here."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from usseg_ray.config import DataConfig, JitterConfig
-from usseg_ray.data.pipeline import RayStream, reading_group
+from usseg_ray.data.pipeline import REST_S, RayStream, Rest, reading_group
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import load_manifest
@@ -82,3 +84,28 @@ def test_an_abandoned_stream_leaves_its_cpus_to_the_next(scenes: Path) -> None:
         first = next(iter(next(reader(scenes, stream).training(range(1), 3, 4))))
         assert first.pixels.dtype.is_floating_point is False
         assert np.unique(first.pixels.numpy()).size > 1
+
+
+def test_a_stream_that_waits_for_training_rests(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    rest = Rest.on_execution_step
+
+    def counted(self: Rest, executor: object) -> None:
+        steps.append(executor)
+        rest(self, executor)
+
+    monkeypatch.setattr(Rest, "on_execution_step", counted)
+    with reading_group(0.25, 1) as group:
+        start = time.perf_counter()
+        epochs = reader(scenes, RayStream(group, 0.25)).training(range(500), 3, 4)
+        next(iter(next(epochs)))
+        time.sleep(50 * REST_S)
+        elapsed = time.perf_counter() - start
+        del epochs
+        # Ray's own threads end a moment after their stream; Ray shut down under them ends all.
+        for thread in threading.enumerate():
+            if thread.name == "iter_threaded":
+                thread.join(10)
+    assert 0 < len(steps) <= elapsed / REST_S + 1

@@ -154,6 +154,7 @@ def test_method_weights_and_adds_the_terms(setting: Setting) -> None:
     fields = ("intra", "inter", "negative")
     config = STEGOConfig(
         dim=setting.codes.shape[1],
+        clustering="probe",
         stabilise=setting.stabilise,
         **{f"weight_{field}": value for field, value in zip(fields, setting.weights, strict=True)},
         **{f"shift_{field}": value for field, value in zip(fields, setting.shifts, strict=True)},

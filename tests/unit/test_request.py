@@ -71,6 +71,16 @@ def test_every_method_has_its_own_space_and_a_file_is_for_one() -> None:
         with_spaces(["acseg", "kmeans"], "mine.yaml")
 
 
+def test_a_folder_has_a_space_for_some_methods(tmp_path: Path) -> None:
+    own = tmp_path / "acseg.yaml"
+    own.write_text("space: {}\n")
+    spaces = with_spaces(["acseg", "kmeans"], str(tmp_path))
+    assert spaces["acseg"] == str(own)
+    assert Path(str(spaces["kmeans"])).parent.name == "search_spaces"
+    with pytest.raises(UserError, match=r"the folder has no hp\.yaml"):
+        with_spaces(["hp", "stego"], str(tmp_path))
+
+
 def test_a_request_is_saved_whole_and_in_order(tmp_path: Path) -> None:
     asked = request(
         methods={"kmeans": None, "acseg": "space.yaml"},

@@ -5,6 +5,7 @@ not by which task ends first; training rows are split evenly and evaluation rows
 any help from Ray's splitters (which drop remainders).
 """
 
+import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
@@ -32,6 +34,7 @@ from usseg_ray.data.reading import Block, Showing, read_piece
 PIECES_PER_TASK = 4
 BLOCK_BYTES = 16 * 2**20
 RESERVE_TIMEOUT_S = 60
+REST_S = 0.02
 
 
 class PieceSource(Datasource):  # type: ignore[misc]
@@ -91,6 +94,19 @@ def _read(root: str, pieces: list[Piece], showing: Showing) -> Iterable[pa.Table
         yield pa.table(columns)
 
 
+class Rest(ExecutionCallback):  # type: ignore[misc]
+    """Lets a stream's scheduling loop rest between its steps.
+
+    The loop runs in a thread of the training process. Where training is slower than reading, each
+    reading task has a block ready that may not be taken yet, so the loop never waits: without a
+    rest it takes a core, and the interpreter's lock, from the thread that trains.
+    """
+
+    def on_execution_step(self, executor: object) -> None:  # noqa: ARG002
+        """Sleeps; several blocks may be taken in a step, so reading loses nothing by it."""
+        time.sleep(REST_S)
+
+
 class RayStream:
     """Streams plans through Ray Data tasks; a `reading.Stream`.
 
@@ -113,11 +129,18 @@ class RayStream:
         )
         wanted = sum(piece.rows for piece in pieces)
         seen = 0
-        for block in dataset.iter_batches(
-            batch_size=None, batch_format="numpy", prefetch_batches=2
-        ):
-            seen += len(block["id"])
-            yield block
+        try:
+            for block in dataset.iter_batches(
+                batch_size=None, batch_format="numpy", prefetch_batches=2
+            ):
+                seen += len(block["id"])
+                yield block
+        finally:
+            # Left to the garbage collector, the executor of a stream that is not read to its end
+            # goes on in its thread, which ends the whole process once Ray has shut down.
+            executor = dataset._current_executor
+            if executor is not None:
+                executor.shutdown(force=True)
         if seen != wanted and not showing.labels:
             raise RuntimeError(f"Ray Data gave {seen} of {wanted} rows of {root}")
 
@@ -126,6 +149,7 @@ class RayStream:
         context.target_max_block_size = BLOCK_BYTES
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
+        context.custom_execution_callback_classes = [Rest]
         strategy = PlacementGroupSchedulingStrategy(get_placement_group(self._group))
         with warnings.catch_warnings():
             # Deprecated for 2027 and the only way to give a stream resources of its own in the

@@ -3,8 +3,8 @@
 Frozen patch tokens -> stage `clusterbook` learns a few thousand code vectors by modularity of each
 image's token graph -> stage `concepts` trains a head whose codes are alike where tokens have like
 clusterbook codes and unlike where they have unlike ones, against an averaged teacher and a bank of
-earlier teacher projections -> stage `probe` learns K centroids on the teacher's codes, again by
-modularity. Prediction uses the teacher and the centroids.
+earlier teacher projections -> K centroids group the teacher's codes: those of k-means or, as
+published, of a stage `probe` that learns them by modularity. Prediction uses teacher and centroids.
 
 Two things differ from the official code on purpose. Its third stage trains the evaluated teacher
 by cross-entropy with ground truth, and in its second stage the norm that clips the head's gradient
@@ -92,9 +92,9 @@ class CAUSEConfig(MethodConfig):
         None, ge=1, description="Of the last stage; unset: 1 (`mlp`) or 5 (`tr`), the official."
     )
     clustering: Clustering = Field(
-        "probe",
-        description="Learn the centroids in a stage of their own (official), or find them by "
-        "k-means on the codes before every score, without that stage (not official).",
+        "kmeans",
+        description="Find the centroids by k-means on the codes before the score, or learn them "
+        "in the last stage (`probe`, official), which is left out otherwise.",
     )
     clusterbook_lr: float = Field(
         1e-3, gt=0, description="Adam's rate in the first stage; see `lr`."

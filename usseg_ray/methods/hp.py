@@ -5,8 +5,8 @@ of reference patches, one of tokens and one of the teacher's codes, say how alik
 be to count as hidden positives: more than either is like its best reference. A contrastive loss
 pulls these together across the batch, first by tokens alone, later more and more by the teacher's
 codes too; the same loss on codes that are mixed with those of attended neighbours spreads its
-gradient over the neighbourhood. A photometric view shall give the same code. A cluster probe finds
-the K groups on the way.
+gradient over the neighbourhood. A photometric view shall give the same code. k-means on the codes
+finds the K groups or, as published, a cluster probe on the way.
 
 Reference:
     Seong et al., Leveraging Hidden Positives for Unsupervised Semantic Segmentation, CVPR 2023,
@@ -278,7 +278,7 @@ class HP(CodeMethod):
         return HPCodes(tokens * draws.features, student, teacher, mixed)
 
     def loss(self, batch: Batch, stage: str, draws: HPDraws | None = None) -> StepResult:
-        """Computes the contrastive, consistency and probe losses, and moves the teacher.
+        """Computes the losses (contrast, consistency, learnt centroids) and moves the teacher.
 
         In training the teacher follows the head here, as in the official code: after its codes are
         computed and before the optimiser's step. Every call in training mode is one such update.
@@ -309,8 +309,7 @@ class HP(CodeMethod):
             consistency = self._consistency(projected, batch, draws)
             loss = loss + self.config.consistency_weight * consistency
             scalars["consistency"] = consistency.detach()
-        cluster = self.probe_loss(codes.student)
-        return StepResult(loss + cluster, scalars | {"cluster": cluster.detach()})
+        return self.with_probe(StepResult(loss, scalars), codes.student)
 
     def task_weight(self, step: Step) -> float:
         """Computes lambda, the weight of task-specific positives: 0, then up to 1 at the end."""

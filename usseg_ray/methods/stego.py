@@ -2,8 +2,8 @@
 
 Frozen patch tokens -> a small head makes codes -> pairs of positions within an image, with one of
 its nearest neighbours and with other images attract or repel each other, according to the cosine
-of their tokens. K centroids follow the detached codes (cluster probe); a position belongs to the
-centroid of largest cosine. Head and probe learn side by side, from pixels alone.
+of their tokens. A position belongs to the nearest of K centroids of the codes, by cosine: those of
+k-means, or as published a cluster probe that learns beside the head. Nothing but pixels enters.
 
 Reference:
     Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences,
@@ -179,7 +179,7 @@ class STEGO(CodeMethod):
         )
 
     def loss(self, batch: Batch, stage: str, draws: STEGODraws | None = None) -> StepResult:
-        """Computes the weighted correspondence loss, and the probe's loss on detached codes.
+        """Computes the weighted correspondence loss, and that of centroids which are learnt.
 
         Args:
             batch: Training crops, each with a neighbour.
@@ -210,11 +210,10 @@ class STEGO(CodeMethod):
             + self.config.weight_inter * terms.inter.loss
             + self.config.weight_negative * terms.negative.loss
         )
-        cluster = self.probe_loss(anchors.codes)
-        scalars = {"correspondence": correspondence.detach(), "cluster": cluster.detach()}
+        scalars = {"correspondence": correspondence.detach()}
         for name, term in zip(terms._fields, terms, strict=True):
             scalars |= {name: term.loss.detach(), f"{name}_similarity": term.similarity}
-        return StepResult(correspondence + cluster, scalars)
+        return self.with_probe(StepResult(correspondence, scalars), anchors.codes)
 
     def _masks(self, batch: Batch, *key: int | str) -> ViewMasks:
         tokens = batch.features.tokens

@@ -13,7 +13,7 @@ from usseg_ray.methods.cause import CAUSE, CAUSEConfig
 from usseg_ray.optimiser import Optimiser
 
 DIM, SIDE = 6, 8
-SMALL = {"num_codes": 12, "dim": 5, "projection_dim": 7, "ffn_dim": 9}
+SMALL = {"clustering": "probe", "num_codes": 12, "dim": 5, "projection_dim": 7, "ffn_dim": 9}
 HEADS = ("mlp", "tr")
 
 
@@ -73,7 +73,10 @@ def test_positions_need_crops_and_frames_of_one_size() -> None:
     ],
 )
 def test_epochs_of_the_stages(settings: dict[str, Any], epochs: tuple[int, ...]) -> None:
-    assert CAUSE.stage_epochs(CAUSEConfig.model_validate(settings), 2) == epochs
+    assert (
+        CAUSE.stage_epochs(CAUSEConfig.model_validate({"clustering": "probe"} | settings), 2)
+        == epochs
+    )
 
 
 def test_kmeans_groups_the_teachers_codes_and_frees_the_bank() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.contract.cases import FEATURES, make_batch
-from usseg_ray.batch import Batch
+from usseg_ray.batch import Batch, StepResult
 from usseg_ray.config import UserError
 from usseg_ray.methods.codes import CodeMethod
 from usseg_ray.methods.hp import HP, HPConfig
@@ -64,8 +64,12 @@ def test_found_centroids_are_not_learnt(build: Callable[[str], CodeMethod]) -> N
     assert id(found.probe.centroids) not in held
     assert len(found.param_groups("train")) == len(learnt.param_groups("train")) - 1
     codes = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    assert found.probe_loss(codes) == 0
-    assert torch.equal(learnt.probe_loss(codes), learnt.probe.loss(codes.detach()))
+    result = StepResult(codes.sum(), {})
+    assert found.with_probe(result, codes) is result
+    cluster = learnt.probe.loss(codes.detach()).detach()
+    joint = learnt.with_probe(result, codes)
+    assert joint.loss.item() == pytest.approx((result.loss + cluster).item())
+    assert joint.scalars == {"cluster": cluster}
 
 
 def test_learnt_centroids_stay(build: Callable[[str], CodeMethod]) -> None:

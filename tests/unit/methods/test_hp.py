@@ -17,7 +17,8 @@ WALKS = Walks(range(9))
 
 
 def build(**settings: Any) -> HP:
-    config = HPConfig(**({"dim": 8, "pool_size": 12, "ramp_start": 0} | settings))
+    small = {"clustering": "probe", "dim": 8, "pool_size": 12, "ramp_start": 0}
+    config = HPConfig(**(small | settings))
     return HP(config, FEATURES, NUM_CLUSTERS, seed=0)
 
 

@@ -14,7 +14,7 @@ from usseg_ray.ops.heads import HeadMasks
 
 
 def build(**settings: Any) -> STEGO:
-    return STEGO(STEGOConfig(**settings), FEATURES, 4, seed=0)
+    return STEGO(STEGOConfig(**{"clustering": "probe"} | settings), FEATURES, 4, seed=0)
 
 
 def masks_of(draws: STEGODraws) -> list[torch.Tensor]:
