@@ -18,7 +18,7 @@ from usseg_ray.methods.smooseg import SmooSeg
 from usseg_ray.methods.stego import STEGO
 from usseg_ray.optimiser import Optimiser
 
-CASES = (Case(STEGO, {}), Case(SmooSeg, {}))
+CASES = (Case(STEGO, {"clustering": "probe"}), Case(SmooSeg, {}))
 IMAGES = range(6)
 STEPS = 3
 State = dict[str, Tensor]

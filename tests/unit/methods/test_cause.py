@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tests.contract.cases import Given
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Step
 from usseg_ray.config import UserError
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
@@ -84,12 +85,8 @@ def test_kmeans_groups_the_teachers_codes_and_frees_the_bank() -> None:
     learn(method, "concepts", 2)
     batch = make_batch()
 
-    class Walk(NoPasses):
-        def __call__(self) -> Any:
-            return iter([batch])
-
     assert len(method.bank) > 0
-    method.fit_clusters(Walk())
+    method.fit_clusters(Given(batch))
     assert len(method.bank) == 0
     groups = method.predict(batch).argmax(1)
     best = method.probe(method.encode(batch)).max(1).values

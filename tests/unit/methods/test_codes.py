@@ -1,12 +1,12 @@
 """Grouping codes: centroids learnt beside the head, or k-means on the finished codes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from tests.contract.cases import FEATURES, make_batch
-from usseg_ray.batch import Batch, StepResult
+from tests.contract.cases import FEATURES, Given, make_batch
+from usseg_ray.batch import StepResult
 from usseg_ray.config import UserError
 from usseg_ray.methods.codes import CodeMethod
 from usseg_ray.methods.hp import HP, HPConfig
@@ -26,23 +26,10 @@ def build(request: pytest.FixtureRequest) -> Callable[[str], CodeMethod]:
     return BUILD[request.param]
 
 
-class Walks:
-    """Passes over batches that are made in advance."""
-
-    def __init__(self, *batches: Batch) -> None:
-        self.batches = batches
-
-    def __call__(self) -> Iterator[Batch]:
-        return iter(self.batches)
-
-    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
-        raise AssertionError(f"walk {walk} of {batch_size}: codes are of evaluation frames")
-
-
 def test_kmeans_groups_the_codes_of_all_images(build: Callable[[str], CodeMethod]) -> None:
     method = build("kmeans").eval()
     batches = make_batch([0, 1]), make_batch([2, 3, 4])
-    method.fit_clusters(Walks(*batches))
+    method.fit_clusters(Given(*batches))
     codes = torch.cat([method.encode(batch).flatten(2).mT.flatten(0, 1) for batch in batches])
     expected = kmeans(codes, 4, seed=0, spherical=True)
     found = torch.nn.functional.normalize(method.probe.centroids.detach(), dim=1)
@@ -53,8 +40,8 @@ def test_kmeans_groups_the_codes_of_all_images(build: Callable[[str], CodeMethod
 
 def test_the_order_of_images_does_not_matter(build: Callable[[str], CodeMethod]) -> None:
     one, other = build("kmeans").eval(), build("kmeans").eval()
-    one.fit_clusters(Walks(make_batch([0, 1]), make_batch([2, 3])))
-    other.fit_clusters(Walks(make_batch([3]), make_batch([2, 0, 1])))
+    one.fit_clusters(Given(make_batch([0, 1]), make_batch([2, 3])))
+    other.fit_clusters(Given(make_batch([3]), make_batch([2, 0, 1])))
     assert torch.equal(one.probe.centroids, other.probe.centroids)
 
 
@@ -75,7 +62,7 @@ def test_found_centroids_are_not_learnt(build: Callable[[str], CodeMethod]) -> N
 def test_learnt_centroids_stay(build: Callable[[str], CodeMethod]) -> None:
     method = build("probe")
     before = method.probe.centroids.detach().clone()
-    method.fit_clusters(Walks(make_batch([0, 1])))
+    method.fit_clusters(Given(make_batch([0, 1])))
     assert torch.equal(method.probe.centroids, before)
 
 
@@ -85,4 +72,4 @@ def test_too_few_codes_say_so(build: Callable[[str], CodeMethod]) -> None:
         for weight in method.head.parameters():
             weight.zero_()
     with pytest.raises(UserError, match="codes"):
-        method.fit_clusters(Walks(make_batch([0])))
+        method.fit_clusters(Given(make_batch([0])))
