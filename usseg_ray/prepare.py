@@ -28,6 +28,7 @@ from usseg_ray.config import UserError
 from usseg_ray.data.datasets import Entry, ImageSet, discover
 from usseg_ray.data.inspection import Inspector, Problem
 from usseg_ray.data.library import cache_root, is_prepared
+from usseg_ray.data.pipeline import ended
 from usseg_ray.data.shards import (
     ROWS_PER_SHARD,
     Manifest,
@@ -222,12 +223,14 @@ def _run(plans: list[dict[str, Any]], images: ImageSet, out: str, tally: _Tally)
     try:
         with local_ray(), _quiet_ray_data():
             # One block a plan: Ray Data would otherwise put several shards in one task.
-            work = ray.data.from_items(plans, override_num_blocks=len(plans))
-            for outcome in work.map(_write_planned, fn_kwargs=settings).iter_rows():
-                if outcome["failure"]:
-                    raise _unwritable(out, outcome["failure"])
-                tally.add(outcome)
-                tally.check(out)
+            rows = ray.data.from_items(plans, override_num_blocks=len(plans))
+            outcomes = rows.map(_write_planned, fn_kwargs=settings)
+            with ended(outcomes):
+                for outcome in outcomes.iter_rows():
+                    if outcome["failure"]:
+                        raise _unwritable(out, outcome["failure"])
+                    tally.add(outcome)
+                    tally.check(out)
     finally:
         # If this cannot be written, neither can the manifest, and that is told.
         with suppress(OSError):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.data
 
 from usseg_ray.config import DataConfig, JitterConfig
-from usseg_ray.data.pipeline import REST_S, RayStream, Rest, reading_group
+from usseg_ray.data.pipeline import REST_S, RayStream, Rest, ended, reading_group
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import load_manifest
@@ -84,6 +85,22 @@ def test_an_abandoned_stream_leaves_its_cpus_to_the_next(scenes: Path) -> None:
         first = next(iter(next(reader(scenes, stream).training(range(1), 3, 4))))
         assert first.pixels.dtype.is_floating_point is False
         assert np.unique(first.pixels.numpy()).size > 1
+
+
+def test_no_task_outlives_an_iteration_that_stops(tmp_path: Path) -> None:
+    def slow(row: dict[str, int]) -> dict[str, int]:
+        time.sleep(0.3 * row["id"])
+        (tmp_path / str(row["id"])).touch()
+        return row
+
+    with ray.data.DataContext.current(ray.data.DataContext()):
+        dataset = ray.data.range(8, override_num_blocks=8).map(slow)
+        with ended(dataset):
+            next(iter(dataset.iter_rows()))
+    written = sorted(tmp_path.iterdir())
+    assert 0 < len(written) < 8
+    time.sleep(1)
+    assert sorted(tmp_path.iterdir()) == written
 
 
 def test_a_stream_that_waits_for_training_rests(

@@ -129,18 +129,12 @@ class RayStream:
         )
         wanted = sum(piece.rows for piece in pieces)
         seen = 0
-        try:
+        with ended(dataset):
             for block in dataset.iter_batches(
                 batch_size=None, batch_format="numpy", prefetch_batches=2
             ):
                 seen += len(block["id"])
                 yield block
-        finally:
-            # Left to the garbage collector, the executor of a stream that is not read to its end
-            # goes on in its thread, which ends the whole process once Ray has shut down.
-            executor = dataset._current_executor
-            if executor is not None:
-                executor.shutdown(force=True)
         if seen != wanted and not showing.labels:
             raise RuntimeError(f"Ray Data gave {seen} of {wanted} rows of {root}")
 
@@ -157,6 +151,21 @@ class RayStream:
             warnings.simplefilter("ignore", RayDeprecationWarning)
             context.scheduling_strategy = strategy
             context.scheduling_strategy_large_args = strategy
+
+
+@contextmanager
+def ended(dataset: ray.data.Dataset) -> Iterator[None]:
+    """Ends the execution of a data set that is iterated over in the block, and its tasks.
+
+    Ray leaves that to the garbage collector where an iteration stops early, and lets tasks that
+    run go on.
+    """
+    try:
+        yield
+    finally:
+        executor = dataset._current_executor
+        if executor is not None:
+            executor.shutdown(force=True)
 
 
 @contextmanager
