@@ -24,7 +24,6 @@ from usseg_ray.keys import key_seed
 from usseg_ray.ops.pyramid import PyramidDecoder
 
 STRIDES = [4, 8, 16, 32]
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class NetworkConfig(Settings):
@@ -65,8 +64,9 @@ class PyramidNetwork(nn.Module):
             _load(self.stages, config.name, Path(config.weights))
         channels = self.stages.feature_info.channels()
         self.decoder = PyramidDecoder(channels, config.dim, shared_generator(*key, "decoder"))
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        expected = self.stages.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(expected["mean"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(expected["std"]).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Computes codes.
@@ -81,7 +81,7 @@ class PyramidNetwork(nn.Module):
         return codes
 
     def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Brings pixels in [0, 1] to mean 0 and deviation 1 over ImageNet."""
+        """Brings pixels in [0, 1] to the mean and deviation that timm's weights of it expect."""
         return (pixels - self.mean) / self.std
 
 

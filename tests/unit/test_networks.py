@@ -32,6 +32,12 @@ def test_resnet18_has_the_official_size() -> None:
     assert sum(p.numel() for p in network.stages.parameters()) == 11_176_512
 
 
+def test_pixels_are_brought_to_what_the_model_expects() -> None:
+    grey = torch.full((1, 3, 2, 2), 0.5)
+    assert PyramidNetwork(scratch("test_resnet"), 0).normalise(grey).abs().max() == 0
+    assert PyramidNetwork(scratch("resnet18.tv_in1k"), 0).normalise(grey).amin() > 0.06
+
+
 def test_weights_follow_the_key_and_leave_the_global_generator() -> None:
     before = torch.get_rng_state()
     torch.manual_seed(1)
