@@ -22,6 +22,7 @@ from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import all_gather, rank, world_size
 from usseg_ray.featuriser import Featuriser
 from usseg_ray.methods.base import Method, Passes, Stage
+from usseg_ray.metrics import other_scores
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.optimiser import Optimiser
 from usseg_ray.scoring import Evaluation, GroundTruth, evaluate, segment
@@ -328,7 +329,9 @@ def score_metrics(evaluation: Evaluation) -> dict[str, float]:
         "unsup_acc": scores.unsup_acc,
         "used_clusters": float(scores.used_clusters),
         "largest_share": scores.largest_share,
+        "cluster_entropy": scores.entropy,
         "collapsed": float(scores.collapsed),
+        **other_scores(scores.confusion),
     }
 
 

@@ -4,6 +4,7 @@ One int64 matrix counts every labelled pixel of a split, summed over workers; cl
 to classes once, on that matrix. A mean of per-batch scores would depend on the batches.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,13 +44,14 @@ class Scores:
     """What one matched confusion matrix says.
 
     Attributes:
-        unsup_miou: Mean IoU over the classes that occur, percent.
+        unsup_miou: Mean IoU over the classes that occur or are predicted, percent.
         unsup_acc: Share of labelled pixels whose matched class is right, percent.
-        iou: (C,) float64, percent; NaN for a class that does not occur in the ground truth.
+        iou: (C,) float64, percent; NaN for a class that neither occurs nor is predicted.
         class_of: (K,) int64, class of every cluster, -1 for a cluster without one.
         confusion: (K, C) int64, as counted.
         used_clusters: Clusters that own at least one labelled pixel.
         largest_share: Share of labelled pixels in the largest cluster, percent.
+        entropy: Of the shares of the clusters, percent of ln K: 100 where all are equally large.
     """
 
     unsup_miou: float
@@ -59,6 +61,7 @@ class Scores:
     confusion: Int64[np.ndarray, "K C"]
     used_clusters: int
     largest_share: float
+    entropy: float
 
     @property
     def collapsed(self) -> bool:
@@ -85,13 +88,45 @@ def hungarian_match(confusion: Int64[np.ndarray, "K C"]) -> Int64[np.ndarray, " 
     return class_of
 
 
+def majority_match(confusion: Int64[np.ndarray, "K C"]) -> Int64[np.ndarray, " K"]:
+    """Gives every cluster the class that most of its pixels have (many to one).
+
+    It rises with K whatever the clusters are, up to 100 % for one cluster a pixel, so it compares
+    only clusterings of equal K.
+
+    Args:
+        confusion: (K, C) counts of a whole split.
+
+    Returns:
+        (K,) class of every cluster; -1 for one without labelled pixels.
+    """
+    return np.where(confusion.any(axis=1), confusion.argmax(axis=1), -1).astype(np.int64)
+
+
+def merged_match(confusion: Int64[np.ndarray, "K C"]) -> Int64[np.ndarray, " K"]:
+    """Matches one to one, then merges every cluster left over into its most frequent class.
+
+    Where K <= C nothing is left over, and it is `hungarian_match`.
+
+    Args:
+        confusion: (K, C) counts of a whole split.
+
+    Returns:
+        (K,) class of every cluster; -1 for one without labelled pixels that found no class.
+    """
+    class_of = hungarian_match(confusion)
+    if len(confusion) <= confusion.shape[1]:
+        return class_of
+    return np.where(class_of >= 0, class_of, majority_match(confusion))
+
+
 def score(
     confusion: Int64[np.ndarray, "K C"], class_of: Int64[np.ndarray, " K"] | None = None
 ) -> Scores:
     """Scores a confusion matrix, matched one to one unless the classes are given.
 
-    A class that is absent from the ground truth leaves the mean; a present class without a
-    cluster counts 0.
+    A class that neither occurs nor is predicted leaves the mean; one that occurs without a cluster,
+    or is predicted without occurring, counts 0.
 
     Args:
         confusion: (K, C) counts of a whole split.
@@ -117,7 +152,7 @@ def score(
     np.add.at(predicted, class_of[matched], confusion[matched].sum(axis=1))
     truth = confusion.sum(axis=0)
     union = truth + predicted - hits
-    present = truth > 0
+    present = union > 0
     iou = np.full(confusion.shape[1], np.nan)
     iou[present] = 100.0 * hits[present] / union[present]
     sizes = confusion.sum(axis=1)
@@ -129,4 +164,38 @@ def score(
         confusion=confusion,
         used_clusters=int((sizes > 0).sum()),
         largest_share=100.0 * float(sizes.max()) / total,
+        entropy=_evenness(sizes / total),
     )
+
+
+def other_scores(confusion: Int64[np.ndarray, "K C"]) -> dict[str, float]:
+    """Scores the same matrix by the other matchings in use, each under its own name.
+
+    Args:
+        confusion: (K, C) counts of a whole split.
+
+    Returns:
+        In percent: `many_to_one_miou` and `many_to_one_acc` (`majority_match`); where K > C also
+        `merged_miou` and `merged_acc` (`merged_match`) and `first_clusters_miou` and
+        `first_clusters_acc`, STEGO's metric, which leaves out every pixel of the clusters C to
+        K - 1, wrong or right (none where no labelled pixel is left).
+    """
+    num_classes = confusion.shape[1]
+    found = {"many_to_one": score(confusion, majority_match(confusion))}
+    if len(confusion) > num_classes:
+        found["merged"] = score(confusion, merged_match(confusion))
+        if confusion[:num_classes].any():
+            found["first_clusters"] = score(confusion[:num_classes])
+    return {
+        f"{name}_{unit}": value
+        for name, scores in found.items()
+        for unit, value in (("miou", scores.unsup_miou), ("acc", scores.unsup_acc))
+    }
+
+
+def _evenness(shares: Float64[np.ndarray, " K"]) -> float:
+    if len(shares) == 1:
+        return 100.0
+    used = shares[shares > 0]
+    # 0.0 -: one cluster with everything has entropy 0, not -0.
+    return 100.0 * (0.0 - float((used * np.log(used)).sum())) / math.log(len(shares))

@@ -5,8 +5,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
-from usseg_ray.metrics import confusion_matrix, hungarian_match, score
+from usseg_ray.metrics import (
+    confusion_matrix,
+    hungarian_match,
+    majority_match,
+    merged_match,
+    other_scores,
+    score,
+)
 
 IGNORE = 7
 
@@ -34,7 +42,7 @@ def naive_scores(confusion: np.ndarray, class_of: np.ndarray) -> tuple[list[floa
     for c in range(confusion.shape[1]):
         both = sum(p == c and t == c for p, t in pixels)
         either = sum(c in (p, t) for p, t in pixels)
-        ious.append(100 * both / either if any(t == c for _, t in pixels) else float("nan"))
+        ious.append(100 * both / either if either else float("nan"))
     return ious, 100 * sum(p == t for p, t in pixels) / len(pixels)
 
 
@@ -94,17 +102,17 @@ def test_more_clusters_than_classes() -> None:
     assert found.unsup_acc == pytest.approx(100 * 11 / 15)
 
 
-def test_a_class_that_does_not_occur_leaves_the_mean() -> None:
+def test_a_class_that_neither_occurs_nor_is_predicted_leaves_the_mean() -> None:
     found = score(counts([4, 0, 0], [0, 4, 0], [0, 0, 0]))
     assert np.isnan(found.iou[2])
     assert found.unsup_miou == 100
     assert found.used_clusters == 2
 
 
-def test_a_class_that_is_predicted_but_absent_leaves_the_mean_and_its_pixels_count() -> None:
+def test_a_class_that_is_predicted_but_absent_counts_0() -> None:
     found = score(counts([4, 0, 0], [2, 0, 0]), np.array([0, 2]))
-    assert np.isnan(found.iou[1:]).all()
-    assert found.unsup_miou == pytest.approx(100 * 4 / 6)
+    assert found.iou.tolist() == pytest.approx([100 * 4 / 6, float("nan"), 0], nan_ok=True)
+    assert found.unsup_miou == pytest.approx(50 * 4 / 6)
     assert found.unsup_acc == pytest.approx(100 * 4 / 6)
 
 
@@ -165,3 +173,75 @@ def test_names_of_clusters_do_not_matter(confusion: np.ndarray) -> None:
     one, other = score(confusion), score(confusion[order])
     assert one.unsup_acc == pytest.approx(other.unsup_acc)
     assert one.largest_share == other.largest_share
+
+
+def test_every_cluster_takes_its_most_frequent_class() -> None:
+    confusion = counts([2, 8], [1, 9], [0, 0])
+    assert majority_match(confusion).tolist() == [1, 1, -1]
+    others = other_scores(confusion[:2])
+    assert others == {"many_to_one_miou": pytest.approx(50 * 17 / 20), "many_to_one_acc": 85.0}
+
+
+def test_clusters_left_over_are_merged_into_their_class() -> None:
+    # Clusters 0 and 1 are matched; 2 is mostly class 0, and 3 has no pixel.
+    confusion = counts([6, 1], [0, 5], [3, 1], [0, 0])
+    assert merged_match(confusion).tolist() == [0, 1, 0, -1]
+    others = other_scores(confusion)
+    assert others["merged_miou"] == pytest.approx(50 * (9 / 11 + 5 / 7))
+    assert others["merged_acc"] == pytest.approx(100 * 14 / 16)
+    assert others["first_clusters_miou"] == pytest.approx(50 * (6 / 7 + 5 / 6))
+    assert others["first_clusters_acc"] == pytest.approx(100 * 11 / 12)
+
+
+def test_first_clusters_without_a_pixel_have_no_score() -> None:
+    assert "first_clusters_miou" not in other_scores(counts([0, 0], [0, 0], [3, 1]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "entropy"),
+    [([4, 4, 4, 4], 100.0), ([8, 8, 0, 0], 50.0), ([9, 0, 0, 0], 0.0), ([5], 100.0)],
+)
+def test_entropy_tells_how_even_clusters_are(sizes: list[int], entropy: float) -> None:
+    found = score(counts(*([size] for size in sizes)))
+    assert found.entropy == pytest.approx(entropy)
+
+
+@given(small_matrices.filter(lambda m: m.sum() > 0))
+def test_matchings_are_in_order(confusion: np.ndarray) -> None:
+    one_to_one = score(confusion).unsup_acc
+    merged = score(confusion, merged_match(confusion)).unsup_acc
+    others = other_scores(confusion)
+    assert one_to_one - 1e-9 <= merged <= others["many_to_one_acc"] + 1e-9
+    if len(confusion) <= confusion.shape[1]:
+        assert others.keys() == {"many_to_one_miou", "many_to_one_acc"}
+        assert merged == one_to_one
+    else:
+        assert others["merged_acc"] == merged
+
+
+@given(
+    st.integers(2, 5).flatmap(
+        lambda c: st.tuples(
+            st.just(c),
+            st.lists(st.tuples(st.integers(0, c - 1), st.integers(0, c)), min_size=1, max_size=60),
+        )
+    )
+)
+def test_scores_agree_with_torchmetrics(case: tuple[int, list[tuple[int, int]]]) -> None:
+    num_classes, pixels = case
+    clusters = torch.tensor([cluster for cluster, _ in pixels])
+    labels = torch.tensor([label for _, label in pixels])
+    confusion = confusion_matrix(clusters, labels, num_classes, num_classes, num_classes).numpy()
+    if not confusion.any():
+        return
+    for class_of in (hungarian_match(confusion), majority_match(confusion)):
+        found = score(confusion, class_of)
+        # Clusters without a labelled pixel may have any class.
+        predicted = torch.from_numpy(class_of.clip(min=0))[clusters]
+        valid = labels < num_classes
+        accuracy = multiclass_accuracy(
+            predicted[valid], labels[valid], num_classes, average="micro"
+        )
+        iou = multiclass_jaccard_index(predicted[valid], labels[valid], num_classes, average="none")
+        assert found.unsup_acc == pytest.approx(100 * float(accuracy))
+        assert np.nan_to_num(found.iou) == pytest.approx(100 * iou.numpy(), rel=1e-5)
