@@ -116,6 +116,9 @@ class Run:
         state = self.context.restore()
         if state is not None:
             self.method.load_state_dict(state["method"])
+            if state["epoch"] >= self.epochs:
+                # Whoever saved this may not have lived to report it.
+                self.context.report(state["metrics"], state, None)
         done = state["epoch"] if state is not None else 0
         before = 0
         for stage, epochs in zip(self.method.stages, self._stage_epochs(), strict=True):
@@ -212,12 +215,14 @@ class Run:
             evaluation = self.score(self.config.data.selection_split)
             metrics |= {"eval_seconds": time.monotonic() - started}
             metrics |= score_metrics(evaluation)
+        metrics = {"epoch": float(epoch), **metrics}
         state = {
             "epoch": epoch,
+            "metrics": metrics,
             "method": self.method.state_dict(),
             "optimiser": optimiser.state_dict() if optimiser else {},
         }
-        self.context.report({"epoch": float(epoch), **metrics}, state, evaluation)
+        self.context.report(metrics, state, evaluation)
 
     def score(self, split: str, *, refit: bool = True) -> Evaluation:
         """Fits the clusters without labels, then scores a split (or segments it, unlabelled).

@@ -102,10 +102,6 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         index, draw = self._index(trial), self.jobs.draw(trial.config)
         job = self.jobs.job(draw)
         record = Trial(index, draw.method, dict(draw.sample), job.settings, planned_epochs(job))
-        before = self.trials.get(index)
-        if before is not None and before.settings == record.settings:
-            # One that was killed after its last epoch has nothing more to report.
-            record.metrics, record.checkpoint = before.metrics, before.checkpoint
         self.trials[index] = record
         record.save(self.folder)
         tags = {

@@ -43,6 +43,7 @@ class TrainContext:
     def __init__(self, device: torch.device, folder: Path) -> None:
         self.device = device
         self.folder = folder
+        self._restored: str | None = None
 
     def report(
         self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
@@ -53,12 +54,16 @@ class TrainContext:
             return
         if evaluation is not None:
             write_evaluation(evaluation, self.folder)
+        name = f"epoch_{int(metrics['epoch']):04d}"
+        if name == self._restored:
+            # Ray would take the checkpoint for an older one, and delete it.
+            name += "_again"
         with tempfile.TemporaryDirectory() as folder:
             save_state(state, Path(folder))
             ray.train.report(
                 metrics,
                 checkpoint=Checkpoint.from_directory(folder),
-                checkpoint_dir_name=f"epoch_{int(metrics['epoch']):04d}",
+                checkpoint_dir_name=name,
             )
 
     def restore(self) -> dict[str, Any] | None:
@@ -66,6 +71,7 @@ class TrainContext:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return None
+        self._restored = Path(checkpoint.path).name
         with checkpoint.as_directory() as folder:
             return load_state(Path(folder), self.device)
 

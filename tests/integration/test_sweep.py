@@ -151,14 +151,16 @@ def test_a_sweep_across_methods_ranks_them_in_one_table(tmp_path: Path, scenes: 
     assert sorted(c.data.tags["usseg.method"] for c in scored) == sorted(names)
 
     final = (folder / "final.json").stat().st_mtime_ns
-    # As if it had been killed between its last report and its end.
+    # As if it had been killed between its last checkpoint and the report of it.
     killed = folder / "trial_004" / "trial.json"
-    killed.write_text(json.dumps(records[4] | {"status": "RUNNING"}))
+    unreported: dict[str, Any] = {"status": "RUNNING", "metrics": {}, "checkpoint": None}
+    killed.write_text(json.dumps(records[4] | unreported))
     again, _ = run(make_plan(Request.load(folder)), folder)
     assert [t.status for t in again.trials] == ["FINISHED"] * 6
     assert [t.metrics["unsup_miou"] for t in again.trials] == [
         t.metrics["unsup_miou"] for t in outcome.trials
     ]
+    assert Path(str(again.trials[4].checkpoint)).is_dir()
     assert again.final == outcome.final
     assert (folder / "final.json").stat().st_mtime_ns == final
     assert len(runs_of(folder)[1]) == 6

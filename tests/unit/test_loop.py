@@ -24,7 +24,7 @@ from usseg_ray.methods import get
 from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
 
 Set = tuple[str, Manifest]
-SCORE_KEYS = {"unsup_miou", "unsup_acc", "used_clusters", "largest_share", "collapsed"}
+SCORE_KEYS = {"unsup_miou", "unsup_acc", "many_to_one_miou", "used_clusters", "collapsed"}
 CLOCKS = {"images_per_second", "eval_seconds"}
 
 
@@ -61,7 +61,8 @@ def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def equal_states(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal_states(one[k], other[k]) for k in one)
+        keys = one.keys() - CLOCKS
+        return keys == other.keys() - CLOCKS and all(equal_states(one[k], other[k]) for k in keys)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(equal_states, one, other))
     return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
@@ -116,11 +117,12 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("method", ["acseg", "kmeans"])
-def test_a_finished_run_is_not_repeated(prepared: Set, method: str) -> None:
+def test_a_finished_run_is_reported_but_not_repeated(prepared: Set, method: str) -> None:
+    finished = fitted(prepared, method)
     run, place = run_of(prepared, method)
-    place.state = copy.deepcopy(fitted(prepared, method).state)
+    place.state = copy.deepcopy(finished.state)
     run.fit()
-    assert place.history == []
+    assert place.history == finished.history[-1:]
 
 
 def test_a_checkpoint_holds_plain_values(prepared: Set, tmp_path: Path) -> None:
