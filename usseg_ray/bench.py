@@ -45,7 +45,7 @@ from usseg_ray.data.shards import (
     split_totals,
     write_split,
 )
-from usseg_ray.prepare import prepare
+from usseg_ray.preparation import prepare
 
 HEIGHT, WIDTH = 360, 480
 BAR_PER_CORE = 150.0

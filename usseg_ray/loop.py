@@ -22,10 +22,10 @@ from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import all_gather, rank, world_size
 from usseg_ray.featuriser import Featuriser
 from usseg_ray.methods.base import Method, Passes, Stage
-from usseg_ray.metrics import other_scores
+from usseg_ray.metrics import other_scores, things_and_stuff
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.optimiser import Optimiser
-from usseg_ray.scoring import Evaluation, GroundTruth, evaluate, segment
+from usseg_ray.scoring import Evaluation, GroundTruth, evaluate, ground_truth, segment
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -214,7 +214,7 @@ class Run:
             started = time.monotonic()
             evaluation = self.score(self.config.data.selection_split)
             metrics |= {"eval_seconds": time.monotonic() - started}
-            metrics |= score_metrics(evaluation)
+            metrics |= score_metrics(evaluation, self.truth)
         metrics = {"epoch": float(epoch), **metrics}
         state = {
             "epoch": epoch,
@@ -318,16 +318,17 @@ def assemble(
             stream=stream,
             pair=needs.pair,
         ),
-        truth=GroundTruth(manifest.classes, manifest.ignore_index) if manifest.classes else None,
+        truth=ground_truth(manifest),
         context=context,
     )
 
 
-def score_metrics(evaluation: Evaluation) -> dict[str, float]:
+def score_metrics(evaluation: Evaluation, truth: GroundTruth | None) -> dict[str, float]:
     """Names an evaluation's scalars as they are logged; nothing for unlabelled data."""
     scores = evaluation.scores
-    if scores is None:
+    if scores is None or truth is None:
         return {}
+    parts = things_and_stuff(scores.iou, truth.classes, truth.things) if truth.things else {}
     return {
         "evaluated_images": float(evaluation.rows),
         "unsup_miou": scores.unsup_miou,
@@ -337,6 +338,7 @@ def score_metrics(evaluation: Evaluation) -> dict[str, float]:
         "cluster_entropy": scores.entropy,
         "collapsed": float(scores.collapsed),
         **other_scores(scores.confusion),
+        **parts,
     }
 
 

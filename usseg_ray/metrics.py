@@ -5,6 +5,7 @@ to classes once, on that matrix. A mean of per-batch scores would depend on the 
 """
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,6 +191,28 @@ def other_scores(confusion: Int64[np.ndarray, "K C"]) -> dict[str, float]:
         f"{name}_{unit}": value
         for name, scores in found.items()
         for unit, value in (("miou", scores.unsup_miou), ("acc", scores.unsup_acc))
+    }
+
+
+def things_and_stuff(
+    iou: Float64[np.ndarray, " C"], classes: Sequence[str], things: Collection[str]
+) -> dict[str, float]:
+    """Averages IoU over things and over stuff, in the order of classes.
+
+    PiCIE's code splits the matched matrix by clusters instead, which mixes the two.
+
+    Args:
+        iou: (C,) percent; NaN for a class that does not count.
+        classes: C names.
+        things: Those that are countable objects.
+
+    Returns:
+        `things_miou` and `stuff_miou`, percent; a part without a class that counts is left out.
+    """
+    is_thing = np.array([name in things for name in classes], dtype=bool)
+    parts = {"things_miou": iou[is_thing], "stuff_miou": iou[~is_thing]}
+    return {
+        name: float(np.nanmean(part)) for name, part in parts.items() if not np.isnan(part).all()
     }
 
 

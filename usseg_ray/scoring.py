@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from usseg_ray.batch import Batch, Images, LabelledImages
+from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import all_sum, rank, shared_generator, world_size
 from usseg_ray.methods.base import Method
 from usseg_ray.metrics import Scores, confusion_matrix, score
@@ -28,10 +29,19 @@ class GroundTruth:
     Attributes:
         classes: Class names, in the order of the label values.
         ignore_index: Label value of pixels that do not count.
+        things: Classes that are countable objects; none if the set does not say.
     """
 
     classes: tuple[str, ...]
     ignore_index: int
+    things: tuple[str, ...] = ()
+
+
+def ground_truth(manifest: Manifest) -> GroundTruth | None:
+    """Says what the labels of a prepared set mean; `None` for a set without classes."""
+    if not manifest.classes:
+        return None
+    return GroundTruth(manifest.classes, manifest.ignore_index, manifest.things)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames
 from usseg_ray.plan import Plan, agreed
 from usseg_ray.record import draw
-from usseg_ray.scoring import GroundTruth
+from usseg_ray.scoring import ground_truth
 from usseg_ray.screen import Screen, final_table, label, leaderboard
 from usseg_ray.search_space import Distribution
 from usseg_ray.tracking import Ledger
@@ -126,11 +126,6 @@ def _ledger(plan: Plan, folder: Path) -> Ledger:
     )
 
 
-def _truth(plan: Plan) -> GroundTruth | None:
-    manifest = plan.manifest
-    return GroundTruth(manifest.classes, manifest.ignore_index) if manifest.classes else None
-
-
 def _run_trials(
     plan: Plan, jobs: Jobs, folder: Path, ledger: Ledger, console: Console, concurrent: int
 ) -> dict[int, Trial]:
@@ -143,7 +138,7 @@ def _run_trials(
         monitor = Monitor(
             folder=folder,
             jobs=jobs,
-            truth=_truth(plan),
+            truth=ground_truth(plan.manifest),
             palette=plan.manifest.palette,
             protocol=protocol_name(plan),
             ledger=ledger,
@@ -234,10 +229,11 @@ def _finals(
         return {}
     best = best_of_each(trials.values())
     finals = score_finals(jobs, best, folder)
+    truth = ground_truth(plan.manifest)
     for trial in best:
         metrics, where = finals[trial.method], final_folder(folder, trial.method)
         what = f"{trial.name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-        draw(where, _truth(plan), plan.manifest.palette, f"{protocol_name(plan, split)}: {what}")
+        draw(where, truth, plan.manifest.palette, f"{protocol_name(plan, split)}: {what}")
         logged = {f"test.{key}": value for key, value in metrics.items()}
         ledger.log(trial.name, logged, 0)
         if trial is best[0]:

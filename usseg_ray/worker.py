@@ -112,7 +112,7 @@ def final_score(job: Job, checkpoint: str, folder: str) -> dict[str, float]:
     run.method.load_state_dict(load_state(Path(checkpoint), device)["method"])
     evaluation = run.score(run.config.data.test_split, refit=False)
     write_evaluation(evaluation, Path(folder))
-    return score_metrics(evaluation)
+    return score_metrics(evaluation, run.truth)
 
 
 def _config(job: Job) -> Config[MethodConfig]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.trees import plant
 from usseg_ray.config import UserError
+from usseg_ray.data.decode import decode_label
 from usseg_ray.data.shards import Manifest, Row, load_manifest, read_rows, resolve, verify
-from usseg_ray.prepare import QUARANTINE, Prepared, prepare
+from usseg_ray.preparation import QUARANTINE, Prepared, prepare
 
 pytestmark = [
     pytest.mark.ray,
@@ -268,3 +270,32 @@ def test_ctrl_c_leaves_no_half_set(tmp_path: Path) -> None:
     manifest: Manifest = prepare(tmp_path / "photos", out, rows_per_shard=100).manifest
     assert manifest.splits["train"].rows == 400
     verify(manifest, out)
+
+
+def test_a_published_set_is_prepared_by_its_name(tmp_path: Path) -> None:
+    source, out = plant(tmp_path / "source", "potsdam3"), tmp_path / "out"
+    result = run("--dataset", "potsdam3", "--source", source, "--out", out)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "val: held out of labelled_train.txt" in result.stdout
+    assert "test has 2 images, officially 855: its scores do not compare" in result.stdout
+    manifest = load_manifest(str(out))
+    assert (manifest.name, len(manifest.classes), manifest.things) == ("potsdam3", 3, ())
+    assert {split: info.labelled for split, info in manifest.splits.items()} == {
+        "train": 2,
+        "val": 1,
+        "test": 2,
+    }
+    prepared = Prepared(manifest, str(out), fresh=True, images_per_second=None)
+    first = next(iter(rows_of(prepared, "test")))
+    assert first.label is not None
+    assert set(np.unique(decode_label(first.label))) == {0, 1, 2, 255}
+
+
+def test_a_published_set_in_another_layout_ends_with_code_2(tmp_path: Path) -> None:
+    result = run("--dataset", "voc2012", "--source", tmp_path, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "voc2012 needs" in result.stderr
+    assert "Get it from" in result.stderr
+    unknown = run("--dataset", "voc", "--source", tmp_path, "--out", tmp_path / "out")
+    assert unknown.returncode == 2
+    assert "Known: cocostuff27" in unknown.stderr

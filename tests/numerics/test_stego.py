@@ -3,7 +3,7 @@ gradients 1e-4 of the largest entry, integers exact.
 
 The cluster probe is checked against all three official codes that have it (STEGO, HP, CAUSE).
 Not used here: `stego_crf_loss`, a loss whose weight is 0 in every published setting and which this
-STEGO does not have; `coco_fine_to_coarse`, which concerns data (`unsup_metrics`: `test_metrics`);
+STEGO does not have; `unsup_metrics` (see `test_metrics`) and `coco_fine_to_coarse` (`test_labels`);
 `hp_linear_probe_loss`, the supervised probe, which no method has.
 """
 

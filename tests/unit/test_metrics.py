@@ -14,6 +14,7 @@ from usseg_ray.metrics import (
     merged_match,
     other_scores,
     score,
+    things_and_stuff,
 )
 
 IGNORE = 7
@@ -245,3 +246,13 @@ def test_scores_agree_with_torchmetrics(case: tuple[int, list[tuple[int, int]]])
         iou = multiclass_jaccard_index(predicted[valid], labels[valid], num_classes, average="none")
         assert found.unsup_acc == pytest.approx(100 * float(accuracy))
         assert np.nan_to_num(found.iou) == pytest.approx(100 * iou.numpy(), rel=1e-5)
+
+
+def test_things_and_stuff_are_parts_of_the_classes() -> None:
+    classes = ("sky", "cow", "grass", "car")
+    iou = np.array([80.0, 20.0, float("nan"), 40.0])
+    assert things_and_stuff(iou, classes, ("car", "cow")) == {
+        "things_miou": 30.0,
+        "stuff_miou": 80.0,
+    }
+    assert things_and_stuff(iou, classes, ("grass",)) == {"stuff_miou": pytest.approx(140 / 3)}

@@ -13,8 +13,8 @@ Layouts, told apart by what is there:
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -55,6 +55,11 @@ class ImageSet:
         ignore_index: Label value of the pixels that have no class.
         palette: RGB of each class, or `None`.
         entries: Sorted by split, then id.
+        things: Classes that are countable objects, for scores of things and of stuff apart.
+        class_of: Label value in the files -> class index or `ignore_index`; files hold class
+            indices if it is `None`.
+        origins: Split -> which images of a published set it has.
+        expected: Split -> how many images it has there.
     """
 
     name: str
@@ -62,6 +67,10 @@ class ImageSet:
     ignore_index: int
     palette: Palette | None
     entries: tuple[Entry, ...]
+    things: tuple[str, ...] = ()
+    class_of: Mapping[int, int] | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def splits(self) -> dict[str, tuple[Entry, ...]]:
@@ -77,6 +86,7 @@ class _Description(Settings):
 
     name: str | None = Field(None, min_length=1)
     classes: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
     ignore_index: int = Field(DEFAULT_IGNORE_INDEX, ge=1, le=65535)
     palette: tuple[tuple[int, int, int], ...] | None = None
 
@@ -97,6 +107,9 @@ class _Description(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> "_Description":
+        strange = [name for name in self.things if name not in self.classes]
+        if strange:
+            raise ValueError(f"'things' names {strange[0]!r}, which is no class")
         if self.palette is not None and len(self.palette) != len(self.classes):
             raise ValueError(
                 f"'palette' has {len(self.palette)} colours for {len(self.classes)} classes"
@@ -136,7 +149,12 @@ def discover(source: str | Path) -> ImageSet:
     if not splits:
         entries += _split_entries(DEFAULT_SPLIT, root, None)
     return ImageSet(
-        about.name or root.name, about.classes, about.ignore_index, about.palette, tuple(entries)
+        about.name or root.name,
+        about.classes,
+        about.ignore_index,
+        about.palette,
+        tuple(entries),
+        about.things,
     )
 
 

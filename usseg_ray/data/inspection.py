@@ -5,11 +5,12 @@ cannot be used stays behind with a reason. An image is worth keeping without its
 nothing without its image.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from usseg_ray.data.conversion import classes_of, png_bytes, read_mat
 from usseg_ray.data.datasets import Entry
 from usseg_ray.data.decode import UndecodableError, check_label, decode_image, decode_label
 from usseg_ray.data.shards import Row
@@ -37,14 +38,26 @@ class Problem:
 class Inspector:
     """Reads and checks images one by one.
 
+    Args:
+        num_classes: Classes that the set names, or `None`.
+        ignore_index: Label value of pixels without a class.
+        class_of: Label value in the files -> class index or `ignore_index`; `None` where files hold
+            class indices.
+
     Attributes:
         problems: What was left out so far.
         top_label: Largest class index seen so far; -1 before the first.
     """
 
-    def __init__(self, num_classes: int | None, ignore_index: int) -> None:
+    def __init__(
+        self,
+        num_classes: int | None,
+        ignore_index: int,
+        class_of: Mapping[int, int] | None = None,
+    ) -> None:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
+        self._class_of = class_of
         self.problems: list[Problem] = []
         self.top_label = -1
 
@@ -55,11 +68,11 @@ class Inspector:
             entries: Where the files lie.
 
         Yields:
-            A row with the bytes of the files as they are.
+            A row with the bytes of the files as they are, where a shard can hold them.
         """
         for entry in entries:
             try:
-                image = Path(entry.image).read_bytes()
+                image = _picture(entry.image)
                 height, width, _ = decode_image(image).shape
             except (UndecodableError, OSError) as error:
                 self.problems.append(
@@ -72,8 +85,11 @@ class Inspector:
         if entry.label is None:
             return None
         try:
-            data = Path(entry.label).read_bytes()
+            data = _picture(entry.label)
             labels = decode_label(data)
+            if self._class_of is not None:
+                labels = classes_of(labels, self._class_of)
+                data = png_bytes(labels)
             check_label(labels, height, width, self._num_classes, self._ignore_index)
         except (UndecodableError, OSError) as error:
             self.problems.append(Problem(entry.split, entry.id, "label", entry.label, str(error)))
@@ -81,3 +97,8 @@ class Inspector:
         known = labels[labels != self._ignore_index]
         self.top_label = max(self.top_label, int(known.max(initial=-1)))
         return data
+
+
+def _picture(path: str) -> bytes:
+    data = Path(path).read_bytes()
+    return png_bytes(read_mat(data)) if path.endswith(".mat") else data

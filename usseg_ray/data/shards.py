@@ -1,11 +1,9 @@
 """A prepared set on disk: Parquet shards of encoded images, and the manifest that names them.
 
-It stands between `prepare`, which writes it once, and `reading` and `pipeline`, which read it for
-every run. A row keeps the bytes of the files as they were: nothing is lost by preparing, and a
-shard is as small as its images. Row groups are small, so that a reader can mix and divide rows
-without reading whole shards. The manifest is written last and in one move: a set has one when it
-is complete, and never before. Shards carry their hash in their name, so that writing a set anew
-leaves the old one whole until the new manifest takes its place.
+It stands between `preparation`, which writes it once, and `reading` and `pipeline`, which read it
+for every run. Row groups are small, so that a reader can mix and divide rows without reading whole
+shards. The manifest is written last and in one move: a set has one when it is complete, and never
+before. Shards carry their hash in their name, so that writing a set anew leaves the old one whole.
 
 Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`, `hdfs://` are one.
 """
@@ -86,6 +84,8 @@ class SplitInfo(Settings):
     labelled: int = Field(ge=0)
     bad_images: int = Field(0, ge=0, description="Images that were left out.")
     bad_labels: int = Field(0, ge=0, description="Labels that were left out, their images kept.")
+    origin: str = Field("", description="Which images of a published set these are.")
+    expected: int | None = Field(None, ge=1, description="How many images it has there.")
 
 
 class Manifest(Settings):
@@ -96,6 +96,7 @@ class Manifest(Settings):
     classes: tuple[str, ...] = Field(description="Names by index; empty for a set without labels.")
     ignore_index: int = Field(description="Label value of pixels without a class.")
     palette: Palette | None = Field(None, description="RGB of each class.")
+    things: tuple[str, ...] = Field((), description="Classes that are countable objects.")
     splits: dict[str, SplitInfo]
     shards: tuple[ShardInfo, ...]
     source: str = Field(description="Where the images came from.")

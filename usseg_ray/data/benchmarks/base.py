@@ -1,0 +1,122 @@
+"""What a published data set is: where its files lie, what label values mean, which images count.
+
+Stands where `datasets.discover` stands for a folder of one's own: both end in an `ImageSet`. An
+official validation split is scored here as `test`, once, by the winner of a sweep. What ranks
+trials, `val`, is held out of the official training split, so that nothing is ever chosen on the
+images that are scored.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from usseg_ray.config import UserError
+from usseg_ray.data.datasets import Entry, ImageSet, Palette
+
+IGNORE_INDEX = 255
+HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 500
+
+Splits = dict[str, list[Entry]]
+FileOf = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published data set.
+
+    Attributes:
+        name: What `--dataset` calls it.
+        classes: Names, by index.
+        things: Those of them that are countable objects; the others are stuff.
+        class_of: Label value in the files -> class index or `IGNORE_INDEX`. Other values are bad.
+        layout: The files that are expected below the source, for people.
+        home: Where the files come from, and under whose terms.
+        origins: Split -> the official images that it has.
+        expected: Split -> how many images it has officially, where that is known.
+        find: Lists the files of every split below a folder.
+        palette: RGB of each class, or `None`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    things: tuple[str, ...]
+    class_of: Mapping[int, int]
+    layout: str
+    home: str
+    origins: Mapping[str, str]
+    find: Callable[[Path], Splits]
+    expected: Mapping[str, int] = field(default_factory=dict)
+    palette: Palette | None = None
+
+    def discover(self, source: str | Path) -> ImageSet:
+        """Finds the images and labels of the official layout.
+
+        Args:
+            source: The folder that holds it.
+
+        Returns:
+            The set; its files are named, not opened.
+
+        Raises:
+            UserError: A folder or list is missing; says which, what was expected, and where to get
+                it.
+        """
+        root = Path(source).expanduser().resolve()
+        try:
+            splits = self.find(root)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"--source {source}: {self.name} needs {error.filename}, which is not there.\n"
+                f"Expected: {self.layout}. Get it from {self.home}."
+            ) from None
+        return ImageSet(
+            name=self.name,
+            classes=self.classes,
+            ignore_index=IGNORE_INDEX,
+            palette=self.palette,
+            entries=tuple(entry for split in splits.values() for entry in split),
+            things=self.things,
+            class_of=dict(self.class_of),
+            origins=dict(self.origins),
+            expected=dict(self.expected),
+        )
+
+
+def entries_of(split: str, ids: Iterable[str], image: FileOf, label: FileOf) -> list[Entry]:
+    """Names the files of some images; whether each can be read is for `inspection` to say."""
+    return [Entry(key, split, str(image(key)), str(label(key))) for key in sorted(ids)]
+
+
+def named(place: Path, ending: str) -> FileOf:
+    """Says that an image's file in a folder is called by its id and an ending."""
+    return lambda key: place / f"{key}{ending}"
+
+
+def names_in(path: Path) -> list[str]:
+    """Reads a list of image names, one a line."""
+    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def folder(path: Path) -> Path:
+    """Returns a folder that is there; a `FileNotFoundError` names one that is not."""
+    if not path.is_dir():
+        raise FileNotFoundError(2, "no such folder", str(path))
+    return path
+
+
+def held_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Parts official training images into those that train and those that rank trials.
+
+    Which are held out follows from their names alone: those of the smallest SHA-256, 5 % of all
+    and at most 500.
+
+    Args:
+        ids: Names of all training images.
+
+    Returns:
+        Names that train, and names that rank trials; both sorted.
+    """
+    ordered = sorted(ids, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
+    count = min(HELD_OUT_MOST, round(HELD_OUT_SHARE * len(ordered)) or len(ordered) // 2)
+    return sorted(ordered[count:]), sorted(ordered[:count])

@@ -1,0 +1,78 @@
+"""Pascal VOC 2012: twenty kinds of things and the background."""
+
+from pathlib import Path
+
+from usseg_ray.data.benchmarks.base import (
+    IGNORE_INDEX,
+    Benchmark,
+    Splits,
+    entries_of,
+    folder,
+    held_out,
+    named,
+    names_in,
+)
+
+_CLASSES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "dining table",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "potted plant",
+    "sheep",
+    "sofa",
+    "train",
+    "tv/monitor",
+)
+
+
+def _find(root: Path) -> Splits:
+    places = (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root)
+    home = next(place for place in places if place.is_dir() or place == root)
+    images, labels = folder(home / "JPEGImages"), folder(home / "SegmentationClass")
+    lists = folder(home / "ImageSets" / "Segmentation")
+    train, val = held_out(names_in(lists / "train.txt"))
+    parts = {"train": train, "val": val, "test": names_in(lists / "val.txt")}
+    return {
+        split: entries_of(split, ids, named(images, ".jpg"), named(labels, ".png"))
+        for split, ids in parts.items()
+    }
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    """The devkit's: bit 3 i + c of the index becomes bit 7 - i of channel c."""
+    red, green, blue = (
+        sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
+        for channel in range(3)
+    )
+    return red, green, blue
+
+
+VOC2012 = Benchmark(
+    name="voc2012",
+    classes=_CLASSES,
+    things=_CLASSES[1:],
+    class_of={**{value: value for value in range(len(_CLASSES))}, IGNORE_INDEX: IGNORE_INDEX},
+    layout="JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/{train,val}.txt",
+    home="host.robots.ox.ac.uk/pascal/VOC/voc2012 (images: Flickr's terms of use)",
+    origins={
+        "train": "train.txt without what is held out",
+        "val": "held out of train.txt",
+        "test": "val.txt",
+    },
+    expected={"train": 1391, "val": 73, "test": 1449},
+    palette=tuple(_colour(index) for index in range(len(_CLASSES))),
+    find=_find,
+)
