@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+SHARED = ("__init__", "base", "codes")
 METHODS = sorted(
     path.stem
     for path in (Path(__file__).parent / "methods").glob("*.py")
-    if path.stem not in ("__init__", "base")
+    if path.stem not in SHARED
 )
 
 MethodName = Annotated[

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from usseg_ray import __version__
+from usseg_ray import __version__, methods, options
 
 COMMANDS = ("tune", "train", "prepare")
 PROJECT = Path(__file__).parents[2]
@@ -89,3 +89,7 @@ def test_a_mistake_in_a_real_command(
     expected = "Error: Unknown key: 'method.gama'; did you mean 'method.gamma'?\n"
     assert capsys.readouterr().err == expected
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_the_methods_that_there_are() -> None:
+    assert sorted(method.name for method in methods.METHODS) == options.METHODS
