@@ -14,7 +14,8 @@ class Job:
         settings: The flattened, resolved config.
         root: URI of the prepared set.
         device: `cpu` or `cuda`.
-        reading: Name of the placement group that reading tasks use.
+        reading: Name of the placement group that reading tasks use; empty to read in the process
+            itself.
     """
 
     method: str

@@ -17,7 +17,7 @@ from usseg_ray.plan import Plan, agreed, make_plan
 from usseg_ray.request import Request
 from usseg_ray.screen import sampled, value
 from usseg_ray.search_space import parse_assignments
-from usseg_ray.sweep import protocol_name, run_sweep
+from usseg_ray.sweep import run_sweep
 from usseg_ray.trials import trial_name
 
 RUNS = Path("runs")
@@ -61,7 +61,7 @@ def launch(request: Request | None, out: Path | None, resume: str | None, *, dry
         request = request.model_copy(update={"key": f"{folder.name}-{uuid.uuid4().hex[:6]}"})
         request.save(folder)
         plan = replace(plan, request=request)
-    console.print(f"[bold]{folder.name}[/]  {protocol_name(plan)}", highlight=False)
+    console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
     try:
         run_sweep(plan, folder.absolute(), console)
     except KeyboardInterrupt:
@@ -124,7 +124,7 @@ def print_plan(plan: Plan) -> None:
         console.print(_trial_table(plan))
     for key, distribution in plan.parts[0].space.space.items() if not plan.draws else ():
         console.print(f"Optuna draws {key} from {distribution}", highlight=False)
-    console.print(f"Scores: {protocol_name(plan)}. Dry run: nothing was started.", highlight=False)
+    console.print(f"Scores: {plan.protocol()}. Dry run: nothing was started.", highlight=False)
 
 
 def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:

@@ -27,6 +27,7 @@ from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
 from usseg_ray.job import Draw, Job, Jobs, JobTemplate
 from usseg_ray.presets import data_defaults, preset_settings
+from usseg_ray.protocols import protocol_name
 from usseg_ray.request import Request
 from usseg_ray.search_space import SearchSpace, check_space, load_space
 
@@ -112,6 +113,11 @@ class Plan:
             for part in self.parts
             for sample in part.corners
         )
+
+    def protocol(self, split: str | None = None) -> str:
+        """Names what scores are measured under, on the selection split if none is named."""
+        selection = self.config.data.selection_split
+        return protocol_name(self.config, self.manifest.name, split or selection)
 
     def jobs(self) -> Jobs:
         """Gathers the trials' jobs, before a cluster is known."""

@@ -35,24 +35,6 @@ TUNE_STATE = ".tune"
 EXPERIMENT = "usseg_ray"
 
 
-def protocol_name(plan: Plan, split: str | None = None) -> str:
-    """Names what a plan's scores were measured under; two scores compare only if it is equal.
-
-    Args:
-        plan: The plan.
-        split: The split that was scored; the selection split if unset.
-
-    Returns:
-        Data, split, frame, matching, refiner and backbone, in words.
-    """
-    data, backbone = plan.config.data, plan.config.backbone
-    note = f" ({backbone.note})" if backbone.note else ""
-    return (
-        f"{plan.manifest.name} {split or data.selection_split}, short side {data.eval_size}, "
-        f"centre crop, one-to-one, no refiner, {backbone.name}{note}"
-    )
-
-
 @dataclass
 class Outcome:
     """What a sweep found.
@@ -119,7 +101,7 @@ def _ledger(plan: Plan, folder: Path) -> Ledger:
         params=agreed([part.base for part in plan.parts])
         | {"space": {part.method: part.space.source for part in plan.parts}},
         tags={
-            "usseg.protocol": protocol_name(plan),
+            "usseg.protocol": plan.protocol(),
             "usseg.data_digest": plan.manifest.digest(),
             "usseg.folder": folder.name,
         },
@@ -140,7 +122,7 @@ def _run_trials(
             jobs=jobs,
             truth=ground_truth(plan.manifest),
             palette=plan.manifest.palette,
-            protocol=protocol_name(plan),
+            protocol=plan.protocol(),
             ledger=ledger,
             screen=screen,
             trials=dict(before),
@@ -233,7 +215,7 @@ def _finals(
     for trial in best:
         metrics, where = finals[trial.method], final_folder(folder, trial.method)
         what = f"{trial.name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-        draw(where, truth, plan.manifest.palette, f"{protocol_name(plan, split)}: {what}")
+        draw(where, truth, plan.manifest.palette, f"{plan.protocol(split)}: {what}")
         logged = {f"test.{key}": value for key, value in metrics.items()}
         ledger.log(trial.name, logged, 0)
         if trial is best[0]:
@@ -253,7 +235,7 @@ def _print_outcome(
             None if several else keys,
             outcome.baselines,
             split=data.selection_split,
-            title=protocol_name(plan),
+            title=plan.protocol(),
         )
     )
     _print_finals(console, outcome, data.test_split, several=several)

@@ -70,8 +70,12 @@ def trial_index(name: str) -> int:
 
 def load_trials(sweep: Path) -> list[Trial]:
     """Reads the records of a sweep, in the order of their numbers."""
-    files = sorted(sweep.glob(f"trial_*/{TRIAL_FILE}"))
-    return [Trial(**json.loads(file.read_text())) for file in files]
+    return [load_trial(file.parent) for file in sorted(sweep.glob(f"trial_*/{TRIAL_FILE}"))]
+
+
+def load_trial(folder: Path) -> Trial:
+    """Reads the record of one trial from its folder."""
+    return Trial(**json.loads((folder / TRIAL_FILE).read_text()))
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:

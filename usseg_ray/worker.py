@@ -16,6 +16,7 @@ from usseg_ray import methods
 from usseg_ray.baselines import Baselines, compute_baselines
 from usseg_ray.config import Config, MethodConfig, build_config
 from usseg_ray.data.pipeline import RayStream
+from usseg_ray.data.reading import stream_here
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.distributed import rank
 from usseg_ray.job import Job
@@ -97,20 +98,26 @@ def baselines(job: Job) -> Baselines:
 
 
 def final_score(job: Job, checkpoint: str, folder: str) -> dict[str, float]:
-    """Scores a trained state once on the test split, in this process.
+    """Scores a trained state once on the test split; see `score_split`."""
+    return score_split(job, checkpoint, folder, job.settings["data.test_split"])
+
+
+def score_split(job: Job, checkpoint: str, folder: str, split: str) -> dict[str, float]:
+    """Scores a trained state, in this process.
 
     Args:
         job: What was fitted.
         checkpoint: Folder of its last checkpoint.
         folder: Where the evaluation's arrays go.
+        split: The split to score.
 
     Returns:
-        Score metrics in percent; empty where the test split has no labels.
+        Score metrics in percent; empty where the split has no labels.
     """
     device = torch.device(job.device)
     run = _build(job, PlainContext(device=device, history=[]))
     run.method.load_state_dict(load_state(Path(checkpoint), device)["method"])
-    evaluation = run.score(run.config.data.test_split, refit=False)
+    evaluation = run.score(split, refit=False)
     write_evaluation(evaluation, Path(folder))
     return score_metrics(evaluation, run.truth)
 
@@ -128,5 +135,7 @@ def _build(job: Job, context: RunContext) -> Run:
         job.root,
         load_manifest(job.root),
         context,
-        RayStream(job.reading, config.resources.data_cpus_per_worker),
+        RayStream(job.reading, config.resources.data_cpus_per_worker)
+        if job.reading
+        else stream_here,
     )
