@@ -145,9 +145,7 @@ def _trial_table(plan: Plan) -> Table:
         settings = jobs.job(draw).settings
         clusters = str(settings["num_clusters"])
         if several:
-            table.add_row(
-                trial_name(index), draw.method, clusters, sampled(draw.sample, clusters=False)
-            )
+            table.add_row(trial_name(index), draw.method, clusters, sampled(draw.sample))
         else:
             table.add_row(trial_name(index), clusters, *(value(settings[key]) for key in keys))
     return table

@@ -102,7 +102,7 @@ def leaderboard(
     Args:
         trials: The sweep's trials.
         keys: Dotted keys that the sweep varies, one column each; `None` where methods vary
-            different ones, which then share a column beside that of the method.
+            different ones, which `draws_table` lists.
         baselines: Scores by split and name.
         split: The split that trials are ranked on.
         title: Heads the table; says data, protocol and backbone.
@@ -111,8 +111,9 @@ def leaderboard(
         The table.
     """
     method = [] if keys is not None else ["method"]
+    headings = [key.split(".")[-1] for key in keys or ()]
     table = Table(title=title, title_justify="left")
-    for column in ("rank", "trial", *method, "unsup_miou", "acc", "K", *_headings(keys)):
+    for column in ("rank", "trial", *method, "unsup_miou", "acc", "K", *headings):
         table.add_column(
             column, no_wrap=column in ("trial", "method", "unsup_miou"), overflow="fold"
         )
@@ -125,7 +126,7 @@ def leaderboard(
             number(trial.score, 1),
             number(trial.metrics.get("unsup_acc"), 1),
             str(trial.settings.get("num_clusters")),
-            *_varied(trial, keys),
+            *(value(trial.settings.get(key)) for key in keys or ()),
         ]
         rows.append((-1.0 if trial.score is None else trial.score, cells))
     for name, score in baselines.get(split, {}).items():
@@ -136,14 +137,20 @@ def leaderboard(
     return table
 
 
-def _headings(keys: list[str] | None) -> list[str]:
-    return ["settings"] if keys is None else [key.split(".")[-1] for key in keys]
+def draws_table(trials: Iterable[Trial]) -> Table:
+    """Lists what each trial drew, the best first; those with their method's defaults are left out.
 
+    Args:
+        trials: The sweep's trials.
 
-def _varied(trial: Trial, keys: list[str] | None) -> list[str]:
-    if keys is None:
-        return [sampled(trial.sample, clusters=False)]
-    return [value(trial.settings.get(key)) for key in keys]
+    Returns:
+        The table, one line a trial where the terminal is wide enough.
+    """
+    table = Table.grid(padding=(0, 2))
+    for trial in ranked(trials):
+        if trial.sample:
+            table.add_row(trial.name, trial.method, sampled(trial.sample))
+    return table
 
 
 def final_table(
@@ -194,17 +201,15 @@ def value(setting: Any) -> str:  # noqa: ANN401
     return f"{setting:.3g}" if isinstance(setting, float) else str(setting)
 
 
-def sampled(sample: Mapping[str, Any], *, clusters: bool = True) -> str:
+def sampled(sample: Mapping[str, Any]) -> str:
     """Writes what a trial drew in one line.
 
     Args:
         sample: Dotted keys and values; of a key its last word is written.
-        clusters: Whether to say `clusters_per_class`, which a column of K says as well.
 
     Returns:
         `key=value` for each, or `defaults` where nothing was drawn.
     """
     if not sample:
         return "defaults"
-    shown = {key: v for key, v in sample.items() if clusters or key != "clusters_per_class"}
-    return " ".join(f"{key.split('.')[-1]}={value(v)}" for key, v in shown.items())
+    return " ".join(f"{key.split('.')[-1]}={value(v)}" for key, v in sample.items())

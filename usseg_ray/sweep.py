@@ -25,7 +25,7 @@ from usseg_ray.monitor import Monitor, TrialNames
 from usseg_ray.plan import Plan, agreed
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
-from usseg_ray.screen import Screen, final_table, label, leaderboard
+from usseg_ray.screen import Screen, draws_table, final_table, label, leaderboard
 from usseg_ray.search_space import Distribution
 from usseg_ray.tracking import Ledger
 from usseg_ray.trainer import TRIAL_MEMORY_BYTES, run_trial
@@ -238,6 +238,8 @@ def _print_outcome(
             title=plan.protocol(),
         )
     )
+    if several:
+        console.print(draws_table(outcome.trials), highlight=False)
     _print_finals(console, outcome, data.test_split, several=several)
     console.print(
         f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",

@@ -5,7 +5,16 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from usseg_ray.screen import Screen, final_table, label, leaderboard, number, sampled, value
+from usseg_ray.screen import (
+    Screen,
+    draws_table,
+    final_table,
+    label,
+    leaderboard,
+    number,
+    sampled,
+    value,
+)
 from usseg_ray.trials import Status, Trial
 
 BASELINES = {
@@ -68,17 +77,19 @@ def test_a_trials_row() -> None:
     assert row == ["1", "trial_004", "25.0", "50.0", "14", "0.333"]
 
 
-def test_methods_that_vary_different_keys_share_a_column() -> None:
+def test_what_methods_vary_is_listed_below() -> None:
     other = Trial(1, "kmeans", {}, {"num_clusters": 8}, 1, "FINISHED", {"unsup_miou": 30.0})
     drawn = trial(0, 40.0)
     drawn.sample |= {"clusters_per_class": 1.5}
     table = leaderboard([drawn, other], None, BASELINES, split="test", title="a protocol")
     assert [str(column.header) for column in table.columns][2] == "method"
     assert cells(table) == [
-        ["", "[dim]position (floor)[/]", "", "99.0", "", "", ""],
-        ["1", "trial_000", "acseg", "40.0", "50.0", "10", "gamma=0.333"],
-        ["2", "trial_001", "kmeans", "30.0", "-", "8", "defaults"],
+        ["", "[dim]position (floor)[/]", "", "99.0", "", ""],
+        ["1", "trial_000", "acseg", "40.0", "50.0", "10"],
+        ["2", "trial_001", "kmeans", "30.0", "-", "8"],
     ]
+    line = "gamma=0.333 clusters_per_class=1.5"
+    assert cells(draws_table([other, drawn])) == [["trial_000", "acseg", line]]
 
 
 def test_final_scores_stand_above_the_baselines() -> None:
@@ -95,7 +106,6 @@ def test_what_a_trial_drew_in_one_line() -> None:
     drawn = {"clusters_per_class": 1.5, "method.gamma": 1 / 3, "backbone.name": "textons"}
     assert sampled({}) == "defaults"
     assert sampled(drawn) == "clusters_per_class=1.5 gamma=0.333 name=textons"
-    assert sampled(drawn, clusters=False) == "gamma=0.333 name=textons"
 
 
 def test_trials_without_a_score_come_last() -> None:
