@@ -238,7 +238,7 @@ def _print_outcome(
             title=plan.protocol(),
         )
     )
-    if several:
+    if several and any(trial.sample for trial in outcome.trials):
         console.print(draws_table(outcome.trials), highlight=False)
     _print_finals(console, outcome, data.test_split, several=several)
     console.print(
