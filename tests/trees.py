@@ -120,15 +120,18 @@ def plant_camvid(root: Path, values: Sequence[int]) -> None:
 
 
 PLANTERS = {
-    "coco": plant_coco,
-    "city": plant_cityscapes,
-    "pots": plant_potsdam,
-    "voc2": plant_voc,
-    "camv": plant_camvid,
+    "cocostuff27": plant_coco,
+    "cocostuff81": plant_coco,
+    "cocostuff171": plant_coco,
+    "cityscapes27": plant_cityscapes,
+    "cityscapes19": plant_cityscapes,
+    "potsdam3": plant_potsdam,
+    "voc2012": plant_voc,
+    "camvid": plant_camvid,
 }
 
 
 def plant(root: Path, name: str) -> Path:
     """Makes the miniature of a data set below a folder, and returns the folder."""
-    PLANTERS[name[:4]](root, VALUES[name])
+    PLANTERS[name](root, VALUES[name])
     return root

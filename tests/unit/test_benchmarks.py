@@ -1,12 +1,14 @@
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.trees import VALUES, plant
+from tests.trees import VALUES, colours_of, plant, save, values_of
 from usseg_ray.config import UserError
 from usseg_ray.data.benchmarks import BENCHMARKS, get
 from usseg_ray.data.benchmarks.base import held_out
-from usseg_ray.data.decode import decode_label
+from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.inspection import Inspector
 
 NAMES = sorted(BENCHMARKS)
@@ -151,12 +153,52 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str, missing: str) -> No
     assert "Get it from " in message
 
 
+@pytest.mark.parametrize(
+    ("name", "emptied"),
+    [
+        ("cocostuff27", "curated/val2017/Coco164kFull_Stuff_Coarse_7.txt"),
+        ("potsdam3", "labelled_test.txt"),
+        ("cityscapes27", "leftImg8bit/val"),
+        ("camvid", "test"),
+    ],
+)
+def test_a_split_without_images_is_an_error(tmp_path: Path, name: str, emptied: str) -> None:
+    place = plant(tmp_path, name) / emptied
+    if place.is_dir():
+        shutil.rmtree(place)
+        place.mkdir()
+    else:
+        place.write_text("\n")
+    with pytest.raises(UserError, match=rf"{name} has no image for its split 'test' \(.*\)"):
+        get(name).discover(tmp_path)
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (plant(tmp_path, "potsdam3") / "labelled_train.txt").write_bytes(b"\xff\xfe0")
+    with pytest.raises(UserError, match=r"labelled_train\.txt: not a list of image names"):
+        get("potsdam3").discover(tmp_path)
+
+
+def test_a_name_listed_twice_is_one_image(tmp_path: Path) -> None:
+    (plant(tmp_path, "potsdam3") / "labelled_test.txt").write_text("3_0_0\n4_0_0\n3_0_0\n")
+    test = get("potsdam3").discover(tmp_path).splits["test"]
+    assert [entry.id for entry in test] == ["3_0_0", "4_0_0"]
+
+
 def test_tiles_may_be_unpacked(tmp_path: Path) -> None:
     root = plant(tmp_path, "potsdam3")
-    (root / "imgs" / "3_0_0.mat").unlink()
-    (root / "imgs" / "3_0_0.tif").write_bytes(b"")
-    first, _ = get("potsdam3").discover(root).splits["test"]
-    assert Path(first.image).name == "3_0_0.tif"
+    colours, values = colours_of(7), values_of(0, VALUES["potsdam3"])
+    for folder in ("imgs", "gt"):
+        (root / folder / "3_0_0.mat").unlink()
+    save(root / "imgs" / "3_0_0.tif", np.dstack([colours, colours[..., 0]]))
+    save(root / "gt" / "3_0_0.png", values)
+    benchmark = get("potsdam3")
+    entries = benchmark.discover(root).splits["test"]
+    row = next(iter(Inspector(3, 255, benchmark.class_of).rows(entries)))
+    assert np.array_equal(decode_image(row.image), colours)
+    assert row.label is not None
+    expected = [benchmark.class_of[value] for value in values[0].tolist()]
+    assert decode_label(row.label)[0].tolist() == expected
 
 
 def test_an_unknown_set_is_told_with_those_that_there_are() -> None:

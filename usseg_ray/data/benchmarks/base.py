@@ -59,8 +59,8 @@ class Benchmark:
             The set; its files are named, not opened.
 
         Raises:
-            UserError: A folder or list is missing; says which, what was expected, and where to get
-                it.
+            UserError: A folder or list is missing or empty, or a list is no text; says which, what
+                was expected, and where to get it.
         """
         root = Path(source).expanduser().resolve()
         try:
@@ -70,6 +70,12 @@ class Benchmark:
                 f"--source {source}: {self.name} needs {error.filename}, which is not there.\n"
                 f"Expected: {self.layout}. Get it from {self.home}."
             ) from None
+        for split, entries in splits.items():
+            if not entries:
+                raise UserError(
+                    f"--source {source}: {self.name} has no image for its split {split!r} "
+                    f"({self.origins[split]}).\nExpected: {self.layout}."
+                )
         return ImageSet(
             name=self.name,
             classes=self.classes,
@@ -94,8 +100,12 @@ def named(place: Path, ending: str) -> FileOf:
 
 
 def names_in(path: Path) -> list[str]:
-    """Reads a list of image names, one a line."""
-    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    """Reads a list of image names, one a line; a name that stands there twice counts once."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a list of image names ({error}).") from None
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def folder(path: Path) -> Path:
@@ -103,6 +113,15 @@ def folder(path: Path) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(2, "no such folder", str(path))
     return path
+
+
+def origins_with_held_out(train: str, test: str) -> dict[str, str]:
+    """Says which official images the splits have where `held_out` makes `train` and `val`."""
+    return {
+        "train": f"{train} without what is held out",
+        "val": f"held out of {train}",
+        "test": test,
+    }
 
 
 def held_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:

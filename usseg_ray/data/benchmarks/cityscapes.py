@@ -11,6 +11,7 @@ from usseg_ray.data.benchmarks.base import (
     folder,
     held_out,
     named,
+    origins_with_held_out,
 )
 from usseg_ray.data.datasets import Entry
 
@@ -96,11 +97,7 @@ def _benchmark(name: str, counts: Callable[[str], bool]) -> Benchmark:
         layout="leftImg8bit/{train,val}/*/*_leftImg8bit.png and "
         "gtFine/{train,val}/*/*_gtFine_labelIds.png",
         home="cityscapes-dataset.com (registration; non-commercial)",
-        origins={
-            "train": "train without what is held out",
-            "val": "held out of train",
-            "test": "val",
-        },
+        origins=origins_with_held_out("train", "val"),
         expected={"train": 2826, "val": 149, "test": 500},
         palette=tuple(map(_LABELS.__getitem__, classes)),
         find=_find,

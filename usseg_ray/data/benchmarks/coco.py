@@ -16,6 +16,7 @@ from usseg_ray.data.benchmarks.base import (
     held_out,
     named,
     names_in,
+    origins_with_held_out,
 )
 from usseg_ray.data.datasets import Entry
 
@@ -159,11 +160,7 @@ def _benchmark(
         f"curated/train2017/{_TRAIN_LIST} and curated/val2017/{scored_list}",
         home="cocodataset.org (images: Flickr's terms) and github.com/nightrome/cocostuff (maps: "
         "CC BY 4.0); the lists are IIC's",
-        origins={
-            "train": f"train2017, {_TRAIN_LIST} without what is held out",
-            "val": f"held out of train2017, {_TRAIN_LIST}",
-            "test": f"val2017, {scored_list}",
-        },
+        origins=origins_with_held_out(f"train2017, {_TRAIN_LIST}", f"val2017, {scored_list}"),
         expected=expected,
         find=_finder(scored_list),
     )

@@ -11,7 +11,11 @@ from usseg_ray.data.benchmarks.base import (
     folder,
     held_out,
     names_in,
+    origins_with_held_out,
 )
+
+_IMAGES = (".mat", ".tif", ".png")
+_LABELS = (".mat", ".png")
 
 
 def _find(root: Path) -> Splits:
@@ -20,14 +24,16 @@ def _find(root: Path) -> Splits:
     train, val = held_out(names_in(home / "labelled_train.txt"))
     parts = {"train": train, "val": val, "test": names_in(home / "labelled_test.txt")}
     return {
-        split: entries_of(split, ids, partial(_tile, images), partial(_tile, labels))
+        split: entries_of(
+            split, ids, partial(_tile, images, _IMAGES), partial(_tile, labels, _LABELS)
+        )
         for split, ids in parts.items()
     }
 
 
-def _tile(place: Path, key: str) -> Path:
-    """Tiles come as MATLAB files; ones that were unpacked to TIFF or PNG do as well."""
-    kinds = [place / f"{key}{suffix}" for suffix in (".mat", ".tif", ".png")]
+def _tile(place: Path, endings: tuple[str, ...], key: str) -> Path:
+    """Tiles come as MATLAB files; ones that were unpacked do as well."""
+    kinds = [place / f"{key}{ending}" for ending in endings]
     return next((path for path in kinds if path.exists()), kinds[0])
 
 
@@ -38,11 +44,7 @@ POTSDAM3 = Benchmark(
     class_of={0: 0, 4: 0, 1: 1, 5: 1, 2: 2, 3: 2, IGNORE_INDEX: IGNORE_INDEX},
     layout="imgs/*.mat, gt/*.mat, labelled_train.txt and labelled_test.txt",
     home="ISPRS (2D semantic labelling, Potsdam; on request), cut to tiles as by IIC",
-    origins={
-        "train": "labelled_train.txt without what is held out",
-        "val": "held out of labelled_train.txt",
-        "test": "labelled_test.txt",
-    },
+    origins=origins_with_held_out("labelled_train.txt", "labelled_test.txt"),
     expected={"train": 4318, "val": 227, "test": 855},
     find=_find,
 )

@@ -11,6 +11,7 @@ from usseg_ray.data.benchmarks.base import (
     held_out,
     named,
     names_in,
+    origins_with_held_out,
 )
 
 _CLASSES = (
@@ -67,11 +68,7 @@ VOC2012 = Benchmark(
     class_of={**{value: value for value in range(len(_CLASSES))}, IGNORE_INDEX: IGNORE_INDEX},
     layout="JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/{train,val}.txt",
     home="host.robots.ox.ac.uk/pascal/VOC/voc2012 (images: Flickr's terms of use)",
-    origins={
-        "train": "train.txt without what is held out",
-        "val": "held out of train.txt",
-        "test": "val.txt",
-    },
+    origins=origins_with_held_out("train.txt", "val.txt"),
     expected={"train": 1391, "val": 73, "test": 1449},
     palette=tuple(_colour(index) for index in range(len(_CLASSES))),
     find=_find,
