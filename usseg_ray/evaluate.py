@@ -42,27 +42,44 @@ def evaluate(
 
     done = evaluate_trial(trial, split=split, data=data, device=device)
     console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})  {done.protocol}")
-    for table in tables(done.metrics, json.loads((done.folder / "per_class.json").read_text())):
-        console.print(table)
+    console.print(scores_table(done.metrics, done.baselines))
+    if not done.baselines:
+        console.print("No baselines: the sweep computed none on these images.")
+    if done.metrics["collapsed"]:
+        share = done.metrics["largest_share"]
+        console.print(f"[red]Collapsed: one cluster has {share:.1f} % of the pixels.[/]")
+    console.print(classes_table(json.loads((done.folder / "per_class.json").read_text())))
     console.print(f"Pictures and tables: {done.folder}", highlight=False, soft_wrap=True)
 
 
-def tables(metrics: dict[str, float], classes: list[dict[str, object]]) -> "list[Table]":
-    """Lays out scores in percent: one table of the metrics, one of the classes."""
+def scores_table(metrics: dict[str, float], baselines: dict[str, float]) -> "Table":
+    """Lays out the scores of a trial in percent, the baselines' `unsup_miou` beneath."""
     from rich.table import Table  # noqa: PLC0415
 
-    scores = Table("score", "percent")
+    from usseg_ray.screen import label  # noqa: PLC0415
+
+    table = Table("score", "percent")
+    table.columns[1].justify = "right"
     for name, value in metrics.items():
         if name not in ("evaluated_images", "used_clusters", "collapsed"):
-            scores.add_row(name, f"{value:.2f}")
-    per_class = Table("class", "IoU", "pixels")
+            table.add_row(name, f"{value:.2f}")
+    table.add_section()
+    for name, value in baselines.items():
+        table.add_row(f"unsup_miou of {label(name)}", f"{value:.2f}")
+    return table
+
+
+def classes_table(classes: list[dict[str, object]]) -> "Table":
+    """Lays out IoU in percent and labelled pixels of every class."""
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("class", "IoU", "pixels")
     for row in classes:
         iou = "-" if row["iou"] is None else f"{row['iou']:.2f}"
-        per_class.add_row(str(row["class"]), iou, str(row["pixels"]))
-    for table in (scores, per_class):
-        for column in table.columns[1:]:
-            column.justify = "right"
-    return [scores, per_class]
+        table.add_row(str(row["class"]), iou, str(row["pixels"]))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
 
 
 if __name__ == "__main__":

@@ -7,16 +7,23 @@ from pathlib import Path
 import torch
 
 from usseg_ray import methods
+from usseg_ray.beside import BASELINES_FILE
 from usseg_ray.config import UserError, build_config
 from usseg_ray.data.sources import open_data
 from usseg_ray.job import Job
 from usseg_ray.protocols import protocol_name
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
-from usseg_ray.trials import TRIAL_FILE, Trial, best_of_each, load_trial, load_trials
+from usseg_ray.trials import (
+    TRIAL_FILE,
+    Trial,
+    best_of_each,
+    find_run,
+    load_trial,
+    load_trials,
+)
 from usseg_ray.worker import score_split
 
-RUNS = Path("runs")
 SCORES_FILE = "scores.json"
 
 
@@ -28,12 +35,14 @@ class Evaluated:
         trial: The trial that was scored.
         protocol: Under what.
         metrics: Scores by name, in percent.
+        baselines: Scores of the baselines on the same images; empty where the sweep has none.
         folder: Holds `scores.json`, `per_class.json`, `confusion.csv` and `pictures/`.
     """
 
     trial: Trial
     protocol: str
     metrics: dict[str, float]
+    baselines: dict[str, float]
     folder: Path
 
 
@@ -74,7 +83,7 @@ def evaluate_trial(
     draw(folder, ground_truth(manifest), manifest.palette, caption)
     found = {"protocol": protocol, "metrics": metrics}
     (folder / SCORES_FILE).write_text(json.dumps(found, indent=1))
-    return Evaluated(trial, protocol, metrics, folder)
+    return Evaluated(trial, protocol, metrics, _beside(home, data, split), folder)
 
 
 def find_trial(place: str) -> Path:
@@ -83,17 +92,22 @@ def find_trial(place: str) -> Path:
     Raises:
         UserError: There is no such trial or sweep, or the sweep has no trial with a score.
     """
-    for folder in (RUNS / place, Path(place)):
-        if (folder / TRIAL_FILE).is_file():
-            return folder
-        if folder.is_dir():
-            best = best_of_each(load_trials(folder))
-            if not best:
-                raise UserError(f"{folder}: no trial with a score here. Name a trial's folder.")
-            return folder / best[0].name
-    there = sorted(path.name for path in RUNS.glob("*") if path.is_dir())[-5:]
-    latest = f"; the latest in ./runs are {', '.join(there)}" if there else ""
-    raise UserError(f"{place}: no such trial or sweep{latest}.")
+    folder = find_run(place)
+    if (folder / TRIAL_FILE).is_file():
+        return folder
+    best = best_of_each(load_trials(folder))
+    if not best:
+        raise UserError(f"{folder}: no trial with a score here. Name a trial's folder.")
+    return folder / best[0].name
+
+
+def _beside(home: Path, data: str | None, split: str) -> dict[str, float]:
+    """Reads the baselines that the trial's sweep computed, where they are of the same images."""
+    file = home.parent / BASELINES_FILE
+    if data is not None or not file.exists():
+        return {}
+    found: dict[str, float] = json.loads(file.read_text()).get(split, {})
+    return found
 
 
 def _checkpoint(home: Path, trial: Trial) -> Path:

@@ -18,9 +18,7 @@ from usseg_ray.request import Request
 from usseg_ray.screen import sampled, value
 from usseg_ray.search_space import parse_assignments
 from usseg_ray.sweep import run_sweep
-from usseg_ray.trials import trial_name
-
-RUNS = Path("runs")
+from usseg_ray.trials import RUNS, find_run, trial_name
 
 
 def assignments(
@@ -75,22 +73,6 @@ def launch(request: Request | None, out: Path | None, resume: str | None, *, dry
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def find_run(name: str) -> Path:
-    """Finds a run's folder by its name under ./runs or its path.
-
-    Raises:
-        UserError: There is none; names those that exist.
-    """
-    for folder in (RUNS / name, Path(name)):
-        if folder.is_dir():
-            return folder
-    there = sorted(path.name for path in RUNS.glob("*") if path.is_dir())[-5:]
-    raise UserError(
-        f"--resume {name}: no such run in {RUNS.absolute()}"
-        + (f"; the latest are {', '.join(there)}." if there else ", which is empty.")
-    )
 
 
 def _new_folder(request: Request, out: Path | None) -> Path:

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from usseg_ray.config import UserError
+
+RUNS = Path("runs")
 TRIAL_FILE = "trial.json"
 
 Status = Literal["RUNNING", "FINISHED", "STOPPED", "FAILED", "KILLED"]
@@ -66,6 +69,22 @@ def trial_name(index: int) -> str:
 def trial_index(name: str) -> int:
     """Reads the number back from a trial's name."""
     return int(name.removeprefix("trial_"))
+
+
+def find_run(name: str) -> Path:
+    """Finds a run's folder by its name under ./runs or its path.
+
+    Raises:
+        UserError: There is none; names those that exist.
+    """
+    for folder in (RUNS / name, Path(name)):
+        if folder.is_dir():
+            return folder
+    there = sorted(path.name for path in RUNS.glob("*") if path.is_dir())[-5:]
+    raise UserError(
+        f"{name}: no such run in {RUNS.absolute()}"
+        + (f"; the latest are {', '.join(there)}." if there else ", which is empty.")
+    )
 
 
 def load_trials(sweep: Path) -> list[Trial]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.ray
 
@@ -55,10 +56,13 @@ def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path) -> None
     assert folder.name.endswith("-test")
     assert " test, short side 48" in found["protocol"]
     assert "many_to_one_miou" in first.stdout
+    assert "unsup_miou of position (floor)" in first.stdout
     assert (folder / "pictures" / "mosaic.png").is_file()
 
 
-def test_a_moved_sweep_is_scored_on_another_split(place: Path, tmp_path: Path) -> None:
+def test_a_moved_sweep_is_scored_on_another_split(
+    place: Path, tmp_path: Path, scenes: Path
+) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(place / "runs" / "small", moved)
     record = moved / "trial_000" / "trial.json"
@@ -69,16 +73,23 @@ def test_a_moved_sweep_is_scored_on_another_split(place: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     (file,) = moved.glob("trial_000/evaluations/*-val/scores.json")
     assert json.loads(file.read_text())["metrics"]["evaluated_images"] == 13
+    again = run("evaluate", str(moved), "--data", str(scenes), folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "No baselines" in again.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("smal",), "smal: no such trial or sweep; the latest in ./runs are small."),
+        (("smal",), "; the latest are small."),
         (("small", "--split", "tests"), "has no split 'tests'; it has train, val, test"),
-        (("small", "--device", "cuda"), "--device cuda: this machine has no GPU"),
+        pytest.param(
+            ("small", "--device", "cuda"),
+            "--device cuda: this machine has no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
         (("small", "--device", "tpu"), "--device tpu: one of auto, cpu and cuda"),
-        (("small", "--data", "nothing"), "nothing"),
+        (("small", "--data", "nothing"), "python -m usseg_ray.prepare --source IMAGES"),
         (("runs",), "no trial with a score here"),
     ],
 )
