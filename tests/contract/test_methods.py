@@ -31,7 +31,7 @@ from tests.contract.cases import (
 from usseg_ray.batch import Batch, FeatureMap, Pair, Step
 from usseg_ray.config import UserError
 from usseg_ray.methods import METHODS, get
-from usseg_ray.methods.base import Method
+from usseg_ray.methods.base import CodeClassifier, Method
 from usseg_ray.optimiser import Optimiser
 
 PROJECT = Path(__file__).parents[2]
@@ -131,6 +131,18 @@ def test_shapes(case: Case) -> None:
         assert result.dtype == torch.float32
         assert result.isfinite().all()
         assert not result.requires_grad
+
+
+@every_case
+def test_an_image_and_its_mirror_image_are_judged_together(case: Case) -> None:
+    method, one, other = fitted(case), make_batch(range(3)), make_batch(range(3, 6))
+    judged = method.predict_mirrored(one, other)
+    assert judged.shape == method.predict(one).shape
+    # Judged from the other side the scores are mirrored, and nothing else.
+    torch.testing.assert_close(method.predict_mirrored(other, one).flip(-1), judged)
+    if isinstance(method, CodeClassifier):
+        codes = (method.encode(one) + method.encode(other).flip(-1)) / 2
+        torch.testing.assert_close(judged, method.classify(codes).detach())
 
 
 @every_case

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
 from usseg_ray.config import MethodConfig, UserError
 
-__all__ = ["Method", "Needs", "ParamGroup", "Passes", "Stage"]
+__all__ = ["CodeClassifier", "Method", "Needs", "ParamGroup", "Passes", "Stage"]
 
 
 @runtime_checkable
@@ -92,6 +93,9 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
     stages: ClassVar[tuple[Stage, ...]] = (Stage("train"),)
+    sharpness: ClassVar[float] = 2.0
+    """Its scores times this are the logits that a CRF starts from; official code takes 2 cosines
+    (STEGO, HP, SmooSeg)."""
 
     def __init__(
         self, config: MethodConfig, features: FeatureSpec, num_clusters: int, seed: int
@@ -163,3 +167,34 @@ class Method(nn.Module, ABC):
 
         Scoring upsamples them bilinearly to the label's size and takes the argmax.
         """
+
+    def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:
+        """Returns cluster scores by an image and its mirror image together: their mean.
+
+        Args:
+            batch: Images.
+            mirrored: The same images, mirrored left to right.
+        """
+        return (self.predict(batch) + self.predict(mirrored).flip(-1)) / 2
+
+
+class CodeClassifier(Method):
+    """A method whose prediction is a function of its codes."""
+
+    @abstractmethod
+    def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Returns cluster scores of codes, larger is likelier."""
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Classifies the codes of images."""
+        return self.classify(self.encode(batch))
+
+    @torch.no_grad()
+    def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:
+        """Classifies the mean of the codes of an image and of its mirror image.
+
+        Reference:
+            STEGO (ICLR 2022) and CAUSE (2023), official evaluation.
+        """
+        return self.classify((self.encode(batch) + self.encode(mirrored).flip(-1)) / 2)

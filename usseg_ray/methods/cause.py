@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 from usseg_ray.batch import Batch, FeatureSpec, StepResult
 from usseg_ray.config import MethodConfig, UserError
 from usseg_ray.distributed import all_gather, shared_generator
-from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
+from usseg_ray.methods.base import CodeClassifier, ParamGroup, Passes, Stage
 from usseg_ray.methods.codes import Clustering, fit_centroids
 from usseg_ray.ops.cluster_probe import ClusterProbe
 from usseg_ray.ops.clusterbook import Windows, clusterbook_losses, draw_windows
@@ -134,7 +134,7 @@ class CAUSEDraws(NamedTuple):
     priorities: Float[Tensor, "B r c"]
 
 
-class CAUSE(Method):
+class CAUSE(CodeClassifier):
     """Causal unsupervised segmentation: clusterbook, concept-wise contrast, cluster probe.
 
     The contrast within a batch is between the images of a worker's own part: the loss of n workers
@@ -157,6 +157,7 @@ class CAUSE(Method):
         Stage("concepts", scored=False),
         Stage("probe"),
     )
+    sharpness: ClassVar[float] = 1.0
     teacher_steps: Tensor
 
     def __init__(
@@ -298,23 +299,20 @@ class CAUSE(Method):
         tokens = batch.features.tokens
         return self.teacher.codes(tokens, self._queries(tokens))
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+    def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Scores clusters by the projection of codes onto their centroids' directions.
 
         The official code upsamples codes, then takes cosines. Projections may be upsampled
         instead: both are linear, and a code's length does not change which cluster is best. They
         are scaled by one number an image, to be of the size of cosines times 3, the factor of the
-        official softmax. The official average over an image and its mirror image is a matter of
-        evaluation.
+        official softmax.
 
         Args:
-            batch: Images.
+            codes: (B, C, h, w) of any length.
 
         Returns:
             (B, K, h, w) scores.
         """
-        codes = self.encode(batch)
         directions = normalize(self.probe.centroids, dim=1)
         length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
         scale = (_SHARPNESS / length)[:, None, None, None]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from usseg_ray.batch import Batch, StepResult
 from usseg_ray.config import MethodConfig
-from usseg_ray.methods.base import Method, ParamGroup, Passes
+from usseg_ray.methods.base import CodeClassifier, Method, ParamGroup, Passes
 from usseg_ray.ops.cluster_probe import ClusterProbe
 from usseg_ray.ops.heads import SegmentationHead
 from usseg_ray.ops.kmeans import fit_shared
@@ -59,7 +59,7 @@ class CodeConfig(MethodConfig):
     )
 
 
-class CodeMethod(Method):
+class CodeMethod(CodeClassifier):
     """A head, the codes it makes of tokens, and K centroids among them.
 
     Attributes:
@@ -97,18 +97,17 @@ class CodeMethod(Method):
         codes: Tensor = self.head(batch.features.tokens)
         return codes
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+    def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Scores each cluster by the cosine of code and centroid.
 
         The official codes upsample codes to the label's size and take cosines there; scoring
         upsamples these cosines, which differs between neighbouring tokens of unequal codes.
 
         Args:
-            batch: Images.
+            codes: (B, C, h, w) of any length.
 
         Returns:
             (B, K, h, w) cosines.
         """
-        scores: Tensor = self.probe(self.encode(batch))
+        scores: Tensor = self.probe(codes)
         return scores

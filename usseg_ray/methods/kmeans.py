@@ -13,7 +13,7 @@ from torch import Tensor
 
 from usseg_ray.batch import Batch, FeatureSpec
 from usseg_ray.config import MethodConfig
-from usseg_ray.methods.base import Method, Passes, Stage
+from usseg_ray.methods.base import CodeClassifier, Passes, Stage
 from usseg_ray.ops.kmeans import fit_shared, similarity
 from usseg_ray.ops.sampling import PointSample
 
@@ -35,7 +35,7 @@ class KMeansConfig(SamplingConfig):
     spherical: bool = Field(True, description="Cluster directions (cosine) instead of positions.")
 
 
-class KMeans(Method):
+class KMeans(CodeClassifier):
     """Groups tokens of all training images by k-means; nothing is learnt.
 
     Args:
@@ -94,11 +94,9 @@ class KMeans(Method):
         """Returns the descriptions that are clustered."""
         return self.describe(batch)
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+    def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Returns the cosine, or minus the squared distance, to every centroid."""
-        described = self.describe(batch)
-        size, _, height, width = described.shape
-        rows = described.flatten(2).mT.flatten(0, 1)
+        size, _, height, width = codes.shape
+        rows = codes.flatten(2).mT.flatten(0, 1)
         scores = similarity(rows, self.centroids, spherical=self.spherical)
         return scores.view(size, height, width, self.num_clusters).permute(0, 3, 1, 2)

@@ -29,7 +29,7 @@ from torch.nn.utils import skip_init
 from usseg_ray.batch import Batch, FeatureSpec, Pair, StepResult
 from usseg_ray.config import JitterConfig, MethodConfig
 from usseg_ray.distributed import all_sum, shared_generator
-from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.methods.base import CodeClassifier, Needs, ParamGroup, Passes
 from usseg_ray.networks import NetworkConfig, PyramidNetwork
 from usseg_ray.ops.geometry import crop_and_flip
 from usseg_ray.ops.joint_loss import mean_squared_difference, weighted_cross_entropy
@@ -172,7 +172,7 @@ def cross_view_terms(
     return Terms((loss(0, 0) + loss(1, 1)) / 2, (loss(0, 1) + loss(1, 0)) / 2)
 
 
-class PiCIE(Method):
+class PiCIE(CodeClassifier):
     """Invariance and equivariance in clustering, its baseline MDC, and PiCIE+H.
 
     Args:
@@ -187,6 +187,7 @@ class PiCIE(Method):
 
     name: ClassVar[str] = "picie"
     Config: ClassVar[type[MethodConfig]] = PiCIEConfig
+    sharpness: ClassVar[float] = 1.0
 
     def __init__(
         self, config: PiCIEConfig, features: FeatureSpec, num_clusters: int, seed: int
@@ -265,19 +266,15 @@ class PiCIE(Method):
         """Returns the network's codes of uncropped pixels, unit norm over C."""
         return normalize(self.network.eval()(batch.pixels))
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+    def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Scores each cluster of view 1 by the dot product of code and centroid.
 
         Args:
-            batch: Images.
+            codes: (B, C, H / 4, W / 4), unit norm over C.
 
         Returns:
             (B, K, H / 4, W / 4); the official code upsamples these scores too.
         """
-        return self._scores(self.encode(batch))
-
-    def _scores(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         if self.classifier is None:
             return self.clustering.logits(codes, 0)
         scores: Tensor = self.classifier(codes)
@@ -286,7 +283,7 @@ class PiCIE(Method):
     def _mdc(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         (labels,) = self.clustering.label(seen)
         (weights,) = self.clustering.weights(self.config.class_weights)
-        return weighted_cross_entropy(self._scores(codes[0]), labels, weights), {}
+        return weighted_cross_entropy(self.classify(codes[0]), labels, weights), {}
 
     def _picie(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         within = across = codes[0].new_zeros(())

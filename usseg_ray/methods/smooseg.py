@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, normalize
 from usseg_ray.batch import Batch, FeatureSpec, StepResult
 from usseg_ray.config import MethodConfig
 from usseg_ray.distributed import shared_generator
-from usseg_ray.methods.base import Method, ParamGroup, Passes
+from usseg_ray.methods.base import CodeClassifier, ParamGroup, Passes
 from usseg_ray.ops.cluster_probe import ClusterProbe
 from usseg_ray.ops.correspondence import Maps, avoid_self, moments, smoothness
 from usseg_ray.ops.draws import dropout_mask, uniforms
@@ -86,7 +86,7 @@ class SmooSegDraws(NamedTuple):
     negatives: Int64[Tensor, "B"]
 
 
-class SmooSeg(Method):
+class SmooSeg(CodeClassifier):
     """Smoothness prior with asymmetric prototypes.
 
     The loss compares the images of a worker's own part of the batch: that of n workers is the mean
@@ -202,18 +202,17 @@ class SmooSeg(Method):
         codes: Tensor = self.head(batch.features.tokens)
         return codes
 
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+    def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Scores each cluster by the cosine of code and teacher prototype.
 
         The official code upsamples codes to the label's size and takes cosines there; scoring
         upsamples these cosines, which differs between neighbouring tokens of unequal codes.
 
         Args:
-            batch: Images.
+            codes: (B, C, h, w) of any length.
 
         Returns:
             (B, K, h, w) cosines.
         """
-        scores: Tensor = self.teacher(self.encode(batch))
+        scores: Tensor = self.teacher(codes)
         return scores
