@@ -1,7 +1,8 @@
-"""Scores of a clustering against a ground truth, all from one confusion matrix.
+"""Scores of a clustering against a ground truth, from integers counted over a whole split.
 
 One int64 matrix counts every labelled pixel of a split, summed over workers; clusters are matched
-to classes once, on that matrix. A mean of per-batch scores would depend on the batches.
+to classes once, on that matrix. A mean of per-batch scores would depend on the batches. Only the
+score of the boundaries needs to know where pixels lie, and has counts of its own.
 """
 
 import math
@@ -192,6 +193,25 @@ def other_scores(confusion: Int64[np.ndarray, "K C"]) -> dict[str, float]:
         for name, scores in found.items()
         for unit, value in (("miou", scores.unsup_miou), ("acc", scores.unsup_acc))
     }
+
+
+def boundary_f(counts: Int64[np.ndarray, "4"]) -> float:
+    """Says how well predicted boundaries lie on the true ones, from the counts of a whole split.
+
+    Args:
+        counts: Of `ops.boundaries.boundary_counts`, summed.
+
+    Returns:
+        Harmonic mean of the share of predicted boundary pixels near a true one (precision) and of
+        true ones near a predicted one (recall), percent. 100 where neither map has a boundary,
+        since they agree; 0 where only one has.
+    """
+    predicted, right, true, found = counts.tolist()
+    if predicted == true == 0:
+        return 100.0
+    if right == 0 or found == 0:
+        return 0.0
+    return 200.0 / (predicted / right + true / found)
 
 
 def things_and_stuff(

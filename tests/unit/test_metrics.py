@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from usseg_ray.metrics import (
+    boundary_f,
     confusion_matrix,
     hungarian_match,
     majority_match,
@@ -256,3 +257,16 @@ def test_things_and_stuff_are_parts_of_the_classes() -> None:
         "stuff_miou": 80.0,
     }
     assert things_and_stuff(iou, classes, ("grass",)) == {"stuff_miou": pytest.approx(140 / 3)}
+
+
+def test_boundary_f_is_the_harmonic_mean_of_precision_and_recall() -> None:
+    assert boundary_f(np.array([10, 5, 8, 8])) == pytest.approx(100 * 2 * 0.5 * 1.0 / 1.5)
+    assert boundary_f(np.array([7, 7, 9, 9])) == 100.0
+
+
+@pytest.mark.parametrize(
+    ("found", "percent"),
+    [([0, 0, 0, 0], 100.0), ([3, 0, 0, 0], 0.0), ([0, 0, 3, 0], 0.0), ([3, 0, 5, 0], 0.0)],
+)
+def test_boundary_f_without_boundaries_is_a_number(found: list[int], percent: float) -> None:
+    assert boundary_f(np.array(found)) == percent
