@@ -206,7 +206,7 @@ def boundary_f(counts: Int64[np.ndarray, "4"]) -> float:
         true ones near a predicted one (recall), percent. 100 where neither map has a boundary,
         since they agree; 0 where only one has.
     """
-    predicted, right, true, found = counts.tolist()
+    predicted, right, true, found = (int(count) for count in counts)
     if predicted == true == 0:
         return 100.0
     if right == 0 or found == 0:
