@@ -11,14 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from usseg_ray.pictures import (
-    colour_for,
-    confusion_figure,
-    matched_ids,
-    mosaic,
-    per_class_bars,
-    save,
-)
+from usseg_ray.charts import confusion_figure, per_class_bars
+from usseg_ray.palettes import colour_for, matched_ids
+from usseg_ray.pictures import mosaic, save
 from usseg_ray.scoring import Evaluation, GroundTruth
 
 ARRAYS = "evaluation.npz"

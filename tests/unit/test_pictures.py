@@ -7,20 +7,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from usseg_ray.config import UserError
-from usseg_ray.pictures import (
-    colour_for,
-    confusion_figure,
-    matched_ids,
-    mosaic,
-    per_class_bars,
-    save,
-)
+from usseg_ray.palettes import colour_for, paint
+from usseg_ray.pictures import gallery_figure, mosaic, save
 
 CLASSES = ("sky", "road", "tree")
 PALETTE = colour_for(CLASSES)
 HEIGHT, WIDTH = 240, 320  # wide enough to be shown pixel for pixel
-MARGIN, GUTTER, HEAD = 20, 8, 30
+MARGIN, GUTTER, HEAD, ROW_LINE = 20, 8, 30, 24
+SIDE = 32
 
 
 def scene(label: int, count: int = 2) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -36,36 +30,6 @@ def cell(picture: Image.Image, row: int, column: int) -> NDArray[np.uint8]:
 
 def tones(pixels: NDArray[np.uint8]) -> set[tuple[int, ...]]:
     return {tuple(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
-
-
-def test_a_data_sets_own_palette_is_kept() -> None:
-    own = [[128, 128, 128], [128, 64, 128], [0, 0, 0]]
-    assert colour_for(CLASSES, own).tolist() == own
-    assert colour_for(CLASSES, own).dtype == np.uint8
-
-
-@pytest.mark.parametrize("palette", [[[0, 0, 0]], [[0, 0, 0], [1, 1], [2, 2, 2]]])
-def test_a_palette_of_the_wrong_size_is_refused(palette: list[list[int]]) -> None:
-    with pytest.raises(UserError, match="RGB colours for 3 classes"):
-        colour_for(CLASSES, palette)
-
-
-def test_more_classes_never_change_the_first_colours() -> None:
-    many = colour_for([str(index) for index in range(40)])
-    for count in (1, 8, 12, 27):
-        assert np.array_equal(colour_for([str(index) for index in range(count)]), many[:count])
-
-
-def test_generated_colours_stay_apart_from_each_other_and_from_grey() -> None:
-    colours = colour_for([str(index) for index in range(30)]).astype(int)
-    apart = np.abs(colours[:, None] - colours[None]).max(axis=-1) + 255 * np.eye(30, dtype=int)
-    assert apart.min() >= 20
-    assert (colours.max(axis=1) - colours.min(axis=1)).min() >= 40
-
-
-def test_clusters_are_renamed_by_class_and_the_spare_ones_numbered_on() -> None:
-    assert matched_ids(np.array([2, -1, 0, -1, 1]), 3).tolist() == [2, 3, 0, 4, 1]
-    assert matched_ids(np.array([4, 0]), 5).tolist() == [4, 0]
 
 
 def test_a_mosaic_shows_image_truth_and_prediction_in_the_classes_colours() -> None:
@@ -143,43 +107,132 @@ def test_small_images_are_enlarged_and_a_caption_adds_a_line() -> None:
     assert captioned.height > plain.height
 
 
+def test_captions_of_rows_lie_above_their_rows_and_move_nothing_else() -> None:
+    images, truth = scene(1)
+
+    def picture(rows: list[str] | None) -> NDArray[np.uint8]:
+        return np.asarray(
+            mosaic(images, truth, truth, classes=CLASSES, palette=PALETTE, rows=rows, caption="val")
+        )
+
+    plain, captioned = picture(None), picture(["best: 0001TP_008550, IoU 71.2", "worst"])
+    assert captioned.shape[0] == plain.shape[0] + 2 * ROW_LINE
+    head = MARGIN + 38 + HEAD
+    assert np.array_equal(captioned[:head], plain[:head])
+    for row in range(2):
+        top = head + row * (HEIGHT + GUTTER)
+        line = top + row * ROW_LINE
+        assert tones(captioned[line : line + ROW_LINE, MARGIN:]) > {(255, 255, 255), (34, 34, 34)}
+        moved = captioned[line + ROW_LINE :][: HEIGHT + GUTTER]
+        assert np.array_equal(moved, plain[top : top + HEIGHT + GUTTER])
+    end = head + 2 * HEIGHT + GUTTER
+    assert np.array_equal(captioned[end + 2 * ROW_LINE :], plain[end:])
+
+
+def test_a_long_caption_of_a_row_is_set_smaller() -> None:
+    images, truth = scene(1, count=1)
+    rows = ["worst: " + "a very long name " * 8]
+    picture = mosaic(images, truth, truth, classes=CLASSES, palette=PALETTE, rows=rows)
+    line = np.asarray(picture)[MARGIN + HEAD : MARGIN + HEAD + ROW_LINE]
+    assert picture.width == 2 * MARGIN + 3 * WIDTH + 2 * GUTTER
+    assert (line[:, -MARGIN:] == 255).all()
+
+
+def test_every_row_needs_its_caption() -> None:
+    images, truth = scene(1)
+    with pytest.raises(ValueError, match="zip"):
+        mosaic(images, truth, truth, classes=CLASSES, palette=PALETTE, rows=["best"])
+
+
+def gallery(count: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    shape = (count, 4, SIDE, SIDE, 3)
+    patches = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return patches, np.ones((count, 4), dtype=bool)
+
+
+def drawn(
+    patches: NDArray[np.uint8],
+    found: NDArray[np.bool_],
+    *,
+    caption: str = "",
+    name: str = "cluster",
+) -> Image.Image:
+    names = [f"{name} {k}\n{k} % of the pixels" for k in range(len(patches))]
+    ids = np.arange(len(patches))
+    return gallery_figure(patches, found, names, ids=ids, palette=PALETTE, caption=caption)
+
+
+def gallery_row(picture: Image.Image, row: int) -> NDArray[np.uint8]:
+    top = MARGIN + row * (SIDE + 6)
+    return np.asarray(picture)[top : top + SIDE, MARGIN : picture.width - MARGIN]
+
+
+def test_a_gallery_shows_a_colour_a_name_and_the_patches_a_row() -> None:
+    patches, found = gallery(5)
+    found[1, 2:] = False
+    picture = drawn(patches, found)
+    assert picture.height == 2 * MARGIN + 5 * SIDE + 4 * 6
+    for row in range(5):
+        pixels = gallery_row(picture, row)
+        swatch = paint(np.full((SIDE, 22), row), PALETTE)
+        assert np.array_equal(pixels[1:-1, 1:21], swatch[1:-1, 1:21])
+        for index in range(4):
+            left = pixels.shape[1] - (4 - index) * (SIDE + 6) + 6
+            shown = pixels[1:-1, left + 1 : left + SIDE - 1]
+            expected = (
+                patches[row, index] if found[row, index] else np.full_like(patches[0, 0], 255)
+            )
+            assert np.array_equal(shown, expected[1:-1, 1:-1])
+        name = pixels[:, 22 : -4 * (SIDE + 6)]
+        assert (34, 34, 34) in tones(name[: SIDE // 2])
+        assert (34, 34, 34) in tones(name[SIDE // 2 :])
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(3, 3, 1), (14, 14, 1), (60, 30, 2)])
+def test_a_gallery_of_many_clusters_has_two_columns(count: int, rows: int, columns: int) -> None:
+    patches, found = gallery(count)
+    picture, single = drawn(patches, found), drawn(*gallery(1))
+    assert picture.height == 2 * MARGIN + rows * (SIDE + 6) - 6
+    assert columns * (single.width - 2 * MARGIN) < picture.width
+    last = patches[-1, -1, 1:-1, 1:-1]
+    bottom, right = picture.height - MARGIN, picture.width - MARGIN
+    shown = np.asarray(picture)[bottom - SIDE + 1 : bottom - 1, right - SIDE + 1 : right - 1]
+    assert np.array_equal(shown, last)
+
+
+def test_clusters_without_a_patch_are_named_in_one_line() -> None:
+    patches, found = gallery(40)
+    found[3:] = False
+    many, few = drawn(patches, found), drawn(patches[:4], found[:4])
+    none = drawn(patches[:3], found[:3])
+    assert many.height == few.height == none.height + 10 + 22
+    assert np.array_equal(np.asarray(many)[: none.height - MARGIN], np.asarray(few)[: -MARGIN - 32])
+    assert (34, 34, 34) in tones(np.asarray(few)[-MARGIN - 22 : -MARGIN])
+    assert (np.asarray(many)[:, -MARGIN:] == 255).all(), "the line ends within the picture"
+    assert drawn(patches[3:], found[3:]).height == 2 * MARGIN + 22
+
+
+def test_long_names_of_clusters_do_not_run_into_the_patches() -> None:
+    patches, found = gallery(2)
+    short, long = drawn(patches, found), drawn(patches, found, name="cluster → " + "building" * 6)
+    assert long.width > short.width
+    assert drawn(patches, found, name="cluster → " + "building" * 9).width == long.width
+    pixels = gallery_row(long, 0)
+    assert (pixels[:, -4 * (SIDE + 6) - 6 : -4 * (SIDE + 6) + 6] == 255).all()
+
+
 def test_the_same_arrays_give_the_same_bytes(tmp_path: Path) -> None:
     images, truth = scene(1)
-    counts = np.diag([5, 6, 7]).astype(np.int64)
+    patches, found = gallery(5)
     for name in ("first", "second"):
         folder = tmp_path / name
-        picture = mosaic(images, truth, truth, classes=CLASSES, palette=PALETTE, caption="val")
+        picture = mosaic(
+            images, truth, truth, classes=CLASSES, palette=PALETTE, caption="val", rows=["a", "b"]
+        )
         save(picture, folder / "mosaic.png")
-        save(confusion_figure(counts, CLASSES), folder / "confusion.png")
-        save(per_class_bars(np.array([50.0, np.nan, 3.0]), CLASSES), folder / "bars.png")
-    for file in ("mosaic.png", "confusion.png", "bars.png"):
+        save(drawn(patches, found, caption="val"), folder / "gallery.png")
+    for file in ("mosaic.png", "gallery.png"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
-
-
-def test_a_confusion_figure_shows_shares_of_rows() -> None:
-    counts = np.array([[8, 2, 0], [0, 0, 0], [1, 1, 2], [3, 0, 9]])
-    drawn = confusion_figure(counts, CLASSES).tobytes()
-    assert confusion_figure(counts * np.array([[1], [1], [50], [7]]), CLASSES).tobytes() == drawn
-    assert confusion_figure(counts[[2, 1, 0, 3]], CLASSES).tobytes() != drawn
-
-
-@pytest.mark.parametrize("count", [8, 30])
-def test_a_confusion_figure_has_room_for_its_classes(count: int) -> None:
-    names = [f"class {index}" for index in range(count)]
-    width, height = confusion_figure(np.eye(count + 2, count, dtype=np.int64), names).size
-    assert 35 * count < height < 1.3 * width
-    assert width < 2200
-
-
-def test_bars_are_as_long_as_their_scores() -> None:
-    def painted(iou: list[float]) -> NDArray[np.int64]:
-        pixels = np.asarray(per_class_bars(np.array(iou), CLASSES)).reshape(-1, 3)
-        return np.array([(pixels == colour).all(axis=1).sum() for colour in PALETTE])
-
-    sky, road, tree = painted([80.0, 40.0, np.nan])
-    assert sky == pytest.approx(2 * road, rel=0.05)
-    assert tree < road / 10
-    assert painted([np.nan] * 3).max() < road / 10
 
 
 def test_saving_leaves_the_whole_picture_or_the_one_before(tmp_path: Path) -> None:
