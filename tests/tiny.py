@@ -15,6 +15,7 @@ from usseg_ray.methods import get
 CLASSES = ("red", "green", "blue")
 IGNORE = 9
 SIDE = 32
+SQUARE = (SIDE, SIDE)
 SPLITS = {"train": 14, "val": 7, "test": 5}
 SETTINGS: dict[str, Any] = {
     "num_clusters": 3,
@@ -36,12 +37,13 @@ ACSEG: dict[str, Any] = {
 }
 
 
-def picture(number: int) -> tuple[np.ndarray, np.ndarray]:
+def picture(number: int, shape: tuple[int, int] = SQUARE) -> tuple[np.ndarray, np.ndarray]:
     """Draws an image and its labels: coloured, noisy quarters and a strip that does not count."""
     random = np.random.default_rng(number)
     quarters = random.permutation([0, 1, 2, int(random.integers(3))]).reshape(2, 2)
-    label = quarters.repeat(SIDE // 2, 0).repeat(SIDE // 2, 1).astype(np.uint8)
-    image = 200 * np.eye(3)[label] + random.integers(0, 50, (SIDE, SIDE, 3))
+    height, width = shape
+    label = quarters.repeat(height // 2, 0).repeat(width // 2, 1).astype(np.uint8)
+    image = 200 * np.eye(3)[label] + random.integers(0, 50, (*shape, 3))
     label[:, :2] = IGNORE
     return image.astype(np.uint8), label
 
@@ -52,18 +54,24 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def row(split: str, index: int, *, labelled: bool = True) -> Row:
-    image, label = picture(1000 * len(split) + index)
-    return Row(f"{split}-{index:02d}", png(image), png(label) if labelled else None, SIDE, SIDE)
+def row(split: str, index: int, *, labelled: bool = True, shape: tuple[int, int] = SQUARE) -> Row:
+    image, label = picture(1000 * len(split) + index, shape)
+    return Row(f"{split}-{index:02d}", png(image), png(label) if labelled else None, *shape)
 
 
-def write(root: Path, *, labelled: bool = True, splits: Mapping[str, int] = SPLITS) -> Manifest:
+def write(
+    root: Path,
+    *,
+    labelled: bool = True,
+    splits: Mapping[str, int] = SPLITS,
+    shape: tuple[int, int] = SQUARE,
+) -> Manifest:
     """Writes the set, four rows a shard."""
     shards = [
         shard
         for split, count in splits.items()
         for shard in write_split(
-            root, split, (row(split, i, labelled=labelled) for i in range(count)), 4
+            root, split, (row(split, i, labelled=labelled, shape=shape) for i in range(count)), 4
         )
     ]
     manifest = Manifest(

@@ -4,24 +4,24 @@ A method that does not beat `position` and `colour` has learnt nothing from the 
 says what its features give without it, `linear` (supervised) what they could give.
 """
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from usseg_ray import methods
-from usseg_ray.batch import LabelledImages
-from usseg_ray.config import Config, MethodConfig, UserError, build_config, flatten
+from usseg_ray.config import Config, MethodConfig, build_config, flatten
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
-from usseg_ray.loop import PlainContext, Run, assemble
-from usseg_ray.scoring import linear_ceiling
+from usseg_ray.loop import Run, assemble
+from usseg_ray.protocols import PLAIN
+from usseg_ray.run_context import PlainContext
 
 FLOORS = ("position", "colour")
-CLUSTERERS = (*FLOORS, "kmeans")
+KMEANS = "kmeans"
+CLUSTERERS = (*FLOORS, KMEANS)
 CEILING = "linear"
-CEILING_BATCHES = 128
+BASELINES = (*CLUSTERERS, CEILING)
 
 Baselines = dict[str, dict[str, float]]
 """Split -> baseline -> unsupervised mIoU (`linear`: supervised mIoU), percent."""
@@ -33,6 +33,9 @@ def compute_baselines(
     manifest: Manifest,
     device: torch.device,
     stream: Stream = stream_here,
+    *,
+    splits: Sequence[str] = (),
+    names: Sequence[str] = BASELINES,
 ) -> Baselines:
     """Scores the baselines of a data set under a run's protocol and backbone.
 
@@ -44,23 +47,26 @@ def compute_baselines(
         manifest: Its manifest, with classes.
         device: Where to compute.
         stream: How rows are read.
+        splits: What to score; the selection and the test split if unset.
+        names: Which of `BASELINES`.
 
     Returns:
-        Scores on the selection split and, where it is there, the test split.
+        Scores on those of the splits that are there and have labels.
     """
     splits = [
         split
-        for split in (config.data.selection_split, config.data.test_split)
+        for split in splits or (config.data.selection_split, config.data.test_split)
         if split in manifest.splits and manifest.splits[split].labelled
     ]
     found: Baselines = {split: {} for split in splits}
-    for name in CLUSTERERS:
+    for name in (name for name in CLUSTERERS if name in names):
         run = _run(name, config, root, manifest, device, stream)
         for index, split in enumerate(splits):
             scores = run.score(split, refit=index == 0).scores
             if scores is not None:
                 found[split][name] = scores.unsup_miou
-    if manifest.splits[config.data.train_split].labelled:
+    if CEILING in names and manifest.splits[config.data.train_split].labelled:
+        run = _run(KMEANS, config, root, manifest, device, stream)
         for split in splits:
             found[split][CEILING] = _ceiling(run, split)
     return found
@@ -84,19 +90,6 @@ def _run(
 
 
 def _ceiling(run: Run, split: str) -> float:
-    """Trains on at most `CEILING_BATCHES` batches of the training split, scores on `split`."""
-    if run.truth is None:
-        raise UserError("a supervised ceiling needs labels")
-    size = run.config.train.eval_batch_size
-
-    def train() -> Iterator[LabelledImages]:
-        return islice(run.reader.labelled(run.config.data.train_split, size), CEILING_BATCHES)
-
-    scores = linear_ceiling(
-        lambda images: run.featurise(images).features.tokens,
-        train,
-        run.reader.labelled(split, size),
-        run.truth,
-        seed=run.config.seed,
-    )
-    return scores.unsup_miou
+    """Scores a linear probe on the tokens of the backbone."""
+    results = run.linear(split, encode=lambda batch: batch.features.tokens)
+    return results[PLAIN].scores.unsup_miou

@@ -43,11 +43,14 @@ class LabelledImages:
 
     Attributes:
         images: The images.
-        labels: (B, H, W) int64, a class index or `ignore_index`.
+        labels: (B, H, W) int64, a class index or `ignore_index`; larger than the pixels where a
+            protocol counts every label of an image that is shown smaller.
+        numbers: The images' numbers in their split.
     """
 
     images: Images
-    labels: Int64[Tensor, "B H W"]
+    labels: Int64[Tensor, "B H2 W2"]
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from usseg_ray.config import DataConfig, UserError
 from usseg_ray.data.decode import decode_image
 from usseg_ray.data.pipeline import RayStream, reading_group
 from usseg_ray.data.plans import Piece, training_plan
-from usseg_ray.data.reading import Showing, Stream, stream_here
+from usseg_ray.data.reading import Crops, Showing, Stream, stream_here
 from usseg_ray.data.shards import (
     ROWS_PER_SHARD,
     Manifest,
@@ -220,7 +220,7 @@ class _Walk:
 
 def _walk(stream: Stream, root: str, plan: Sequence[Piece]) -> _Walk:
     crops = DataConfig()
-    showing = Showing(crops.train_size, training=True, crop_scale=crops.crop_scale, flip=crops.flip)
+    showing = Showing(Frame(crops.train_size), Crops(scale=crops.crop_scale, flip=crops.flip))
     marks = [(time.perf_counter(), 0)]
     for block in stream(root, plan, showing):
         marks.append((time.perf_counter(), len(block["id"])))

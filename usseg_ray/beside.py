@@ -63,7 +63,8 @@ def score_finals(jobs: Jobs, best: list[Trial], folder: Path) -> Finals:
         if trial.method not in found:
             job = jobs.job(Draw(trial.method, trial.sample))
             target = str(final_folder(folder, trial.method))
-            task = _beside(worker.final_score, job).remote(job, trial.checkpoint, target)
+            home = str(folder / trial.name)
+            task = _beside(worker.final_score, job).remote(job, trial.checkpoint, home, target)
             pending.append((trial, task))
     for trial, task in pending:
         found[trial.method] = {"trial": trial.name, "metrics": ray.get(task)}

@@ -8,9 +8,16 @@ building from it gives an equal config.
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 
 class UserError(Exception):
@@ -54,6 +61,23 @@ class DataConfig(Settings):
         0.5, gt=0, le=1, description="Smallest share of the image's area in a training crop."
     )
     flip: bool = Field(True, description="Mirror half of the training crops.")
+    crops: Literal["random", "five", "ten"] = Field(
+        "random",
+        description="Where training crops lie: drawn anew each time, or one after the other the "
+        "corners and the centre (five), those of the mirror image too (ten).",
+    )
+    crop_ratios: tuple[float, ...] = Field(
+        (0.5,), min_length=1, description="Sides of five or ten crops over those of the image."
+    )
+    crop_filter: Literal["bilinear", "nearest"] = Field(
+        "bilinear", description="How training crops are resampled; official code mostly: nearest."
+    )
+    crop_jpeg: int | None = Field(
+        None,
+        ge=1,
+        le=95,
+        description="Pass five or ten crops through a JPEG file of this quality; official: 75.",
+    )
     eval_size: int = Field(
         448,
         ge=8,
@@ -63,6 +87,19 @@ class DataConfig(Settings):
     keep_mib: int = Field(
         512, ge=0, description="Repeated passes stay decoded in a worker's memory up to this size."
     )
+
+    @field_validator("crop_ratios")
+    @classmethod
+    def _within_the_image(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < ratio <= 1 for ratio in ratios):
+            raise ValueError("every ratio lies above 0 and at most at 1")
+        return ratios
+
+    @model_validator(mode="after")
+    def _only_kept_crops_are_recoded(self) -> Self:
+        if self.crop_jpeg is not None and self.crops == "random":
+            raise ValueError("crop_jpeg is for crops=five or crops=ten, not for random ones")
+        return self
 
 
 class BackboneConfig(Settings):
@@ -131,6 +168,9 @@ class Config(Settings, Generic[M]):
     )
     clusters_per_class: float = Field(
         1.0, gt=0, description="Where num_clusters is unset: K = this times the classes, rounded."
+    )
+    protocol: str = Field(
+        "centre-crop", description="What scores are measured under; docs/protocols.md lists them."
     )
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()

@@ -1,4 +1,4 @@
-"""`python -m usseg_ray.evaluate`: every score of a trained trial, on any split."""
+"""`python -m usseg_ray.evaluate`: every score of a trained trial, on any split, by any protocol."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,9 @@ from usseg_ray.cli import Version, console, make_app, run
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from usseg_ray.evaluation import Evaluated
+
+COUNTS = ("used_clusters", "collapsed")
 app = make_app()
 
 
@@ -30,21 +33,39 @@ def evaluate(
         str | None,
         typer.Option(help="A prepared set to score on.", show_default="the one it learnt from"),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="What it is scored under, see docs/protocols.md.", show_default="the trial's own"
+        ),
+    ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            help="Refiners to score beside the plain prediction: combinations of flip, sliding and "
+            "crf, such as flip,crf,flip+crf; or none.",
+            show_default="the protocol's",
+        ),
+    ] = None,
     device: options.Device = None,
     version: Version = False,  # noqa: ARG001
 ) -> None:
-    """Score a trained trial on a split: all matchings, all classes, pictures.
+    """Score a trained trial on a split: all matchings, all classes, refined or not, pictures.
 
-    Nothing is trained and nothing is fitted again. What is written goes to the trial's folder,
-    evaluations/DATA-SPLIT.
+    Nothing is trained but a linear probe, and nothing is fitted again. What is written goes to the
+    trial's folder, evaluations/DATA-SPLIT-PROTOCOL.
     """
-    from usseg_ray.evaluation import evaluate_trial  # noqa: PLC0415 (torch: not for --help)
+    # torch: not for --help
+    from usseg_ray.evaluation import Asked, evaluate_trial  # noqa: PLC0415
+    from usseg_ray.protocols import Refinement  # noqa: PLC0415
 
-    done = evaluate_trial(trial, split=split, data=data, device=device)
+    wanted = None
+    if refine is not None:
+        names = [] if refine == "none" else refine.split(",")
+        wanted = tuple(dict.fromkeys(Refinement.parse(name) for name in names))
+    done = evaluate_trial(trial, Asked(split, data, protocol, wanted, device))
     console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})  {done.protocol}")
-    console.print(scores_table(done.metrics, done.baselines))
-    if not done.baselines:
-        console.print("No baselines: the sweep computed none on these images.")
+    console.print(scores_table(done))
     if done.metrics["collapsed"]:
         share = done.metrics["largest_share"]
         console.print(f"[red]Collapsed: one cluster has {share:.1f} % of the pixels.[/]")
@@ -52,19 +73,27 @@ def evaluate(
     console.print(f"Pictures and tables: {done.folder}", highlight=False, soft_wrap=True)
 
 
-def scores_table(metrics: dict[str, float], baselines: dict[str, float]) -> "Table":
-    """Lays out the scores of a trial in percent, the baselines' `unsup_miou` beneath."""
+def scores_table(done: "Evaluated") -> "Table":
+    """Lays out scores in percent, a column for each refinement, the baselines beneath."""
     from rich.table import Table  # noqa: PLC0415
 
+    from usseg_ray.protocols import PLAIN  # noqa: PLC0415
     from usseg_ray.screen import label  # noqa: PLC0415
 
-    table = Table("score", "percent")
-    table.columns[1].justify = "right"
-    for name, value in metrics.items():
-        if name not in ("evaluated_images", "used_clusters", "collapsed"):
-            table.add_row(name, f"{value:.2f}")
+    columns = (PLAIN, *done.refinements)
+    table = Table("score, %", *map(str, columns))
+    if done.crf:
+        table.caption = f"CRF: {done.crf}"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    names = [name for name in done.metrics if "." not in name and name != "evaluated_images"]
+    for name in sorted(names, key=lambda name: name != done.headline):
+        values = [done.metrics[f"{refinement.prefix}{name}"] for refinement in columns]
+        if name not in COUNTS:
+            heading = f"[bold]{name}[/]" if name == done.headline else name
+            table.add_row(heading, *(f"{value:.2f}" for value in values))
     table.add_section()
-    for name, value in baselines.items():
+    for name, value in done.baselines.items():
         table.add_row(f"unsup_miou of {label(name)}", f"{value:.2f}")
     return table
 

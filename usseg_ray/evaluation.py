@@ -1,21 +1,27 @@
 """Scores a trained trial again, in this process and without Ray: what `evaluate` does."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from usseg_ray import methods
+from usseg_ray.baselines import FLOORS, compute_baselines
 from usseg_ray.beside import BASELINES_FILE
-from usseg_ray.config import UserError, build_config
+from usseg_ray.config import Config, MethodConfig, UserError, build_config
+from usseg_ray.crfs import crf_kind, open_crf
+from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
 from usseg_ray.job import Job
-from usseg_ray.protocols import protocol_name
+from usseg_ray.protocols import Refinement, find_protocol, protocol_settings, stamp
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
 from usseg_ray.trials import (
     TRIAL_FILE,
+    Scored,
     Trial,
     best_of_each,
     find_run,
@@ -24,7 +30,24 @@ from usseg_ray.trials import (
 )
 from usseg_ray.worker import score_split
 
-SCORES_FILE = "scores.json"
+
+@dataclass(frozen=True)
+class Asked:
+    """How a trial is to be scored.
+
+    Attributes:
+        split: The split; the test split of the trial's config if unset.
+        data: Another prepared set; the one that the trial learnt from if unset.
+        protocol: Another protocol; the trial's own if unset.
+        refinements: Combinations such as `flip+crf`; the protocol's if unset.
+        device: `cpu` or `cuda`; the GPU if there is one and this is unset or `auto`.
+    """
+
+    split: str | None = None
+    data: str | None = None
+    protocol: str | None = None
+    refinements: tuple[Refinement, ...] | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,57 +56,64 @@ class Evaluated:
 
     Attributes:
         trial: The trial that was scored.
-        protocol: Under what.
+        protocol: Under what, in words; see `protocols.stamp`.
+        headline: Name of the score that counts.
+        refinements: What was scored beside the plain prediction.
         metrics: Scores by name, in percent.
-        baselines: Scores of the baselines on the same images; empty where the sweep has none.
+        baselines: Scores of baselines on the same images under the same protocol.
+        crf: Which CRF it was (see `crfs.crf_kind`); empty without one.
         folder: Holds `scores.json`, `per_class.json`, `confusion.csv` and `pictures/`.
     """
 
     trial: Trial
     protocol: str
+    headline: str
+    refinements: tuple[Refinement, ...]
     metrics: dict[str, float]
     baselines: dict[str, float]
+    crf: str
     folder: Path
 
 
-def evaluate_trial(
-    place: str, *, split: str | None = None, data: str | None = None, device: str | None = None
-) -> Evaluated:
+def evaluate_trial(place: str, asked: Asked) -> Evaluated:
     """Scores a trial on a split.
 
     Args:
         place: A trial's folder, or a sweep's folder or name, of which the best trial is taken.
-        split: The split; the test split of the trial's config if unset.
-        data: Another prepared set; the one that the trial learnt from if unset.
-        device: `cpu` or `cuda`; the GPU if there is one and this is unset or `auto`.
+        asked: Split, data, protocol and refinements.
 
     Returns:
         The scores and where they lie.
 
     Raises:
-        UserError: There is no such trial, data or split, the trial has no checkpoint, or the split
-            no labels.
+        UserError: There is no such trial, data, split or protocol, they do not fit together, the
+            trial has no checkpoint, or the split no labels.
     """
     home = find_trial(place)
     trial = load_trial(home)
-    overrides = {"data.name": data} if data else {}
-    config = build_config(methods.get(trial.method).Config, [trial.settings, overrides])
+    settings = trial.settings | _overrides(asked)
+    config = build_config(methods.get(trial.method).Config, [settings])
     root, manifest = open_data(config.data)
-    split = split or config.data.test_split
+    split = asked.split or config.data.test_split
     manifest.shards_of(split)
     if not manifest.splits[split].labelled:
         raise UserError(f"split {split!r} of {manifest.name!r} has no labels to score against.")
-    settings = {**trial.settings, **overrides}
-    where = _device(device)
-    job = Job(trial.method, settings, root, where, reading="")
-    folder = home / "evaluations" / f"{manifest.name}-{split}"
-    metrics = score_split(job, str(_checkpoint(home, trial)), str(folder), split)
-    protocol = protocol_name(config, manifest.name, split)
-    caption = f"{trial.name} ({trial.method}): {protocol}, unsup_miou {metrics['unsup_miou']:.1f}"
+    protocol = find_protocol(config.protocol)
+    protocol.check(settings["num_clusters"], len(manifest.classes))
+    chosen = protocol.refinements if asked.refinements is None else asked.refinements
+    _check_refinements(chosen, protocol.crop)
+    device = _device(asked.device)
+    job = Job(trial.method, settings, root, device, reading="")
+    folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
+    with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
+        metrics = score_split(job, str(_checkpoint(home, trial)), str(folder), split, chosen, crf)
+    named = stamp(config, manifest.name, split)
+    caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
     draw(folder, ground_truth(manifest), manifest.palette, caption)
-    found = {"protocol": protocol, "metrics": metrics}
-    (folder / SCORES_FILE).write_text(json.dumps(found, indent=1))
-    return Evaluated(trial, protocol, metrics, _beside(home, data, split), folder)
+    beside = _baselines(home, trial, config, root, manifest, split, device)
+    kind = crf_kind(device) if crf else ""
+    Scored(trial.name, trial.method, named, metrics, beside, kind).save(folder)
+    return Evaluated(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
 
 
 def find_trial(place: str) -> Path:
@@ -101,13 +131,41 @@ def find_trial(place: str) -> Path:
     return folder / best[0].name
 
 
-def _beside(home: Path, data: str | None, split: str) -> dict[str, float]:
-    """Reads the baselines that the trial's sweep computed, where they are of the same images."""
-    file = home.parent / BASELINES_FILE
-    if data is not None or not file.exists():
-        return {}
-    found: dict[str, float] = json.loads(file.read_text()).get(split, {})
+def _overrides(asked: Asked) -> dict[str, Any]:
+    found: dict[str, Any] = {"data.name": asked.data} if asked.data else {}
+    if asked.protocol:
+        found |= {"protocol": asked.protocol} | protocol_settings(asked.protocol)
     return found
+
+
+def _check_refinements(refinements: tuple[Refinement, ...], crop: str) -> None:
+    if crop != "whole" and any("sliding" in refinement for refinement in refinements):
+        raise UserError(
+            "--refine sliding: this protocol shows one square of each image, so that there is "
+            "nothing to slide over. Use --protocol full-resolution."
+        )
+
+
+def _baselines(
+    home: Path,
+    trial: Trial,
+    config: Config[MethodConfig],
+    root: str,
+    manifest: Manifest,
+    split: str,
+    device: str,
+) -> dict[str, float]:
+    """Reads the baselines of the trial's sweep, where they are of the same; else scores floors."""
+    own = build_config(methods.get(trial.method).Config, [trial.settings])
+    same = (own.protocol, own.data) == (config.protocol, config.data)
+    file = home.parent / BASELINES_FILE
+    found: dict[str, float] = {}
+    if same and file.exists():
+        found = json.loads(file.read_text()).get(split, {})
+    if found:
+        return found
+    where = torch.device(device)
+    return compute_baselines(config, root, manifest, where, splits=(split,), names=FLOORS)[split]
 
 
 def _checkpoint(home: Path, trial: Trial) -> Path:

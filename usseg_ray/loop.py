@@ -1,14 +1,13 @@
 """The engine: fits one method, stage by stage, and scores it along the way.
 
-It needs torch alone. What surrounds a run (Ray Train's worker group, a plain process in a test)
-is a `RunContext`: where to compute, where to report, what to resume from.
+It needs torch alone; what surrounds a run is a `RunContext`.
 """
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,61 +20,30 @@ from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import all_gather, rank, world_size
 from usseg_ray.featuriser import Featuriser
+from usseg_ray.linear_probe import Encode, fit_linear_probe
 from usseg_ray.methods.base import Method, Passes, Stage
-from usseg_ray.metrics import other_scores, things_and_stuff
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.optimiser import Optimiser
-from usseg_ray.scoring import Evaluation, GroundTruth, evaluate, ground_truth, segment
+from usseg_ray.protocols import Refinement, find_protocol
+from usseg_ray.refine import CRF, ClusterScorer, Predictor, Scorer
+from usseg_ray.run_context import RunContext
+from usseg_ray.scoring import (
+    Evaluation,
+    GroundTruth,
+    Result,
+    evaluate,
+    ground_truth,
+    score_metrics,
+    segment,
+    show,
+    telling_rows,
+)
 
-CHECKPOINT = "checkpoint.pt"
+PROBE_BATCHES = 128
 
 
 class NonFiniteLossError(RuntimeError):
     """A loss became NaN or infinite; says at which step, on which images, and which term."""
-
-
-@runtime_checkable
-class RunContext(Protocol):
-    """What surrounds a run."""
-
-    device: torch.device
-
-    def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
-    ) -> None:
-        """Takes an epoch's metrics and the state to resume from; called on every worker alike."""
-
-    def restore(self) -> dict[str, Any] | None:
-        """Returns the last reported state, or `None` on a first start."""
-
-
-@dataclass
-class PlainContext:
-    """A run in this very process, which keeps what is reported.
-
-    Attributes:
-        device: Where to compute.
-        history: Metrics of every report.
-        state: The last reported state; set it to resume.
-        evaluation: The last evaluation.
-    """
-
-    device: torch.device
-    history: list[dict[str, float]]
-    state: dict[str, Any] | None = None
-    evaluation: Evaluation | None = None
-
-    def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
-    ) -> None:
-        """Keeps the metrics, the state and the evaluation."""
-        self.history.append(metrics)
-        self.state = state
-        self.evaluation = evaluation
-
-    def restore(self) -> dict[str, Any] | None:
-        """Returns the kept state."""
-        return self.state
 
 
 @dataclass
@@ -224,12 +192,21 @@ class Run:
         }
         self.context.report(metrics, state, evaluation)
 
-    def score(self, split: str, *, refit: bool = True) -> Evaluation:
+    def score(
+        self,
+        split: str,
+        *,
+        refit: bool = True,
+        refinements: tuple[Refinement, ...] = (),
+        crf: CRF | None = None,
+    ) -> Evaluation:
         """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
 
         Args:
             split: Which split.
             refit: Whether to fit the clusters again, or to keep those of the loaded state.
+            refinements: What to score beside the plain prediction.
+            crf: The CRF, where a refinement asks for it.
 
         Returns:
             The evaluation, with scores where the split has labels.
@@ -238,16 +215,70 @@ class Run:
         if refit:
             self.method.fit_clusters(_TrainingPasses(self))
         size = self.config.train.eval_batch_size
+        predictor = self._predictor(ClusterScorer(self.method), refinements, crf)
         splits = self.reader.manifest.splits
         if self.truth is None or split not in splits or not splits[split].labelled:
             seen = split if split in splits else self.config.data.train_split
-            return segment(self.method, self.featurise, self.reader.passes(seen, size))
-        return evaluate(
-            self.method,
+            return segment(predictor, self.reader.passes(seen, size))
+        evaluation = self._evaluated(predictor, split, self.truth, None)
+        if rank() > 0:
+            return evaluation
+        rows = self.reader.labelled_rows(split, telling_rows(evaluation))
+        return replace(evaluation, examples=show(predictor, rows, evaluation))
+
+    def linear(
+        self,
+        split: str,
+        *,
+        encode: Encode | None = None,
+        refinements: tuple[Refinement, ...] = (),
+        crf: CRF | None = None,
+    ) -> Mapping[Refinement, Result]:
+        """Trains a linear probe on codes of the training split and scores a split with it.
+
+        At most `PROBE_BATCHES` batches of training images are used. Nothing of the method changes.
+
+        Args:
+            split: Which split; it and the training split have labels.
+            encode: Makes the codes; the method does if unset.
+            refinements: What to score beside the plain prediction.
+            crf: The CRF, where a refinement asks for it.
+
+        Raises:
+            UserError: The training split has no labels.
+        """
+        train = self.config.data.train_split
+        if self.truth is None or not self.reader.manifest.splits[train].labelled:
+            raise UserError(f"a linear probe needs labels, and split {train!r} has none.")
+        self.method.eval()
+        size = self.config.train.eval_batch_size
+        probe = fit_linear_probe(
+            encode or self.method.encode,
             self.featurise,
-            self.reader.labelled(split, size),
+            islice(self.reader.labelled(train, size, square=True), PROBE_BATCHES),
             self.truth,
-            expected_rows=splits[split].labelled,
+            seed=self.config.seed,
+        )
+        known = np.arange(len(self.truth.classes))
+        predictor = self._predictor(probe, refinements, crf)
+        return self._evaluated(predictor, split, self.truth, known).results
+
+    def _predictor(
+        self, scorer: Scorer, refinements: tuple[Refinement, ...], crf: CRF | None
+    ) -> Predictor:
+        side, size = self.config.data.eval_size, self.config.train.eval_batch_size
+        return Predictor(scorer, self.featurise, side, refinements, crf, size)
+
+    def _evaluated(
+        self, predictor: Predictor, split: str, truth: GroundTruth, class_of: np.ndarray | None
+    ) -> Evaluation:
+        return evaluate(
+            predictor,
+            self.reader.labelled(split, self.config.train.eval_batch_size),
+            truth,
+            expected_rows=self.reader.manifest.splits[split].labelled,
+            device=self.context.device,
+            class_of=class_of,
         )
 
 
@@ -316,39 +347,9 @@ def assemble(
             rank=rank(),
             world=world_size(),
             stream=stream,
+            frame=find_protocol(config.protocol).frame(config.data.eval_size),
             pair=needs.pair,
         ),
         truth=ground_truth(manifest),
         context=context,
     )
-
-
-def score_metrics(evaluation: Evaluation, truth: GroundTruth | None) -> dict[str, float]:
-    """Names an evaluation's scalars as they are logged; nothing for unlabelled data."""
-    scores = evaluation.scores
-    if scores is None or truth is None:
-        return {}
-    parts = things_and_stuff(scores.iou, truth.classes, truth.things) if truth.things else {}
-    return {
-        "evaluated_images": float(evaluation.rows),
-        "unsup_miou": scores.unsup_miou,
-        "unsup_acc": scores.unsup_acc,
-        "used_clusters": float(scores.used_clusters),
-        "largest_share": scores.largest_share,
-        "cluster_entropy": scores.entropy,
-        "collapsed": float(scores.collapsed),
-        **other_scores(scores.confusion),
-        **parts,
-    }
-
-
-def save_state(state: dict[str, Any], folder: Path) -> None:
-    """Writes a state as `checkpoint.pt`; rank 0 alone does."""
-    if rank() == 0:
-        torch.save(state, folder / CHECKPOINT)
-
-
-def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
-    """Reads a state written by `save_state`, tensors and plain values only."""
-    loaded: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
-    return loaded

@@ -41,6 +41,70 @@ def confusion_matrix(
     return counts.view(num_clusters, num_classes)
 
 
+def confusion_per_image(
+    clusters: Int64[Tensor, "B H W"],
+    labels: Int64[Tensor, "B H W"],
+    num_clusters: int,
+    num_classes: int,
+    ignore_index: int,
+) -> Int64[Tensor, "B K C"]:
+    """Counts pixels by image, cluster and class; see `confusion_matrix`, which is their sum."""
+    images = torch.arange(len(labels), device=labels.device)[:, None, None] * num_clusters
+    counts = confusion_matrix(
+        clusters + images, labels, len(labels) * num_clusters, num_classes, ignore_index
+    )
+    return counts.view(len(labels), num_clusters, num_classes)
+
+
+class ImageCounts:
+    """Confusion matrices of single images, kept as the few entries that are not 0."""
+
+    def __init__(self) -> None:
+        self._entries: list[Int64[np.ndarray, "n 4"]] = []
+        self.num_images = 0
+
+    def add(self, counts: Int64[Tensor, "B K C"]) -> None:
+        """Takes the matrices of a batch."""
+        counts = counts.cpu()
+        where = counts.nonzero()
+        entries = torch.cat([where, counts[tuple(where.T)][:, None]], dim=1).numpy()
+        entries[:, 0] += self.num_images
+        self._entries.append(entries)
+        self.num_images += len(counts)
+
+    def entries(self) -> Int64[np.ndarray, "n 4"]:
+        """Returns rows of image, cluster, class and count."""
+        return np.concatenate([np.zeros((0, 4), np.int64), *self._entries])
+
+
+def miou_per_image(
+    images: ImageCounts, class_of: Int64[np.ndarray, " K"], num_classes: int
+) -> Float64[np.ndarray, " n"]:
+    """Scores every image by the matching of its whole split.
+
+    Args:
+        images: Counts of each.
+        class_of: (K,) class of every cluster, -1 for a cluster without one.
+        num_classes: C.
+
+    Returns:
+        Mean IoU over the classes that an image's labels have, percent; NaN where they have none.
+    """
+    image, cluster, label, count = images.entries().T
+    predicted = class_of[cluster]
+    truth, claimed, hits = (np.zeros((images.num_images, num_classes)) for _ in range(3))
+    np.add.at(truth, (image, label), count)
+    matched = predicted >= 0
+    np.add.at(claimed, (image[matched], predicted[matched]), count[matched])
+    right = predicted == label
+    np.add.at(hits, (image[right], label[right]), count[right])
+    present = truth > 0
+    iou = np.where(present, hits / np.maximum(truth + claimed - hits, 1), 0.0)
+    with np.errstate(invalid="ignore"):
+        found: Float64[np.ndarray, " n"] = 100.0 * iou.sum(1) / present.sum(1)
+    return found
+
+
 @dataclass(frozen=True)
 class Scores:
     """What one matched confusion matrix says.

@@ -27,7 +27,7 @@ from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
 from usseg_ray.job import Draw, Job, Jobs, JobTemplate
 from usseg_ray.presets import data_defaults, preset_settings
-from usseg_ray.protocols import protocol_name
+from usseg_ray.protocols import find_protocol, stamp
 from usseg_ray.request import Request
 from usseg_ray.search_space import SearchSpace, check_space, load_space
 
@@ -38,6 +38,10 @@ FREE_KEYS = (
     "data.train_size",
     "data.crop_scale",
     "data.flip",
+    "data.crops",
+    "data.crop_ratios",
+    "data.crop_filter",
+    "data.crop_jpeg",
     "data.shuffle_window",
     "data.keep_mib",
 )
@@ -117,7 +121,7 @@ class Plan:
     def protocol(self, split: str | None = None) -> str:
         """Names what scores are measured under, on the selection split if none is named."""
         selection = self.config.data.selection_split
-        return protocol_name(self.config, self.manifest.name, split or selection)
+        return stamp(self.config, self.manifest.name, split or selection)
 
     def jobs(self) -> Jobs:
         """Gathers the trials' jobs, before a cluster is known."""
@@ -189,6 +193,7 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     root, manifest = open_data(parts[0].config.data, make=make_data)
     plan = Plan(request, tuple(parts), root, manifest)
     _check_labels(plan)
+    _check_protocol(plan)
     _check_corners(plan)
     return plan
 
@@ -268,6 +273,21 @@ def _check_labels(plan: Plan) -> None:
             )
 
 
+def _check_protocol(plan: Plan) -> None:
+    """Checks that the protocol is defined for every K that can be drawn, and for the frames."""
+    protocol, size = find_protocol(plan.config.protocol), plan.config.data.eval_size
+    if protocol.size not in (None, size):
+        raise UserError(
+            f"protocol {protocol.name} is for data.eval_size={protocol.size}, which is {size} here."
+            " Leave one of them out."
+        )
+    if plan.manifest.classes:
+        jobs = plan.jobs()
+        for draw in (Draw(part.method, sample) for part in plan.parts for sample in part.corners):
+            clusters = jobs.job(draw).settings["num_clusters"]
+            protocol.check(clusters, len(plan.manifest.classes))
+
+
 def _check_corners(plan: Plan) -> None:
     """Builds every backbone once, and every method at all ends of its space."""
     names = [part.method for part in plan.parts]
@@ -286,6 +306,10 @@ def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
     """Builds a trial's method once to see that it can be; `specs` keeps backbones' facts."""
     method = methods.get(job.method)
     config = build_config(method.Config, [job.settings])
+    if method.needs(config.method).pair is not None and config.data.crops != "random":
+        raise UserError(
+            f"method {job.method!r} learns from pairs of random crops: data.crops = random."
+        )
     facts = f"{config.backbone} {config.data.train_size} {config.data.eval_size}"
     if facts not in specs:
         specs[facts] = feature_spec(config.backbone, config.data)

@@ -1,8 +1,8 @@
 """Settings that a data set, a backbone or a publication brings along, below what a user chooses.
 
 From below: a method's defaults, what holds for every run of it (`SCHEDULES`), the data set's
-(`EMBEDDED`), the backbone's (`ON_TEXTONS`), a published preset (`published.PRESETS`), `fixed` of a
-search space, what a trial samples, `--set`.
+(`EMBEDDED`), the backbone's (`ON_TEXTONS`), the protocol's, a published preset
+(`published.PRESETS`), `fixed` of a search space, what a trial samples, `--set`.
 """
 
 import difflib
@@ -13,6 +13,7 @@ from typing import Any
 from usseg_ray.backbones import TEXTONS
 from usseg_ray.config import UserError
 from usseg_ray.data.sources import SYNTHETIC
+from usseg_ray.protocols import DEFAULT, protocol_settings
 from usseg_ray.published import PRESETS, Preset
 
 Values = Mapping[str, Any]
@@ -133,13 +134,13 @@ ON_TEXTONS = Layer(
 
 
 def data_defaults(method: str, data: str, chosen: Values) -> dict[str, Any]:
-    """Lists what data set and backbone change in a method's defaults.
+    """Lists what data set, backbone and protocol change in a method's defaults.
 
     Args:
         method: Name of the method.
         data: Name of the data set.
         chosen: Dotted keys that a preset, a search space's `fixed` or the user sets; they say
-            which backbone.
+            which backbone and which protocol.
 
     Returns:
         Dotted keys and values, below all of `chosen`.
@@ -149,7 +150,7 @@ def data_defaults(method: str, data: str, chosen: Values) -> dict[str, Any]:
         found |= EMBEDDED.of(method)
     if chosen.get("backbone.name", found.get("backbone.name")) == TEXTONS:
         found |= ON_TEXTONS.of(method)
-    return found
+    return found | protocol_settings(chosen.get("protocol", DEFAULT))
 
 
 def find_preset(name: str) -> Preset:

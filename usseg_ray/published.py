@@ -3,8 +3,8 @@
 Each is a record to read beside its source, not a measured result. A preset says what the published
 run set and nothing about where files lie: the data set is prepared under any name (`--data`).
 
-Where the path here differs from all of theirs: random crops stand in for crops cut beforehand
-(five of half the height and width), images are resized with interpolation and without recoding.
+Crops that they cut beforehand and kept as JPEG files are cut here while reading, from the image as
+it is stored, and recoded the same way (`data.crops`, `data.crop_jpeg`).
 """
 
 from collections.abc import Mapping
@@ -51,9 +51,21 @@ def _sizes(train: int, evaluation: int) -> dict[str, Any]:
 _SMALL_16 = {"backbone.name": "vit_small_patch16_224.dino"}
 _SMALL_8 = {"backbone.name": "vit_small_patch8_224.dino"}
 _BASE_8 = {"backbone.name": "vit_base_patch8_224.dino"}
-# A quarter of the area is what a crop of half the height and half the width shows.
-_FIVE_CROPS = {"data.crop_scale": 0.25, "data.flip": False}
-_WHOLE_TILES = {"data.crop_scale": 1.0, "data.flip": False}
+_STEGO_320 = {"protocol": "stego-320"}
+_FIVE_CROPS = {
+    **_STEGO_320,
+    "data.crops": "five",
+    "data.crop_ratios": [0.5],
+    "data.crop_filter": "nearest",
+    "data.crop_jpeg": 75,
+    "data.flip": False,
+}
+_WHOLE_TILES = {
+    **_STEGO_320,
+    "data.crop_scale": 1.0,
+    "data.crop_filter": "nearest",
+    "data.flip": False,
+}
 
 _ACSEG = {**_SMALL_16, **_sizes(224, 448), **_schedule(5, 500, 32), "method.num_prototypes": 5}
 _ACSEG_SOURCE = "Li et al., CVPR 2023: ViT-S/16, 5 prototypes, 2,500 steps, "
@@ -124,6 +136,7 @@ _CAUSE_SOURCE = "Kim et al., 2023 (arXiv 2310.07379), official code and its 4-GP
 _NO_LEAK = "no label reaches the last stage, which theirs lets in."
 
 _PICIE = {
+    "protocol": "picie-320",
     **_sizes(320, 320),
     **_schedule(10, None, 128),
     "data.crop_scale": 0.25,
@@ -228,6 +241,8 @@ PRESETS: tuple[Preset, ...] = (
         {
             **_BASE_8,
             **_WHOLE_TILES,
+            # Smaller than the protocol of the others.
+            "protocol": "centre-crop",
             **_sizes(224, 224),
             **_schedule(6, 500, 32),
             "method.shift_intra": 0.1,

@@ -6,6 +6,7 @@ trial ends, however it ends. So the worker never waits for a figure.
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from usseg_ray.charts import confusion_figure, per_class_bars
 from usseg_ray.palettes import colour_for, matched_ids
-from usseg_ray.pictures import mosaic, save
+from usseg_ray.pictures import gallery_figure, mosaic, save
 from usseg_ray.scoring import Evaluation, GroundTruth
 
 ARRAYS = "evaluation.npz"
@@ -31,6 +32,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         "pixels": np.array(examples.pixels),
         "clusters": np.array(examples.clusters),
         "labels": np.array(examples.labels),
+        "captions": np.array(examples.captions, dtype=str),
+        "patches": evaluation.patches.pixels,
+        "found": evaluation.patches.found,
     }
     if scores is not None:
         arrays |= {
@@ -79,9 +83,11 @@ def draw(
             classes=truth.classes,
             palette=colours,
             ignore_index=truth.ignore_index,
+            rows=arrays["captions"].tolist(),
             caption=caption,
         )
         save(picture, pictures / "mosaic.png")
+    _draw_gallery(arrays, shown, truth.classes, colours, caption, pictures / "clusters.png")
     matched = np.zeros((max(len(truth.classes), shown.max() + 1), len(truth.classes)), np.int64)
     matched[shown] = arrays["confusion"]
     save(confusion_figure(matched, truth.classes), pictures / "confusion.png")
@@ -102,18 +108,57 @@ def _write_tables(
         writer = csv.writer(file)
         writer.writerow(["matched cluster", *classes])
         for index, row in enumerate(matched.tolist()):
-            name = classes[index] if index < len(classes) else f"unmatched {index - len(classes)}"
-            writer.writerow([name, *row])
+            spare = index - len(classes) + 1
+            writer.writerow([classes[index] if spare < 1 else f"unmatched {spare}", *row])
+
+
+def _draw_gallery(
+    arrays: dict[str, Any],
+    shown: np.ndarray,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    caption: str,
+    path: Path,
+) -> None:
+    """Draws the patches of every cluster in the order of their classes."""
+    sizes = arrays["confusion"].sum(axis=1)
+    names = [
+        f"cluster {cluster}: "
+        + (classes[index] if index < len(classes) else f"unmatched {index - len(classes) + 1}")
+        + f"\n{100 * size / sizes.sum():.1f} % of the pixels"
+        for cluster, (index, size) in enumerate(zip(shown.tolist(), sizes.tolist(), strict=True))
+    ]
+    order = np.argsort(shown, kind="stable")
+    picture = gallery_figure(
+        arrays["patches"][order],
+        arrays["found"][order],
+        [names[cluster] for cluster in order.tolist()],
+        ids=shown[order],
+        palette=palette,
+        caption=caption,
+    )
+    save(picture, path)
 
 
 def _draw_unlabelled(arrays: dict[str, Any], folder: Path, caption: str) -> None:
-    names = [f"cluster {k}" for k in range(int(arrays["clusters"].max()) + 1)]
+    names = [f"cluster {cluster}" for cluster in range(len(arrays["patches"]))]
+    colours = colour_for(names)
     picture = mosaic(
         arrays["pixels"],
         None,
         arrays["clusters"],
         classes=names,
-        palette=colour_for(names),
+        palette=colours,
+        rows=arrays["captions"].tolist(),
         caption=caption,
     )
     save(picture, folder / "pictures" / "mosaic.png")
+    gallery = gallery_figure(
+        arrays["patches"],
+        arrays["found"],
+        names,
+        ids=np.arange(len(names)),
+        palette=colours,
+        caption=caption,
+    )
+    save(gallery, folder / "pictures" / "clusters.png")

@@ -1,25 +1,37 @@
-"""From cluster scores to numbers: predict, upsample, count, match; and the supervised ceiling.
+"""From label maps to numbers: count, match, and say which images went well.
 
-The only place where labels meet predictions. Methods are given `Batch`, which has no labels;
-`evaluate` opens `LabelledImages` and compares.
+The only place, with the linear probe, where labels meet predictions. Methods are given `Batch`,
+which has no labels; `evaluate` opens `LabelledImages` and compares.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from usseg_ray.batch import Batch, Images, LabelledImages
+from usseg_ray.batch import Images, LabelledImages
 from usseg_ray.data.shards import Manifest
-from usseg_ray.distributed import all_sum, rank, shared_generator, world_size
-from usseg_ray.methods.base import Method
-from usseg_ray.metrics import Scores, confusion_matrix, score
+from usseg_ray.distributed import all_sum
+from usseg_ray.gallery import Gallery, Patches
+from usseg_ray.metrics import (
+    ImageCounts,
+    Scores,
+    boundary_f,
+    confusion_matrix,
+    confusion_per_image,
+    miou_per_image,
+    other_scores,
+    score,
+    things_and_stuff,
+)
+from usseg_ray.ops.boundaries import boundary_counts
+from usseg_ray.protocols import PLAIN, Refinement
+from usseg_ray.refine import Predictor, label_map
 
-Featurise = Callable[[Images], Batch]
+FIXED_EXAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,34 @@ class Examples:
         pixels: One (H, W, 3) uint8 array per image.
         labels: One (H, W) int64 array per image, or none at all without ground truth.
         clusters: One (H, W) int64 array per image.
+        captions: Why each image is here, and what it is called.
     """
 
     pixels: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
     clusters: list[np.ndarray] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+
+    def add(self, images: Images, clusters: Tensor, labels: Tensor | None, caption: str) -> None:
+        """Takes the first image of a batch."""
+        self.pixels.append(images.pixels[0].permute(1, 2, 0).cpu().numpy())
+        self.clusters.append(clusters[0].cpu().numpy())
+        self.captions.append(caption)
+        if labels is not None:
+            self.labels.append(labels[0].cpu().numpy())
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one refinement of a prediction scored.
+
+    Attributes:
+        scores: From the matched confusion matrix.
+        boundary_f: Boundary F-score, percent; see `ops.boundaries`.
+    """
+
+    scores: Scores
+    boundary_f: float
 
 
 @dataclass(frozen=True)
@@ -64,215 +99,216 @@ class Evaluation:
     """One walk over a split.
 
     Attributes:
-        scores: The matched scores, or `None` without ground truth.
+        results: The plain prediction's and each refinement's; empty without ground truth.
         rows: Images walked, over all workers.
-        examples: This worker's first images.
+        numbers: (n,) numbers of this worker's images in the split.
+        image_miou: (n,) mean IoU of each of them under the split's matching, percent; NaN where
+            an image has no labelled pixel.
+        patches: The patches that each cluster is surest of, among this worker's images.
+        examples: A few images for pictures; the first worker's.
     """
 
-    scores: Scores | None
+    results: Mapping[Refinement, Result]
     rows: int
-    examples: Examples
+    numbers: Int64[np.ndarray, " n"]
+    image_miou: Float64[np.ndarray, " n"]
+    patches: Patches
+    examples: Examples = field(default_factory=Examples)
+
+    @property
+    def scores(self) -> Scores | None:
+        """Scores of the plain prediction, or `None` without ground truth."""
+        return self.results[PLAIN].scores if self.results else None
 
 
-def label_map(scores: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Int64[Tensor, "B H W"]:
-    """Upsamples cluster scores bilinearly and takes the largest.
+class _Tally:
+    """Counts of one refinement, on the device that predicts."""
 
-    Args:
-        scores: (B, K, h, w) cluster scores.
-        size: (H, W) of the result, pixels.
+    def __init__(self, num_outputs: int, num_classes: int) -> None:
+        self.confusion = torch.zeros(num_outputs, num_classes, dtype=torch.int64)
+        self.boundaries = torch.zeros(4, dtype=torch.int64)
 
-    Returns:
-        (B, H, W) int64, the cluster of every pixel.
-    """
-    if tuple(scores.shape[-2:]) != size:
-        scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
-    return scores.argmax(dim=1)
+    def add(self, confusion: Tensor, boundaries: Tensor) -> None:
+        self.confusion = self.confusion.to(confusion.device) + confusion
+        self.boundaries = self.boundaries.to(boundaries.device) + boundaries
 
 
 @torch.no_grad()
 def evaluate(
-    method: Method,
-    featurise: Featurise,
+    predictor: Predictor,
     batches: Iterable[LabelledImages],
     truth: GroundTruth,
     *,
     expected_rows: int,
-    num_examples: int = 6,
+    device: torch.device,
+    class_of: Int64[np.ndarray, " K"] | None = None,
 ) -> Evaluation:
-    """Scores a method on a split with one global confusion matrix.
+    """Scores label maps on a split, each refinement with one global confusion matrix.
 
     Args:
-        method: Its clusters are fitted already.
-        featurise: Turns images into the method's batches.
+        predictor: Makes the label maps.
         batches: This worker's labelled images.
         truth: Classes and the label that does not count.
         expected_rows: Images that all workers together must walk.
-        num_examples: Images to keep for pictures.
+        device: Where counts of workers are added up.
+        class_of: (K,) class of every output where that is known (a linear probe's); matched if
+            unset.
 
     Returns:
-        The scores, equal on every worker.
+        The scores, equal on every worker, and this worker's images.
 
     Raises:
         RuntimeError: Rows were lost or read twice.
+        ValueError: No pixel is labelled.
     """
-    counts, rows, examples = None, 0, Examples()
-    num_classes = len(truth.classes)
+    num_outputs, num_classes = predictor.scorer.num_outputs, len(truth.classes)
+    tallies = {r: _Tally(num_outputs, num_classes) for r in (PLAIN, *predictor.refinements)}
+    images, numbers = ImageCounts(), list[int]()
+    gallery = Gallery(num_outputs)
     for labelled in batches:
-        labels = labelled.labels
-        clusters = label_map(method.predict(featurise(labelled.images)), _size(labels))
-        labels = labels.to(clusters.device)
-        batch = confusion_matrix(
-            clusters, labels, method.num_clusters, num_classes, truth.ignore_index
-        )
-        counts = batch if counts is None else counts + batch
-        rows += len(labels)
-        _keep(examples, labelled.images, clusters, labels, num_examples)
-    confusion, total = _over_workers(counts, rows, method, num_classes)
+        prediction = predictor.predict(labelled.images)
+        gallery.add(labelled.images.pixels, prediction.scores())
+        labels = labelled.labels.to(prediction.scores().device)
+        maps = prediction.label_maps((labels.shape[-2], labels.shape[-1]))
+        sizes = (num_outputs, num_classes, truth.ignore_index)
+        each = confusion_per_image(maps[PLAIN], labels, *sizes)
+        images.add(each)
+        numbers += labelled.numbers
+        for refinement, clusters in maps.items():
+            plain = refinement == PLAIN
+            counts = each.sum(0) if plain else confusion_matrix(clusters, labels, *sizes)
+            borders = boundary_counts(clusters, labels, truth.ignore_index, num_classes)
+            tallies[refinement].add(counts, borders)
+    total = int(all_sum(torch.tensor([len(numbers)], device=device)))
     if total != expected_rows:
         raise RuntimeError(f"evaluation walked {total} images, the split has {expected_rows}")
-    return Evaluation(score(confusion), total, examples)
+    results = {name: _result(tally, class_of, device) for name, tally in tallies.items()}
+    found = miou_per_image(images, results[PLAIN].scores.class_of, num_classes)
+    return Evaluation(results, total, np.array(numbers, np.int64), found, gallery.patches())
+
+
+def _result(tally: _Tally, class_of: np.ndarray | None, device: torch.device) -> Result:
+    """Adds the workers' counts up and scores them."""
+    packed = torch.cat([tally.confusion.flatten(), tally.boundaries]).to(device)
+    counts = all_sum(packed).cpu().numpy()
+    scores = score(counts[:-4].reshape(tally.confusion.shape), class_of)
+    return Result(scores, boundary_f(counts[-4:]))
+
+
+def telling_rows(evaluation: Evaluation) -> dict[int, str]:
+    """Chooses images to show: the first, the same in every run, then the best, median and worst.
+
+    Args:
+        evaluation: With scores.
+
+    Returns:
+        Number of an image in its split -> why it is shown; each image once.
+    """
+    scored = np.flatnonzero(~np.isnan(evaluation.image_miou))
+    order = scored[np.argsort(-evaluation.image_miou[scored], kind="stable")]
+    chosen = {int(number): "" for number in evaluation.numbers[:FIXED_EXAMPLES]}
+    for place, index in {
+        "best": order[:1],
+        "median": order[len(order) // 2 :][:1],
+        "worst": order[-1:],
+    }.items():
+        for position in index.tolist():
+            chosen[int(evaluation.numbers[position])] = place
+    return chosen
+
+
+@torch.no_grad()
+def show(predictor: Predictor, rows: Iterable[LabelledImages], evaluation: Evaluation) -> Examples:
+    """Predicts the rows that `telling_rows` chose, plainly, for pictures.
+
+    Args:
+        predictor: Makes the label maps.
+        rows: The images, one in each batch, as squares.
+        evaluation: Of the same predictor.
+    """
+    examples, why = Examples(), telling_rows(evaluation)
+    miou = dict(zip(evaluation.numbers.tolist(), evaluation.image_miou.tolist(), strict=True))
+    for labelled in rows:
+        (number,), (name,) = labelled.numbers, labelled.images.ids
+        scores = predictor.predict(labelled.images).scores()
+        clusters = label_map(scores, (labelled.labels.shape[-2], labelled.labels.shape[-1]))
+        place = f"{why[number]}: " if why[number] else ""
+        caption = f"{place}{name}, mIoU {miou[number]:.1f}"
+        examples.add(labelled.images, clusters, labelled.labels, caption)
+    return examples
 
 
 @torch.no_grad()
 def segment(
-    method: Method, featurise: Featurise, batches: Iterable[Images], *, num_examples: int = 6
+    predictor: Predictor,
+    batches: Iterable[Images],
+    *,
+    num_examples: int = 6,
+    num_images: int = 64,
 ) -> Evaluation:
-    """Predicts a few images of a split that has no ground truth, for pictures.
+    """Predicts some images of a split that has no ground truth, for pictures.
 
     Args:
-        method: Its clusters are fitted already.
-        featurise: Turns images into the method's batches.
+        predictor: Makes the label maps.
         batches: This worker's images.
-        num_examples: Images to predict.
+        num_examples: Images to keep.
+        num_images: Images to look for each cluster's patches in.
 
     Returns:
         An evaluation without scores.
     """
-    examples = Examples()
+    examples, gallery, rows = Examples(), Gallery(predictor.scorer.num_outputs), 0
     for images in batches:
-        clusters = label_map(method.predict(featurise(images)), _size(images.pixels))
-        _keep(examples, images, clusters, None, num_examples)
-        if len(examples.pixels) >= num_examples:
+        scores = predictor.predict(images).scores()
+        gallery.add(images.pixels, scores)
+        clusters = label_map(scores, (images.pixels.shape[-2], images.pixels.shape[-1]))
+        for index in range(min(len(images.ids), num_examples - len(examples.pixels))):
+            one = slice(index, index + 1)
+            first = Images(images.ids[one], images.pixels[one])
+            examples.add(first, clusters[one], None, images.ids[index])
+        rows += len(images.ids)
+        if rows >= num_images:
             break
-    return Evaluation(None, len(examples.pixels), examples)
+    return Evaluation({}, rows, np.zeros(0, np.int64), np.zeros(0), gallery.patches(), examples)
 
 
-def _size(pixels: Tensor) -> tuple[int, int]:
-    return pixels.shape[-2], pixels.shape[-1]
+def score_metrics(evaluation: Evaluation, truth: GroundTruth | None) -> dict[str, float]:
+    """Names an evaluation's scalars as they are logged; nothing for unlabelled data.
 
-
-def _keep(
-    examples: Examples, images: Images, clusters: Tensor, labels: Tensor | None, limit: int
-) -> None:
-    for i in range(min(len(images.ids), limit - len(examples.pixels))):
-        examples.pixels.append(images.pixels[i].permute(1, 2, 0).cpu().numpy())
-        examples.clusters.append(clusters[i].cpu().numpy())
-        if labels is not None:
-            examples.labels.append(labels[i].cpu().numpy())
-
-
-def _over_workers(
-    counts: Tensor | None, rows: int, method: Method, num_classes: int
-) -> tuple[np.ndarray, int]:
-    device = counts.device if counts is not None else _device_of(method)
-    if counts is None:
-        counts = torch.zeros(method.num_clusters, num_classes, dtype=torch.int64, device=device)
-    packed = all_sum(torch.cat([counts.flatten(), torch.tensor([rows], device=device)]))
-    return packed[:-1].view(counts.shape).cpu().numpy(), int(packed[-1])
-
-
-def _device_of(method: Method) -> torch.device:
-    tensors = [*method.parameters(), *method.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
-
-
-def linear_ceiling(
-    encode: Callable[[Images], Float[Tensor, "B C h w"]],
-    train: Callable[[], Iterable[LabelledImages]],
-    test: Iterable[LabelledImages],
-    truth: GroundTruth,
-    *,
-    seed: int,
-    epochs: int = 20,
-) -> Scores:
-    """Trains a supervised 1x1 classifier on frozen codes and scores it: the features' ceiling.
-
-    It uses labels, so it is no unsupervised score; it says how much of the classes is linearly
-    there to be found. The loss is the cross-entropy of every labelled pixel against its token's
-    class scores, written per token as that of the class shares among its pixels.
-
-    Args:
-        encode: Images to (B, C, h, w) codes.
-        train: Fresh walks over labelled training images.
-        test: Labelled images to score.
-        truth: Classes and the label that does not count.
-        seed: Keys the order of the tokens.
-        epochs: Walks over the training tokens.
-
-    Returns:
-        The scores with clusters = classes.
-
-    Raises:
-        RuntimeError: Several workers; the ceiling is computed by one.
+    A refinement's have its name before them, such as `flip_crf.unsup_miou`.
     """
-    if world_size() > 1:
-        raise RuntimeError(f"the linear ceiling runs in one process, not in rank {rank()} of many")
-    num_classes = len(truth.classes)
-    codes, shares = _tokens(encode, train(), truth)
-    mean, std = codes.mean(0), codes.std(0).clamp_min(1e-6)
-    classifier = torch.nn.Linear(codes.shape[1], num_classes).to(codes.device)
-    torch.nn.init.zeros_(classifier.weight)
-    torch.nn.init.zeros_(classifier.bias)
-    optimiser = torch.optim.AdamW(classifier.parameters(), lr=1e-2, weight_decay=1e-4)
-    generator = shared_generator(seed, "linear")
-    # A small set needs as many steps to converge as a large one.
-    portion = min(4096, -(-len(codes) // 32))
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(codes), generator=generator).split(portion):
-            logits = classifier((codes[chosen] - mean) / std)
-            loss = -(shares[chosen] * logits.log_softmax(1)).sum() / shares[chosen].sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    confusion = _linear_confusion(classifier, encode, test, truth, mean, std)
-    return score(confusion, class_of=np.arange(num_classes))
+    if truth is None or not evaluation.results:
+        return {}
+    found = {"evaluated_images": float(evaluation.rows)}
+    for refinement, result in evaluation.results.items():
+        named = _named(result, truth)
+        found |= {f"{refinement.prefix}{name}": value for name, value in named.items()}
+    return found
 
 
-@torch.no_grad()
-def _linear_confusion(
-    classifier: torch.nn.Linear,
-    encode: Callable[[Images], Tensor],
-    test: Iterable[LabelledImages],
-    truth: GroundTruth,
-    mean: Tensor,
-    std: Tensor,
-) -> np.ndarray:
-    num_classes = len(truth.classes)
-    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for labelled in test:
-        codes = (encode(labelled.images).permute(0, 2, 3, 1) - mean) / std
-        predicted = label_map(classifier(codes).permute(0, 3, 1, 2), _size(labelled.labels))
-        counts += confusion_matrix(
-            predicted.cpu(), labelled.labels, num_classes, num_classes, truth.ignore_index
-        ).numpy()
-    return counts
+def linear_metrics(results: Mapping[Refinement, Result]) -> dict[str, float]:
+    """Names the scalars of a linear probe: `linear_miou` and `linear_acc`, by refinement."""
+    return {
+        f"{refinement.prefix}linear_{unit}": value
+        for refinement, result in results.items()
+        for unit, value in (
+            ("miou", result.scores.unsup_miou),
+            ("acc", result.scores.unsup_acc),
+        )
+    }
 
 
-@torch.no_grad()
-def _tokens(
-    encode: Callable[[Images], Tensor], batches: Iterable[LabelledImages], truth: GroundTruth
-) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n K"]]:
-    """Collects codes and, for each, how many of its pixels have which class."""
-    num_classes = len(truth.classes)
-    codes, shares = [], []
-    for labelled in batches:
-        grid = encode(labelled.images)
-        labels = labelled.labels.to(grid.device)
-        valid = (labels >= 0) & (labels < num_classes) & (labels != truth.ignore_index)
-        one_hot = F.one_hot(labels.where(valid, num_classes), num_classes + 1)[..., :-1]
-        pooled = F.adaptive_avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), _size(grid))
-        codes.append(grid.permute(0, 2, 3, 1).flatten(0, 2))
-        shares.append(pooled.permute(0, 2, 3, 1).flatten(0, 2))
-    tokens, weights = torch.cat(codes), torch.cat(shares)
-    used = weights.sum(1) > 0
-    return tokens[used], weights[used]
+def _named(result: Result, truth: GroundTruth) -> dict[str, float]:
+    scores = result.scores
+    parts = things_and_stuff(scores.iou, truth.classes, truth.things) if truth.things else {}
+    return {
+        "unsup_miou": scores.unsup_miou,
+        "unsup_acc": scores.unsup_acc,
+        "boundary_f": result.boundary_f,
+        "used_clusters": float(scores.used_clusters),
+        "largest_share": scores.largest_share,
+        "cluster_entropy": scores.entropy,
+        "collapsed": float(scores.collapsed),
+        **other_scores(scores.confusion),
+        **parts,
+    }

@@ -158,6 +158,9 @@ def final_table(
 ) -> Table:
     """Lists the one test score of each method's best trial, the baselines beneath.
 
+    Beside the score at the last epoch stand that of a linear probe, which is supervised, and that
+    of the epoch that was best on the selection split, which is picked by labels.
+
     Args:
         best: Trials and their test metrics, the sweep's best first.
         baselines: Scores by name.
@@ -167,10 +170,11 @@ def final_table(
         The table.
     """
     title = f"Best trial of each method on {split}, scored once"
-    table = Table("method", "trial", "unsup_miou", "acc", title=title, title_justify="left")
+    names = ("unsup_miou", "unsup_acc", "linear_miou", "label_selected_miou")
+    headings = ("unsup_miou", "acc", "[dim]linear[/]", "[dim]label-selected[/]")
+    table = Table("method", "trial", *headings, title=title, title_justify="left")
     for trial, metrics in best:
-        scores = (number(metrics["unsup_miou"], 1), number(metrics["unsup_acc"], 1))
-        table.add_row(trial.method, trial.name, *scores)
+        table.add_row(trial.method, trial.name, *(number(metrics.get(name), 1) for name in names))
     table.add_section()
     for name, score in baselines.items():
         table.add_row(f"[dim]{label(name)}[/]", "", number(score, 1))

@@ -29,7 +29,7 @@ from usseg_ray.screen import Screen, draws_table, final_table, label, leaderboar
 from usseg_ray.search_space import Distribution
 from usseg_ray.tracking import Ledger
 from usseg_ray.trainer import TRIAL_MEMORY_BYTES, run_trial
-from usseg_ray.trials import ENDED, Trial, best_of_each, load_trials
+from usseg_ray.trials import ENDED, Scored, Trial, best_of_each, load_trials
 
 TUNE_STATE = ".tune"
 EXPERIMENT = "usseg_ray"
@@ -79,7 +79,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             baselines = finish_baselines(pending, folder)
             if beside := baselines.get(plan.config.data.selection_split):
                 ledger.log_baselines(beside)
-            final = _finals(plan, jobs, trials, folder, ledger)
+            final = _finals(plan, jobs, trials, baselines, folder, ledger)
         command, url = ledger.dashboard()
     outcome = Outcome(
         [trials[index] for index in sorted(trials)], baselines, final, memory.peak_bytes
@@ -202,7 +202,12 @@ def _domain(distribution: Distribution) -> optuna.distributions.BaseDistribution
 
 
 def _finals(
-    plan: Plan, jobs: Jobs, trials: dict[int, Trial], folder: Path, ledger: Ledger
+    plan: Plan,
+    jobs: Jobs,
+    trials: dict[int, Trial],
+    baselines: Baselines,
+    folder: Path,
+    ledger: Ledger,
 ) -> Finals:
     """Scores each method's best trial on the untouched split, where that has labels."""
     split = plan.config.data.test_split
@@ -215,7 +220,9 @@ def _finals(
     for trial in best:
         metrics, where = finals[trial.method], final_folder(folder, trial.method)
         what = f"{trial.name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-        draw(where, truth, plan.manifest.palette, f"{plan.protocol(split)}: {what}")
+        protocol, beside = plan.protocol(split), baselines.get(split, {})
+        Scored(trial.name, trial.method, protocol, metrics, beside).save(where)
+        draw(where, truth, plan.manifest.palette, f"{protocol}: {what}")
         logged = {f"test.{key}": value for key, value in metrics.items()}
         ledger.log(trial.name, logged, 0)
         if trial is best[0]:
@@ -264,3 +271,9 @@ def _print_finals(console: Console, outcome: Outcome, split: str, *, several: bo
             f"[/], unsup_acc {metrics['unsup_acc']:.1f}   beside it: {others}",
             highlight=False,
         )
+        if "label_selected_miou" in metrics:
+            console.print(
+                f"  its epoch {metrics['label_selected_epoch']:.0f}, picked by labels of the "
+                f"selection split: {metrics['label_selected_miou']:.1f}",
+                highlight=False,
+            )

@@ -10,6 +10,7 @@ from usseg_ray.config import UserError
 
 RUNS = Path("runs")
 TRIAL_FILE = "trial.json"
+SCORES_FILE = "scores.json"
 
 Status = Literal["RUNNING", "FINISHED", "STOPPED", "FAILED", "KILLED"]
 ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
@@ -59,6 +60,37 @@ class Trial:
         partial = folder / f".{TRIAL_FILE}.tmp"
         partial.write_text(json.dumps(asdict(self), indent=1))
         partial.replace(folder / TRIAL_FILE)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one trial on one split under one protocol, with what stands beside them.
+
+    Attributes:
+        trial: Name of the trial.
+        method: Name of its method.
+        protocol: What they were measured under; see `protocols.stamp`.
+        metrics: Scores by name, in percent.
+        baselines: Scores of baselines under the same.
+        crf: Which CRF refined some of them, `exact` or `lattice`; empty where none did.
+    """
+
+    trial: str
+    method: str
+    protocol: str
+    metrics: dict[str, float]
+    baselines: dict[str, float]
+    crf: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Writes `scores.json`."""
+        (folder / SCORES_FILE).write_text(json.dumps(asdict(self), indent=1))
+
+
+def load_scored(run: Path) -> list[Scored]:
+    """Reads all scores below a sweep's or a trial's folder, best `unsup_miou` first."""
+    found = [Scored(**json.loads(file.read_text())) for file in sorted(run.rglob(SCORES_FILE))]
+    return sorted(found, key=lambda scored: -scored.metrics["unsup_miou"])
 
 
 def trial_name(index: int) -> str:

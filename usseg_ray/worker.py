@@ -20,17 +20,20 @@ from usseg_ray.data.reading import stream_here
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.distributed import rank
 from usseg_ray.job import Job
-from usseg_ray.loop import (
+from usseg_ray.loop import Run, assemble
+from usseg_ray.protocols import Refinement
+from usseg_ray.record import write_evaluation
+from usseg_ray.refine import CRF
+from usseg_ray.run_context import (
+    BEST,
+    CHECKPOINT,
     PlainContext,
-    Run,
     RunContext,
-    assemble,
+    keep_best,
     load_state,
     save_state,
-    score_metrics,
 )
-from usseg_ray.record import write_evaluation
-from usseg_ray.scoring import Evaluation
+from usseg_ray.scoring import Evaluation, linear_metrics, score_metrics
 
 
 class TrainContext:
@@ -55,6 +58,7 @@ class TrainContext:
             return
         if evaluation is not None:
             write_evaluation(evaluation, self.folder)
+            keep_best(state, self.folder)
         name = f"epoch_{int(metrics['epoch']):04d}"
         if name == self._restored:
             # Ray would take the checkpoint for an older one, and delete it.
@@ -97,29 +101,72 @@ def baselines(job: Job) -> Baselines:
     return compute_baselines(config, job.root, manifest, torch.device(job.device), stream)
 
 
-def final_score(job: Job, checkpoint: str, folder: str) -> dict[str, float]:
-    """Scores a trained state once on the test split; see `score_split`."""
-    return score_split(job, checkpoint, folder, job.settings["data.test_split"])
+def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str, float]:
+    """Scores a trial once on the test split, as it ended and as it was at its best.
+
+    Args:
+        job: What was fitted.
+        checkpoint: Folder of its last checkpoint.
+        trial: The trial's folder, which has the state that scored best on the selection split.
+        folder: Where the evaluation's arrays go.
+
+    Returns:
+        What `score_split` does, and `label_selected_miou`, `label_selected_acc` and
+        `label_selected_epoch` of that state.
+    """
+    split = job.settings["data.test_split"]
+    found = score_split(job, checkpoint, folder, split)
+    best = Path(trial) / BEST
+    if not (best / CHECKPOINT).exists():
+        return found
+    run, state = _restored(job, best)
+    scores = run.score(split, refit=False).scores
+    if scores is None:
+        return found
+    return found | {
+        "label_selected_miou": scores.unsup_miou,
+        "label_selected_acc": scores.unsup_acc,
+        "label_selected_epoch": float(state["epoch"]),
+    }
 
 
-def score_split(job: Job, checkpoint: str, folder: str, split: str) -> dict[str, float]:
-    """Scores a trained state, in this process.
+def score_split(
+    job: Job,
+    checkpoint: str,
+    folder: str,
+    split: str,
+    refinements: tuple[Refinement, ...] = (),
+    crf: CRF | None = None,
+) -> dict[str, float]:
+    """Scores a trained state and a linear probe of its codes, in this process.
 
     Args:
         job: What was fitted.
         checkpoint: Folder of its last checkpoint.
         folder: Where the evaluation's arrays go.
         split: The split to score.
+        refinements: What to score beside the plain prediction.
+        crf: The CRF, where a refinement asks for it.
 
     Returns:
-        Score metrics in percent; empty where the split has no labels.
+        Score metrics in percent; empty where the split has no labels. `linear_miou` and
+        `linear_acc` are among them where the training split has labels.
     """
+    run, _ = _restored(job, Path(checkpoint))
+    evaluation = run.score(split, refit=False, refinements=refinements, crf=crf)
+    write_evaluation(evaluation, Path(folder))
+    found = score_metrics(evaluation, run.truth)
+    if not found or not run.reader.manifest.splits[run.config.data.train_split].labelled:
+        return found
+    return found | linear_metrics(run.linear(split, refinements=refinements, crf=crf))
+
+
+def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:
     device = torch.device(job.device)
     run = _build(job, PlainContext(device=device, history=[]))
-    run.method.load_state_dict(load_state(Path(checkpoint), device)["method"])
-    evaluation = run.score(split, refit=False)
-    write_evaluation(evaluation, Path(folder))
-    return score_metrics(evaluation, run.truth)
+    state = load_state(checkpoint, device)
+    run.method.load_state_dict(state["method"])
+    return run, state
 
 
 def _config(job: Job) -> Config[MethodConfig]:

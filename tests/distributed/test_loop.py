@@ -11,8 +11,9 @@ from torch.multiprocessing.spawn import spawn
 
 from tests import tiny
 from usseg_ray.data.shards import Manifest, load_manifest
-from usseg_ray.loop import PlainContext, Run, assemble
+from usseg_ray.loop import Run, assemble
 from usseg_ray.methods import get
+from usseg_ray.run_context import PlainContext
 
 WORLD = 2
 METHODS = ("acseg", "position", "kmeans")

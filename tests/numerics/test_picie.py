@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 from usseg_ray.config import JitterConfig
 from usseg_ray.data.photometric import adjust, photometric_from
-from usseg_ray.data.transforms import View, centre_square, view_image
+from usseg_ray.data.transforms import Frame, View, frame_image, view_image
 from usseg_ray.methods.picie import ClassWeights, Clustering, cross_view_terms
 from usseg_ray.metrics import confusion_matrix, score, things_and_stuff
 from usseg_ray.networks import NetworkConfig, PyramidNetwork
@@ -36,7 +36,7 @@ from usseg_ray.ops.minibatch_kmeans import (
     nearness,
 )
 from usseg_ray.ops.pyramid import PyramidDecoder
-from usseg_ray.scoring import label_map
+from usseg_ray.refine import label_map
 
 Vectors = dict[str, Any]
 Golden = Callable[[str], Vectors]
@@ -310,7 +310,7 @@ def test_sections_1_3_to_1_5_views(golden: Golden) -> None:
     vectors = golden("picie/photometric.npz")
     large, small = int(vectors["res2"]), int(vectors["res1"])
     for index, image in enumerate(vectors["images"]):
-        base = centre_square(image, large)
+        base = frame_image(image, Frame(large)).transpose(1, 2, 0)
         np.testing.assert_array_equal(base, vectors["base"][index])
         first, second = (
             adjust(base, photometric_from(replayed(vectors, view, index), JITTER))

@@ -22,8 +22,9 @@ from usseg_ray.data.shards import (
     verify,
     write_split,
 )
-from usseg_ray.loop import PlainContext, assemble
+from usseg_ray.loop import assemble
 from usseg_ray.methods import get
+from usseg_ray.run_context import PlainContext
 
 pytestmark = pytest.mark.realdata
 

@@ -11,20 +11,20 @@ from tests import tiny
 from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
 from usseg_ray.config import MethodConfig, UserError
 from usseg_ray.data.shards import Manifest
-from usseg_ray.loop import (
-    CHECKPOINT,
-    NonFiniteLossError,
-    PlainContext,
-    Run,
-    assemble,
-    load_state,
-    save_state,
-)
+from usseg_ray.loop import NonFiniteLossError, Run, assemble
 from usseg_ray.methods import get
 from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
+from usseg_ray.run_context import CHECKPOINT, PlainContext, load_state, save_state
 
 Set = tuple[str, Manifest]
-SCORE_KEYS = {"unsup_miou", "unsup_acc", "many_to_one_miou", "used_clusters", "collapsed"}
+SCORE_KEYS = {
+    "unsup_miou",
+    "unsup_acc",
+    "boundary_f",
+    "many_to_one_miou",
+    "used_clusters",
+    "collapsed",
+}
 CLOCKS = {"images_per_second", "eval_seconds"}
 
 
@@ -163,6 +163,7 @@ def test_unlabelled_images_are_segmented(unlabelled: Set) -> None:
     assert place.evaluation.scores is None
     assert len(place.evaluation.examples.clusters) == 6
     assert place.evaluation.examples.labels == []
+    assert place.evaluation.patches.found.any()
 
 
 class Counting(Method):

@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from usseg_ray.metrics import (
+    ImageCounts,
     boundary_f,
     confusion_matrix,
+    confusion_per_image,
     hungarian_match,
     majority_match,
     merged_match,
+    miou_per_image,
     other_scores,
     score,
     things_and_stuff,
@@ -270,3 +273,32 @@ def test_boundary_f_is_the_harmonic_mean_of_precision_and_recall() -> None:
 )
 def test_boundary_f_without_boundaries_is_a_number(found: list[int], percent: float) -> None:
     assert boundary_f(np.array(found)) == percent
+
+
+def test_matrices_of_images_add_up_to_that_of_the_split() -> None:
+    random = torch.Generator().manual_seed(0)
+    clusters = torch.randint(0, 4, (5, 6, 7), generator=random)
+    labels = torch.randint(0, 4, (5, 6, 7), generator=random)
+    each = confusion_per_image(clusters, labels, 4, 3, 3)
+    for image in range(5):
+        one = confusion_matrix(clusters[image], labels[image], 4, 3, 3)
+        assert torch.equal(each[image], one)
+    assert torch.equal(each.sum(0), confusion_matrix(clusters, labels, 4, 3, 3))
+
+
+def test_images_are_scored_by_the_matching_of_their_split() -> None:
+    images = ImageCounts()
+    images.add(torch.tensor([[[4, 0], [0, 4], [0, 0]], [[0, 4], [4, 0], [0, 0]]]))
+    images.add(torch.tensor([[[3, 0], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]))
+    assert images.num_images == 4
+    # The second image has everything wrong, the third a pixel in a cluster without a class.
+    found = miou_per_image(images, np.array([0, 1, -1]), 2)
+    assert found[:3].tolist() == [100, 0, 75]
+    assert np.isnan(found[3])
+
+
+def test_a_class_that_only_the_prediction_has_lowers_no_image_twice() -> None:
+    images = ImageCounts()
+    images.add(torch.tensor([[[6, 0], [2, 0]]]))
+    # Class 1 is not in this image's labels, so the mean is that of class 0 alone.
+    assert miou_per_image(images, np.array([0, 1]), 2).tolist() == [75]

@@ -117,6 +117,18 @@ def test_assigned_mappings_become_keys() -> None:
         ({"data": "nowhere"}, "--data nowhere: no such folder"),
         ({"space": "nowhere.yaml"}, "nowhere.yaml: no such search space"),
         ({"assigned": {"data.selection_split": "validation"}}, "no split 'validation' to rank"),
+        ({"assigned": {"protocol": "stego"}}, "'stego'; did you mean 'stego-320'"),
+        ({"assigned": {"protocol": "voc-21"}}, "voc-21 is for 21 classes, and the data has 10"),
+        (
+            {"assigned": {"protocol": "stego-320", "data.eval_size": 144}},
+            "stego-320 is for data.eval_size=320, which is 144 here",
+        ),
+        (
+            {"assigned": {"protocol": "picie-320", "num_clusters": 12}},
+            "picie-320 is for K = 10, the number of classes, and K is 12",
+        ),
+        ({"assigned": {"data.crop_jpeg": 75}}, "crop_jpeg is for crops=five or crops=ten"),
+        ({"assigned": {"data.crop_ratios": [0.5, 0]}}, "every ratio lies above 0"),
     ],
 )
 def test_mistakes_are_found_before_anything_starts(changed: dict[str, Any], message: str) -> None:

@@ -134,9 +134,35 @@ def test_workers_read_parts_of_one_order() -> None:
     assert training(SMALL, 10, 0, 2) + training(SMALL, 10, 1, 2) == one
 
 
-def test_training_pieces_carry_their_epoch() -> None:
+def test_training_pieces_carry_their_walk() -> None:
     plan = training_plan(SMALL, "train", seed=0, epoch=3, rows=7, rank=1, world=2)
-    assert {piece.epoch for piece in plan} == {3}
+    assert {piece.walk for piece in plan} == {3}
+    longer = training_plan(SMALL, "train", seed=0, epoch=3, rows=45, rank=0, world=1)
+    assert sorted({piece.walk for piece in longer}) == [9, 10, 11]
+
+
+def test_pieces_know_their_place_in_the_split() -> None:
+    everything = rows(row_groups(SMALL, "train"))
+    for plan in (
+        row_groups(SMALL, "train"),
+        cut(row_groups(SMALL, "train"), 3, 17),
+        training_plan(SMALL, "train", seed=0, epoch=0, rows=13, rank=1, world=2),
+    ):
+        for piece in plan:
+            numbers = range(piece.number, piece.number + piece.rows)
+            assert [everything[number] for number in numbers] == rows([piece])
+
+
+@every_world
+@pytest.mark.parametrize("size", [1, 4, 7, 50])
+def test_evaluation_never_parts_a_batch(world: int, size: int) -> None:
+    total, end = len(rows(row_groups(SMALL, "train"))), 0
+    for rank in range(world):
+        for piece in evaluation_plan(SMALL, "train", rank, world, size):
+            assert piece.number == end
+            end += piece.rows
+        assert end % size == 0 or end == total
+    assert end == total
 
 
 @given(shard_sizes, st.integers(0, 60), st.integers(0, 60))
@@ -145,9 +171,9 @@ def test_cut_is_a_slice(groups: list[tuple[int, ...]], start: int, stop: int) ->
     assert rows(cut(pieces, start, stop)) == rows(pieces)[start:stop]
 
 
-def test_cut_keeps_the_epoch_and_drops_empty_pieces() -> None:
-    pieces = [Piece("a", 0, 2, 5, epoch=4), Piece("a", 1, 0, 2, epoch=4)]
-    assert cut(pieces, 1, 3) == [Piece("a", 0, 3, 5, epoch=4)]
+def test_cut_keeps_the_walk_and_drops_empty_pieces() -> None:
+    pieces = [Piece("a", 0, 2, 5, walk=4), Piece("a", 1, 0, 2, walk=4)]
+    assert cut(pieces, 1, 3) == [Piece("a", 0, 3, 5, number=1, walk=4)]
 
 
 def dealt(
@@ -156,7 +182,7 @@ def dealt(
     parts = dealt_plan(
         manifest, "train", seed=0, walk=walk, batch_size=size, rank=rank, world=world
     )
-    assert all(piece.epoch == walk for part in parts for piece in part)
+    assert all(piece.walk == walk for part in parts for piece in part)
     return [rows(part) for part in parts]
 
 

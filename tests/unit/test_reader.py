@@ -13,6 +13,7 @@ from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Block, Showing, stream_here
 from usseg_ray.data.shards import Manifest, save_manifest, split_totals, write_split
+from usseg_ray.data.transforms import Frame
 
 IMAGE_BYTES = 3 * tiny.SIDE**2
 
@@ -123,6 +124,42 @@ def test_labels_come_with_their_images(prepared: tuple[str, Manifest]) -> None:
             assert torch.equal(label, torch.from_numpy(expected).long())
             number += 1
     assert number == tiny.SPLITS["test"]
+
+
+@pytest.mark.parametrize("world", [2, 3, 9])
+def test_labelled_batches_do_not_depend_on_the_workers(
+    prepared: tuple[str, Manifest], world: int
+) -> None:
+    alone = list(reader(prepared)[0].labelled("val", 2))
+    assert [batch.numbers for batch in alone] == [(0, 1), (2, 3), (4, 5), (6,)]
+    parts = [
+        batch
+        for rank in range(world)
+        for batch in reader(prepared, rank=rank, world=world)[0].labelled("val", 2)
+    ]
+    assert [batch.numbers for batch in parts] == [batch.numbers for batch in alone]
+    assert all(
+        torch.equal(a.images.pixels, b.images.pixels) and torch.equal(a.labels, b.labels)
+        for a, b in zip(alone, parts, strict=True)
+    )
+
+
+def test_single_rows_can_be_read_again(prepared: tuple[str, Manifest]) -> None:
+    one = reader(prepared)[0]
+    walked = [batch.images.ids[0] for batch in one.labelled("val", 1)]
+    again = list(one.labelled_rows("val", [5, 0]))
+    assert [batch.images.ids for batch in again] == [(walked[5],), (walked[0],)]
+    assert [batch.numbers for batch in again] == [(5,), (0,)]
+
+
+def test_whole_frames_come_alone(prepared: tuple[str, Manifest]) -> None:
+    config = DataConfig(train_size=tiny.SIDE, eval_size=16)
+    one = Reader(*prepared, config, frame=Frame(16, "whole"))
+    for _ in range(2):  # the second time from memory
+        batches = list(one.labelled("test", 4))
+        assert [batch.numbers for batch in batches] == [(i,) for i in range(5)]
+        assert {batch.images.pixels.shape for batch in batches} == {(1, 3, 16, 16)}
+        assert {batch.labels.shape for batch in batches} == {(1, tiny.SIDE, tiny.SIDE)}
 
 
 def test_labelled_walks_labelled_rows_only(tmp_path: Path) -> None:

@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 from tests import tiny
 from usseg_ray.config import JitterConfig, UserError
 from usseg_ray.data.decode import decode_image, decode_label
-from usseg_ray.data.plans import Piece, evaluation_plan, row_groups
+from usseg_ray.data.plans import Piece, cut, evaluation_plan, row_groups
 from usseg_ray.data.reading import (
     Block,
+    Crops,
     Showing,
     Taker,
+    batches_by_number,
     mix,
     read_piece,
     regroup,
     stream_here,
 )
-from usseg_ray.data.shards import Manifest, write_split
-from usseg_ray.data.transforms import evaluation_view, view_image, view_label
+from usseg_ray.data.shards import Manifest, Row, write_split
+from usseg_ray.data.transforms import CropPolicy, Frame, fixed_crop, frame_image, frame_label
 
 
 def blocks(sizes: list[int]) -> Iterator[Block]:
@@ -76,6 +78,16 @@ def test_taker_takes_exact_numbers_and_loses_none(sizes: list[int], takes: list[
         taken += count
 
 
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 9), st.integers(1, 7))
+def test_batches_follow_row_numbers_alone(kept: list[bool], size: int, step: int) -> None:
+    numbers = np.flatnonzero(kept)
+    cuts = [numbers[start : start + step] for start in range(0, len(numbers), step)]
+    parts: list[Block] = [{"id": part.astype(str).astype(object), "number": part} for part in cuts]
+    found = [block["number"].tolist() for block in batches_by_number(parts, size)]
+    whole = [numbers[numbers // size == batch].tolist() for batch in range(40 // size + 1)]
+    assert found == [batch for batch in whole if batch]
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
     root = tmp_path_factory.mktemp("set")
@@ -88,35 +100,74 @@ def first_piece(manifest: Manifest, split: str = "val") -> Piece:
 
 def test_a_piece_is_its_rows_framed(manifest: tuple[str, Manifest]) -> None:
     root, facts = manifest
-    piece = replace(first_piece(facts), start=1, stop=3)
-    block = read_piece(root, piece, Showing(24, labels=True))
+    (piece,) = cut([first_piece(facts)], 1, 3)
+    block = read_piece(root, piece, Showing(Frame(24), labels=True))
     assert block["id"].tolist() == ["val-01", "val-02"]
     for index in (1, 2):
-        row, view = tiny.row("val", index), evaluation_view(tiny.SIDE, tiny.SIDE, size=24)
+        row, frame = tiny.row("val", index), Frame(24)
         assert row.label is not None
-        image = view_image(decode_image(row.image), view)
+        image = frame_image(decode_image(row.image), frame)
         assert np.array_equal(block["image"][index - 1], image)
-        label = view_label(decode_label(row.label), view)
+        label = frame_label(decode_label(row.label), frame)
         assert np.array_equal(block["label"][index - 1], label)
+    assert block["number"].tolist() == [1, 2]
 
 
 def test_without_labels_wanted_none_come(manifest: tuple[str, Manifest]) -> None:
     root, facts = manifest
-    assert read_piece(root, first_piece(facts), Showing(24)).keys() == {"id", "image"}
+    assert read_piece(root, first_piece(facts), Showing(Frame(24))).keys() == {"id", "image"}
 
 
 def test_crops_depend_on_seed_epoch_and_image_alone(manifest: tuple[str, Manifest]) -> None:
     root, facts = manifest
     piece = first_piece(facts)
-    showing = Showing(16, training=True, crop_scale=0.3, flip=True, seed=1)
+    showing = Showing(Frame(16), Crops(scale=0.3, flip=True), seed=1)
     whole = read_piece(root, piece, showing)["image"]
     part = read_piece(root, replace(piece, start=2), showing)["image"]
     assert np.array_equal(part, whole[2:])
     for changed in (
-        read_piece(root, replace(piece, epoch=1), showing),
+        read_piece(root, replace(piece, walk=1), showing),
         read_piece(root, piece, replace(showing, seed=2)),
     ):
         assert not np.array_equal(changed["image"], whole)
+
+
+@pytest.mark.parametrize("policy", ["five", "ten"])
+def test_fixed_crops_take_turns(manifest: tuple[str, Manifest], policy: CropPolicy) -> None:
+    root, facts = manifest
+    piece, crops = first_piece(facts), Crops(policy, ratios=(0.5,))
+    count = {"five": 5, "ten": 10}[policy]
+    image = decode_image(tiny.row("val", 0).image)
+    expected = {
+        frame_image(
+            fixed_crop(image, number, policy=policy, ratios=(0.5,), jpeg=None), Frame(16)
+        ).tobytes()
+        for number in range(count)
+    }
+    assert len(expected) == count
+
+    def shown(walk: int) -> bytes:
+        block = read_piece(root, replace(piece, walk=walk), Showing(Frame(16), crops))
+        pixels: np.ndarray = block["image"][0]
+        return pixels.tobytes()
+
+    # So many walks show each crop once, and the next ones do so in another order.
+    walks = [[shown(turn * count + walk) for walk in range(count)] for turn in range(3)]
+    assert all(set(turn) == expected for turn in walks)
+    assert len({tuple(turn) for turn in walks}) > 1
+
+
+def test_whole_frames_keep_their_shapes(tmp_path: Path) -> None:
+    sides = [(20, 32), (16, 16), (40, 10)]
+    rows = [
+        Row(str(i), tiny.png(np.full((*s, 3), i, np.uint8)), tiny.png(np.full(s, i, np.uint8)), *s)
+        for i, s in enumerate(sides)
+    ]
+    (shard,) = write_split(tmp_path, "val", rows)
+    whole = Showing(Frame(16, "whole"), labels=True)
+    block = read_piece(str(tmp_path), Piece(shard.path, 0, 0, 3), whole)
+    assert [image.shape for image in block["image"]] == [(3, 16, 25), (3, 16, 16), (3, 64, 16)]
+    assert [label.shape for label in block["label"]] == sides
 
 
 def mixed_set(root: Path) -> Piece:
@@ -126,15 +177,15 @@ def mixed_set(root: Path) -> Piece:
 
 def test_rows_without_a_label_are_left_out_where_labels_are_wanted(tmp_path: Path) -> None:
     piece = mixed_set(tmp_path)
-    labelled = read_piece(str(tmp_path), piece, Showing(16, labels=True))
+    labelled = read_piece(str(tmp_path), piece, Showing(Frame(16), labels=True))
     assert labelled["id"].tolist() == ["val-01", "val-03"]
     assert labelled["label"].shape == (2, 16, 16)
-    assert len(read_piece(str(tmp_path), piece, Showing(16))["id"]) == 4
+    assert len(read_piece(str(tmp_path), piece, Showing(Frame(16)))["id"]) == 4
 
 
 def test_a_piece_without_any_label_is_empty_but_shaped(tmp_path: Path) -> None:
     piece = replace(mixed_set(tmp_path), stop=1)
-    block = read_piece(str(tmp_path), piece, Showing(16, labels=True))
+    block = read_piece(str(tmp_path), piece, Showing(Frame(16), labels=True))
     assert (block["id"].shape, block["image"].shape) == ((0,), (0, 3, 16, 16))
     assert block["label"].shape == (0, 16, 16)
     assert block["label"].dtype == np.int32
@@ -146,7 +197,7 @@ def test_damaged_bytes_name_shard_and_image(tmp_path: Path, column: str) -> None
     bad = replace(tiny.row("val", 0), **changed)
     (shard,) = write_split(tmp_path, "val", [tiny.row("val", 1), bad])
     with pytest.raises(UserError) as caught:
-        read_piece(str(tmp_path), Piece(shard.path, 0, 0, 2), Showing(16, labels=True))
+        read_piece(str(tmp_path), Piece(shard.path, 0, 0, 2), Showing(Frame(16), labels=True))
     assert shard.path in str(caught.value)
     assert "'broken' does not decode" in str(caught.value)
     assert "--overwrite" in str(caught.value)
@@ -154,13 +205,13 @@ def test_damaged_bytes_name_shard_and_image(tmp_path: Path, column: str) -> None
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.parquet: cannot be read"):
-        read_piece(str(tmp_path), Piece("gone.parquet", 0, 0, 2), Showing(16))
+        read_piece(str(tmp_path), Piece("gone.parquet", 0, 0, 2), Showing(Frame(16)))
 
 
 def test_the_plain_stream_reads_pieces_in_order(manifest: tuple[str, Manifest]) -> None:
     root, facts = manifest
     pieces = evaluation_plan(facts, "train", 1, 2)
-    ids = [key for block in stream_here(root, pieces, Showing(16)) for key in block["id"]]
+    ids = [key for block in stream_here(root, pieces, Showing(Frame(16))) for key in block["id"]]
     assert ids == [f"train-{i:02d}" for i in range(7, 14)]
 
 
@@ -168,7 +219,7 @@ def test_partners_are_shown_through_crops_of_their_own(manifest: tuple[str, Mani
     root, facts = manifest
     alone = row_groups(facts, "train")[0]
     partners = tuple((p.shard, p.row_group, 1) for p in row_groups(facts, "train")[:2] * 2)
-    showing = Showing(16, training=True, crop_scale=0.3, flip=True)
+    showing = Showing(Frame(16), Crops(scale=0.3, flip=True))
     block = read_piece(root, replace(alone, partners=partners[: alone.rows]), showing)
     assert np.array_equal(block["image"], read_piece(root, alone, showing)["image"])
     for index, (shard, group, row) in enumerate(partners[: alone.rows]):
@@ -180,11 +231,11 @@ def test_a_pair_is_one_square_in_two_colours(manifest: tuple[str, Manifest]) -> 
     root, facts = manifest
     piece = first_piece(facts)
     still = JitterConfig(probability=0, grey=0, blur=0)
-    showing = Showing(16, training=True, crop_scale=0.25, flip=True, pair=still)
+    showing = Showing(Frame(16), Crops(scale=0.25, flip=True), pair=still)
     block = read_piece(root, piece, showing)
-    plain = read_piece(root, piece, Showing(32))["image"]
+    plain = read_piece(root, piece, Showing(Frame(32)))["image"]
     assert np.array_equal(block["first"], plain)
-    assert np.array_equal(block["image"], read_piece(root, piece, Showing(16))["image"])
+    assert np.array_equal(block["image"], read_piece(root, piece, Showing(Frame(16)))["image"])
     side, *place, mirror = block["geometry"].T
     assert block["geometry"].dtype == np.float64
     assert ((side >= 0.5) & (side <= 1)).all()
@@ -199,9 +250,9 @@ def test_a_pair_is_one_square_in_two_colours(manifest: tuple[str, Manifest]) -> 
 def test_views_of_a_pair_are_those_of_their_epoch(manifest: tuple[str, Manifest]) -> None:
     root, facts = manifest
     piece = first_piece(facts)
-    showing = Showing(16, training=True, pair=JitterConfig())
+    showing = Showing(Frame(16), Crops(), pair=JitterConfig())
     one, again, other = (
-        read_piece(root, replace(piece, epoch=epoch), showing) for epoch in (1, 1, 2)
+        read_piece(root, replace(piece, walk=epoch), showing) for epoch in (1, 1, 2)
     )
     for name in ("first", "image", "geometry"):
         assert np.array_equal(one[name], again[name])

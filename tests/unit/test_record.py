@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from usseg_ray.gallery import Patches
 from usseg_ray.metrics import score
+from usseg_ray.protocols import PLAIN, Refinement
 from usseg_ray.record import ARRAYS, draw, write_evaluation
-from usseg_ray.scoring import Evaluation, Examples, GroundTruth
+from usseg_ray.scoring import Evaluation, Examples, GroundTruth, Result
 
 TRUTH = GroundTruth(("sky", "road", "rare"), 255)
 CONFUSION = np.array([[0, 9, 0], [5, 1, 0], [0, 0, 0], [2, 3, 0]], np.int64)
@@ -17,7 +19,8 @@ CONFUSION = np.array([[0, 9, 0], [5, 1, 0], [0, 0, 0], [2, 3, 0]], np.int64)
 def examples(*, labelled: bool = True, count: int = 2) -> Examples:
     random = np.random.default_rng(0)
     found = Examples()
-    for _ in range(count):
+    for number in range(count):
+        found.captions.append(f"best: image {number}")
         found.pixels.append(random.integers(0, 256, (16, 20, 3), np.uint8))
         found.clusters.append(random.integers(0, 4, (16, 20)))
         if labelled:
@@ -25,8 +28,15 @@ def examples(*, labelled: bool = True, count: int = 2) -> Examples:
     return found
 
 
+def evaluation_of(results: dict[Refinement, Result], shown: Examples) -> Evaluation:
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 256, (4, 3, 32, 32, 3), np.uint8)
+    patches = Patches(pixels, np.where(np.eye(4, 3) > 0, 0.5, -np.inf).astype(np.float32))
+    return Evaluation(results, 2, np.arange(2), np.array([50.0, 60.0]), patches, shown)
+
+
 def scored(confusion: np.ndarray = CONFUSION, count: int = 2) -> Evaluation:
-    return Evaluation(score(confusion), 2, examples(count=count))
+    return evaluation_of({PLAIN: Result(score(confusion), 50.0)}, examples(count=count))
 
 
 def drawn(folder: Path) -> set[str]:
@@ -46,10 +56,11 @@ def test_a_scored_evaluation_leaves_pictures_and_tables(tmp_path: Path) -> None:
         "confusion.csv",
         "per_class.json",
         "pictures/mosaic.png",
+        "pictures/clusters.png",
         "pictures/confusion.png",
         "pictures/per_class.png",
     }
-    for name in ("mosaic", "confusion", "per_class"):
+    for name in ("mosaic", "confusion", "per_class", "clusters"):
         with Image.open(tmp_path / "trial" / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 100
 
@@ -69,7 +80,7 @@ def test_tables_are_in_the_order_of_the_classes(tmp_path: Path) -> None:
     assert rows[0] == ["sky", "5", "1", "0"]
     assert rows[1] == ["road", "0", "9", "0"]
     assert {tuple(row[1:]) for row in rows[2:]} == {("0", "0", "0"), ("2", "3", "0")}
-    assert rows[3][0] == "unmatched 0"
+    assert rows[3][0] == "unmatched 1"
 
 
 def test_fewer_clusters_than_classes(tmp_path: Path) -> None:
@@ -83,9 +94,9 @@ def test_fewer_clusters_than_classes(tmp_path: Path) -> None:
 
 
 def test_an_unlabelled_evaluation_leaves_a_mosaic(tmp_path: Path) -> None:
-    write_evaluation(Evaluation(None, 2, examples(labelled=False)), tmp_path)
+    write_evaluation(evaluation_of({}, examples(labelled=False)), tmp_path)
     draw(tmp_path, None, None, "a caption")
-    assert drawn(tmp_path) == {ARRAYS, "pictures/mosaic.png"}
+    assert drawn(tmp_path) == {ARRAYS, "pictures/mosaic.png", "pictures/clusters.png"}
 
 
 def test_a_worker_without_images_of_its_own_still_has_its_tables(tmp_path: Path) -> None:

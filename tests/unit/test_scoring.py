@@ -1,6 +1,6 @@
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import get_args
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -8,15 +8,26 @@ import torch
 from torch import Tensor
 
 from usseg_ray import batch as words
-from usseg_ray import scoring as subject
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Images, LabelledImages
 from usseg_ray.config import MethodConfig
 from usseg_ray.distributed import shared_generator
 from usseg_ray.methods.base import Method, Passes
-from usseg_ray.scoring import GroundTruth, evaluate, label_map, linear_ceiling, segment
+from usseg_ray.metrics import Scores
+from usseg_ray.protocols import PLAIN, Refinement
+from usseg_ray.refine import CRF, ClusterScorer, Predictor
+from usseg_ray.scoring import (
+    Evaluation,
+    GroundTruth,
+    evaluate,
+    score_metrics,
+    segment,
+    show,
+    telling_rows,
+)
 
 IGNORE = 5
 TRUTH = GroundTruth(("red", "green", "blue"), IGNORE)
+CPU = torch.device("cpu")
 SPEC = FeatureSpec(dim=3, patch_size=1, has_attention=False)
 
 
@@ -46,6 +57,21 @@ def featurise(images: Images) -> Batch:
     return Batch(images.ids, pixels, FeatureMap(pixels))
 
 
+def predictor(*refinements: str, crf: CRF | None = None) -> Predictor:
+    chosen = tuple(map(Refinement.parse, refinements))
+    return Predictor(ClusterScorer(method()), featurise, 8, chosen, crf)
+
+
+def evaluated(labelled: Iterable[LabelledImages], expected: int, **settings: Any) -> Evaluation:
+    made = settings.pop("predictor", predictor())
+    return evaluate(made, labelled, TRUTH, expected_rows=expected, device=CPU, **settings)
+
+
+def scores_of(evaluation: Evaluation) -> Scores:
+    assert evaluation.scores is not None
+    return evaluation.scores
+
+
 def scenes(count: int, wrong: int = 0) -> tuple[Tensor, Tensor]:
     """Draws pixels of pure colour whose labels are the colours' numbers in another order."""
     generator = shared_generator("scenes", count)
@@ -61,55 +87,98 @@ def batches(count: int, size: int, wrong: int = 0) -> Iterator[LabelledImages]:
     pixels, labels = scenes(count, wrong)
     for start in range(0, count, size):
         part = slice(start, start + size)
-        ids = tuple(f"scene-{i}" for i in range(count)[part])
-        yield LabelledImages(Images(ids, pixels[part]), labels[part])
+        numbers = tuple(range(count)[part])
+        ids = tuple(f"scene-{number}" for number in numbers)
+        yield LabelledImages(Images(ids, pixels[part]), labels[part], numbers)
 
 
 def test_right_predictions_score_100_whatever_the_clusters_are_called() -> None:
-    found = evaluate(method(), featurise, batches(5, 2), TRUTH, expected_rows=5)
-    assert found.scores is not None
-    assert (found.scores.unsup_miou, found.scores.unsup_acc) == (100, 100)
-    assert found.scores.class_of.tolist() == [2, 0, 1]
+    found = evaluated(batches(5, 2), 5)
+    scores = scores_of(found)
+    assert (scores.unsup_miou, scores.unsup_acc) == (100, 100)
+    assert scores.class_of.tolist() == [2, 0, 1]
     assert found.rows == 5
+    assert found.results[PLAIN].boundary_f == 100
     # The first row of every image does not count.
-    assert found.scores.confusion.sum() == 5 * 7 * 8
+    assert scores.confusion.sum() == 5 * 7 * 8
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_one_matrix_however_the_split_is_batched(size: int) -> None:
-    whole = evaluate(method(), featurise, batches(7, 7, wrong=12), TRUTH, expected_rows=7).scores
-    parts = evaluate(method(), featurise, batches(7, size, wrong=12), TRUTH, expected_rows=7).scores
-    assert whole is not None
-    assert parts is not None
-    assert np.array_equal(parts.confusion, whole.confusion)
-    assert parts.unsup_miou == whole.unsup_miou < 100
-    assert whole.unsup_acc == pytest.approx(100 * (7 * 56 - 12) / (7 * 56))
+    whole = evaluated(batches(7, 7, wrong=12), 7)
+    parts = evaluated(batches(7, size, wrong=12), 7)
+    assert np.array_equal(scores_of(parts).confusion, scores_of(whole).confusion)
+    assert scores_of(parts).unsup_miou == scores_of(whole).unsup_miou < 100
+    assert scores_of(whole).unsup_acc == pytest.approx(100 * (7 * 56 - 12) / (7 * 56))
+    assert parts.results[PLAIN].boundary_f == whole.results[PLAIN].boundary_f
+    assert np.array_equal(parts.image_miou, whole.image_miou)
+    assert np.array_equal(parts.patches.pixels, whole.patches.pixels)
 
 
 @pytest.mark.parametrize("expected", [4, 6])
 def test_a_lost_or_doubled_row_stops_the_run(expected: int) -> None:
     with pytest.raises(RuntimeError, match=f"walked 5 images, the split has {expected}"):
-        evaluate(method(), featurise, batches(5, 2), TRUTH, expected_rows=expected)
+        evaluated(batches(5, 2), expected)
 
 
 def test_no_image_at_all_is_no_score() -> None:
     with pytest.raises(ValueError, match="not one labelled pixel"):
-        evaluate(method(), featurise, iter(()), TRUTH, expected_rows=0)
+        evaluated(iter(()), 0)
 
 
-def test_the_first_images_are_kept_for_pictures() -> None:
-    found = evaluate(
-        method(), featurise, batches(5, 2), TRUTH, expected_rows=5, num_examples=3
-    ).examples
+def test_every_image_has_a_score_of_its_own() -> None:
+    found = evaluated(batches(4, 3, wrong=30), 4)
+    assert found.numbers.tolist() == [0, 1, 2, 3]
+    assert found.image_miou[0] < 100
+    assert found.image_miou[1:].tolist() == [100] * 3
+
+
+def test_refinements_are_scored_apart() -> None:
+    def blind(log_probs: Tensor, pixels: Tensor) -> Tensor:
+        assert pixels.dtype == torch.uint8
+        assert torch.allclose(log_probs.exp().sum(1), torch.ones(()))
+        return torch.ones_like(log_probs)
+
+    made = predictor("flip", "crf", "flip+crf", crf=blind)
+    found = evaluated(batches(5, 2), 5, predictor=made)
+    names = [refinement.prefix for refinement in found.results]
+    assert names == ["", "flip.", "crf.", "flip_crf."]
+    accuracy = [result.scores.unsup_acc for result in found.results.values()]
+    # Pixels of pure colour: mirrored twice they say the same, and a blind CRF says nothing.
+    assert accuracy[:2] == [100, 100]
+    assert accuracy[2] == accuracy[3] < 50
+    metrics = score_metrics(found, TRUTH)
+    assert metrics["flip_crf.unsup_acc"] == accuracy[3]
+    assert metrics["unsup_acc"] == 100
+    assert metrics["evaluated_images"] == 5
+
+
+def test_what_is_shown_went_well_middling_and_badly() -> None:
+    found = evaluated(batches(9, 2, wrong=30), 9)
+    miou = np.array([90, 10, 80, 20, 70, 30, 60, 40, np.nan])
+    chosen = telling_rows(replace(found, image_miou=miou))
+    assert chosen == {0: "best", 1: "worst", 7: "median"} | {}
+
+
+def test_shown_images_come_with_labels_clusters_and_captions() -> None:
+    found = evaluated(batches(5, 2), 5)
+    found = replace(found, image_miou=np.array([5.0, 4, 3, 2, 1]))
+    rows = (one for one in batches(5, 1) if one.numbers[0] in telling_rows(found))
+    shown = show(predictor(), rows, found)
     pixels, labels = scenes(5)
-    assert len(found.pixels) == len(found.labels) == len(found.clusters) == 3
-    for i in range(3):
-        assert np.array_equal(found.pixels[i], pixels[i].permute(1, 2, 0).numpy())
-        assert np.array_equal(found.labels[i], labels[i].numpy())
-        assert np.array_equal(found.clusters[i], pixels[i].argmax(0).numpy())
+    assert shown.captions == [
+        "best: scene-0, mIoU 5.0",
+        "scene-1, mIoU 4.0",
+        "median: scene-2, mIoU 3.0",
+        "worst: scene-4, mIoU 1.0",
+    ]
+    for place, number in enumerate((0, 1, 2, 4)):
+        assert np.array_equal(shown.pixels[place], pixels[number].permute(1, 2, 0).numpy())
+        assert np.array_equal(shown.labels[place], labels[number].numpy())
+        assert np.array_equal(shown.clusters[place], pixels[number].argmax(0).numpy())
 
 
-def test_segment_stops_after_the_pictures() -> None:
+def test_segment_stops_when_it_has_seen_enough() -> None:
     pixels, _ = scenes(9)
     walked = 0
 
@@ -119,34 +188,13 @@ def test_segment_stops_after_the_pictures() -> None:
             walked += 1
             yield Images(tuple("abcdefghi"[i : i + 2]), pixels[i : i + 2])
 
-    found = segment(method(), featurise, images(), num_examples=3)
+    found = segment(predictor(), images(), num_examples=3, num_images=6)
     assert found.scores is None
-    assert (found.rows, walked) == (3, 2)
+    assert (found.rows, walked) == (6, 3)
     assert found.examples.labels == []
+    assert found.examples.captions == ["a", "b", "c"]
     assert np.array_equal(found.examples.clusters[2], pixels[2].argmax(0).numpy())
-
-
-def test_a_label_map_of_scores_at_full_size_is_their_argmax() -> None:
-    scores = torch.randn(2, 4, 6, 5, generator=shared_generator("scores"))
-    found = label_map(scores, (6, 5))
-    assert found.dtype == torch.int64
-    assert torch.equal(found, scores.argmax(1))
-
-
-@pytest.mark.parametrize("size", [(16, 12), (9, 7), (3, 2)])
-def test_a_label_map_has_the_size_asked_for(size: tuple[int, int]) -> None:
-    scores = torch.randn(2, 3, 4, 3, generator=shared_generator("scores"))
-    found = label_map(scores, size)
-    assert found.shape == (2, *size)
-    assert set(found.unique().tolist()) <= {0, 1, 2}
-
-
-def test_a_label_map_is_aligned_with_its_tokens() -> None:
-    """A token's area is centred on it: the border between two tokens falls midway."""
-    scores = torch.zeros(1, 2, 1, 4)
-    scores[0, 1, 0, 2:] = 1
-    scores[0, 0, 0, :2] = 1
-    assert label_map(scores, (1, 16)).squeeze().tolist() == [0] * 8 + [1] * 8
+    assert score_metrics(found, TRUTH) == {}
 
 
 def test_a_method_cannot_be_given_labels() -> None:
@@ -164,68 +212,5 @@ def test_a_method_cannot_be_given_labels() -> None:
     own = {"ids", "pixels", "features", "step", "augmented", "positive", "pair", "crop_tokens"}
     assert set(reachable(Batch)) == own | features | step | views
     images = {"ids", "pixels", "positive", "first", "geometry"}
-    assert set(reachable(LabelledImages)) == {"images", "labels"} | images
+    assert set(reachable(LabelledImages)) == {"images", "labels", "numbers"} | images
     assert not issubclass(LabelledImages, Batch)
-
-
-def separable(seed: str, count: int) -> list[LabelledImages]:
-    """Images whose labels are a linear function of their codes, with some that do not count."""
-    found = []
-    for number in range(count):
-        generator = shared_generator(seed, number)
-        pixels = torch.randint(0, 256, (2, 3, 8, 8), generator=generator, dtype=torch.uint8)
-        labels = pixels.float().argmax(1)
-        labels[:, :, 0] = IGNORE
-        found.append(LabelledImages(Images((f"{number}a", f"{number}b"), pixels), labels))
-    return found
-
-
-def encode(images: Images) -> Tensor:
-    mixing = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]])
-    return torch.einsum("dc,bchw->bdhw", mixing, images.pixels.float()) + 500
-
-
-def test_ceiling_of_linearly_separable_codes() -> None:
-    train, test = separable("train", 30), separable("test", 4)
-    found = linear_ceiling(encode, lambda: train, test, TRUTH, seed=0, epochs=80)
-    assert found.unsup_acc > 97
-    assert found.unsup_miou > 95
-    assert found.class_of.tolist() == [0, 1, 2]
-    assert found.confusion.sum() == 4 * 2 * 56
-
-
-def test_ceiling_of_codes_that_say_nothing() -> None:
-    train, test = separable("train", 10), separable("test", 4)
-
-    def blind(images: Images) -> Tensor:
-        return torch.ones(len(images.ids), 2, 8, 8)
-
-    found = linear_ceiling(blind, lambda: train, test, TRUTH, seed=0)
-    assert found.used_clusters == 1
-
-
-def test_ceiling_depends_on_its_seed_alone() -> None:
-    train, test = separable("train", 5), separable("test", 2)
-    first, again = (
-        linear_ceiling(encode, lambda: train, test, TRUTH, seed=3, epochs=2).confusion
-        for _ in range(2)
-    )
-    assert np.array_equal(first, again)
-
-
-def test_ceiling_reads_tokens_coarser_than_labels() -> None:
-    quarters = torch.tensor([[0, 1], [2, 0]]).repeat_interleave(4, 0).repeat_interleave(4, 1)
-    pixels = (torch.nn.functional.one_hot(quarters, 3).permute(2, 0, 1) * 255).to(torch.uint8)
-    one = LabelledImages(Images(("a",), pixels[None]), quarters[None])
-
-    def pooled(images: Images) -> Tensor:
-        return torch.nn.functional.avg_pool2d(images.pixels.float(), 4)
-
-    found = linear_ceiling(pooled, lambda: [one], [one], TRUTH, seed=0, epochs=200)
-    assert found.unsup_acc > 90
-
-
-def test_ceiling_refuses_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "world_size", lambda: 2)
-    with pytest.raises(RuntimeError, match="one process"):
-        linear_ceiling(encode, lambda: separable("train", 1), [], TRUTH, seed=0)

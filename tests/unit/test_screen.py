@@ -93,11 +93,12 @@ def test_what_methods_vary_is_listed_below() -> None:
 
 
 def test_final_scores_stand_above_the_baselines() -> None:
-    best = [(trial(3, 40.0), {"unsup_miou": 38.04, "unsup_acc": 60.0})]
+    scores = {"unsup_miou": 38.04, "unsup_acc": 60.0, "label_selected_miou": 39.0}
+    best = [(trial(3, 40.0), scores)]
     table = final_table(best, BASELINES["test"], "test")
     assert cells(table) == [
-        ["acseg", "trial_003", "38.0", "60.0"],
-        ["[dim]position (floor)[/]", "", "99.0", ""],
+        ["acseg", "trial_003", "38.0", "60.0", "-", "39.0"],
+        ["[dim]position (floor)[/]", "", "99.0", "", "", ""],
     ]
     assert "on test, scored once" in shown(table)
 

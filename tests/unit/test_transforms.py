@@ -1,4 +1,6 @@
+import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +11,15 @@ from torchvision.transforms import functional  # type: ignore[import-untyped]
 from torchvision.transforms.functional import InterpolationMode  # type: ignore[import-untyped]
 
 from usseg_ray.data.transforms import (
-    View,
-    evaluation_view,
+    CropPolicy,
+    Filter,
+    Frame,
+    fixed_crop,
+    frame_image,
+    frame_label,
+    num_fixed_crops,
     training_view,
     view_image,
-    view_label,
 )
 
 sides = st.integers(1, 400)
@@ -23,46 +29,63 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def torchvision_frame(image: np.ndarray, size: int) -> np.ndarray:
-    picture = functional.resize(Image.fromarray(image), [size], InterpolationMode.BILINEAR)
+MODES = {"bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST}
+
+
+def torchvision_frame(pixels: np.ndarray, size: int, mode: str) -> np.ndarray:
+    picture = functional.resize(Image.fromarray(pixels), [size], MODES[mode])
     return np.asarray(functional.center_crop(picture, [size, size]))
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(2, 90), width=st.integers(2, 90), size=st.integers(8, 64))
-def test_evaluation_frame_is_torchvisions(height: int, width: int, size: int) -> None:
+def test_frames_are_torchvisions(mode: Filter, height: int, width: int, size: int) -> None:
     image = noise(height, width)
-    ours = view_image(image, evaluation_view(height, width, size=size)).transpose(1, 2, 0)
-    difference = np.abs(ours.astype(int) - torchvision_frame(image, size))
-    assert difference.max() <= 1
+    ours = frame_image(image, Frame(size, filter=mode)).transpose(1, 2, 0)
+    assert np.array_equal(ours, torchvision_frame(image, size, mode))
+    label = image[..., 0]
+    assert np.array_equal(
+        frame_label(label, Frame(size, filter=mode)), torchvision_frame(label, size, "nearest")
+    )
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "size"), [(360, 480, 320), (240, 320, 448), (213, 320, 224), (500, 333, 64)]
+    ("height", "width", "size"),
+    [(360, 480, 320), (240, 320, 448), (213, 320, 224), (500, 333, 64), (1024, 2048, 320)],
 )
-def test_evaluation_frame_at_real_sizes(height: int, width: int, size: int) -> None:
+def test_frames_at_real_sizes(height: int, width: int, size: int) -> None:
     image = noise(height, width)
-    ours = view_image(image, evaluation_view(height, width, size=size)).transpose(1, 2, 0)
-    assert np.abs(ours.astype(int) - torchvision_frame(image, size)).max() <= 1
+    label = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    for mode in ("bilinear", "nearest"):
+        ours = frame_image(image, Frame(size, filter=mode)).transpose(1, 2, 0)
+        assert np.array_equal(ours, torchvision_frame(image, size, mode))
+    assert np.array_equal(
+        frame_label(label, Frame(size)), torchvision_frame(label, size, "nearest")
+    )
 
 
 def test_an_image_of_the_right_size_is_not_touched() -> None:
     image = noise(48, 48)
-    assert np.array_equal(
-        view_image(image, evaluation_view(48, 48, size=48)), image.transpose(2, 0, 1)
-    )
+    for crop in ("centre", "whole", "squash"):
+        assert np.array_equal(frame_image(image, Frame(48, crop)), image.transpose(2, 0, 1))
 
 
-@given(height=sides, width=sides, size=st.integers(8, 300))
-def test_evaluation_frame_is_the_largest_centred_square(height: int, width: int, size: int) -> None:
-    left, top, right, bottom = evaluation_view(height, width, size=size).box
-    short = min(height, width)
-    # The long side is rounded down to a pixel, so the frame may take a little more of it.
-    pixel = short / (size - 1)
-    assert right - left == pytest.approx(short, abs=1.01 * pixel)
-    assert bottom - top == pytest.approx(short, abs=1.01 * pixel)
-    assert left + right == pytest.approx(width, abs=1.01 * pixel)
-    assert top + bottom == pytest.approx(height, abs=1.01 * pixel)
+@settings(deadline=None)
+@given(height=sides, width=sides, size=st.integers(8, 99))
+def test_a_whole_frame_keeps_shape_and_labels(height: int, width: int, size: int) -> None:
+    _, tall, wide = frame_image(noise(height, width), Frame(size, "whole")).shape
+    assert min(tall, wide) == size
+    assert tall / wide == pytest.approx(height / width, rel=1 / size)
+    label = np.arange(height * width).reshape(height, width)
+    assert np.array_equal(frame_label(label, Frame(size, "whole")), label)
+
+
+def test_a_squashed_frame_is_the_whole_image() -> None:
+    image = noise(20, 60)
+    expected = Image.fromarray(image).resize((16, 16), Image.Resampling.NEAREST)
+    squashed = frame_image(image, Frame(16, "squash", "nearest"))
+    assert np.array_equal(squashed.transpose(1, 2, 0), np.asarray(expected))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2000), (3000, 2), (1, 8), (7, 1)])
@@ -71,9 +94,40 @@ def test_extreme_shapes(shape: tuple[int, int], size: int) -> None:
     height, width = shape
     label = np.arange(height * width).reshape(shape)
     drawn = training_view(np.random.default_rng(0), height, width, size=size, scale=0.5, flip=True)
-    for view in (evaluation_view(height, width, size=size), drawn):
-        assert view_image(noise(height, width), view).shape == (3, size, size)
-        assert np.isin(view_label(label, view), label).all()
+    assert view_image(noise(height, width), drawn).shape == (3, size, size)
+    assert frame_image(noise(height, width), Frame(size)).shape == (3, size, size)
+    assert np.isin(frame_label(label, Frame(size)), label).all()
+
+
+@pytest.mark.parametrize("policy", ["five", "ten"])
+@pytest.mark.parametrize(("height", "width"), [(40, 61), (33, 20)])
+@pytest.mark.parametrize("ratio", [0.5, 0.7])
+def test_fixed_crops_are_torchvisions(
+    policy: CropPolicy, height: int, width: int, ratio: float
+) -> None:
+    image = noise(height, width)
+    cut = {"five": functional.five_crop, "ten": functional.ten_crop}[policy]
+    expected = cut(Image.fromarray(image), [int(height * ratio), int(width * ratio)])
+    ratios = (0.9, ratio)
+    count = num_fixed_crops(policy, ratios)
+    crops = [
+        fixed_crop(image, number, policy=policy, ratios=ratios, jpeg=None)
+        for number in range(count // 2, count)
+    ]
+    for crop, picture in zip(crops, expected, strict=True):
+        assert np.array_equal(crop, np.asarray(picture))
+
+
+def test_a_recoded_crop_is_a_jpeg_file_of_that_quality() -> None:
+    smooth = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (64, 64, 3))
+    image = np.ascontiguousarray(smooth)
+    settings: dict[str, Any] = {"policy": "five", "ratios": (0.5,)}
+    plain = fixed_crop(image, 4, jpeg=None, **settings)
+    file = io.BytesIO()
+    Image.fromarray(plain).save(file, "JPEG", quality=75)
+    recoded = fixed_crop(image, 4, jpeg=75, **settings)
+    assert np.array_equal(recoded, np.asarray(Image.open(file)))
+    assert 0 < np.abs(recoded.astype(int) - plain).max() < 8
 
 
 @settings(deadline=None)
@@ -121,52 +175,3 @@ def test_training_crop_depends_on_its_generator_alone() -> None:
         for s in (1, 1, 2)
     )
     assert first == again != other
-
-
-@given(
-    box=st.tuples(st.floats(0, 20), st.floats(0, 20), st.floats(20.5, 41), st.floats(20.5, 37)),
-    size=st.integers(1, 60),
-    flip=st.booleans(),
-)
-def test_labels_are_their_sources_values(
-    box: tuple[float, float, float, float], size: int, flip: bool
-) -> None:
-    label = np.random.default_rng(0).choice(np.array([0, 3, 7, 255]), (37, 41))
-    shown = view_label(label, View(box, size, flip))
-    assert shown.shape == (size, size)
-    assert shown.dtype == label.dtype
-    assert set(np.unique(shown)) <= {0, 3, 7, 255}
-
-
-def test_a_label_pixel_is_the_one_under_its_centre() -> None:
-    label = np.arange(64).reshape(8, 8)
-    assert view_label(label, View((0.0, 0.0, 8.0, 8.0), 4)).tolist() == [
-        [9, 11, 13, 15],
-        [25, 27, 29, 31],
-        [41, 43, 45, 47],
-        [57, 59, 61, 63],
-    ]
-    doubled = view_label(label, View((2.0, 4.0, 6.0, 8.0), 8))
-    assert np.array_equal(doubled, label[4:, 2:6].repeat(2, 0).repeat(2, 1))
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_images_and_labels_stay_aligned(flip: bool) -> None:
-    label = np.zeros((60, 80), np.int32)
-    label[20:40, 40:] = 1
-    image = np.repeat(label[..., None] * 255, 3, 2).astype(np.uint8)
-    view = View((10.5, 3.25, 70.5, 53.25), 40, flip)
-    # Off the edges, where the filter mixes, a pixel's grey says its label.
-    grey = view_image(image, view)[0]
-    sure = (grey < 3) | (grey > 252)
-    assert sure.mean() > 0.8
-    assert np.array_equal(grey[sure] > 127, view_label(label, view)[sure] == 1)
-
-
-def test_a_flip_mirrors_left_and_right() -> None:
-    image, label = noise(9, 9), np.arange(81).reshape(9, 9)
-    box = (1.0, 2.0, 7.0, 8.0)
-    plain, mirrored = View(box, 12), View(box, 12, flip=True)
-    assert np.array_equal(view_image(image, mirrored), view_image(image, plain)[:, :, ::-1])
-    assert np.array_equal(view_label(label, mirrored), view_label(label, plain)[:, ::-1])
-    assert view_image(image, mirrored).flags.c_contiguous

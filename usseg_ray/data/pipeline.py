@@ -80,17 +80,24 @@ class PieceSource(Datasource):  # type: ignore[misc]
 
     def _row_bytes(self) -> int:
         images = 1 + (4 if self._showing.pair else 0) + any(p.partners for p in self._pieces[:1])
-        return self._showing.size**2 * (3 * images + (4 if self._showing.labels else 0))
+        return self._showing.frame.size**2 * (3 * images + (4 if self._showing.labels else 0))
 
 
 def _read(root: str, pieces: list[Piece], showing: Showing) -> Iterable[pa.Table]:
-    from ray.data.extensions import ArrowTensorArray  # noqa: PLC0415
+    from ray.data.extensions import (  # noqa: PLC0415
+        ArrowTensorArray,
+        ArrowVariableShapedTensorArray,
+    )
 
     for piece in pieces:
         block = read_piece(root, piece, showing)
+        if showing.whole and not len(block["id"]):
+            continue
         columns: dict[str, Any] = {"id": pa.array(block["id"].tolist(), pa.string())}
         for name in block.keys() - {"id"}:
-            columns[name] = ArrowTensorArray.from_numpy(block[name])
+            column = block[name]
+            kind = ArrowVariableShapedTensorArray if column.dtype == object else ArrowTensorArray
+            columns[name] = kind.from_numpy(column)
         yield pa.table(columns)
 
 

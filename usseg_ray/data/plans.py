@@ -5,6 +5,7 @@ manifest, the seed, the epoch and the worker: training rows are split evenly, ev
 exactly once each. `reading` turns pieces into pixels. No torch here, see `transforms`.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -17,14 +18,15 @@ from usseg_ray.keys import key_seed
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows `start` to `stop` of one row group, shown in one epoch.
+    """Rows `start` to `stop` of one row group, shown in one walk over their split.
 
     Attributes:
         shard: Path of the shard below the set's root.
         row_group: From 0.
         start: First row.
         stop: Row after the last.
-        epoch: Keys the random views of training.
+        number: Number of the first row in its split.
+        walk: Keys the views of training: the walks over the split before this one.
         partners: For every row the (shard, row group, row) of an image to be shown beside it;
             empty where none is.
     """
@@ -33,7 +35,8 @@ class Piece:
     row_group: int
     start: int
     stop: int
-    epoch: int = 0
+    number: int = 0
+    walk: int = 0
     partners: tuple[tuple[str, int, int], ...] = ()
 
     @property
@@ -48,11 +51,13 @@ def row_groups(manifest: Manifest, split: str) -> list[Piece]:
     Raises:
         UserError: The split does not exist.
     """
-    return [
-        Piece(shard.path, group, 0, rows)
-        for shard in manifest.shards_of(split)
-        for group, rows in enumerate(shard.row_groups)
-    ]
+    pieces: list[Piece] = []
+    number = 0
+    for shard in manifest.shards_of(split):
+        for group, rows in enumerate(shard.row_groups):
+            pieces.append(Piece(shard.path, group, 0, rows, number))
+            number += rows
+    return pieces
 
 
 def cut(pieces: Iterable[Piece], start: int, stop: int) -> list[Piece]:
@@ -61,18 +66,30 @@ def cut(pieces: Iterable[Piece], start: int, stop: int) -> list[Piece]:
     for piece in pieces:
         first, last = max(start - position, 0), min(stop - position, piece.rows)
         if first < last:
-            taken.append(replace(piece, start=piece.start + first, stop=piece.start + last))
+            begin, end = piece.start + first, piece.start + last
+            taken.append(replace(piece, start=begin, stop=end, number=piece.number + first))
         position += piece.rows
         if position >= stop:
             break
     return taken
 
 
-def evaluation_plan(manifest: Manifest, split: str, rank: int, world: int) -> list[Piece]:
-    """Gives a worker its part of a split: contiguous, every row in exactly one part."""
+def evaluation_plan(
+    manifest: Manifest, split: str, rank: int, world: int, batch_size: int = 1
+) -> list[Piece]:
+    """Gives a worker its part of a split: contiguous, every row in exactly one part.
+
+    Args:
+        manifest: The prepared set.
+        split: Which split.
+        rank: This worker.
+        world: Number of workers.
+        batch_size: Rows that are never parted: so many from the split's first row on, and so on.
+    """
     pieces = row_groups(manifest, split)
-    total = sum(piece.rows for piece in pieces)
-    return cut(pieces, rank * total // world, (rank + 1) * total // world)
+    batches = -(-sum(piece.rows for piece in pieces) // batch_size)
+    first, last = (part * batches // world * batch_size for part in (rank, rank + 1))
+    return cut(pieces, first, last)
 
 
 def training_plan(
@@ -93,14 +110,15 @@ def training_plan(
         world: Number of workers.
 
     Returns:
-        The pieces, marked with the epoch.
+        The pieces, marked with the walk, counted over all epochs.
     """
     groups = row_groups(manifest, split)
-    order: list[Piece] = []
-    needed, walk = rows * world, 0
-    while sum(piece.rows for piece in order) < needed:
-        order += _shuffled(groups, seed, epoch, walk)
-        walk += 1
+    walks = -(-rows * world // sum(piece.rows for piece in groups))
+    order = [
+        replace(piece, walk=epoch * walks + walk)
+        for walk in range(walks)
+        for piece in _shuffled(groups, seed, epoch, walk)
+    ]
     return cut(order, rank * rows, (rank + 1) * rows)
 
 
@@ -115,7 +133,7 @@ def dealt_plan(
         manifest: The prepared set.
         split: Training split.
         seed: Keys the order.
-        walk: Keys order and views; marks the pieces as their epoch.
+        walk: Keys order and views.
         batch_size: Rows of a joint batch; the last may be smaller, and is left out where it has
             fewer rows than there are workers.
         rank: This worker.
@@ -124,7 +142,8 @@ def dealt_plan(
     Returns:
         This worker's part of every batch, as many parts on every worker.
     """
-    order = _shuffled(row_groups(manifest, split), seed, walk, 0)
+    groups = row_groups(manifest, split)
+    order = [replace(piece, walk=walk) for piece in _shuffled(groups, seed, walk, 0)]
     total, parts = sum(piece.rows for piece in order), []
     for start in range(0, total, batch_size):
         size = min(batch_size, total - start)
@@ -148,32 +167,29 @@ def with_partners(
         manifest: The prepared set.
         split: Their split.
         neighbours: (N, k) row numbers in the split, nearest first and the row itself before them.
-        seed: Keys the draws, together with epoch and row.
+        seed: Keys the draws, together with walk and row.
 
     Returns:
         The same pieces with partners.
     """
     groups = row_groups(manifest, split)
-    ends = np.cumsum([piece.rows for piece in groups])
-    offset = {
-        (piece.shard, piece.row_group): int(end) - piece.rows
-        for piece, end in zip(groups, ends, strict=True)
-    }
+    starts = [piece.number for piece in groups]
 
-    def partner(row: int, epoch: int) -> tuple[str, int, int]:
-        random = np.random.default_rng(key_seed(seed, "positive", epoch, row))
+    def partner(row: int, walk: int) -> tuple[str, int, int]:
+        random = np.random.default_rng(key_seed(seed, "positive", walk, row))
         chosen = int(neighbours[row, random.integers(1, neighbours.shape[1])])
-        group = groups[int(np.searchsorted(ends, chosen, side="right"))]
-        return group.shard, group.row_group, chosen - offset[group.shard, group.row_group]
+        group = groups[bisect_right(starts, chosen) - 1]
+        return group.shard, group.row_group, chosen - group.number
 
-    paired = []
-    for piece in pieces:
-        first = offset[piece.shard, piece.row_group]
-        rows = range(first + piece.start, first + piece.stop)
-        paired.append(replace(piece, partners=tuple(partner(row, piece.epoch) for row in rows)))
-    return paired
+    return [
+        replace(
+            piece,
+            partners=tuple(partner(piece.number + row, piece.walk) for row in range(piece.rows)),
+        )
+        for piece in pieces
+    ]
 
 
 def _shuffled(groups: list[Piece], seed: int, epoch: int, walk: int) -> list[Piece]:
     generator = np.random.default_rng(key_seed(seed, "order", epoch, walk))
-    return [replace(groups[i], epoch=epoch) for i in generator.permutation(len(groups)).tolist()]
+    return [groups[i] for i in generator.permutation(len(groups)).tolist()]

@@ -5,16 +5,34 @@ Between the blocks of `reading` (numpy, made in many processes) and the batches 
 does not read and decode the same images again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 from usseg_ray.batch import Images, LabelledImages
 from usseg_ray.config import DataConfig, JitterConfig
-from usseg_ray.data.plans import dealt_plan, evaluation_plan, training_plan, with_partners
-from usseg_ray.data.reading import Block, Showing, Stream, Taker, mix, regroup, stream_here
+from usseg_ray.data.plans import (
+    cut,
+    dealt_plan,
+    evaluation_plan,
+    row_groups,
+    training_plan,
+    with_partners,
+)
+from usseg_ray.data.reading import (
+    Block,
+    Crops,
+    Showing,
+    Stream,
+    Taker,
+    batches_by_number,
+    mix,
+    regroup,
+    stream_here,
+)
 from usseg_ray.data.shards import Manifest
+from usseg_ray.data.transforms import Frame
 from usseg_ray.keys import key_seed
 
 
@@ -29,6 +47,8 @@ class Reader:
         rank: This worker.
         world: Number of workers.
         stream: How pieces become blocks.
+        frame: How labelled images are shown; as in clustering if unset: the centre square at
+            `config.eval_size`.
         pair: How the two views of a training image are coloured, where a method wants pairs.
     """
 
@@ -42,21 +62,26 @@ class Reader:
         rank: int = 0,
         world: int = 1,
         stream: Stream = stream_here,
+        frame: Frame | None = None,
         pair: JitterConfig | None = None,
     ) -> None:
         self.root, self.manifest, self.config = root, manifest, config
         self.seed, self.rank, self.world = seed, rank, world
         self.neighbours: np.ndarray | None = None
         self._stream = stream
-        self._training = Showing(
-            config.train_size,
-            training=True,
-            crop_scale=config.crop_scale,
-            flip=config.flip,
-            seed=seed,
-            pair=pair,
+        self.frame = frame or Frame(config.eval_size)
+        self._clustered = Frame(config.eval_size, "centre", self.frame.filter)
+        self._square = self._clustered if self.frame.crop == "whole" else self.frame
+        crops = Crops(
+            config.crops,
+            config.crop_scale,
+            config.flip,
+            config.crop_ratios,
+            config.crop_filter,
+            config.crop_jpeg,
         )
-        self._kept: dict[tuple[str, bool], list[Block]] = {}
+        self._training = Showing(Frame(config.train_size), crops, seed=seed, pair=pair)
+        self._kept: dict[tuple[str, Showing, int], list[Block]] = {}
         self._kept_bytes = 0
 
     def training(self, epochs: range, steps: int, batch_size: int) -> Iterator[Iterator[Images]]:
@@ -116,28 +141,52 @@ class Reader:
             yield from map(_images, regroup(taker.take(rows), rows))
 
     def passes(self, split: str, batch_size: int) -> Iterator[Images]:
-        """Walks this worker's part of a split once, in order, framed as for evaluation."""
-        return map(_images, regroup(self._framed(split, labels=False), batch_size))
+        """Walks this worker's part of a split once, in order, framed as for clustering."""
+        return map(_images, regroup(self._framed(split, Showing(self._clustered)), batch_size))
 
-    def labelled(self, split: str, batch_size: int) -> Iterator[LabelledImages]:
-        """Walks this worker's part of a split's labelled rows once, in order."""
-        for block in regroup(self._framed(split, labels=True), batch_size):
-            labels = torch.from_numpy(block["label"].astype(np.int64))
-            yield LabelledImages(_images(block), labels)
+    def labelled(
+        self, split: str, batch_size: int, *, square: bool = False
+    ) -> Iterator[LabelledImages]:
+        """Walks this worker's part of a split's labelled rows once, in order.
 
-    def _framed(self, split: str, *, labels: bool) -> Iterator[Block]:
+        The batches of all workers together are the same for any number of workers. Images that
+        differ in shape come alone.
+
+        Args:
+            split: Which split.
+            batch_size: Images in a batch.
+            square: Whether to show squares where the protocol shows whole images.
+        """
+        showing = Showing(self._square if square else self.frame, labels=True)
+        size = 1 if showing.whole else batch_size
+        return map(_labelled, batches_by_number(self._framed(split, showing, size), size))
+
+    def labelled_rows(self, split: str, numbers: Iterable[int]) -> Iterator[LabelledImages]:
+        """Reads single labelled rows of a split as squares, for pictures.
+
+        Args:
+            split: Which split.
+            numbers: The rows' numbers in it.
+        """
+        groups = row_groups(self.manifest, split)
+        for number in numbers:
+            for block in stream_here(
+                self.root, cut(groups, number, number + 1), Showing(self._square, labels=True)
+            ):
+                yield _labelled(block)
+
+    def _framed(self, split: str, showing: Showing, batch_size: int = 1) -> Iterator[Block]:
         """Reads a deterministic pass, from memory when an earlier one could be kept."""
-        key = (split, labels)
+        key = (split, showing, batch_size)
         if key in self._kept:
             yield from self._kept[key]
             return
-        plan = evaluation_plan(self.manifest, split, self.rank, self.world)
-        showing = Showing(self.config.eval_size, labels=labels)
+        plan = evaluation_plan(self.manifest, split, self.rank, self.world, batch_size)
         kept: list[Block] | None = []
         size, limit = 0, self.config.keep_mib * 2**20
         for block in self._stream(self.root, plan, showing):
             if kept is not None:
-                size += sum(column.nbytes for column in block.values())
+                size += sum(_bytes(column) for column in block.values())
                 kept = [*kept, block] if self._kept_bytes + size <= limit else None
             yield block
         # Only a walk that came to its end counts; others may be broken off at any block.
@@ -146,10 +195,30 @@ class Reader:
             self._kept_bytes += size
 
 
-def _images(block: Block) -> Images:
+def _bytes(column: np.ndarray) -> int:
+    """Counts what a column of a block holds, arrays of arrays included."""
+    return (
+        sum(np.asarray(value).nbytes for value in column)
+        if column.dtype == object
+        else (column.nbytes)
+    )
+
+
+def _labelled(block: Block) -> LabelledImages:
+    labels = _tensor(block["label"]).long()
+    return LabelledImages(_images(block), labels, tuple(block["number"].tolist()))
+
+
+def _tensor(column: np.ndarray) -> torch.Tensor:
+    if column.dtype == object:
+        column = np.stack(list(column))
     # Ray hands out read-only views of its object store, which torch does not take.
+    return torch.from_numpy(np.require(column, requirements=["C", "W"]))
+
+
+def _images(block: Block) -> Images:
     columns = {
-        name: torch.from_numpy(np.require(block[name], requirements=["C", "W"]))
+        name: _tensor(block[name])
         for name in ("image", "positive", "first", "geometry")
         if name in block
     }

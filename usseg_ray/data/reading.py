@@ -17,17 +17,45 @@ from usseg_ray.data.photometric import adjust, draw_photometric
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.shards import read_rows, resolve
 from usseg_ray.data.transforms import (
+    CropPolicy,
+    Filter,
+    Frame,
     View,
-    evaluation_view,
+    fixed_crop,
+    frame_image,
+    frame_label,
+    num_fixed_crops,
     training_view,
     view_image,
-    view_label,
 )
 from usseg_ray.keys import key_seed
 
 Block = dict[str, np.ndarray]
-"""Rows of a piece: `id` (n,) str and `image` (n, 3, S, S) uint8; where wanted `label` (n, S, S)
-int32, `positive` like `image`, `first` (n, 3, 2S, 2S) uint8 and `geometry` (n, 4) float64."""
+"""Rows of a piece: `id` (n,) str and `image` (n, 3, h, w) uint8; where wanted `label` (n, H, W)
+int32 and `number` (n,) int64, the row's in its split, `positive` like `image`, `first` (n, 3, 2h,
+2w) uint8 and `geometry` (n, 4) float64. Of whole frames, which differ in shape, `image` and `label`
+are (n,) arrays of arrays."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How training crops are cut.
+
+    Attributes:
+        policy: At random, or one of the fixed places after the other, another in each walk.
+        scale: Smallest share of an image's area in a random crop.
+        flip: Whether crops may be mirrored.
+        ratios: Sides of fixed crops over those of the image.
+        filter: How crops are resampled.
+        jpeg: Quality of the JPEG file that fixed crops pass through, or `None` for none.
+    """
+
+    policy: CropPolicy = "random"
+    scale: float = 1.0
+    flip: bool = False
+    ratios: tuple[float, ...] = (0.5,)
+    filter: Filter = "bilinear"
+    jpeg: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,23 +63,25 @@ class Showing:
     """How the rows of a plan are shown.
 
     Attributes:
-        size: Side of the square that images become, pixels.
-        training: Random crops if true, the evaluation frame otherwise.
+        frame: What whole images, and fixed crops, are brought to; random crops are squares of its
+            size.
+        crops: How training crops are cut; whole images are shown if unset.
         labels: Whether rows come with labels; those without one are then left out.
-        crop_scale: Smallest share of an image's area in a training crop.
-        flip: Whether training crops may be mirrored.
-        seed: Keys the views together with epoch and image id.
+        seed: Keys the views together with walk and image id.
         pair: How two views of each image are coloured, where a pair is wanted; its crop has at
-            least `crop_scale` of the area, and a pair has no label.
+            least `crops.scale` of the area, and a pair has no label.
     """
 
-    size: int
-    training: bool = False
+    frame: Frame
+    crops: Crops | None = None
     labels: bool = False
-    crop_scale: float = 1.0
-    flip: bool = False
     seed: int = 0
     pair: JitterConfig | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether rows differ in shape."""
+        return self.crops is None and self.frame.crop == "whole"
 
 
 Stream = Callable[[str, Sequence[Piece], Showing], Iterator[Block]]
@@ -72,17 +102,19 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
     Raises:
         UserError: A stored image does not decode, with its shard and id.
     """
-    rows = _rows(root, piece.shard, piece.row_group)[piece.start : piece.stop]
+    rows = list(enumerate(_rows(root, piece.shard, piece.row_group)[piece.start : piece.stop]))
     if showing.labels:
-        rows = [row for row in rows if row["label"] is not None]
-    shown = [_show(piece.shard, row, piece.epoch, showing) for row in rows]
+        rows = [(index, row) for index, row in rows if row["label"] is not None]
+    shown = [_show(piece.shard, row, piece.walk, showing) for _, row in rows]
     if piece.partners:
         for columns, positive in zip(shown, _positives(root, piece, showing), strict=True):
             columns["positive"] = positive
-    names = shown[0] if shown else _empty(showing)
-    block = {name: np.stack([columns[name] for columns in shown]) for name in names if shown}
+    names = shown[0] if shown else {}
+    block = {name: _column([columns[name] for columns in shown], showing) for name in names}
     block = block or _empty(showing)
-    block["id"] = np.array([row["id"] for row in rows], dtype=object)
+    block["id"] = np.array([row["id"] for _, row in rows], dtype=object)
+    if showing.labels:
+        block["number"] = np.array([piece.number + index for index, _ in rows], dtype=np.int64)
     return block
 
 
@@ -92,29 +124,37 @@ def _rows(root: str, shard: str, row_group: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _column(values: list[np.ndarray], showing: Showing) -> np.ndarray:
+    if not showing.whole:
+        return np.stack(values)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
 def _empty(showing: Showing) -> Block:
-    size = showing.size
+    size = showing.frame.size
+    if showing.whole:
+        return {name: np.empty(0, dtype=object) for name in ("image", "label")}
     empty = {"image": np.zeros((0, 3, size, size), np.uint8)}
     return empty | ({"label": np.zeros((0, size, size), np.int32)} if showing.labels else {})
 
 
-def _show(shard: str, row: dict[str, Any], epoch: int, showing: Showing) -> Block:
+def _show(shard: str, row: dict[str, Any], walk: int, showing: Showing) -> Block:
     """Frames one row; the columns of a block without their first axis."""
     image = _decoded(shard, row)
-    height, width = image.shape[:2]
-    if showing.pair is not None:
-        return _pair(image, showing, showing.pair, (showing.seed, "pair", epoch, row["id"]))
-    if showing.training:
-        view = _crop(image, row["id"], epoch, showing)
-    else:
-        view = evaluation_view(height, width, size=showing.size)
-    shown = {"image": view_image(image, view)}
+    if showing.pair is not None and showing.crops is not None:
+        key = (showing.seed, "pair", walk, row["id"])
+        return _pair(image, showing.frame.size, showing.crops, showing.pair, key)
+    if showing.crops is not None:
+        return {"image": _crop(image, row["id"], walk, showing, showing.crops)}
+    shown: Block = {"image": frame_image(image, showing.frame)}
     if showing.labels:
         try:
             label = decode_label(row["label"])
         except ValueError as error:
             raise _damaged(shard, row["id"], error) from None
-        shown["label"] = view_label(label, view)
+        shown["label"] = frame_label(label, showing.frame)
     return shown
 
 
@@ -132,16 +172,24 @@ def _damaged(shard: str, name: str, error: ValueError) -> UserError:
     )
 
 
-def _crop(image: UInt8[np.ndarray, "H W 3"], name: str, epoch: int, showing: Showing) -> View:
-    height, width = image.shape[:2]
-    return training_view(
-        np.random.default_rng(key_seed(showing.seed, "crop", epoch, name)),
-        height,
-        width,
-        size=showing.size,
-        scale=showing.crop_scale,
-        flip=showing.flip,
-    )
+def _crop(
+    image: UInt8[np.ndarray, "H W 3"], name: str, walk: int, showing: Showing, crops: Crops
+) -> UInt8[np.ndarray, "3 S S"]:
+    """Cuts the crop that an image shows in a walk."""
+    random = np.random.default_rng(key_seed(showing.seed, "crop", walk, name))
+    size = showing.frame.size
+    if crops.policy == "random":
+        sides = image.shape[:2]
+        view = training_view(random, *sides, size=size, scale=crops.scale, flip=crops.flip)
+        return view_image(image, view, resample=crops.filter)
+    count = num_fixed_crops(crops.policy, crops.ratios)
+    # In so many walks every crop is shown once, in an order of the image's own.
+    order = np.random.default_rng(key_seed(showing.seed, "crops", walk // count, name))
+    number = int(order.permutation(count)[walk % count])
+    crop = fixed_crop(image, number, policy=crops.policy, ratios=crops.ratios, jpeg=crops.jpeg)
+    framed = frame_image(crop, Frame(size, "centre", crops.filter))
+    mirrored = crops.flip and random.random() < 0.5
+    return np.ascontiguousarray(framed[:, :, ::-1]) if mirrored else framed
 
 
 def _positives(root: str, piece: Piece, showing: Showing) -> Iterator[UInt8[np.ndarray, "3 S S"]]:
@@ -152,29 +200,29 @@ def _positives(root: str, piece: Piece, showing: Showing) -> Iterator[UInt8[np.n
     }
     for shard, group, index in piece.partners:
         row = groups[shard, group][index]
-        image = _decoded(shard, row)
-        yield view_image(image, _crop(image, row["id"], piece.epoch, showing))
+        crops = showing.crops or Crops()
+        yield _crop(_decoded(shard, row), row["id"], piece.walk, showing, crops)
 
 
 def _pair(
     image: UInt8[np.ndarray, "H W 3"],
-    showing: Showing,
+    size: int,
+    crops: Crops,
     jitter: JitterConfig,
     key: tuple[int | str, ...],
 ) -> Block:
     """Makes two differently coloured views of a square and says how they are to be cropped."""
     random = np.random.default_rng(key_seed(*key))
     side, row, column, mirror = random.random(4)
-    least = showing.crop_scale**0.5
-    square = evaluation_view(*image.shape[:2], size=2 * showing.size)
-    base = view_image(image, square).transpose(1, 2, 0)
+    least = crops.scale**0.5
+    base = frame_image(image, Frame(2 * size)).transpose(1, 2, 0)
     first, second = (adjust(base, draw_photometric(random, jitter)) for _ in range(2))
-    whole = (0.0, 0.0, 2.0 * showing.size, 2.0 * showing.size)
+    whole = (0.0, 0.0, 2.0 * size, 2.0 * size)
     return {
-        "image": view_image(second, View(whole, showing.size)),
+        "image": view_image(second, View(whole, size)),
         "first": np.ascontiguousarray(first.transpose(2, 0, 1)),
         "geometry": np.array(
-            [least + (1 - least) * side, row, column, showing.flip and mirror < 0.5]
+            [least + (1 - least) * side, row, column, crops.flip and mirror < 0.5]
         ),
     }
 
@@ -197,6 +245,26 @@ def regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
             held = [{name: column[size:] for name, column in joined.items()}]
             count -= size
     if count:
+        yield _join(held)
+
+
+def batches_by_number(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+    """Groups rows by their number in the split: 0 to `size` - 1, and so on.
+
+    What a batch holds does not depend on how many workers share the split, nor on which rows are
+    missing; a batch of which no row is there is none.
+    """
+    held: list[Block] = []
+    batch = -1
+    for block in blocks:
+        batches = block["number"] // size
+        for found in dict.fromkeys(batches.tolist()):
+            if held and found != batch:
+                yield _join(held)
+                held = []
+            batch = found
+            held.append({name: column[batches == found] for name, column in block.items()})
+    if held:
         yield _join(held)
 
 

@@ -1,17 +1,25 @@
 """Views of an image: the training crop and the evaluation frame.
 
-On the path between a decoded image and a batch. Resizing is Pillow's: bilinear with antialiasing,
-as torchvision's default for images; labels take the nearest source pixel. A view keeps its
-parameters, so that it can be repeated or undone. No torch here: it runs in many reading processes,
-and torch takes 700 MB and seconds in each.
+On the path between a decoded image and a batch. Resizing is Pillow's, as torchvision's of images;
+labels take the nearest source pixel. A view keeps its parameters, so that it can be repeated or
+undone. No torch here: it runs in many reading processes, and torch takes 700 MB and seconds in
+each.
 """
 
+import io
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
+
+Crop = Literal["centre", "squash", "whole"]
+Filter = Literal["bilinear", "nearest"]
+CropPolicy = Literal["random", "five", "ten"]
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
 
 @dataclass(frozen=True)
@@ -56,51 +64,112 @@ def training_view(
     return View(box, size, flip and mirror < 0.5)
 
 
-def evaluation_view(height: int, width: int, *, size: int) -> View:
-    """Frames an image for clustering and scores: short side to `size`, then the centre square.
+@dataclass(frozen=True)
+class Frame:
+    """How a whole image is shown for clustering and scores.
 
-    Args:
-        height: Image height, pixels.
-        width: Image width, pixels.
-        size: Side of the result, pixels.
-
-    Returns:
-        The view: what remains of the whole image, scaled and then cut, as torchvision's `Resize`
-        and `CenterCrop` round it.
+    Attributes:
+        size: What the short side becomes, pixels.
+        crop: `centre` cuts the centre square, `whole` cuts nothing, `squash` makes a square of the
+            whole image, whatever its shape.
+        filter: Images are resampled so, as by Pillow: `bilinear` is antialiased, `nearest` is not.
+            Labels always take the nearest pixel.
     """
-    tall, wide = _short_side_to(size, height, width)
-    top, left = round((tall - size) / 2), round((wide - size) / 2)
-    y, x = height / tall, width / wide
-    return View((left * x, top * y, (left + size) * x, (top + size) * y), size)
+
+    size: int
+    crop: Crop = "centre"
+    filter: Filter = "bilinear"
 
 
-def centre_square(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """Scales the short side to `size`, then cuts out the centre.
-
-    Up to one grey level in a few pixels this is `evaluation_view`, which scales only what remains.
+def frame_image(image: UInt8[np.ndarray, "H W 3"], frame: Frame) -> UInt8[np.ndarray, "3 h w"]:
+    """Shows a whole image in a frame.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        size: Side of the result, pixels.
+        frame: Which.
 
     Returns:
-        (size, size, 3) uint8.
+        (3, size, size) uint8; the long side keeps its share where nothing is cut.
 
     Reference:
-        PiCIE (CVPR 2021), official code's base of both views, byte for byte.
+        torchvision's `Resize` and `CenterCrop` on PIL images, byte for byte: the views of PiCIE
+        (`bilinear`), STEGO, HP, SmooSeg and CAUSE (`nearest`), official code.
     """
-    tall, wide = _short_side_to(size, *image.shape[:2])
-    top, left = round((tall - size) / 2), round((wide - size) / 2)
-    resized = Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR)
-    return np.asarray(resized)[top : top + size, left : left + size]
+    framed = _framed(Image.fromarray(image), frame, _RESAMPLING[frame.filter])
+    return np.ascontiguousarray(np.asarray(framed).transpose(2, 0, 1))
 
 
-def view_image(image: UInt8[np.ndarray, "H W 3"], view: View) -> UInt8[np.ndarray, "3 S S"]:
+def frame_label(label: Integer[np.ndarray, "H W"], frame: Frame) -> Int32[np.ndarray, "h w"]:
+    """Shows a label map in a frame; every value in the result is one of the source's.
+
+    Args:
+        label: (H, W) of any integer type.
+        frame: Which; where nothing is cut, labels keep their own size, so that each one counts.
+
+    Returns:
+        (size, size), or (H, W) in a frame that cuts nothing.
+    """
+    if frame.crop == "whole":
+        return np.ascontiguousarray(label, dtype=np.int32)
+    picture = Image.fromarray(label.astype(np.int32))
+    return np.array(_framed(picture, frame, Image.Resampling.NEAREST))
+
+
+def num_fixed_crops(policy: CropPolicy, ratios: tuple[float, ...]) -> int:
+    """Says how many crops `fixed_crop` makes of an image."""
+    return {"five": 5, "ten": 10, "random": 0}[policy] * len(ratios)
+
+
+def fixed_crop(
+    image: UInt8[np.ndarray, "H W 3"],
+    number: int,
+    *,
+    policy: CropPolicy,
+    ratios: tuple[float, ...],
+    jpeg: int | None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Cuts one of an image's fixed crops: the corners and the centre, at each ratio.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        number: Which, below `num_fixed_crops`.
+        policy: `five`, or `ten`: five of the image and five of its mirror image.
+        ratios: Height and width of a crop over those of the image.
+        jpeg: Quality of the JPEG file that the crop is passed through, or `None` for none.
+
+    Returns:
+        The crop at its own size.
+
+    Reference:
+        torchvision's `FiveCrop` and `TenCrop`; STEGO, HP, SmooSeg and CAUSE (official code) keep
+        such crops as JPEG files of quality 75.
+    """
+    places = num_fixed_crops(policy, (1.0,))
+    ratio, place = ratios[number // places], number % places
+    if place >= 5:
+        image = image[:, ::-1]
+    height, width = image.shape[:2]
+    tall, wide = max(1, int(height * ratio)), max(1, int(width * ratio))
+    corners = [(y, x) for y in (0, height - tall) for x in (0, width - wide)]
+    centre = (round((height - tall) / 2), round((width - wide) / 2))
+    top, left = [*corners, centre][place % 5]
+    crop = np.ascontiguousarray(image[top : top + tall, left : left + wide])
+    if jpeg is None:
+        return crop
+    file = io.BytesIO()
+    Image.fromarray(crop).save(file, "JPEG", quality=jpeg)
+    return np.asarray(Image.open(file))
+
+
+def view_image(
+    image: UInt8[np.ndarray, "H W 3"], view: View, *, resample: Filter = "bilinear"
+) -> UInt8[np.ndarray, "3 S S"]:
     """Shows an image through a view.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         view: What to show.
+        resample: How, as by Pillow.
 
     Returns:
         (3, size, size) uint8.
@@ -108,26 +177,20 @@ def view_image(image: UInt8[np.ndarray, "H W 3"], view: View) -> UInt8[np.ndarra
     side = (view.size, view.size)
     whole = (0, 0, image.shape[1], image.shape[0])
     if side != image.shape[1::-1] or view.box != whole:
-        resized = Image.fromarray(image).resize(side, Image.Resampling.BILINEAR, box=view.box)
+        resized = Image.fromarray(image).resize(side, _RESAMPLING[resample], box=view.box)
         image = np.asarray(resized)
     return np.ascontiguousarray(_mirror(image, view).transpose(2, 0, 1))
 
 
-def view_label(label: Integer[np.ndarray, "H W"], view: View) -> Integer[np.ndarray, "S S"]:
-    """Shows a label map through a view; every value in the result is one of the source's.
-
-    Args:
-        label: (H, W) of any integer type.
-        view: What to show.
-
-    Returns:
-        (size, size), the same type.
-    """
-    left, top, right, bottom = view.box
-    steps = (np.arange(view.size) + 0.5) / view.size
-    rows = np.clip((top + steps * (bottom - top)).astype(np.int64), 0, label.shape[0] - 1)
-    columns = np.clip((left + steps * (right - left)).astype(np.int64), 0, label.shape[1] - 1)
-    return np.ascontiguousarray(_mirror(label[rows[:, None], columns], view))
+def _framed(picture: Image.Image, frame: Frame, resample: Image.Resampling) -> Image.Image:
+    size, (width, height) = frame.size, picture.size
+    tall, wide = (size, size) if frame.crop == "squash" else _short_side_to(size, height, width)
+    if (wide, tall) != picture.size:
+        picture = picture.resize((wide, tall), resample)
+    if frame.crop != "centre":
+        return picture
+    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    return picture.crop((left, top, left + size, top + size))
 
 
 def _short_side_to(size: int, height: int, width: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The fully connected CRF of one image: label maps that follow edges which a coarse grid cannot see.
+"""The fully connected CRF of an image: label maps that follow edges which a coarse grid misses.
 
 Off the training path: it sharpens upsampled cluster scores by the pixels before they are scored.
 The mean field is computed *exactly*, where the usual code splats pixels on a permutohedral lattice
@@ -50,7 +50,7 @@ class CRF:
 def mean_field(
     log_probs: Float[Tensor, "B K H W"],
     pixels: UInt8[Tensor, "B 3 H W"],
-    crf: CRF = CRF(),  # noqa: B008
+    crf: CRF = CRF(),
 ) -> Float32[Tensor, "B K H W"]:
     """Computes the marginals of the fully connected CRF of every image.
 
@@ -127,9 +127,7 @@ def _blocks(features: Float32[Tensor, "N 5"]) -> _Blocks:
         order = order.gather(1, values.argsort(dim=1, stable=True)).view(2 * len(order), -1)
     members = order.clamp(max=count - 1)
     real = (order < count).float()[..., None]
-    return _Blocks(
-        features[members], members.flatten(), real, order.flatten().argsort()[:count]
-    )
+    return _Blocks(features[members], members.flatten(), real, order.flatten().argsort()[:count])
 
 
 class _Bilateral:

@@ -1,0 +1,97 @@
+"""What surrounds a run: where to compute, where to report, what to resume from.
+
+Ray Train's worker group is one (`worker`), a plain process another.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from usseg_ray.distributed import rank
+from usseg_ray.scoring import Evaluation
+
+CHECKPOINT = "checkpoint.pt"
+BEST = "best"
+
+
+@runtime_checkable
+class RunContext(Protocol):
+    """What surrounds a run."""
+
+    device: torch.device
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Takes an epoch's metrics and the state to resume from; called on every worker alike."""
+
+    def restore(self) -> dict[str, Any] | None:
+        """Returns the last reported state, or `None` on a first start."""
+
+
+@dataclass
+class PlainContext:
+    """A run in this very process, which keeps what is reported.
+
+    Attributes:
+        device: Where to compute.
+        history: Metrics of every report.
+        state: The last reported state; set it to resume.
+        evaluation: The last evaluation.
+    """
+
+    device: torch.device
+    history: list[dict[str, float]]
+    state: dict[str, Any] | None = None
+    evaluation: Evaluation | None = None
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Keeps the metrics, the state and the evaluation."""
+        self.history.append(metrics)
+        self.state = state
+        self.evaluation = evaluation
+
+    def restore(self) -> dict[str, Any] | None:
+        """Returns the kept state."""
+        return self.state
+
+
+def keep_best(state: dict[str, Any], folder: Path) -> None:
+    """Keeps a state beside those to resume from, if no earlier one scored better.
+
+    What it is picked by are labels of the selection split: whatever is scored with it is marked as
+    label-selected.
+
+    Args:
+        state: As reported; passed over if its epoch was not scored.
+        folder: Of the trial; the state goes to its folder `best`.
+    """
+    metrics, best = state["metrics"], folder / BEST
+    if "unsup_miou" not in metrics:
+        return
+    note = best / "metrics.json"
+    if note.exists() and json.loads(note.read_text())["unsup_miou"] >= metrics["unsup_miou"]:
+        return
+    best.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as partial:
+        save_state(state, Path(partial))
+        (Path(partial) / CHECKPOINT).replace(best / CHECKPOINT)
+    note.write_text(json.dumps({"epoch": state["epoch"], "unsup_miou": metrics["unsup_miou"]}))
+
+
+def save_state(state: dict[str, Any], folder: Path) -> None:
+    """Writes a state as `checkpoint.pt`; rank 0 alone does."""
+    if rank() == 0:
+        torch.save(state, folder / CHECKPOINT)
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
+    """Reads a state written by `save_state`, tensors and plain values only."""
+    loaded: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
+    return loaded
