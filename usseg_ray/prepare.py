@@ -1,14 +1,26 @@
 """`python -m usseg_ray.prepare`: a folder of images becomes a prepared set."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from usseg_ray.cli import Version, console, make_app, run
-from usseg_ray.data.benchmarks import BENCHMARKS
+from usseg_ray.config import UserError
+from usseg_ray.data.benchmarks import BENCHMARKS, Benchmark, get
+from usseg_ray.data.download import missing
 from usseg_ray.data.shards import ROWS_PER_SHARD
 from usseg_ray.preparation import Prepared, prepare
 
@@ -36,6 +48,10 @@ def main(
         str | None,
         typer.Option(help=f"A published set: {', '.join(BENCHMARKS)}.", show_default="your own"),
     ] = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Fetch the published set into --source first."),
+    ] = False,
     rows_per_shard: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = ROWS_PER_SHARD,
     max_bad_share: Annotated[
         float, typer.Option(min=0, max=1, help="Stop if a larger share cannot be used.")
@@ -50,6 +66,10 @@ def main(
     Files are checked and stored as they are, never encoded again. What cannot be used is skipped,
     counted and named in quarantine.jsonl. Running it twice does the work once.
     """
+    if download:
+        if dataset is None:
+            raise UserError(f"--download needs --dataset: one of {', '.join(BENCHMARKS)}.")
+        _download(get(dataset), source)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,6 +92,50 @@ def main(
             ),
         )
     _print_summary(prepared)
+
+
+def _download(benchmark: Benchmark, folder: str) -> None:
+    wanted = missing(benchmark.archives, folder)
+    if wanted:
+        sizes = [archive.size for archive in wanted]
+        known = f"{sum(size or 0 for size in sizes) / 1e9:.1f} GB"
+        told = known if None not in sizes else f"{known} and what has no stated size,"
+        hosts = ", ".join(dict.fromkeys(str(urlsplit(archive.url).hostname) for archive in wanted))
+        console.print(
+            escape(
+                f"Downloading {benchmark.name} to {folder}: {told} from {hosts}.\n"
+                f"Home and terms: {benchmark.home}"
+            ),
+            highlight=False,
+            soft_wrap=True,
+        )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in bars:
+                for bar in bars.values():
+                    progress.remove_task(bar)
+                bars.clear()
+                bars[what] = progress.add_task(what, completed=done)
+            progress.update(bars[what], completed=done, total=total)
+
+        benchmark.download(folder, show)
+    for archive in benchmark.archives:
+        if archive.sha256 is None and archive in wanted:
+            console.print(
+                f"{archive.file}: no published checksum; what was found is in "
+                f"{archive.file}.json and is what a later download must have.",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def _print_summary(prepared: Prepared) -> None:

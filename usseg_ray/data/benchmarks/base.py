@@ -13,6 +13,7 @@ from pathlib import Path
 
 from usseg_ray.config import UserError
 from usseg_ray.data.datasets import Entry, ImageSet, Palette
+from usseg_ray.data.download import Archive, Progress, obtain
 
 IGNORE_INDEX = 255
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 500
@@ -36,6 +37,8 @@ class Benchmark:
         expected: Split -> how many images it has officially, where that is known.
         find: Lists the files of every split below a folder.
         palette: RGB of each class, or `None`.
+        archives: What `download` fetches; none where the makers want to be asked first.
+        how_to_get: For those: where to ask, and what then goes where.
     """
 
     name: str
@@ -48,6 +51,22 @@ class Benchmark:
     find: Callable[[Path], Splits]
     expected: Mapping[str, int] = field(default_factory=dict)
     palette: Palette | None = None
+    archives: tuple[Archive, ...] = ()
+    how_to_get: str = ""
+
+    def download(self, folder: str | Path, on_progress: Progress = lambda *_: None) -> None:
+        """Fetches the set into a folder, in the layout in which `discover` finds it.
+
+        Args:
+            folder: Made if it is not there; what it has of the set already is not fetched again.
+            on_progress: As for `download.obtain`.
+
+        Raises:
+            UserError: The makers want to be asked first, or as for `download.obtain`.
+        """
+        if not self.archives:
+            raise UserError(f"--download: {self.name} is not handed out freely. {self.how_to_get}")
+        obtain(self.archives, folder, on_progress)
 
     def discover(self, source: str | Path) -> ImageSet:
         """Finds the images and labels of the official layout.

@@ -100,6 +100,9 @@ def _benchmark(name: str, counts: Callable[[str], bool]) -> Benchmark:
         origins=origins_with_held_out("train", "val"),
         expected={"train": 2826, "val": 149, "test": 500},
         palette=tuple(map(_LABELS.__getitem__, classes)),
+        how_to_get="Register at https://www.cityscapes-dataset.com/register, fetch "
+        "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there, unpack both in one folder "
+        "and give that as --source, without --download.",
         find=_find,
     )
 

@@ -19,6 +19,7 @@ from usseg_ray.data.benchmarks.base import (
     origins_with_held_out,
 )
 from usseg_ray.data.datasets import Entry
+from usseg_ray.data.download import Archive
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -121,6 +122,63 @@ _TRAIN_LIST = "Coco164kFull_Stuff_Coarse.txt"
 _CURATED_LIST = "Coco164kFull_Stuff_Coarse_7.txt"
 
 
+def _images(part: str, sha256: str, size: int) -> Archive:
+    # The bucket under its own name: images.cocodataset.org has no certificate of its own. Sizes and
+    # SHA-256: tensorflow/datasets, tensorflow_datasets/url_checksums/coco.txt.
+    return Archive(
+        f"https://s3.amazonaws.com/images.cocodataset.org/zips/{part}.zip",
+        f"{part}.zip",
+        sha256=sha256,
+        size=size,
+        unpacks={part: f"images/{part}"},
+    )
+
+
+def _image_list(path: str, sha256: str, size: int) -> Archive:
+    # IIC's lists as PiCIE's repository keeps them; sizes and SHA-256 of the files in that commit.
+    return Archive(
+        "https://raw.githubusercontent.com/janghyuncho/PiCIE/"
+        f"fc4e7c193c2ba77a6dbf9f24e5e7cf99da9f528a/curated/{path}",
+        f"curated/{path}",
+        sha256=sha256,
+        size=size,
+    )
+
+
+_ARCHIVES = (
+    _image_list(
+        f"train2017/{_TRAIN_LIST}",
+        "277a78bf32835ab0c3f5f009bb93cda0d71300527fc6a2e738e9b20fe756acda",
+        1_270_126,
+    ),
+    _image_list(
+        f"val2017/{_TRAIN_LIST}",
+        "5d8ff03b25dfa5c3c8ae66a4a40894eedb51347c48692cd91ec37f7d5958d2be",
+        54_236,
+    ),
+    _image_list(
+        f"val2017/{_CURATED_LIST}",
+        "7c629734c88f1a74bba6311e01d4d9fe976df84f07cb4fc86452ce5116e51655",
+        28_275,
+    ),
+    # No checksum of this one is published anywhere.
+    Archive(
+        "https://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
+        "stuffthingmaps_trainval2017.zip",
+        "stuffthingmaps_trainval2017.zip",
+        unpacks={part: f"annotations/{part}" for part in ("train2017", "val2017")},
+    ),
+    _images(
+        "val2017", "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05", 815_585_330
+    ),
+    _images(
+        "train2017",
+        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+        19_336_861_798,
+    ),
+)
+
+
 def _finder(scored_list: str) -> Callable[[Path], Splits]:
     """Lists images and maps of COCO 2017, those of val2017 that `scored_list` names."""
 
@@ -149,7 +207,7 @@ def _benchmark(
     things: tuple[str, ...],
     class_of: Mapping[int, int],
     scored_list: str,
-    expected: Mapping[str, int],
+    expected: dict[str, int],
 ) -> Benchmark:
     return Benchmark(
         name=name,
@@ -161,7 +219,8 @@ def _benchmark(
         home="cocodataset.org (images: Flickr's terms) and github.com/nightrome/cocostuff (maps: "
         "CC BY 4.0); the lists are IIC's",
         origins=origins_with_held_out(f"train2017, {_TRAIN_LIST}", f"val2017, {scored_list}"),
-        expected=expected,
+        expected={"train": 97_202, "val": 500} | expected,
+        archives=_ARCHIVES,
         find=_finder(scored_list),
     )
 
@@ -188,7 +247,7 @@ COCOSTUFF81 = _benchmark(
         **{value: index for index, value in enumerate(_DRAWN_THINGS, start=1)},
     },
     scored_list=_TRAIN_LIST,
-    expected={},
+    expected={"test": 4172},
 )
 COCOSTUFF171 = _benchmark(
     "cocostuff171",
@@ -196,5 +255,5 @@ COCOSTUFF171 = _benchmark(
     things=tuple(map(_LABELS.__getitem__, _DRAWN_THINGS)),
     class_of={value: index for index, value in enumerate(_DRAWN)},
     scored_list=_TRAIN_LIST,
-    expected={},
+    expected={"test": 4172},
 )

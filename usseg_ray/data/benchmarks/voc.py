@@ -13,6 +13,7 @@ from usseg_ray.data.benchmarks.base import (
     names_in,
     origins_with_held_out,
 )
+from usseg_ray.data.download import Archive
 
 _CLASSES = (
     "background",
@@ -36,6 +37,16 @@ _CLASSES = (
     "sofa",
     "train",
     "tv/monitor",
+)
+# Where the makers' own address, host.robots.ox.ac.uk, redirects to. Size and SHA-256:
+# tensorflow/datasets, tensorflow_datasets/url_checksums/voc.txt. torchvision states an MD5 only
+# (datasets/voc.py: 6cd6e144f989b92b3379bac3b3de84fd).
+_TRAINVAL = Archive(
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "VOCtrainval_11-May-2012.tar",
+    sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+    size=1_999_639_040,
+    unpacks={"VOCdevkit/VOC2012": "VOCdevkit/VOC2012"},
 )
 
 
@@ -71,5 +82,6 @@ VOC2012 = Benchmark(
     origins=origins_with_held_out("train.txt", "val.txt"),
     expected={"train": 1391, "val": 73, "test": 1449},
     palette=tuple(_colour(index) for index in range(len(_CLASSES))),
+    archives=(_TRAINVAL,),
     find=_find,
 )
