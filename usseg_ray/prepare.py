@@ -20,7 +20,7 @@ from rich.table import Table
 from usseg_ray.cli import Version, console, make_app, run
 from usseg_ray.config import UserError
 from usseg_ray.data.benchmarks import BENCHMARKS, Benchmark, get
-from usseg_ray.data.download import missing
+from usseg_ray.data.download import Archive, missing
 from usseg_ray.data.shards import ROWS_PER_SHARD
 from usseg_ray.preparation import Prepared, prepare
 
@@ -69,7 +69,7 @@ def main(
     if download:
         if dataset is None:
             raise UserError(f"--download needs --dataset: one of {', '.join(BENCHMARKS)}.")
-        _download(get(dataset), source)
+        fetch_published(get(dataset), source)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -94,21 +94,22 @@ def main(
     _print_summary(prepared)
 
 
-def _download(benchmark: Benchmark, folder: str) -> None:
+def fetch_published(benchmark: Benchmark, folder: str) -> None:
+    """Fetches a published set into a folder: says what, whence and under whose terms, then does.
+
+    Args:
+        benchmark: Which.
+        folder: Where it goes; what is there of it already is neither fetched nor told.
+
+    Raises:
+        UserError: As for `Benchmark.download`.
+    """
     wanted = missing(benchmark.archives, folder)
-    if wanted:
-        sizes = [archive.size for archive in wanted]
-        known = f"{sum(size or 0 for size in sizes) / 1e9:.1f} GB"
-        told = known if None not in sizes else f"{known} and what has no stated size,"
-        hosts = ", ".join(dict.fromkeys(str(urlsplit(archive.url).hostname) for archive in wanted))
-        console.print(
-            escape(
-                f"Downloading {benchmark.name} to {folder}: {told} from {hosts}.\n"
-                f"Home and terms: {benchmark.home}"
-            ),
-            highlight=False,
-            soft_wrap=True,
-        )
+    if not wanted:
+        # Nothing is left to fetch, or nothing may be.
+        benchmark.download(folder)
+        return
+    _say(_announcement(benchmark, wanted, folder))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -124,18 +125,32 @@ def _download(benchmark: Benchmark, folder: str) -> None:
                 for bar in bars.values():
                     progress.remove_task(bar)
                 bars.clear()
-                bars[what] = progress.add_task(what, completed=done)
+                bars[what] = progress.add_task(escape(what), completed=done)
             progress.update(bars[what], completed=done, total=total)
 
         benchmark.download(folder, show)
-    for archive in benchmark.archives:
-        if archive.sha256 is None and archive in wanted:
-            console.print(
-                f"{archive.file}: no published checksum; what was found is in "
-                f"{archive.file}.json and is what a later download must have.",
-                highlight=False,
-                soft_wrap=True,
+    for archive in wanted:
+        if archive.sha256 is None:
+            _say(
+                f"{archive.file}: nobody publishes a checksum. What was found is in "
+                f"{archive.file}.json, and a later download must have it again."
             )
+
+
+def _announcement(benchmark: Benchmark, wanted: list[Archive], folder: str) -> str:
+    sizes = [archive.size for archive in wanted]
+    told = f"{sum(size or 0 for size in sizes) / 1e9:.1f} GB"
+    if None in sizes:
+        told += f" and {sizes.count(None)} of unstated size"
+    hosts = ", ".join(dict.fromkeys(str(urlsplit(archive.url).hostname) for archive in wanted))
+    return (
+        f"Downloading {benchmark.name} to {folder}: {len(wanted)} files, {told}, from {hosts}.\n"
+        f"Home and terms: {benchmark.home}"
+    )
+
+
+def _say(text: str) -> None:
+    console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _print_summary(prepared: Prepared) -> None:

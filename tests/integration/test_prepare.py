@@ -4,14 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.served import archived, publishing, serve
 from tests.trees import plant
 from usseg_ray.config import UserError
+from usseg_ray.data.benchmarks import get
 from usseg_ray.data.decode import decode_label
 from usseg_ray.data.shards import Manifest, Row, load_manifest, read_rows, resolve, verify
 from usseg_ray.preparation import QUARANTINE, Prepared, prepare
@@ -289,6 +292,21 @@ def test_a_published_set_is_prepared_by_its_name(tmp_path: Path) -> None:
     first = next(iter(rows_of(prepared, "test")))
     assert first.label is not None
     assert set(np.unique(decode_label(first.label))) == {0, 1, 2, 255}
+
+
+def test_a_published_set_is_downloaded_and_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    made, source = plant(tmp_path / "made", "voc2012"), tmp_path / "source"
+    official = get("voc2012")
+    with publishing() as publisher:
+        archive = serve(publisher, official.archives[0], archived(made, "VOCdevkit"))
+        replace(official, archives=(archive,)).download(source)
+    prepared = prepare(source, tmp_path / "out", dataset="voc2012")
+    same = prepare(made, tmp_path / "same", dataset="voc2012")
+    assert prepared.manifest.shards == same.manifest.shards
+    assert [row.id for row in rows_of(prepared, "test")] == ["2007_000003", "2007_000004"]
 
 
 def test_a_published_set_in_another_layout_ends_with_code_2(tmp_path: Path) -> None:

@@ -46,5 +46,8 @@ POTSDAM3 = Benchmark(
     home="ISPRS (2D semantic labelling, Potsdam; on request), cut to tiles as by IIC",
     origins=origins_with_held_out("labelled_train.txt", "labelled_test.txt"),
     expected={"train": 4318, "val": 227, "test": 855},
+    how_to_get="Ask ISPRS for the Potsdam data at https://www.isprs.org (benchmarks, 2D semantic "
+    "labelling), unpack 4_Ortho_RGBIR.zip (or 2_Ortho_RGB.zip) and 5_Labels_for_participants.zip "
+    "(or 5_Labels_all.zip) in one folder and give that as --source, without --download.",
     find=_find,
 )
