@@ -5,7 +5,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -88,8 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if served.cuts:
             body = body[: served.cuts.pop(0)]
-        self.wfile.write(body)
-        self.publisher.sent += len(body)
+        # Whoever asked may have seen enough in the headers.
+        with suppress(ConnectionError):
+            self.wfile.write(body)
+            self.publisher.sent += len(body)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -36,7 +36,9 @@ def colours_of(index: int) -> np.ndarray:
 def save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mat":
-        scipy.io.savemat(path, {"img" if pixels.ndim == 3 else "gt": pixels})
+        # As IIC stores them: colours in bytes, labels in 32 bits.
+        tile = {"img": pixels} if pixels.ndim == 3 else {"gt": pixels.astype(np.int32)}
+        scipy.io.savemat(path, tile)
     else:
         Image.fromarray(pixels).save(path)
 
@@ -89,6 +91,28 @@ def plant_potsdam(root: Path, values: Sequence[int]) -> None:
     save(root / "imgs" / "4_0_0.mat", np.dstack([colours_of(4), colours_of(5)[..., 0]]))
     save_list(root / "labelled_train.txt", names[:3])
     save_list(root / "labelled_test.txt", names[3:])
+
+
+ISPRS_COLOURS = (
+    (255, 255, 255),
+    (0, 0, 255),
+    (0, 255, 255),
+    (0, 255, 0),
+    (255, 255, 0),
+    (255, 0, 0),
+)
+
+
+def plant_mosaics(root: Path, side: int = 800) -> Path:
+    """Makes ISPRS's layout of Potsdam: two mosaics with maps, one that only the makers' have."""
+    for index, place in enumerate(("2_10", "7_9", "2_13")):
+        draws = np.random.default_rng(index)
+        image = draws.integers(0, 256, (side, side, 4), np.uint8)
+        label = np.array(ISPRS_COLOURS, np.uint8)[draws.integers(0, 6, (side, side))]
+        save(root / "4_Ortho_RGBIR" / f"top_potsdam_{place}_RGBIR.tif", image)
+        save(root / "2_Ortho_RGB" / f"top_potsdam_{place}_RGB.tif", image[..., :3])
+        save(root / "5_Labels_all" / f"top_potsdam_{place}_label.tif", label)
+    return root
 
 
 def plant_voc(root: Path, values: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import ray.data
 from usseg_ray.cluster import local_ray
 from usseg_ray.config import UserError
 from usseg_ray.data import benchmarks
-from usseg_ray.data.datasets import Entry, ImageSet, discover
+from usseg_ray.data.datasets import Cut, Entry, ImageSet, discover
 from usseg_ray.data.inspection import Inspector, Problem
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.pipeline import ended
@@ -187,6 +187,8 @@ def _fingerprint(images: ImageSet, name: str, rows_per_shard: int) -> str:
     identity.update(json.dumps(about).encode())
     for entry in images.entries:
         files = [entry.split, entry.image, state(entry.image), state(entry.label)]
+        if entry.cut is not None:
+            files += [entry.id, astuple(entry.cut)]
         identity.update(json.dumps(files).encode())
     return identity.hexdigest()
 
@@ -205,6 +207,7 @@ def _plan(images: ImageSet, rows_per_shard: int) -> list[dict[str, Any]]:
                     "ids": [entry.id for entry in part],
                     "images": [entry.image for entry in part],
                     "labels": [entry.label or "" for entry in part],
+                    "cuts": [json.dumps(entry.cut and asdict(entry.cut)) for entry in part],
                 }
             )
     return plans
@@ -261,9 +264,10 @@ def _write_planned(
     class_of: Mapping[int, int] | None,
 ) -> dict[str, Any]:
     """Checks and writes one shard; runs as a Ray task."""
+    columns = zip(plan["ids"], plan["images"], plan["labels"], plan["cuts"], strict=True)
     entries = [
-        Entry(key, plan["split"], image, label or None)
-        for key, image, label in zip(plan["ids"], plan["images"], plan["labels"], strict=True)
+        Entry(key, plan["split"], image, label or None, cut and Cut(**cut))
+        for key, image, label, cut in ((*names, json.loads(cut)) for *names, cut in columns)
     ]
     inspector = Inspector(num_classes, ignore_index, class_of)
     filesystem, root = resolve(out)

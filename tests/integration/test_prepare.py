@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.served import archived, publishing, serve
-from tests.trees import plant
+from tests.trees import plant, plant_mosaics
 from usseg_ray.config import UserError
 from usseg_ray.data.benchmarks import get
 from usseg_ray.data.decode import decode_label
@@ -292,6 +292,18 @@ def test_a_published_set_is_prepared_by_its_name(tmp_path: Path) -> None:
     first = next(iter(rows_of(prepared, "test")))
     assert first.label is not None
     assert set(np.unique(decode_label(first.label))) == {0, 1, 2, 255}
+
+
+def test_mosaics_become_tiles(tmp_path: Path) -> None:
+    source = plant_mosaics(tmp_path / "source")
+    prepared = prepare(source, tmp_path / "out", dataset="potsdam3", rows_per_shard=3)
+    assert {split: info.labelled for split, info in prepared.manifest.splits.items()} == {
+        "train": 4,
+        "val": 3,
+        "test": 1,
+    }
+    assert {row.height for row in rows_of(prepared, "train")} == {200}
+    assert not prepare(source, tmp_path / "out", dataset="potsdam3", rows_per_shard=3).fresh
 
 
 def test_a_published_set_is_downloaded_and_prepared(

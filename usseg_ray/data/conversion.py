@@ -1,20 +1,26 @@
 """Files of published data sets -> files that a shard can hold.
 
 A source's own files go into shards as they are wherever that is possible. Where label values are
-not class indices, or where pictures are MATLAB arrays, they are written anew without loss.
+not class indices, where pictures are MATLAB arrays, or where an image is a part of a far larger
+file, they are written anew without further loss.
 """
 
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import scipy.io
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
 from scipy.io.matlab import MatReadError
 
-from usseg_ray.data.decode import UndecodableError
+from usseg_ray.data.datasets import Cut
+from usseg_ray.data.decode import UndecodableError, decode_image
+
+CORNERS = 256
+"""Label value of black in a map of colours, above any that a byte can hold; see `corners`."""
 
 # What SciPy raises for a file that is no MATLAB file, or a part of one.
 _BROKEN = (OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error, MatReadError)
@@ -46,27 +52,116 @@ def classes_of(
     return found
 
 
-def read_mat(data: bytes) -> UInt8[np.ndarray, "H W *channels"]:
+def read_mat(data: bytes) -> Integer[np.ndarray, "H W *channels"]:
     """Reads the one array of a MATLAB file, such as a tile of Potsdam or its labels.
 
     Args:
         data: The file.
 
     Returns:
-        (H, W) or (H, W, 3) uint8; channels beyond the third (infrared) are left out.
+        (H, W, 3) uint8 colours, channels beyond the third (infrared) left out; or (H, W) labels
+        of any integer type, as IIC stores them in int32.
 
     Raises:
-        UndecodableError: It is no MATLAB file, or holds no array of bytes, or several.
+        UndecodableError: It is no MATLAB file, or holds no such array, or several arrays.
     """
     try:
         content = scipy.io.loadmat(io.BytesIO(data))  # type: ignore[arg-type]  # stubs lag behind
     except _BROKEN as error:
         raise UndecodableError(f"not a MATLAB file: {error}") from None
     arrays = [value for name, value in content.items() if name[0] != "_"]
-    if len(arrays) != 1 or arrays[0].dtype != np.uint8 or arrays[0].ndim not in (2, 3):
-        raise UndecodableError("a MATLAB file must hold one array of bytes, (H, W) or (H, W, C)")
-    pixels: UInt8[np.ndarray, "H W *channels"] = arrays[0]
-    return pixels if pixels.ndim == 2 else pixels[..., :3]
+    if len(arrays) == 1:
+        pixels: np.ndarray = arrays[0]
+        if pixels.ndim == 3 and pixels.dtype == np.uint8:
+            return pixels[..., :3]
+        if pixels.ndim == 2 and pixels.dtype.kind in "iu" and _fits_png(pixels):
+            return pixels
+    raise UndecodableError(
+        "a MATLAB file must hold one array, (H, W, C) of bytes or (H, W) of integers from 0 to "
+        "65535"
+    )
+
+
+def _fits_png(pixels: Integer[np.ndarray, "H W"]) -> bool:
+    return bool(pixels.min(initial=0) >= 0 and pixels.max(initial=0) < 2**16)
+
+
+def mean_of_blocks(
+    pixels: UInt8[np.ndarray, "H W 3"], shrink: int
+) -> UInt8[np.ndarray, "H/{shrink} W/{shrink} 3"]:
+    """Makes a picture smaller: each pixel is the mean of a square of them, halves rounded up.
+
+    Args:
+        pixels: (H, W, 3) colours; both sides are multiples of `shrink`.
+        shrink: Side of the squares, pixels.
+
+    Returns:
+        (H / shrink, W / shrink, 3), for a `shrink` of 2 what OpenCV's bilinear resizing gives.
+    """
+    height, width, _ = pixels.shape
+    blocks = pixels.reshape(height // shrink, shrink, width // shrink, shrink, 3)
+    count = shrink * shrink
+    mean: UInt8[np.ndarray, "h w 3"] = (
+        (blocks.sum(axis=(1, 3), dtype=np.int64) + count // 2) // count
+    ).astype(np.uint8)
+    return mean
+
+
+def corners(
+    pixels: UInt8[np.ndarray, "H W 3"], shrink: int
+) -> Int32[np.ndarray, "H/{shrink} W/{shrink}"]:
+    """Makes a label map that is painted in pure colours smaller, and numbers its colours.
+
+    A colour counts as the nearest corner of the colour cube, because two maps of Potsdam were
+    packed with loss or painted slightly off; the others have corners only.
+
+    Args:
+        pixels: (H, W, 3) colours; both sides are multiples of `shrink`.
+        shrink: Every `shrink`th pixel of every `shrink`th row is taken, the first included; that
+            is what OpenCV's resizing to the nearest pixel takes.
+
+    Returns:
+        (H / shrink, W / shrink) `CORNERS`, plus 4 where red, 2 where green, and 1 where blue is
+        closer to full than to none.
+    """
+    full = pixels[::shrink, ::shrink] >= 128
+    numbers: Int32[np.ndarray, "h w"] = CORNERS + full @ np.array([4, 2, 1], np.int32)
+    return numbers
+
+
+class Cutter:
+    """Cuts squares out of large pictures; keeps the last picture, as its squares come in a row.
+
+    Args:
+        make: Turns a square of colours and its `Cut.shrink` into what is stored.
+    """
+
+    def __init__(self, make: Callable[[np.ndarray, int], np.ndarray]) -> None:
+        self._make = make
+        self._last: tuple[str, UInt8[np.ndarray, "H W 3"]] | None = None
+
+    def cut(self, path: str, cut: Cut) -> bytes:
+        """Returns a square as a PNG file.
+
+        Args:
+            path: The picture.
+            cut: Which square of it.
+
+        Raises:
+            UndecodableError: The picture does not decode, or ends before the square does.
+        """
+        if self._last is None or self._last[0] != path:
+            # The old picture goes before the new one comes: each takes a hundred megabytes.
+            self._last = None
+            self._last = path, decode_image(Path(path).read_bytes())
+        whole = self._last[1]
+        square = whole[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
+        if square.shape[:2] != (cut.side, cut.side):
+            height, width, _ = whole.shape
+            raise UndecodableError(
+                f"{width}x{height} is too small for the part at {cut.left}, {cut.top}"
+            )
+        return png_bytes(self._make(square, cut.shrink))
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

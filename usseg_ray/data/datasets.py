@@ -29,6 +29,23 @@ Palette = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A square of a picture that is too large to be one image, made smaller.
+
+    Attributes:
+        top: Its first row in the file, pixels.
+        left: Its first column in the file, pixels.
+        side: Its side in the file, pixels.
+        shrink: How many pixels of the file become one, each way; divides `side`.
+    """
+
+    top: int
+    left: int
+    side: int
+    shrink: int
+
+
+@dataclass(frozen=True)
 class Entry:
     """One image, and its label if it has one.
 
@@ -37,12 +54,14 @@ class Entry:
         split: Name of the part of the set.
         image: Absolute path.
         label: Absolute path, or `None`.
+        cut: The part of both files that is meant; `None` for the whole.
     """
 
     id: str
     split: str
     image: str
     label: str | None
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ signature, never from the name, and the size in the header is bounded before a p
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -44,6 +45,17 @@ class UndecodableError(ValueError):
     """A file that cannot be used; the message is the reason, without the file's name."""
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Reads height and width from the header of an image file, as `decode_image` will find them.
+
+    Raises:
+        UndecodableError: As for `decode_image`.
+    """
+    with path.open("rb") as stream:
+        image = _open(stream)
+        return image.height, image.width
+
+
 def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes an image file to upright RGB.
 
@@ -64,7 +76,7 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
         pixels = _decode_plain_jpeg(data)
         if pixels is not None:
             return pixels
-    image = _open(data)
+    image = _open(io.BytesIO(data))
     try:
         upright = ImageOps.exif_transpose(image)
         return np.array(_to_rgb(upright), dtype=np.uint8)
@@ -87,7 +99,7 @@ def decode_label(data: bytes) -> Int32[np.ndarray, "H W"]:
     """
     if not data.startswith(_PNG):
         raise UndecodableError("a label must be a PNG file")
-    image = _open(data)
+    image = _open(io.BytesIO(data))
     if image.mode not in ("L", "P", "1", "I;16"):
         raise UndecodableError(
             f"a label must have one channel of class indices, this one is {image.mode}"
@@ -155,17 +167,19 @@ def _decode_plain_jpeg(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
 def _is_turned(data: bytes) -> bool:
     if b"Exif\0\0" not in data[:_EXIF_SEARCH_BYTES]:
         return False
-    orientation: int = _open(data).getexif().get(_ORIENTATION_TAG, 1)
+    orientation: int = _open(io.BytesIO(data)).getexif().get(_ORIENTATION_TAG, 1)
     return orientation != 1
 
 
-def _open(data: bytes) -> ImageFile:
+def _open(stream: io.BytesIO | io.BufferedReader) -> ImageFile:
     """Reads the header only. The reader is picked here, as `Image.open` warns of large sizes."""
-    reader = next((reader for magic, reader in _FORMATS if data.startswith(magic)), None)
+    start = stream.read(len(_PNG))
+    stream.seek(0)
+    reader = next((reader for magic, reader in _FORMATS if start.startswith(magic)), None)
     if reader is None:
-        raise UndecodableError("not a JPEG, PNG, WebP, BMP or TIFF file" if data else "empty file")
+        raise UndecodableError("not a JPEG, PNG, WebP, BMP or TIFF file" if start else "empty file")
     try:
-        image = reader(io.BytesIO(data))
+        image = reader(stream)
     except _BROKEN as error:
         raise UndecodableError(str(error)) from None
     _bound(image.height, image.width)

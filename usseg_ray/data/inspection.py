@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from usseg_ray.data.conversion import classes_of, png_bytes, read_mat
-from usseg_ray.data.datasets import Entry
+from usseg_ray.data.conversion import (
+    Cutter,
+    classes_of,
+    corners,
+    mean_of_blocks,
+    png_bytes,
+    read_mat,
+)
+from usseg_ray.data.datasets import Cut, Entry
 from usseg_ray.data.decode import UndecodableError, check_label, decode_image, decode_label
 from usseg_ray.data.shards import Row
 
@@ -58,6 +65,8 @@ class Inspector:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._class_of = class_of
+        self._images = Cutter(mean_of_blocks)
+        self._labels = Cutter(corners)
         self.problems: list[Problem] = []
         self.top_label = -1
 
@@ -72,7 +81,7 @@ class Inspector:
         """
         for entry in entries:
             try:
-                image = _picture(entry.image)
+                image = _picture(entry.image, entry.cut, self._images)
                 height, width, _ = decode_image(image).shape
             except (UndecodableError, OSError) as error:
                 self.problems.append(
@@ -85,7 +94,7 @@ class Inspector:
         if entry.label is None:
             return None
         try:
-            data = _picture(entry.label)
+            data = _picture(entry.label, entry.cut, self._labels)
             labels = decode_label(data)
             if self._class_of is not None:
                 labels = classes_of(labels, self._class_of)
@@ -99,6 +108,8 @@ class Inspector:
         return data
 
 
-def _picture(path: str) -> bytes:
+def _picture(path: str, cut: Cut | None, cutter: Cutter) -> bytes:
+    if cut is not None:
+        return cutter.cut(path, cut)
     data = Path(path).read_bytes()
     return png_bytes(read_mat(data)) if path.endswith(".mat") else data

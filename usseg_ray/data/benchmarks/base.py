@@ -39,6 +39,8 @@ class Benchmark:
         palette: RGB of each class, or `None`.
         archives: What `download` fetches; none where the makers want to be asked first.
         how_to_get: For those: where to ask, and what then goes where.
+        variant: Looks at a folder and returns what the set is there, if it comes in a second
+            layout and the folder has that one.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Benchmark:
     palette: Palette | None = None
     archives: tuple[Archive, ...] = ()
     how_to_get: str = ""
+    variant: "Callable[[Path], Benchmark | None]" = lambda _: None
 
     def download(self, folder: str | Path, on_progress: Progress = lambda *_: None) -> None:
         """Fetches the set into a folder, in the layout in which `discover` finds it.
@@ -82,6 +85,9 @@ class Benchmark:
                 was expected, and where to get it.
         """
         root = Path(source).expanduser().resolve()
+        variant = self.variant(root)
+        if variant is not None:
+            return variant.discover(source)
         try:
             splits = self.find(root)
         except FileNotFoundError as error:
@@ -155,6 +161,16 @@ def held_out(ids: Iterable[str]) -> tuple[list[str], list[str]]:
     Returns:
         Names that train, and names that rank trials; both sorted.
     """
+    names = list(ids)
+    count = min(HELD_OUT_MOST, round(HELD_OUT_SHARE * len(names)) or len(names) // 2)
+    return parted(names, count)
+
+
+def parted(ids: Iterable[str], count: int) -> tuple[list[str], list[str]]:
+    """Takes the `count` names of the smallest SHA-256 from all.
+
+    Returns:
+        The names that are left, and those that were taken; both sorted.
+    """
     ordered = sorted(ids, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
-    count = min(HELD_OUT_MOST, round(HELD_OUT_SHARE * len(ordered)) or len(ordered) // 2)
     return sorted(ordered[count:]), sorted(ordered[:count])
