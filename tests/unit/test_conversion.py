@@ -102,7 +102,7 @@ def test_a_picture_is_decoded_once_for_squares_in_a_row(tmp_path: Path) -> None:
     second = cutter.cut(str(tmp_path / "a"), Cut(0, 4, 4, 2))
     assert np.array_equal(decode_image(first), mean_of_blocks(colours[:, :4], 2))
     assert np.array_equal(decode_image(second), mean_of_blocks(colours[:, 4:], 2))
-    with pytest.raises(UndecodableError, match="8x4 is too small for the part at 6, 0"):
+    with pytest.raises(UndecodableError, match="too small for the part at 6, 0"):
         cutter.cut(str(tmp_path / "b"), Cut(0, 6, 4, 2))
     with pytest.raises(FileNotFoundError):
         cutter.cut(str(tmp_path / "a"), Cut(0, 0, 4, 2))

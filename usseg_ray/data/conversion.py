@@ -98,12 +98,12 @@ def mean_of_blocks(
     Returns:
         (H / shrink, W / shrink, 3), for a `shrink` of 2 what OpenCV's bilinear resizing gives.
     """
-    height, width, _ = pixels.shape
-    blocks = pixels.reshape(height // shrink, shrink, width // shrink, shrink, 3)
     count = shrink * shrink
-    mean: UInt8[np.ndarray, "h w 3"] = (
-        (blocks.sum(axis=(1, 3), dtype=np.int64) + count // 2) // count
-    ).astype(np.uint8)
+    total = np.full((*pixels[::shrink, ::shrink].shape[:2], 3), count // 2, np.uint32)
+    for down in range(shrink):
+        for right in range(shrink):
+            total += pixels[down::shrink, right::shrink]
+    mean: UInt8[np.ndarray, "h w 3"] = (total // count).astype(np.uint8)
     return mean
 
 
@@ -133,35 +133,34 @@ class Cutter:
     """Cuts squares out of large pictures; keeps the last picture, as its squares come in a row.
 
     Args:
-        make: Turns a square of colours and its `Cut.shrink` into what is stored.
+        make_smaller: Makes a picture of colours smaller by a factor.
     """
 
-    def __init__(self, make: Callable[[np.ndarray, int], np.ndarray]) -> None:
-        self._make = make
-        self._last: tuple[str, UInt8[np.ndarray, "H W 3"]] | None = None
+    def __init__(self, make_smaller: Callable[[np.ndarray, int], np.ndarray]) -> None:
+        self._make_smaller = make_smaller
+        self._last: tuple[str, int] | None = None
+        self._whole: np.ndarray = np.zeros((0, 0))
 
     def cut(self, path: str, cut: Cut) -> bytes:
-        """Returns a square as a PNG file.
+        """Returns a square, made smaller, as a PNG file.
 
         Args:
             path: The picture.
-            cut: Which square of it.
+            cut: Which square of it; place and side are multiples of its factor.
 
         Raises:
             UndecodableError: The picture does not decode, or ends before the square does.
         """
-        if self._last is None or self._last[0] != path:
-            # The old picture goes before the new one comes: each takes a hundred megabytes.
-            self._last = None
-            self._last = path, decode_image(Path(path).read_bytes())
-        whole = self._last[1]
-        square = whole[cut.top : cut.top + cut.side, cut.left : cut.left + cut.side]
-        if square.shape[:2] != (cut.side, cut.side):
-            height, width, _ = whole.shape
-            raise UndecodableError(
-                f"{width}x{height} is too small for the part at {cut.left}, {cut.top}"
-            )
-        return png_bytes(self._make(square, cut.shrink))
+        if self._last != (path, cut.shrink):
+            whole = decode_image(Path(path).read_bytes())
+            height, width = (side // cut.shrink * cut.shrink for side in whole.shape[:2])
+            self._whole = self._make_smaller(whole[:height, :width], cut.shrink)
+            self._last = path, cut.shrink
+        top, left, side = (value // cut.shrink for value in (cut.top, cut.left, cut.side))
+        square = self._whole[top : top + side, left : left + side]
+        if square.shape[:2] != (side, side):
+            raise UndecodableError(f"too small for the part at {cut.left}, {cut.top}")
+        return png_bytes(square)
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

@@ -36,7 +36,7 @@ class Cut:
         top: Its first row in the file, pixels.
         left: Its first column in the file, pixels.
         side: Its side in the file, pixels.
-        shrink: How many pixels of the file become one, each way; divides `side`.
+        shrink: How many pixels of the file become one, each way; divides the others.
     """
 
     top: int

@@ -78,8 +78,8 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
             return pixels
     image = _open(io.BytesIO(data))
     try:
-        upright = ImageOps.exif_transpose(image)
-        return np.array(_to_rgb(upright), dtype=np.uint8)
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.array(_to_rgb(image), dtype=np.uint8)
     except _BROKEN as error:
         raise UndecodableError(str(error)) from None
 
