@@ -110,6 +110,15 @@ def test_a_server_without_ranges_starts_over(publisher: Publisher, tmp_path: Pat
     assert publisher.sent == 1_000_000 + len(CONTENT)
 
 
+def test_a_server_without_ranges_that_always_breaks_is_given_up(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.files["set.bin"] = Served(CONTENT, ranges=False, cuts=[500_000, 1_000_000] * ATTEMPTS)
+    with pytest.raises(UserError, match="cannot be fetched"):
+        fetch(offer(publisher), tmp_path, pause=0)
+    assert len(publisher.requests) == 1 + ATTEMPTS
+
+
 @pytest.mark.parametrize("etag", ['"2"', '"1"'], ids=["by its tag", "by its size"])
 def test_a_file_that_changed_is_fetched_anew(
     publisher: Publisher, tmp_path: Path, etag: str

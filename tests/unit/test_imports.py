@@ -54,7 +54,7 @@ def test_methods_and_engine_load_neither_ray_nor_mlflow() -> None:
     assert not names & {"ray", "mlflow", "pyarrow.dataset"}
 
 
-@pytest.mark.parametrize("module", ["data.reading", "job", "trials"])
+@pytest.mark.parametrize("module", ["data.reading", "data.download", "job", "trials"])
 def test_what_reading_processes_import_loads_no_torch(module: str) -> None:
     assert not loaded((module,)) & {"torch", "ray", "mlflow", "timm", "scipy"}
 

@@ -196,13 +196,13 @@ def _unpack(archive: Archive, path: Path, root: Path, on_progress: Progress) -> 
 def _download(archive: Archive, part: Path, on_progress: Progress, pause: float) -> None:
     """Attempts until the file is whole; gives up when several in a row brought nothing."""
     _require_secure(archive.url)
-    failures = 0
+    failures, most = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             return _attempt(archive, part, on_progress)
         except _Broken as error:
-            failures = 1 if _size(part) > before else failures + 1
+            failures = 1 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
             if failures == ATTEMPTS:
                 raise UserError(
                     f"{archive.url}: cannot be fetched ({error}); {_size(part) / 1e6:.1f} MB are "
@@ -213,8 +213,9 @@ def _download(archive: Archive, part: Path, on_progress: Progress, pause: float)
 
 
 def _attempt(archive: Archive, part: Path, on_progress: Progress) -> None:
-    before = _Version(**(_record(part) or {"etag": None, "modified": None, "size": None}))
-    have = _size(part) if _record(part) else 0
+    record = _record(part)
+    before = _Version(record.get("etag"), record.get("modified"), record.get("size"))
+    have = _size(part) if record else 0
     if have and have == before.size:
         return
     with _opened(archive, have, part) as response:
