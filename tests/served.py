@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -127,4 +128,42 @@ def serve(publisher: Publisher, official: Archive, content: bytes) -> Archive:
         url=publisher.url(official.file),
         sha256=hashlib.sha256(content).hexdigest(),
         size=len(content),
+    )
+
+
+MEMBERS = {"maps/train/a.png": b"a", "maps/train/b.png": b"bb", "maps/val/c.png": b"ccc", "x": b"x"}
+
+
+def files_of(folder: Path) -> list[str]:
+    """Lists the names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    """Packs files as a zip file, under whatever names they have."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return stream.getvalue()
+
+
+def tarred(members: dict[str, bytes], *special: tarfile.TarInfo, mode: str = "w") -> bytes:
+    """Packs files, and members of other kinds, as a tar file."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as packed:  # type: ignore[call-overload]
+        for name, content in members.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            packed.addfile(about, io.BytesIO(content))
+        for about in special:
+            packed.addfile(about)
+    return stream.getvalue()
+
+
+def packed(publisher: Publisher, file: str, content: bytes, **unpacks: str) -> Archive:
+    """Has a server offer an archive; `unpacks` says which folder goes where."""
+    publisher.files[file] = Served(content)
+    return Archive(
+        publisher.url(file), file, hashlib.sha256(content).hexdigest(), len(content), unpacks
     )

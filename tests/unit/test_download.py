@@ -1,8 +1,5 @@
 import hashlib
-import io
 import json
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.served import Publisher, Served, archived, publishing, serve
+from tests.served import (
+    MEMBERS,
+    Publisher,
+    Served,
+    archived,
+    files_of,
+    packed,
+    publishing,
+    serve,
+    zipped,
+)
 from tests.trees import plant
 from usseg_ray.config import UserError
 from usseg_ray.data.benchmarks import BENCHMARKS, get
@@ -45,30 +52,6 @@ def offer(publisher: Publisher, content: bytes = CONTENT, **changes: object) -> 
         publisher.url("set.bin"), "set.bin", hashlib.sha256(content).hexdigest(), len(content)
     )
     return replace(about, **changes)  # type: ignore[arg-type]
-
-
-def files_of(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def zipped(members: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as packed:
-        for name, content in members.items():
-            packed.writestr(name, content)
-    return stream.getvalue()
-
-
-def tarred(members: dict[str, bytes], *special: tarfile.TarInfo, mode: str = "w") -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as packed:  # type: ignore[call-overload]
-        for name, content in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(content)
-            packed.addfile(about, io.BytesIO(content))
-        for about in special:
-            packed.addfile(about)
-    return stream.getvalue()
 
 
 def test_a_file_arrives_whole(publisher: Publisher, tmp_path: Path) -> None:
@@ -232,40 +215,6 @@ def test_ctrl_c_leaves_what_has_arrived(publisher: Publisher, tmp_path: Path) ->
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
 
 
-def packed(publisher: Publisher, file: str, content: bytes, **unpacks: str) -> Archive:
-    publisher.files[file] = Served(content)
-    return Archive(
-        publisher.url(file), file, hashlib.sha256(content).hexdigest(), len(content), unpacks
-    )
-
-
-MEMBERS = {"maps/train/a.png": b"a", "maps/train/b.png": b"bb", "maps/val/c.png": b"ccc", "x": b"x"}
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("maps.zip", zipped(MEMBERS)),
-        ("maps.tar", tarred(MEMBERS)),
-        ("maps.tar.gz", tarred(MEMBERS, mode="w:gz")),
-    ],
-)
-def test_folders_of_an_archive_get_their_places(
-    publisher: Publisher, tmp_path: Path, file: str, content: bytes
-) -> None:
-    archive = packed(publisher, file, content, **{"maps/train": "annotations/train2017"})
-    obtain([archive], tmp_path / "set")
-    found = {
-        path.relative_to(tmp_path / "set").as_posix(): path.read_bytes()
-        for path in (tmp_path / "set" / "annotations").rglob("*.png")
-    }
-    assert found == {
-        "annotations/train2017/a.png": b"a",
-        "annotations/train2017/b.png": b"bb",
-    }
-    assert files_of(tmp_path / "set") == ["annotations", file, f"{file}.json"]
-
-
 def test_a_second_run_is_idle(publisher: Publisher, tmp_path: Path) -> None:
     archives = [packed(publisher, "maps.zip", zipped(MEMBERS), maps="maps"), offer(publisher)]
     assert missing(archives, tmp_path) == archives
@@ -312,54 +261,6 @@ def test_ctrl_c_while_unpacking_leaves_no_half_folder(publisher: Publisher, tmp_
     obtain([archive], tmp_path)
     assert len(publisher.requests) == 1
     assert (tmp_path / "maps" / "val" / "c.png").exists()
-
-
-def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    about = tarfile.TarInfo(name)
-    about.type, about.linkname = kind, target
-    return about
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("up.zip", zipped(MEMBERS | {"maps/../../evil": b"!"})),
-        ("root.zip", zipped(MEMBERS | {"/evil": b"!"})),
-        ("windows.zip", zipped(MEMBERS | {"maps\\..\\evil": b"!"})),
-        ("up.tar", tarred(MEMBERS | {"../evil": b"!"})),
-        ("root.tar", tarred(MEMBERS | {"/tmp/evil": b"!"})),
-        ("symlink.tar", tarred(MEMBERS, special("maps/evil", tarfile.SYMTYPE, "/tmp"))),
-        ("hardlink.tar", tarred(MEMBERS, special("maps/evil", tarfile.LNKTYPE, "../evil"))),
-        ("device.tar", tarred(MEMBERS, special("maps/evil", tarfile.CHRTYPE))),
-    ],
-)
-def test_a_malicious_archive_writes_nothing(
-    publisher: Publisher, tmp_path: Path, file: str, content: bytes
-) -> None:
-    root = tmp_path / "a" / "b"
-    with pytest.raises(UserError, match=r"refused, its member .*evil' (leads|is no file)"):
-        obtain([packed(publisher, file, content, maps="maps")], root)
-    assert files_of(root) == [file, f"{file}.json"]
-    assert files_of(tmp_path / "a") == ["b"]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "reason"),
-    [
-        ("maps.zip", zipped({"other/a": b"a"}), "has no folder 'maps'"),
-        ("maps.zip", zipped({"maps": b"a"}), "has no folder 'maps'"),
-        ("maps.zip", b"no archive", r"cannot be unpacked \(File is not a zip file\)"),
-        ("maps.zip", zipped(MEMBERS).replace(b"ccc", b"ccd", 1), "cannot be unpacked .Bad CRC"),
-        ("maps.tar", tarred(MEMBERS)[:600], "cannot be unpacked"),
-        ("maps.tar", b"", "cannot be unpacked"),
-    ],
-)
-def test_an_archive_that_is_not_what_it_should_be(
-    publisher: Publisher, tmp_path: Path, file: str, content: bytes, reason: str
-) -> None:
-    with pytest.raises(UserError, match=reason):
-        obtain([packed(publisher, file, content, maps="maps")], tmp_path)
-    assert files_of(tmp_path) == [file, f"{file}.json"]
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(
