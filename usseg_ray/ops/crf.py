@@ -1,4 +1,4 @@
-"""The fully connected CRF of an image: label maps that follow edges which a coarse grid misses.
+"""The fully connected CRF of one image: label maps that follow edges which a coarse grid cannot see.
 
 Off the training path: it sharpens upsampled cluster scores by the pixels before they are scored.
 The mean field is computed *exactly*, where the usual code splats pixels on a permutohedral lattice
@@ -50,7 +50,7 @@ class CRF:
 def mean_field(
     log_probs: Float[Tensor, "B K H W"],
     pixels: UInt8[Tensor, "B 3 H W"],
-    crf: CRF = CRF(),
+    crf: CRF = CRF(),  # noqa: B008
 ) -> Float32[Tensor, "B K H W"]:
     """Computes the marginals of the fully connected CRF of every image.
 
@@ -85,7 +85,7 @@ def _one(
     found = log_probs.softmax(0)
     for _ in range(crf.steps):
         near = crf.gaussian_compat * (rows @ found @ columns)
-        alike = crf.bilateral_compat * bilateral(found.flatten(1).mT).mT.view_as(found)
+        alike = crf.bilateral_compat * bilateral(found.flatten(1)).view_as(found)
         found = (log_probs + near + alike).softmax(0)
     return found
 
@@ -104,13 +104,13 @@ class _Blocks(NamedTuple):
     Attributes:
         features: (M, n, 5), place and colour in deviations.
         members: (M n,), the pixel at each position.
-        real: (M, n, 1), 0 where a pixel only fills up.
+        real: (M, 1, n), 0 where a pixel only fills up.
         places: (N,), the position of each pixel.
     """
 
     features: Float32[Tensor, "M n 5"]
     members: Int64[Tensor, "Mn"]
-    real: Float32[Tensor, "M n 1"]
+    real: Float32[Tensor, "M 1 n"]
     places: Int64[Tensor, "N"]
 
 
@@ -126,7 +126,7 @@ def _blocks(features: Float32[Tensor, "N 5"]) -> _Blocks:
         values = inside.gather(2, widest[:, None, None].expand(-1, inside.shape[1], 1))[..., 0]
         order = order.gather(1, values.argsort(dim=1, stable=True)).view(2 * len(order), -1)
     members = order.clamp(max=count - 1)
-    real = (order < count).float()[..., None]
+    real = (order < count).float()[:, None]
     return _Blocks(features[members], members.flatten(), real, order.flatten().argsort()[:count])
 
 
@@ -138,45 +138,71 @@ class _Bilateral:
         place = torch.stack(torch.meshgrid(y, x, indexing="ij")) / crf.bilateral_sxy
         features = torch.cat([place, pixels / crf.bilateral_srgb]).flatten(1).mT
         self.blocks = _blocks(features)
+        self.factors = _factors(self.blocks.features)
         # Every degree is at least 1, the pixel's own weight; once known, fewer pairs do.
         self.scale = torch.ones_like(self.blocks.real)
         self.pairs = _near_pairs(self.blocks.features, self.scale)
         self.scale = self._sums(self.blocks.real).rsqrt()
         self.pairs = _near_pairs(self.blocks.features, self.scale)
 
-    def __call__(self, values: Float32[Tensor, "N K"]) -> Float32[Tensor, "N K"]:
-        given = values[self.blocks.members].view(*self.blocks.real.shape[:2], -1)
+    def __call__(self, values: Float32[Tensor, "K N"]) -> Float32[Tensor, "K N"]:
+        count, _, size = self.blocks.real.shape
+        given = values[:, self.blocks.members].view(-1, count, size).transpose(0, 1)
         sums = self.scale * self._sums(self.scale * self.blocks.real * given)
-        return sums.flatten(0, 1)[self.blocks.places]
+        return sums.transpose(0, 1).flatten(1)[:, self.blocks.places]
 
-    def _sums(self, values: Float32[Tensor, "M n K"]) -> Float32[Tensor, "M n K"]:
+    def _sums(self, values: Float32[Tensor, "M K n"]) -> Float32[Tensor, "M K n"]:
         """Sums what all pixels give each, weighted by the kernel; each pair serves both ways."""
+        # Classes by pixels: products of a few rows are faster than those of a few columns.
+        values = values.contiguous()
         total = torch.zeros_like(values)
         entries = _ENTRIES_CPU if values.device.type == "cpu" else _ENTRIES_GPU
-        for pairs in self.pairs.split(max(1, entries // values.shape[1] ** 2), dim=1):
+        for pairs in self.pairs.split(max(1, entries // values.shape[2] ** 2), dim=1):
             first, second = pairs
-            kernel = _kernel(self.blocks.features[first], self.blocks.features[second])
-            total.index_add_(0, first, kernel @ values[second])
+            kernel = self.factors.kernel(first, second)
+            total.index_add_(0, first, values[second] @ kernel.mT)
             back = (first != second).float()[:, None, None]
-            total.index_add_(0, second, back * (kernel.mT @ values[first]))
+            total.index_add_(0, second, back * (values[first] @ kernel))
         return total
 
 
-def _kernel(
-    first: Float32[Tensor, "P n 5"], second: Float32[Tensor, "P n 5"]
-) -> Float32[Tensor, "P n n"]:
-    """Computes exp(-d^2 / 2) by one product: -d^2 / 2 = ab - a^2 / 2 - b^2 / 2."""
-    # Around a common centre the squares are small, and so is what cancels between them.
-    centre = first.mean(1, keepdim=True)
-    first, second = first - centre, second - centre
-    one = torch.ones_like(first[..., :1])
-    left = torch.cat([first, -0.5 * first.square().sum(2, keepdim=True), one], 2)
-    right = torch.cat([second, one, -0.5 * second.square().sum(2, keepdim=True)], 2)
-    return (left @ right.mT).exp_()
+class _Factors(NamedTuple):
+    """What kernels are products of: -d^2 / 2 = ab - a^2 / 2 - b^2 / 2, around a's block's centre.
+
+    There the squares of pixels that are near are small, and so is what cancels between them.
+
+    Attributes:
+        features: (M, n, 5), as given.
+        centres: (M, 1, 5), means of the blocks.
+        left: (M, n, 7), a, -a^2 / 2 and 1.
+    """
+
+    features: Float32[Tensor, "M n 5"]
+    centres: Float32[Tensor, "M 1 5"]
+    left: Float32[Tensor, "M n 7"]
+
+    def kernel(
+        self, first: Int64[Tensor, "P"], second: Int64[Tensor, "P"]
+    ) -> Float32[Tensor, "P n n"]:
+        """Computes exp(-d^2 / 2) between the pixels of the first and the second blocks."""
+        right = self.features[second] - self.centres[first]
+        right = torch.cat([right, torch.ones_like(right[..., :1]), _half_square(right)], 2)
+        return (self.left[first] @ right.mT).exp_()
+
+
+def _factors(features: Float32[Tensor, "M n 5"]) -> _Factors:
+    centres = features.mean(1, keepdim=True)
+    left = features - centres
+    left = torch.cat([left, _half_square(left), torch.ones_like(left[..., :1])], 2)
+    return _Factors(features, centres, left)
+
+
+def _half_square(rows: Float32[Tensor, "*shape 5"]) -> Float32[Tensor, "*shape 1"]:
+    return -0.5 * rows.square().sum(-1, keepdim=True)
 
 
 def _near_pairs(
-    features: Float32[Tensor, "M n 5"], scale: Float32[Tensor, "M n 1"]
+    features: Float32[Tensor, "M n 5"], scale: Float32[Tensor, "M 1 n"]
 ) -> Int64[Tensor, "2 pairs"]:
     """Finds the pairs of blocks that matter, each once; what a block misses is below the tolerance.
 
