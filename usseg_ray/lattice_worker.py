@@ -19,7 +19,7 @@ def refine(log_probs: np.ndarray, pixels: np.ndarray, crf: dict[str, float]) -> 
 
     Args:
         log_probs: (K, H, W) float32.
-        pixels: (H, W, 3) uint8, RGB, contiguous.
+        pixels: (H, W, 3) uint8, RGB, contiguous and writable.
         crf: Fields of `usseg_ray.ops.crf.CRF`.
 
     Returns:
@@ -49,7 +49,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, crf: dict[str, float]) -> None:
     while header := requests.read(24):
         classes, height, width = np.frombuffer(header, np.int64).tolist()
         log_probs = np.frombuffer(requests.read(4 * classes * height * width), np.float32)
-        pixels = np.frombuffer(requests.read(3 * height * width), np.uint8)
+        # A copy, since DenseCRF2D asks for pixels that it may write.
+        pixels = np.frombuffer(bytearray(requests.read(3 * height * width)), np.uint8)
         found = refine(
             log_probs.reshape(classes, height, width), pixels.reshape(height, width, 3), crf
         )

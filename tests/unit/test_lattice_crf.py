@@ -52,7 +52,7 @@ def gone(pids: list[int], seconds: float = 10) -> bool:
     return not any(psutil.pid_exists(pid) for pid in pids)
 
 
-@pytest.mark.parametrize("crf", [CRF(), CRF(2, 1, 20, 9, 7, 3)])
+@pytest.mark.parametrize("crf", [CRF(), CRF(2.0, 1.0, 20.0, 9.0, 7.0, 3)])
 def test_the_pool_does_what_a_direct_call_does(crf: CRF) -> None:
     log_probs, pixels = given()
     with LatticeCRF(crf, processes=2) as pool:

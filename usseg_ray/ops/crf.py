@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 _BLOCK = 128
-_TOLERANCE = 1e-2
+_TOLERANCE = 1e-4
 _ENTRIES_CPU = 2**20
 _ENTRIES_GPU = 2**25
 
@@ -64,7 +64,7 @@ def mean_field(
 
     Returns:
         (B, K, H, W) float32 probabilities. Pairs of pixels that were left out change no
-        normalised message (at most about 1) of the bilateral kernel by more than 0.01.
+        normalised message (at most about 1) of the bilateral kernel by more than 0.0001.
 
     Reference:
         Kraehenbuehl and Koltun 2011, arXiv 1210.5644, algorithm 1; kernels hold the pixel itself
