@@ -45,6 +45,7 @@ from usseg_ray.data.shards import (
     split_totals,
     write_split,
 )
+from usseg_ray.data.transforms import Frame
 from usseg_ray.preparation import prepare
 
 HEIGHT, WIDTH = 360, 480

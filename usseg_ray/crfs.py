@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import torch
+
+from usseg_ray.lattice_crf import LatticeCRF
 from usseg_ray.ops.crf import mean_field
 from usseg_ray.refine import CRF
 
@@ -27,7 +30,5 @@ def open_crf(device: str) -> Iterator[CRF]:
     if crf_kind(device) == "exact":
         yield mean_field
         return
-    from usseg_ray.lattice_crf import LatticeCRF  # noqa: PLC0415 (an optional package)
-
     with LatticeCRF() as lattice:
-        yield lattice
+        yield lambda log_probs, pixels: torch.from_numpy(lattice(log_probs, pixels))

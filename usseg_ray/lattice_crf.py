@@ -21,7 +21,6 @@ from typing import Self
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from usseg_ray.config import UserError

@@ -72,7 +72,7 @@ def rows_of(found: list[tuple[str, "Scored"]]) -> list[dict[str, str | float]]:
         key = (run_name, scored.trial)
         named = {"run": run_name, "trial": scored.trial, "method": scored.method}
         # A trial may have been scored by its sweep and by `evaluate`, alike.
-        rows[key] = rows.get(key, {}) | named | scored.metrics
+        rows[key] = {**rows.get(key, {}), **named, **scored.metrics}
         for name, value in scored.baselines.items():
             rows[run_name, "", name] = {
                 "run": run_name,

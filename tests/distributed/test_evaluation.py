@@ -20,7 +20,7 @@ from usseg_ray.run_context import PlainContext
 METHODS = ("acseg", "kmeans")
 PROTOCOLS = ("centre-crop", "full-resolution")
 REFINEMENTS = tuple(map(Refinement.parse, ("flip", "flip+crf")))
-Facts = dict[str, Any]
+Facts = dict[Any, Any]
 
 
 def run_of(root: str, manifest: Manifest, method: str, protocol: str) -> Run:
@@ -57,7 +57,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Facts, Facts]:
     """A set with oblong images, states of methods, and what one process counts."""
     root = tmp_path_factory.mktemp("set")
     manifest = tiny.write(root, shape=(32, 44))
-    states, counted = {}, {}
+    states, counted = Facts(), Facts()
     for method in METHODS:
         for protocol in PROTOCOLS:
             run = run_of(str(root), manifest, method, protocol)

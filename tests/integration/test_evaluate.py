@@ -52,12 +52,65 @@ def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path) -> None
     final = json.loads((sweep / "final.json").read_text())["acseg"]["metrics"]
     (folder,) = (sweep / "trial_000" / "evaluations").iterdir()
     found = json.loads((folder / "scores.json").read_text())
+    # One epoch: the last is the one that labels would pick, too.
+    assert final.pop("label_selected_epoch") == 1
+    assert final.pop("label_selected_miou") == final["unsup_miou"]
+    assert final.pop("label_selected_acc") == final["unsup_acc"]
     assert found["metrics"] == final
-    assert folder.name.endswith("-test")
-    assert " test, short side 48" in found["protocol"]
+    assert final["linear_miou"] > final["unsup_miou"]
+    assert folder.name.endswith("-test-centre-crop")
+    assert " test, centre-crop: centre square at short side 48, bilinear" in found["protocol"]
     assert "many_to_one_miou" in first.stdout
-    assert "unsup_miou of position (floor)" in first.stdout
-    assert (folder / "pictures" / "mosaic.png").is_file()
+    assert "boundary_f" in first.stdout
+    assert "unsup_miou of linear (supervised)" in first.stdout
+    pictures = {path.name for path in (folder / "pictures").iterdir()}
+    assert pictures == {"mosaic.png", "confusion.png", "per_class.png", "clusters.png"}
+
+
+def test_refinements_have_columns_of_their_own_and_repeat(place: Path) -> None:
+    options = ("--refine", "flip,crf,flip+crf")
+    first, again = (run("evaluate", "small", *options, folder=place) for _ in range(2))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout == again.stdout
+    assert "flip+crf" in first.stdout
+    (file,) = (place / "runs/small/trial_000/evaluations").glob("*-test-centre-crop/scores.json")
+    metrics = json.loads(file.read_text())["metrics"]
+    for name in ("unsup_miou", "unsup_acc", "boundary_f", "linear_miou"):
+        values = [metrics[f"{prefix}{name}"] for prefix in ("", "flip.", "crf.", "flip_crf.")]
+        assert all(0 <= value <= 100 for value in values)
+        # Textons see a mirror image as the image, a CRF changes what anybody sees.
+        assert values[0] != values[2]
+    assert json.loads(file.read_text())["crf"] in ("exact", "lattice")
+
+
+def test_whole_images_are_scored_by_their_own_protocol(place: Path) -> None:
+    done = run("evaluate", "small", "--protocol", "full-resolution", folder=place)
+    assert done.returncode == 0, done.stderr
+    assert "full-resolution: whole images at short side 48" in " ".join(done.stdout.split())
+    assert "sliding" in done.stdout
+    # Floors of the same protocol, since the sweep had another.
+    assert "unsup_miou of position (floor)" in done.stdout
+    assert "linear (supervised)" not in done.stdout
+
+
+def test_a_report_ranks_what_compares_and_refuses_the_rest(place: Path) -> None:
+    run("evaluate", "small", "--protocol", "over-clustered", folder=place)
+    mixed = run("report", "small", folder=place)
+    assert mixed.returncode == 2
+    assert "Scores of different protocols do not compare" in mixed.stderr
+    one = run("report", "small", "--protocol", "over-clustered", "--format", "json", folder=place)
+    assert one.returncode == 0, one.stderr
+    found = json.loads(one.stdout)
+    assert "over-clustered" in found["protocol"]
+    methods = [row["method"] for row in found["scores"]]
+    assert sorted(methods) == ["acseg", "colour", "position"]
+    scores = [row["unsup_miou"] for row in found["scores"]]
+    assert scores == sorted(scores, reverse=True)
+    table = run("report", "small", "--protocol", "over-clustered", "--format", "md", folder=place)
+    assert "| small | trial_000 | acseg |" in table.stdout
+    nothing = run("report", "small", "--protocol", "nothing", folder=place)
+    assert nothing.returncode == 2
+    assert "no scores under 'nothing'" in " ".join(nothing.stderr.split())
 
 
 def test_a_moved_sweep_is_scored_on_another_split(
@@ -71,11 +124,11 @@ def test_a_moved_sweep_is_scored_on_another_split(
     record.write_text(json.dumps(settings))
     done = run("evaluate", str(moved / "trial_000"), "--split", "val", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (file,) = moved.glob("trial_000/evaluations/*-val/scores.json")
+    (file,) = moved.glob("trial_000/evaluations/*-val-centre-crop/scores.json")
     assert json.loads(file.read_text())["metrics"]["evaluated_images"] == 13
     again = run("evaluate", str(moved), "--data", str(scenes), folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "No baselines" in again.stdout
+    assert "unsup_miou of linear (supervised)" in again.stdout
 
 
 @pytest.mark.parametrize(
@@ -91,6 +144,10 @@ def test_a_moved_sweep_is_scored_on_another_split(
         (("small", "--device", "tpu"), "--device tpu: one of auto, cpu and cuda"),
         (("small", "--data", "nothing"), "python -m usseg_ray.prepare --source IMAGES"),
         (("runs",), "no trial with a score here"),
+        (("small", "--protocol", "stego"), "'stego'; did you mean 'stego-320'?"),
+        (("small", "--protocol", "voc-21"), "voc-21 is for 21 classes, and the data has 10"),
+        (("small", "--refine", "flop"), "a combination of flip, sliding, crf"),
+        (("small", "--refine", "sliding"), "there is nothing to slide over"),
     ],
 )
 def test_what_cannot_be_scored_ends_with_code_2(

@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import ray.data
 
+from tests import tiny
 from usseg_ray.config import DataConfig, JitterConfig
 from usseg_ray.data.pipeline import REST_S, RayStream, Rest, ended, reading_group
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
-from usseg_ray.data.shards import load_manifest
+from usseg_ray.data.shards import (
+    Manifest,
+    load_manifest,
+    save_manifest,
+    split_totals,
+    write_split,
+)
+from usseg_ray.data.transforms import Frame
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -73,6 +81,31 @@ def test_every_labelled_row_reaches_exactly_one_worker(scenes: Path) -> None:
             for name in batch.images.ids
         ]
     assert seen == [f"val_{i}" for i in range(13)]
+
+
+def test_whole_images_come_through_in_their_own_shapes(tmp_path: Path) -> None:
+    shapes = [(32, 44), (40, 32), (32, 32)]
+    rows = [tiny.row("val", i, labelled=i != 4, shape=shapes[i % len(shapes)]) for i in range(11)]
+    shards = tuple(write_split(tmp_path, "val", rows, 2))
+    manifest = Manifest(
+        name="oblong",
+        classes=tiny.CLASSES,
+        ignore_index=tiny.IGNORE,
+        splits=split_totals(shards),
+        shards=shards,
+        source="a test",
+    )
+    save_manifest(manifest, tmp_path)
+    with reading_group(0.5, 1) as group:
+        here, there = (
+            Reader(str(tmp_path), manifest, CONFIG, stream=s, frame=Frame(32, "whole"))
+            for s in (stream_here, RayStream(group, 0.5))
+        )
+        for one, other in zip(here.labelled("val", 4), there.labelled("val", 4), strict=True):
+            assert one.numbers == other.numbers
+            assert one.images.pixels.equal(other.images.pixels)
+            assert one.labels.equal(other.labels)
+            assert one.labels.shape[1:] == shapes[one.numbers[0] % len(shapes)]
 
 
 def test_an_abandoned_stream_leaves_its_cpus_to_the_next(scenes: Path) -> None:

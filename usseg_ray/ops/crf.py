@@ -50,7 +50,7 @@ class CRF:
 def mean_field(
     log_probs: Float[Tensor, "B K H W"],
     pixels: UInt8[Tensor, "B 3 H W"],
-    crf: CRF = CRF(),  # noqa: B008
+    crf: CRF = CRF(),
 ) -> Float32[Tensor, "B K H W"]:
     """Computes the marginals of the fully connected CRF of every image.
 
