@@ -1,9 +1,10 @@
 """`python -m usseg_ray.bench`: how fast this machine decodes, prepares, streams and trains.
 
-Off an image's path: it times three of its steps, and the losses of the methods. A figure means
-nothing by itself, so every one is printed beside a reference that was measured in the same run:
-Pillow for decoding, decoding alone for preparing, reading in one process for streaming, all on the
-same generated files; and for a loss a matrix product, or the official form of it.
+Off an image's path: it times three of its steps, the losses of the methods, and the CRF. A figure
+means nothing by itself, so every one is printed beside a reference that was measured in the same
+run: Pillow for decoding, decoding alone for preparing, reading in one process for streaming, all on
+the same generated files; for a loss a matrix product, or the official form of it; and for the CRF
+the code that the field uses.
 """
 
 import io
@@ -27,6 +28,7 @@ from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from usseg_ray.bench_crf import bench_crf, crf_table
 from usseg_ray.bench_meter import Bar, Measure
 from usseg_ray.bench_methods import method_bars
 from usseg_ray.bench_works import Sizes
@@ -242,8 +244,8 @@ BENCHMARKS: dict[str, Callable[[int], list[Measure]]] = {
 @app.command()
 def main(
     what: Annotated[
-        Literal["decode", "prepare", "stream", "methods", "all"],
-        typer.Argument(help="What to measure; all is everything but methods."),
+        Literal["decode", "prepare", "stream", "methods", "crf", "all"],
+        typer.Argument(help="What to measure; all is decode, prepare and stream."),
     ] = "all",
     images: Annotated[
         int,
@@ -260,7 +262,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
-    """Measure this machine: generated 480x360 JPEG files, or the losses of the methods.
+    """Measure this machine: generated 480x360 JPEG files, losses of the methods, or the CRF.
 
     Every figure stands beside a reference measured in the same run. Files go to a temporary
     folder (about 140 kB an image while preparing) and are removed at the end. The losses take some
@@ -270,6 +272,9 @@ def main(
         raise UserError(f"--full belongs to methods, not to {what}: bench methods --full.")
     if what == "methods":
         _methods(full=full, as_json=as_json)
+        return
+    if what == "crf":
+        _crf(as_json=as_json)
         return
     measures: list[Measure] = []
     for name, benchmark in BENCHMARKS.items():
@@ -294,6 +299,15 @@ def _methods(*, full: bool, as_json: bool) -> None:
         console.print(_bar_table(bars))
     if not all(bar.passed for bar in bars):
         raise typer.Exit(1)
+
+
+def _crf(*, as_json: bool) -> None:
+    with errors.status("crf ..."):
+        figures = bench_crf()
+    if as_json:
+        typer.echo(json.dumps(asdict(figures), indent=1))
+    else:
+        console.print(crf_table(figures))
 
 
 def _print_json(settings: dict[str, object], measures: Sequence[Measure]) -> None:

@@ -1,4 +1,4 @@
-"""The fully connected CRF of one image: label maps that follow edges which a coarse grid cannot see.
+"""The fully connected CRF: label maps that follow edges which a coarse grid cannot see.
 
 Off the training path: it sharpens upsampled cluster scores by the pixels before they are scored.
 The mean field is computed *exactly*, where the usual code splats pixels on a permutohedral lattice

@@ -85,9 +85,8 @@ def test_blocks_hold_every_pixel_once(count: int) -> None:
 
 def test_what_is_left_out_is_below_the_tolerance() -> None:
     generator = torch.Generator().manual_seed(0)
-    blocks = module._blocks(
-        torch.tensor([9.0, 9, 90, 1, 1]) * torch.rand(3000, 5, generator=generator)
-    )
+    features = torch.tensor([9.0, 9, 90, 1, 1]) * torch.rand(3000, 5, generator=generator)
+    blocks = module._blocks(features)
     pairs = module._near_pairs(blocks.features, torch.ones_like(blocks.real))
     count, _, size = blocks.real.shape
     assert (pairs[0] <= pairs[1]).all()

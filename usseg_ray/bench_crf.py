@@ -1,0 +1,138 @@
+"""What refining a label map costs: our exact CRF beside the usual lattice code, on one image.
+
+Off an image's path. Both refine the same generated photograph-like picture, at the size and with
+the number of classes that the field's tables have; the labels that they end with are compared too,
+since a fast refiner that finds something else would be no reference.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import interpolate, one_hot
+
+from usseg_ray.config import UserError
+from usseg_ray.data.synthetic import scene
+from usseg_ray.lattice_crf import LatticeCRF, usable_cpus
+from usseg_ray.ops.crf import mean_field
+
+_SHARPNESS = 2.0
+_PATCH = 8
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class CrfFigures:
+    """Costs of refining one image, and how alike the results are.
+
+    Attributes:
+        side: Height and width of the image, pixels.
+        classes: K.
+        threads: Threads of the exact CRF.
+        exact: Milliseconds an image.
+        processes: Processes of the lattice CRF, 0 if it is not installed.
+        lattice: Milliseconds an image, all processes busy; `None` if it is not installed.
+        same: Pixels whose labels are equal after refining, percent.
+        unchanged: Pixels whose labels the lattice CRF leaves as they were, percent.
+    """
+
+    side: int
+    classes: int
+    threads: int
+    exact: float
+    processes: int = 0
+    lattice: float | None = None
+    same: float | None = None
+    unchanged: float | None = None
+
+
+def bench_crf(side: int = 320, classes: int = 27) -> CrfFigures:
+    """Times both CRFs on one image, the exact one once and the faster one a few times.
+
+    Args:
+        side: Height and width of the image, pixels.
+        classes: K.
+
+    Returns:
+        Wall time and agreement; of the exact CRF alone where `pydensecrf2` is not installed.
+    """
+    log_probs, pixels = make_case(side, classes)
+    start = time.perf_counter()
+    exact = mean_field(log_probs, pixels).argmax(1)
+    seconds = time.perf_counter() - start
+    ours = CrfFigures(side, classes, torch.get_num_threads(), 1e3 * seconds)
+    try:
+        pool = LatticeCRF()
+    except UserError:
+        return ours
+    processes = usable_cpus()
+    many = [given.expand(processes, -1, -1, -1).numpy() for given in (log_probs, pixels)]
+    best = float("inf")
+    with pool:
+        for _ in range(_ROUNDS):
+            start = time.perf_counter()
+            found = pool(*many)
+            best = min(best, time.perf_counter() - start)
+    usual = torch.from_numpy(found[:1]).argmax(1)
+    same, unchanged = (
+        100 * (usual == other).double().mean().item() for other in (exact, log_probs.argmax(1))
+    )
+    return CrfFigures(
+        side, classes, ours.threads, ours.exact, processes, 1e3 * best / processes, same, unchanged
+    )
+
+
+def make_case(
+    side: int, classes: int
+) -> tuple[Float32[Tensor, "1 K H W"], UInt8[Tensor, "1 3 H W"]]:
+    """Makes a picture and what a good network could say of it.
+
+    Args:
+        side: Height and width, pixels; a multiple of 8.
+        classes: K, at least the classes of the built-in scenes.
+
+    Returns:
+        Log-probabilities, from true classes under noise on a grid of 8-pixel patches, and pixels.
+    """
+    image, label = scene(0, "test", 0)
+    picture = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].contiguous()
+    truth = one_hot(torch.from_numpy(label).long(), classes).permute(2, 0, 1)[None].float()
+    coarse = interpolate(truth, size=(side // _PATCH, side // _PATCH), mode="area")
+    noise = torch.randn(coarse.shape, generator=torch.Generator().manual_seed(0))
+    cosines = (0.8 * coarse + 0.2 * noise).clamp(-1, 1)
+    scores = interpolate(_SHARPNESS * cosines, size=(side, side), mode="bilinear")
+    return scores.log_softmax(1), pixels
+
+
+def crf_table(figures: CrfFigures) -> Table:
+    """Draws the figures.
+
+    Args:
+        figures: What was measured.
+
+    Returns:
+        A row for each refiner, and one for their agreement.
+    """
+    table = Table("refiner", "on")
+    table.title = f"Refining one {figures.side}x{figures.side} image of {figures.classes} classes"
+    for column in ("figure", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    ours, threads = f"{figures.exact:.0f} ms/image", f"{figures.threads} threads"
+    if figures.lattice is None:
+        table.add_row("exact CRF", threads, ours, "")
+        table.caption = 'pydensecrf2 is not installed (pip install "usseg-ray[crf]"): ours alone.'
+        return table
+    ratio = f"{figures.exact / figures.lattice:.1f}"
+    table.add_row("exact CRF", threads, ours, ratio)
+    table.add_row(
+        "pydensecrf2", f"{figures.processes} processes", f"{figures.lattice:.0f} ms/image", "1"
+    )
+    table.add_row("same labels", "after refining", f"{figures.same:.2f} %", "")
+    table.add_row("", "before and after pydensecrf2", f"{figures.unchanged:.2f} %", "")
+    return table
