@@ -29,6 +29,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from usseg_ray.bench_crf import bench_crf, crf_table
+from usseg_ray.bench_eval import evaluation_bars
 from usseg_ray.bench_meter import Bar, Measure
 from usseg_ray.bench_methods import method_bars
 from usseg_ray.bench_works import Sizes
@@ -244,7 +245,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measure]]] = {
 @app.command()
 def main(
     what: Annotated[
-        Literal["decode", "prepare", "stream", "methods", "crf", "all"],
+        Literal["decode", "prepare", "stream", "methods", "eval", "crf", "all"],
         typer.Argument(help="What to measure; all is decode, prepare and stream."),
     ] = "all",
     images: Annotated[
@@ -262,16 +263,20 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
-    """Measure this machine: generated 480x360 JPEG files, losses of the methods, or the CRF.
+    """Measure this machine: generated 480x360 JPEG files, losses, evaluation, or the CRF.
 
     Every figure stands beside a reference measured in the same run. Files go to a temporary
     folder (about 140 kB an image while preparing) and are removed at the end. The losses take some
-    minutes and 6 GB, and end with exit code 1 if one of them misses its bar.
+    minutes and 6 GB. Losses and evaluation end with exit code 1 if one of them misses its bar.
     """
     if full and what != "methods":
         raise UserError(f"--full belongs to methods, not to {what}: bench methods --full.")
     if what == "methods":
-        _methods(full=full, as_json=as_json)
+        losses = method_bars(Sizes(), full=full)
+        _held("methods", losses, "Forward and backward", {"full": full}, as_json=as_json)
+        return
+    if what == "eval":
+        _held("eval", evaluation_bars(), "Scoring", {}, as_json=as_json)
         return
     if what == "crf":
         _crf(as_json=as_json)
@@ -287,16 +292,19 @@ def main(
         console.print(_table(measures))
 
 
-def _methods(*, full: bool, as_json: bool) -> None:
+def _held(
+    name: str, measured: Iterator[Bar], what: str, settings: dict[str, object], *, as_json: bool
+) -> None:
+    """Shows figures that are held to bars, and ends with code 1 if one is missed."""
     bars: list[Bar] = []
-    with errors.status("methods ...") as status:
-        for bar in method_bars(Sizes(), full=full):
+    with errors.status(f"{name} ...") as status:
+        for bar in measured:
             bars.append(bar)
-            status.update(f"methods, after {bar.what} ...")
+            status.update(f"{name}, after {bar.what} ...")
     if as_json:
-        _print_json({"full": full}, bars)
+        _print_json(settings, bars)
     else:
-        console.print(_bar_table(bars))
+        console.print(_bar_table(bars, f"{what}, float32, two CPU threads"))
     if not all(bar.passed for bar in bars):
         raise typer.Exit(1)
 
@@ -328,9 +336,9 @@ def _table(measures: list[Measure]) -> Table:
     return table
 
 
-def _bar_table(bars: list[Bar]) -> Table:
+def _bar_table(bars: list[Bar], title: str) -> Table:
     table = Table("what, and what it stands beside", box=SIMPLE_HEAD, padding=(0, 1))
-    table.title = "Forward and backward, float32, two CPU threads"
+    table.title = title
     for column in ("figure", "ratio", "bar"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)

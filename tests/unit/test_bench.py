@@ -60,7 +60,7 @@ def test_a_missed_bar_ends_with_1_after_json_too(measured: list[Bar]) -> None:
     [(BARS[0], "1.5x", "1.6x"), (BARS[1], "50x less", "25x less"), (BARS[3], "6x less", "")],
 )
 def test_the_table_says_how_much_less(bar: Bar, ratio: str, limit: str) -> None:
-    columns = [list(column.cells) for column in bench._bar_table([bar]).columns]
+    columns = [list(column.cells) for column in bench._bar_table([bar], "title").columns]
     assert [column[0] for column in columns[2:4]] == [ratio, limit]
 
 
