@@ -723,8 +723,11 @@ def test_t_1_and_t_2_evaluation(golden: Golden) -> None:
     method = predictor(average.shape[1], vectors["probe"])
     close((3 * method.probe(upsampled)).log_softmax(1), vectors["logprob"])
     # Scores upsampled after projection choose the same clusters as codes upsampled before it.
-    batch = Batch(("a", "b"), torch.zeros(2, 3, *size), FeatureMap(average.detach()))
-    scores = interpolate(method.predict(batch), size, mode="bilinear", align_corners=False)
+    pixels = torch.zeros(2, 3, *size)
+    given = (FeatureMap(part.detach()) for part in (codes, mirrored.flip(3)))
+    batches = (Batch(("a", "b"), pixels, features) for features in given)
+    scores = method.predict_mirrored(*batches)
+    scores = interpolate(scores, size, mode="bilinear", align_corners=False)
     np.testing.assert_array_equal(scores.argmax(1), vectors["pred"])
 
 
