@@ -56,6 +56,14 @@ def evaluate(
     trial's folder, evaluations/DATA-SPLIT-PROTOCOL.
     """
     # torch: not for --help
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     from usseg_ray.evaluation import Asked, evaluate_trial  # noqa: PLC0415
     from usseg_ray.protocols import Refinement  # noqa: PLC0415
 
@@ -63,7 +71,17 @@ def evaluate(
     if refine is not None:
         names = [] if refine == "none" else refine.split(",")
         wanted = tuple(dict.fromkeys(Refinement.parse(name) for name in names))
-    done = evaluate_trial(trial, Asked(split, data, protocol, wanted, device))
+    asked = Asked(split, data, protocol, wanted, device)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task("Loading", total=None)
+        done = evaluate_trial(
+            trial,
+            asked,
+            lambda what, images, total: progress.update(
+                bar, description=what, completed=images, total=total
+            ),
+        )
     console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})  {done.protocol}")
     console.print(scores_table(done))
     if done.metrics["collapsed"]:

@@ -16,8 +16,10 @@ from usseg_ray.crfs import crf_kind, open_crf
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
 from usseg_ray.job import Job
+from usseg_ray.loop import Watch
 from usseg_ray.protocols import Refinement, find_protocol, protocol_settings, stamp
 from usseg_ray.record import draw
+from usseg_ray.refine import Refining
 from usseg_ray.scoring import ground_truth
 from usseg_ray.trials import (
     TRIAL_FILE,
@@ -75,12 +77,13 @@ class Evaluated:
     folder: Path
 
 
-def evaluate_trial(place: str, asked: Asked) -> Evaluated:
+def evaluate_trial(place: str, asked: Asked, watch: Watch | None = None) -> Evaluated:
     """Scores a trial on a split.
 
     Args:
         place: A trial's folder, or a sweep's folder or name, of which the best trial is taken.
         asked: Split, data, protocol and refinements.
+        watch: Is told how far it is.
 
     Returns:
         The scores and where they lie.
@@ -106,7 +109,8 @@ def evaluate_trial(place: str, asked: Asked) -> Evaluated:
     job = Job(trial.method, settings, root, device, reading="")
     folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
     with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
-        metrics = score_split(job, str(_checkpoint(home, trial)), str(folder), split, chosen, crf)
+        refining, last = Refining(chosen, crf), str(_checkpoint(home, trial))
+        metrics = score_split(job, last, str(folder), split, refining, watch)
     named = stamp(config, manifest.name, split)
     caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
     draw(folder, ground_truth(manifest), manifest.palette, caption)

@@ -4,7 +4,7 @@ It needs torch alone; what surrounds a run is a `RunContext`.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from usseg_ray.backbones import build_backbone, feature_spec
-from usseg_ray.batch import Batch, Images, Step
+from usseg_ray.batch import Batch, Images, LabelledImages, Step
 from usseg_ray.config import Config, MethodConfig, UserError
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
@@ -25,7 +25,7 @@ from usseg_ray.methods.base import Method, Passes, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.optimiser import Optimiser
 from usseg_ray.protocols import Refinement, find_protocol
-from usseg_ray.refine import CRF, ClusterScorer, Predictor, Scorer
+from usseg_ray.refine import ClusterScorer, Predictor, Refining, Scorer
 from usseg_ray.run_context import RunContext
 from usseg_ray.scoring import (
     Evaluation,
@@ -40,6 +40,12 @@ from usseg_ray.scoring import (
 )
 
 PROBE_BATCHES = 128
+
+Watch = Callable[[str, int, int], None]
+
+
+def _unwatched(what: str, done: int, total: int) -> None:
+    """Takes what nobody watches."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -57,6 +63,7 @@ class Run:
         reader: This worker's data.
         truth: Meaning of the labels, or `None` for unlabelled data.
         context: What surrounds the run.
+        watch: Is told how far an evaluation is: what, images done, images in all.
     """
 
     config: Config[MethodConfig]
@@ -65,6 +72,7 @@ class Run:
     reader: Reader
     truth: GroundTruth | None
     context: RunContext
+    watch: Watch = _unwatched
 
     @property
     def epochs(self) -> int:
@@ -197,16 +205,14 @@ class Run:
         split: str,
         *,
         refit: bool = True,
-        refinements: tuple[Refinement, ...] = (),
-        crf: CRF | None = None,
+        refining: Refining = Refining(),  # noqa: B008 (frozen)
     ) -> Evaluation:
         """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
 
         Args:
             split: Which split.
             refit: Whether to fit the clusters again, or to keep those of the loaded state.
-            refinements: What to score beside the plain prediction.
-            crf: The CRF, where a refinement asks for it.
+            refining: What to score beside the plain prediction.
 
         Returns:
             The evaluation, with scores where the split has labels.
@@ -215,7 +221,7 @@ class Run:
         if refit:
             self.method.fit_clusters(_TrainingPasses(self))
         size = self.config.train.eval_batch_size
-        predictor = self._predictor(ClusterScorer(self.method), refinements, crf)
+        predictor = self._predictor(ClusterScorer(self.method), refining)
         splits = self.reader.manifest.splits
         if self.truth is None or split not in splits or not splits[split].labelled:
             seen = split if split in splits else self.config.data.train_split
@@ -231,8 +237,7 @@ class Run:
         split: str,
         *,
         encode: Encode | None = None,
-        refinements: tuple[Refinement, ...] = (),
-        crf: CRF | None = None,
+        refining: Refining = Refining(),  # noqa: B008 (frozen)
     ) -> Mapping[Refinement, Result]:
         """Trains a linear probe on codes of the training split and scores a split with it.
 
@@ -241,45 +246,55 @@ class Run:
         Args:
             split: Which split; it and the training split have labels.
             encode: Makes the codes; the method does if unset.
-            refinements: What to score beside the plain prediction.
-            crf: The CRF, where a refinement asks for it.
+            refining: What to score beside the plain prediction.
 
         Raises:
             UserError: The training split has no labels.
         """
         train = self.config.data.train_split
-        if self.truth is None or not self.reader.manifest.splits[train].labelled:
+        labelled = self.reader.manifest.splits[train].labelled
+        if self.truth is None or not labelled:
             raise UserError(f"a linear probe needs labels, and split {train!r} has none.")
         self.method.eval()
         size = self.config.train.eval_batch_size
+        batches = islice(self.reader.labelled(train, size, square=True), PROBE_BATCHES)
         probe = fit_linear_probe(
             encode or self.method.encode,
             self.featurise,
-            islice(self.reader.labelled(train, size, square=True), PROBE_BATCHES),
+            self._watched("Linear probe", batches, min(labelled, PROBE_BATCHES * size)),
             self.truth,
             seed=self.config.seed,
         )
         known = np.arange(len(self.truth.classes))
-        predictor = self._predictor(probe, refinements, crf)
+        predictor = self._predictor(probe, refining)
         return self._evaluated(predictor, split, self.truth, known).results
 
-    def _predictor(
-        self, scorer: Scorer, refinements: tuple[Refinement, ...], crf: CRF | None
-    ) -> Predictor:
+    def _predictor(self, scorer: Scorer, refining: Refining) -> Predictor:
         side, size = self.config.data.eval_size, self.config.train.eval_batch_size
-        return Predictor(scorer, self.featurise, side, refinements, crf, size)
+        return Predictor(scorer, self.featurise, side, refining, size)
 
     def _evaluated(
         self, predictor: Predictor, split: str, truth: GroundTruth, class_of: np.ndarray | None
     ) -> Evaluation:
+        total = self.reader.manifest.splits[split].labelled
+        batches = self.reader.labelled(split, self.config.train.eval_batch_size)
         return evaluate(
             predictor,
-            self.reader.labelled(split, self.config.train.eval_batch_size),
+            self._watched(f"Scoring {split}", batches, total),
             truth,
-            expected_rows=self.reader.manifest.splits[split].labelled,
+            expected_rows=total,
             device=self.context.device,
             class_of=class_of,
         )
+
+    def _watched(
+        self, what: str, batches: Iterable[LabelledImages], total: int
+    ) -> Iterator[LabelledImages]:
+        done = 0
+        for labelled in batches:
+            yield labelled
+            done += len(labelled.numbers)
+            self.watch(what, done, total)
 
 
 @dataclass(frozen=True)

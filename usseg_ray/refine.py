@@ -24,6 +24,19 @@ CRF = Callable[[Tensor, Tensor], Tensor]
 """(B, K, H, W) float32 log-probabilities and (B, 3, H, W) uint8 pixels -> probabilities."""
 
 
+@dataclass(frozen=True)
+class Refining:
+    """What is made of scores beside the plain prediction.
+
+    Attributes:
+        refinements: Combinations of refiners.
+        crf: The CRF, where one of them asks for it.
+    """
+
+    refinements: tuple[Refinement, ...] = ()
+    crf: CRF | None = None
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """What scores every token of an image for each of some outputs.
@@ -83,16 +96,14 @@ class Predictor:
         featurise: Turns images into the scorer's batches.
         side: Side of the square that the scorer sees, pixels; larger images are seen through
             windows.
-        refinements: What there is to be beside the plain prediction.
-        crf: The CRF, where a refinement asks for it.
+        refining: What there is to be beside the plain prediction.
         batch_size: Windows that are scored at a time.
     """
 
     scorer: Scorer
     featurise: Featurise
     side: int
-    refinements: tuple[Refinement, ...] = ()
-    crf: CRF | None = None
+    refining: Refining = Refining()
     batch_size: int = 16
 
     def predict(self, images: Images) -> "Prediction":
@@ -124,19 +135,20 @@ class Prediction:
         """
         return {
             refinement: label_map(self._refined(refinement), size)
-            for refinement in (PLAIN, *self._predictor.refinements)
+            for refinement in (PLAIN, *self._predictor.refining.refinements)
         }
 
     def _refined(self, refinement: Refinement) -> Float[Tensor, "B K h w"]:
         scores = self._scores(flip="flip" in refinement, overlap="sliding" in refinement)
         if "crf" not in refinement:
             return scores
-        if self._predictor.crf is None:
+        crf = self._predictor.refining.crf
+        if crf is None:
             raise TypeError("a refinement with a CRF needs one")
         pixels = self._images.pixels
         sharp = self._predictor.scorer.sharpness * _upsampled(scores, _size(pixels))
         # At the size of the pixels: neighbours in an image are what a CRF is about.
-        return self._predictor.crf(sharp.log_softmax(1), pixels.to(sharp.device))
+        return crf(sharp.log_softmax(1), pixels.to(sharp.device))
 
     def _scores(self, *, flip: bool, overlap: bool) -> Float[Tensor, "B K h w"]:
         if (flip, overlap) not in self._found:

@@ -162,7 +162,9 @@ def evaluate(
         ValueError: No pixel is labelled.
     """
     num_outputs, num_classes = predictor.scorer.num_outputs, len(truth.classes)
-    tallies = {r: _Tally(num_outputs, num_classes) for r in (PLAIN, *predictor.refinements)}
+    tallies = {
+        r: _Tally(num_outputs, num_classes) for r in (PLAIN, *predictor.refining.refinements)
+    }
     images, numbers = ImageCounts(), list[int]()
     gallery = Gallery(num_outputs)
     for labelled in batches:

@@ -20,10 +20,9 @@ from usseg_ray.data.reading import stream_here
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.distributed import rank
 from usseg_ray.job import Job
-from usseg_ray.loop import Run, assemble
-from usseg_ray.protocols import Refinement
+from usseg_ray.loop import Run, Watch, assemble
 from usseg_ray.record import write_evaluation
-from usseg_ray.refine import CRF
+from usseg_ray.refine import Refining
 from usseg_ray.run_context import (
     BEST,
     CHECKPOINT,
@@ -135,8 +134,8 @@ def score_split(
     checkpoint: str,
     folder: str,
     split: str,
-    refinements: tuple[Refinement, ...] = (),
-    crf: CRF | None = None,
+    refining: Refining = Refining(),  # noqa: B008 (frozen)
+    watch: Watch | None = None,
 ) -> dict[str, float]:
     """Scores a trained state and a linear probe of its codes, in this process.
 
@@ -145,20 +144,21 @@ def score_split(
         checkpoint: Folder of its last checkpoint.
         folder: Where the evaluation's arrays go.
         split: The split to score.
-        refinements: What to score beside the plain prediction.
-        crf: The CRF, where a refinement asks for it.
+        refining: What to score beside the plain prediction.
+        watch: Is told how far it is.
 
     Returns:
         Score metrics in percent; empty where the split has no labels. `linear_miou` and
         `linear_acc` are among them where the training split has labels.
     """
     run, _ = _restored(job, Path(checkpoint))
-    evaluation = run.score(split, refit=False, refinements=refinements, crf=crf)
+    run.watch = watch or run.watch
+    evaluation = run.score(split, refit=False, refining=refining)
     write_evaluation(evaluation, Path(folder))
     found = score_metrics(evaluation, run.truth)
     if not found or not run.reader.manifest.splits[run.config.data.train_split].labelled:
         return found
-    return found | linear_metrics(run.linear(split, refinements=refinements, crf=crf))
+    return found | linear_metrics(run.linear(split, refining=refining))
 
 
 def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:

@@ -15,6 +15,7 @@ from usseg_ray.loop import Run, assemble
 from usseg_ray.methods import get
 from usseg_ray.ops.crf import mean_field
 from usseg_ray.protocols import Refinement
+from usseg_ray.refine import Refining
 from usseg_ray.run_context import PlainContext
 
 METHODS = ("acseg", "kmeans")
@@ -30,7 +31,7 @@ def run_of(root: str, manifest: Manifest, method: str, protocol: str) -> Run:
 
 
 def facts(run: Run) -> Facts:
-    evaluation = run.score("val", refit=False, refinements=REFINEMENTS, crf=mean_field)
+    evaluation = run.score("val", refit=False, refining=Refining(REFINEMENTS, mean_field))
     return {
         str(name): (torch.from_numpy(result.scores.confusion), result.boundary_f)
         for name, result in evaluation.results.items()

@@ -1,6 +1,5 @@
 import math
 from itertools import pairwise, product
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from usseg_ray.batch import Batch, FeatureMap, Images
 from usseg_ray.distributed import shared_generator
 from usseg_ray.protocols import PLAIN, Refinement
-from usseg_ray.refine import Predictor, label_map, window_spans
+from usseg_ray.refine import CRF, Predictor, Refining, label_map, window_spans
 
 SIDE = 8
 
@@ -44,9 +43,9 @@ def some(height: int, width: int, count: int = 1) -> Images:
     return Images(tuple(str(i) for i in range(count)), pixels)
 
 
-def predictor(*refinements: str, **settings: Any) -> Predictor:
+def predictor(*refinements: str, crf: CRF | None = None, batch_size: int = 16) -> Predictor:
     chosen = tuple(map(Refinement.parse, refinements))
-    return Predictor(Mean(), featurise, SIDE, chosen, **settings)
+    return Predictor(Mean(), featurise, SIDE, Refining(chosen, crf), batch_size)
 
 
 def by_windows(images: Images, *, overlap: bool) -> Tensor:

@@ -14,7 +14,7 @@ from usseg_ray.distributed import shared_generator
 from usseg_ray.methods.base import Method, Passes
 from usseg_ray.metrics import Scores
 from usseg_ray.protocols import PLAIN, Refinement
-from usseg_ray.refine import CRF, ClusterScorer, Predictor
+from usseg_ray.refine import CRF, ClusterScorer, Predictor, Refining
 from usseg_ray.scoring import (
     Evaluation,
     GroundTruth,
@@ -59,7 +59,7 @@ def featurise(images: Images) -> Batch:
 
 def predictor(*refinements: str, crf: CRF | None = None) -> Predictor:
     chosen = tuple(map(Refinement.parse, refinements))
-    return Predictor(ClusterScorer(method()), featurise, 8, chosen, crf)
+    return Predictor(ClusterScorer(method()), featurise, 8, Refining(chosen, crf))
 
 
 def evaluated(labelled: Iterable[LabelledImages], expected: int, **settings: Any) -> Evaluation:
