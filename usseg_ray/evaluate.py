@@ -4,13 +4,13 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from usseg_ray import options
 from usseg_ray.cli import Version, console, make_app, run
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from usseg_ray.evaluation import Evaluated
 
 COUNTS = ("used_clusters", "collapsed")
@@ -56,14 +56,6 @@ def evaluate(
     trial's folder, evaluations/DATA-SPLIT-PROTOCOL.
     """
     # torch: not for --help
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from usseg_ray.evaluation import Asked, evaluate_trial  # noqa: PLC0415
     from usseg_ray.protocols import Refinement  # noqa: PLC0415
 
@@ -72,16 +64,13 @@ def evaluate(
         names = [] if refine == "none" else refine.split(",")
         wanted = tuple(dict.fromkeys(Refinement.parse(name) for name in names))
     asked = Asked(split, data, protocol, wanted, device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+    with _progress() as progress:
         bar = progress.add_task("Loading", total=None)
-        done = evaluate_trial(
-            trial,
-            asked,
-            lambda what, images, total: progress.update(
-                bar, description=what, completed=images, total=total
-            ),
-        )
+
+        def watch(what: str, images: int, total: int) -> None:
+            progress.update(bar, description=what, completed=images, total=total)
+
+        done = evaluate_trial(trial, asked, watch)
     console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})  {done.protocol}")
     console.print(scores_table(done))
     if done.metrics["collapsed"]:
@@ -91,10 +80,21 @@ def evaluate(
     console.print(f"Pictures and tables: {done.folder}", highlight=False, soft_wrap=True)
 
 
-def scores_table(done: "Evaluated") -> "Table":
-    """Lays out scores in percent, a column for each refinement, the baselines beneath."""
-    from rich.table import Table  # noqa: PLC0415
+def _progress() -> Progress:
+    """Makes a bar that is seen on a terminal alone, and leaves nothing there."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
+
+def scores_table(done: "Evaluated") -> Table:
+    """Lays out scores in percent, a column for each refinement, the baselines beneath."""
     from usseg_ray.protocols import PLAIN  # noqa: PLC0415
     from usseg_ray.screen import label  # noqa: PLC0415
 
@@ -116,10 +116,8 @@ def scores_table(done: "Evaluated") -> "Table":
     return table
 
 
-def classes_table(classes: list[dict[str, object]]) -> "Table":
+def classes_table(classes: list[dict[str, object]]) -> Table:
     """Lays out IoU in percent and labelled pixels of every class."""
-    from rich.table import Table  # noqa: PLC0415
-
     table = Table("class", "IoU", "pixels")
     for row in classes:
         iou = "-" if row["iou"] is None else f"{row['iou']:.2f}"
