@@ -6,7 +6,7 @@ since a fast refiner that finds something else would be no reference.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
+from usseg_ray.bench_meter import apart
 from usseg_ray.config import UserError
 from usseg_ray.data.synthetic import scene
 from usseg_ray.lattice_crf import LatticeCRF, usable_cpus
@@ -61,16 +62,14 @@ def bench_crf(side: int = 320, classes: int = 27) -> CrfFigures:
     Returns:
         Wall time and agreement; of the exact CRF alone where `pydensecrf2` is not installed.
     """
-    log_probs, pixels = make_case(side, classes)
-    start = time.perf_counter()
-    exact = mean_field(log_probs, pixels).argmax(1)
-    seconds = time.perf_counter() - start
-    ours = CrfFigures(side, classes, torch.get_num_threads(), 1e3 * seconds)
+    milliseconds, threads, exact = apart(_refine, side, classes)
+    ours = CrfFigures(side, classes, threads, milliseconds)
     try:
         pool = LatticeCRF()
     except UserError:
         return ours
     processes = usable_cpus()
+    log_probs, pixels = make_case(side, classes)
     many = [given.expand(processes, -1, -1, -1).numpy() for given in (log_probs, pixels)]
     best = float("inf")
     with pool:
@@ -78,13 +77,20 @@ def bench_crf(side: int = 320, classes: int = 27) -> CrfFigures:
             start = time.perf_counter()
             found = pool(*many)
             best = min(best, time.perf_counter() - start)
-    usual = torch.from_numpy(found[:1]).argmax(1)
+    usual = found[:1].argmax(1)
     same, unchanged = (
-        100 * (usual == other).double().mean().item() for other in (exact, log_probs.argmax(1))
+        100 * float((usual == other).mean()) for other in (exact, log_probs.argmax(1).numpy())
     )
-    return CrfFigures(
-        side, classes, ours.threads, ours.exact, processes, 1e3 * best / processes, same, unchanged
-    )
+    lattice = 1e3 * best / processes
+    return replace(ours, processes=processes, lattice=lattice, same=same, unchanged=unchanged)
+
+
+def _refine(side: int, classes: int) -> tuple[float, int, np.ndarray]:
+    given = make_case(side, classes)
+    start = time.perf_counter()
+    labels = mean_field(*given).argmax(1)
+    seconds = time.perf_counter() - start
+    return 1e3 * seconds, torch.get_num_threads(), labels.numpy()
 
 
 def make_case(
