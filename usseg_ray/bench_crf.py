@@ -111,7 +111,7 @@ def make_case(
     truth = one_hot(torch.from_numpy(label).long(), classes).permute(2, 0, 1)[None].float()
     coarse = interpolate(truth, size=(side // _PATCH, side // _PATCH), mode="area")
     noise = torch.randn(coarse.shape, generator=torch.Generator().manual_seed(0))
-    cosines = (0.8 * coarse + 0.2 * noise).clamp(-1, 1)
+    cosines = (0.5 * coarse + 0.25 * noise).clamp(-1, 1)
     scores = interpolate(_SHARPNESS * cosines, size=(side, side), mode="bilinear")
     return scores.log_softmax(1), pixels
 
