@@ -54,8 +54,9 @@ def mean_field(
 ) -> Float32[Tensor, "B K H W"]:
     """Computes the marginals of the fully connected CRF of every image.
 
-    Beside inputs and result it takes at most 200 MB on a CPU at 320x320 and 27 classes, and 1.5 GB
-    on a GPU, where more pairs are computed at once. On a CPU a repetition is identical to the bit.
+    Beside its inputs it takes at most 200 MB on a CPU at 320x320 and 27 classes, and 1 GB on a GPU,
+    where more pairs are computed at once. On a CPU a repetition is identical to the bit. Float32
+    products must be such: TF32, which PyTorch leaves off unless told, is too coarse for distances.
 
     Args:
         log_probs: (B, K, H, W) log-probabilities of the classes, up to a constant per pixel.

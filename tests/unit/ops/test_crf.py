@@ -113,4 +113,4 @@ def measure() -> float:
 
 
 def test_memory_is_bounded() -> None:
-    assert apart(measure) < 0.3
+    assert apart(measure) < 0.2
