@@ -265,6 +265,12 @@ def _check_labels(plan: Plan) -> None:
                 f"{plan.root}: split {split!r} has no labels to rank trials "
                 "by unsup_miou. `python -m usseg_ray.train` segments data without labels."
             )
+        if split == plan.config.data.test_split:
+            raise UserError(
+                f"data.selection_split and data.test_split are both {split!r}: a split that ranks "
+                "trials is not untouched. Choose another, or --set data.test_split=none to go "
+                "without a final score."
+            )
     for template in plan.jobs().templates.values():
         if template.job({}).settings["num_clusters"] is None:
             raise UserError(

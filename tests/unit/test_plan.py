@@ -117,6 +117,7 @@ def test_assigned_mappings_become_keys() -> None:
         ({"data": "nowhere"}, "--data nowhere: no such folder"),
         ({"space": "nowhere.yaml"}, "nowhere.yaml: no such search space"),
         ({"assigned": {"data.selection_split": "validation"}}, "no split 'validation' to rank"),
+        ({"assigned": {"data.test_split": "val"}}, "both 'val': a split that ranks trials is not"),
         ({"assigned": {"protocol": "stego"}}, "'stego'; did you mean 'stego-320'"),
         ({"assigned": {"protocol": "voc-21"}}, "voc-21 is for 21 classes, and the data has 10"),
         (
