@@ -25,7 +25,7 @@ from usseg_ray.methods.base import Method, Passes, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.optimiser import Optimiser
 from usseg_ray.protocols import Refinement, find_protocol
-from usseg_ray.refine import ClusterScorer, Predictor, Refining, Scorer
+from usseg_ray.refine import Predictor, Refining, Scorer, scorer_of
 from usseg_ray.run_context import RunContext
 from usseg_ray.scoring import (
     Evaluation,
@@ -221,7 +221,8 @@ class Run:
         if refit:
             self.method.fit_clusters(_TrainingPasses(self))
         size = self.config.train.eval_batch_size
-        predictor = self._predictor(ClusterScorer(self.method), refining)
+        scorer = scorer_of(self.method, find_protocol(self.config.protocol).upsampled)
+        predictor = self._predictor(scorer, refining)
         splits = self.reader.manifest.splits
         if self.truth is None or split not in splits or not splits[split].labelled:
             seen = split if split in splits else self.config.data.train_split

@@ -71,6 +71,8 @@ class Protocol:
         classes: Number of classes that the data must have, where it is for one data set.
         clusters: Whether K is the number of classes, or anything.
         matching: How clusters find classes for the score that counts.
+        upsampled: What is brought to the size of the frame: cluster scores, or, where a method
+            predicts from codes, codes, which are classified there.
         refinements: What `evaluate` reports beside the plain prediction.
     """
 
@@ -82,6 +84,7 @@ class Protocol:
     classes: int | None = None
     clusters: Literal["classes", "any"] = "classes"
     matching: Literal["one-to-one", "merged"] = "one-to-one"
+    upsampled: Literal["scores", "codes"] = "scores"
     refinements: tuple[Refinement, ...] = ()
 
     @property
@@ -126,6 +129,7 @@ PROTOCOLS = {
             "STEGO, HP, SmooSeg and CAUSE on COCO-Stuff, Cityscapes and Potsdam",
             size=320,
             filter="nearest",
+            upsampled="codes",
             refinements=(_FLIP, _FLIP_CRF),
         ),
         Protocol("picie-320", "PiCIE on COCO-Stuff and Cityscapes", size=320),
@@ -136,6 +140,7 @@ PROTOCOLS = {
             crop="squash",
             filter="nearest",
             classes=21,
+            upsampled="codes",
             refinements=(_FLIP, _FLIP_CRF),
         ),
         Protocol(

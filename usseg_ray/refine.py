@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from usseg_ray.batch import Batch, Images
-from usseg_ray.methods.base import Method
+from usseg_ray.methods.base import CodeClassifier, Method
 from usseg_ray.protocols import PLAIN, Refinement
 
 Featurise = Callable[[Images], Batch]
@@ -66,6 +66,43 @@ class ClusterScorer:
     def __init__(self, method: Method) -> None:
         self.num_outputs, self.sharpness = method.num_clusters, method.sharpness
         self.predict, self.predict_mirrored = method.predict, method.predict_mirrored
+
+
+class PixelScorer:
+    """A method's clusters as a `Scorer` that classifies codes at the size of the pixels.
+
+    Args:
+        method: Its clusters are fitted already.
+
+    Reference:
+        Evaluation of STEGO, HP, SmooSeg and CAUSE, official code.
+    """
+
+    def __init__(self, method: CodeClassifier) -> None:
+        self._method = method
+        self.num_outputs, self.sharpness = method.num_clusters, method.sharpness
+
+    def predict(self, batch: Batch) -> Float[Tensor, "B K H W"]:
+        """Scores images, at the size of their pixels."""
+        return self._classify(self._method.encode(batch), batch)
+
+    def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K H W"]:
+        """Scores the mean of the codes of images and of their mirror images, at that size."""
+        codes = self._method.encode(batch) + self._method.encode(mirrored).flip(-1)
+        return self._classify(codes / 2, batch)
+
+    @torch.no_grad()
+    def _classify(self, codes: Float[Tensor, "B C h w"], batch: Batch) -> Float[Tensor, "B K H W"]:
+        # One image at a time: codes of this size have gigabytes in a batch.
+        size = _size(batch.pixels)
+        return torch.cat([self._method.classify(_upsampled(one, size)) for one in codes.split(1)])
+
+
+def scorer_of(method: Method, upsampled: Literal["scores", "codes"]) -> Scorer:
+    """Makes a method's clusters a `Scorer`; see `protocols.Protocol.upsampled`."""
+    if upsampled == "codes" and isinstance(method, CodeClassifier):
+        return PixelScorer(method)
+    return ClusterScorer(method)
 
 
 def label_map(scores: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Int64[Tensor, "B H W"]:

@@ -38,6 +38,7 @@ from usseg_ray.ops.concepts import (
 from usseg_ray.ops.ema import update_teacher
 from usseg_ray.ops.heads import HeadMasks, SegmentationHead
 from usseg_ray.ops.modularity import affinity, cosine, graph
+from usseg_ray.refine import scorer_of
 
 Vectors = dict[str, Any]
 Golden = Callable[[str], Vectors]
@@ -729,6 +730,10 @@ def test_t_1_and_t_2_evaluation(golden: Golden) -> None:
     scores = method.predict_mirrored(*batches)
     scores = interpolate(scores, size, mode="bilinear", align_corners=False)
     np.testing.assert_array_equal(scores.argmax(1), vectors["pred"])
+    given = (FeatureMap(part.detach()) for part in (codes, mirrored.flip(3)))
+    batches = (Batch(("a", "b"), pixels, features) for features in given)
+    at_pixels = scorer_of(method, "codes").predict_mirrored(*batches)
+    np.testing.assert_array_equal(at_pixels.argmax(1), vectors["pred"])
 
 
 def predictor(dim: int, centroids: Any) -> CAUSE:

@@ -28,6 +28,7 @@ def test_official_frames() -> None:
     assert find_protocol("picie-320").frame(448) == Frame(320, "centre", "bilinear")
     assert find_protocol("cause-voc").frame(448) == Frame(320, "squash", "nearest")
     assert find_protocol("full-resolution").frame(448) == Frame(448, "whole", "bilinear")
+    assert find_protocol("stego-320").upsampled == find_protocol("cause-voc").upsampled == "codes"
     assert protocol_settings("stego-320") == {"data.eval_size": 320}
     assert protocol_settings(DEFAULT) == {}
 

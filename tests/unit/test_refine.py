@@ -7,10 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from usseg_ray.batch import Batch, FeatureMap, Images
+from tests import tiny
+from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Images
 from usseg_ray.distributed import shared_generator
+from usseg_ray.methods import get
+from usseg_ray.methods.base import Method
+from usseg_ray.methods.kmeans import KMeans, KMeansConfig
 from usseg_ray.protocols import PLAIN, Refinement
-from usseg_ray.refine import CRF, Predictor, Refining, label_map, window_spans
+from usseg_ray.refine import (
+    CRF,
+    ClusterScorer,
+    Predictor,
+    Refining,
+    label_map,
+    scorer_of,
+    window_spans,
+)
 
 SIDE = 8
 
@@ -140,6 +152,40 @@ def test_a_crf_gets_probabilities_at_the_size_of_the_pixels() -> None:
     expected = (2.0 * prediction.scores()).log_softmax(1)
     torch.testing.assert_close(log_probs, expected)
     assert torch.equal(maps[Refinement(("crf",))], label_map(expected.flip(1), (16, 40)))
+
+
+def test_codes_may_be_classified_at_the_size_of_the_pixels() -> None:
+    config = KMeansConfig(spherical=True)
+    method = KMeans(config, FeatureSpec(4, 4, has_attention=False), 3, seed=0)
+    random = shared_generator("centroids")
+    method.centroids.copy_(torch.randn(3, 4, generator=random))
+    tokens, other = torch.randn(2, 2, 4, 5, 6, generator=random)
+    pixels = torch.zeros(2, 3, 20, 24)
+    batch = Batch(("a", "b"), pixels, FeatureMap(tokens))
+    mirrored = Batch(("a", "b"), pixels, FeatureMap(other))
+    scorer = scorer_of(method, "codes")
+
+    def by_hand(codes: Tensor) -> Tensor:
+        size = (20, 24)
+        codes = torch.nn.functional.interpolate(codes, size, mode="bilinear", align_corners=False)
+        pairs = codes[:, None], method.centroids[None, :, :, None, None]
+        return torch.nn.functional.cosine_similarity(*pairs, dim=2)
+
+    torch.testing.assert_close(scorer.predict(batch), by_hand(tokens))
+    mean = (tokens + other.flip(-1)) / 2
+    torch.testing.assert_close(scorer.predict_mirrored(batch, mirrored), by_hand(mean))
+    assert not torch.allclose(scorer.predict(batch)[..., ::4, ::4], method.predict(batch))
+
+
+def test_who_has_no_codes_is_scored_by_scores() -> None:
+    method = tiny_acseg()
+    assert isinstance(scorer_of(method, "codes"), ClusterScorer)
+    assert isinstance(scorer_of(method, "scores"), ClusterScorer)
+
+
+def tiny_acseg() -> Method:
+    settings = tiny.config("acseg").method
+    return get("acseg")(settings, FeatureSpec(15, 8, has_attention=False), 3, seed=0)
 
 
 def test_without_a_crf_there_is_none() -> None:
