@@ -57,7 +57,8 @@ class PieceSource(Datasource):  # type: ignore[misc]
 
     def estimate_inmemory_data_size(self) -> int:
         """Returns the decoded size in bytes."""
-        return sum(piece.rows for piece in self._pieces) * self._row_bytes()
+        rows = sum(piece.rows for piece in self._pieces) * self._showing.views
+        return rows * self._row_bytes()
 
     def get_read_tasks(
         self,
@@ -71,7 +72,7 @@ class PieceSource(Datasource):  # type: ignore[misc]
         return [self._task(portion, per_task_row_limit) for portion in portions]
 
     def _task(self, pieces: list[Piece], row_limit: int | None) -> ReadTask:
-        rows = sum(piece.rows for piece in pieces)
+        rows = sum(piece.rows for piece in pieces) * self._showing.views
         metadata = BlockMetadata(
             num_rows=rows, size_bytes=rows * self._row_bytes(), input_files=None, exec_stats=None
         )

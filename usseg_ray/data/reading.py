@@ -70,6 +70,8 @@ class Showing:
         seed: Keys the views together with walk and image id.
         pair: How two views of each image are coloured, where a pair is wanted; its crop has at
             least `crops.scale` of the area, and a pair has no label.
+        every: Whether each image is shown through all of its fixed crops, one row after the other
+            and none mirrored, without labels or partners.
     """
 
     frame: Frame
@@ -77,6 +79,14 @@ class Showing:
     labels: bool = False
     seed: int = 0
     pair: JitterConfig | None = None
+    every: bool = False
+
+    @property
+    def views(self) -> int:
+        """Rows that each image becomes."""
+        if not self.every or self.crops is None:
+            return 1
+        return num_fixed_crops(self.crops.policy, self.crops.ratios)
 
     @property
     def whole(self) -> bool:
@@ -105,14 +115,15 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
     rows = list(enumerate(_rows(root, piece.shard, piece.row_group)[piece.start : piece.stop]))
     if showing.labels:
         rows = [(index, row) for index, row in rows if row["label"] is not None]
-    shown = [_show(piece.shard, row, piece.walk, showing) for _, row in rows]
+    shown = [columns for _, row in rows for columns in _shows(piece.shard, row, piece.walk, showing)]
     if piece.partners:
         for columns, positive in zip(shown, _positives(root, piece, showing), strict=True):
             columns["positive"] = positive
     names = shown[0] if shown else {}
     block = {name: _column([columns[name] for columns in shown], showing) for name in names}
     block = block or _empty(showing)
-    block["id"] = np.array([row["id"] for _, row in rows], dtype=object)
+    ids = [row["id"] for _, row in rows for _ in range(showing.views)]
+    block["id"] = np.array(ids, dtype=object)
     if showing.labels:
         block["number"] = np.array([piece.number + index for index, _ in rows], dtype=np.int64)
     return block
@@ -138,6 +149,16 @@ def _empty(showing: Showing) -> Block:
         return {name: np.empty(0, dtype=object) for name in ("image", "label")}
     empty = {"image": np.zeros((0, 3, size, size), np.uint8)}
     return empty | ({"label": np.zeros((0, size, size), np.int32)} if showing.labels else {})
+
+
+def _shows(shard: str, row: dict[str, Any], walk: int, showing: Showing) -> Iterator[Block]:
+    """Yields all rows that one image becomes."""
+    if not showing.every or showing.crops is None:
+        yield _show(shard, row, walk, showing)
+        return
+    image = _decoded(shard, row)
+    for number in range(showing.views):
+        yield {"image": _fixed(image, number, showing.frame.size, showing.crops)}
 
 
 def _show(shard: str, row: dict[str, Any], walk: int, showing: Showing) -> Block:
@@ -186,10 +207,16 @@ def _crop(
     # In so many walks every crop is shown once, in an order of the image's own.
     order = np.random.default_rng(key_seed(showing.seed, "crops", walk // count, name))
     number = int(order.permutation(count)[walk % count])
-    crop = fixed_crop(image, number, policy=crops.policy, ratios=crops.ratios, jpeg=crops.jpeg)
-    framed = frame_image(crop, Frame(size, "centre", crops.filter))
+    framed = _fixed(image, number, size, crops)
     mirrored = crops.flip and random.random() < 0.5
     return np.ascontiguousarray(framed[:, :, ::-1]) if mirrored else framed
+
+
+def _fixed(
+    image: UInt8[np.ndarray, "H W 3"], number: int, size: int, crops: Crops
+) -> UInt8[np.ndarray, "3 S S"]:
+    crop = fixed_crop(image, number, policy=crops.policy, ratios=crops.ratios, jpeg=crops.jpeg)
+    return frame_image(crop, Frame(size, "centre", crops.filter))
 
 
 def _positives(root: str, piece: Piece, showing: Showing) -> Iterator[UInt8[np.ndarray, "3 S S"]]:
