@@ -162,12 +162,17 @@ def list_shards(folder: Path, part: Part) -> dict[int, Shard]:
     """Lists the shards of a part that are in place, by index and in order."""
     found = {}
     with suppress(FileNotFoundError):
-        for name in sorted(os.listdir(folder / part)):
-            match = _NAME.fullmatch(name)
-            if match:
-                index, digest = int(match[1]), match[2]
-                found[index] = Shard(part, index, digest, folder / part / name)
+        for path in sorted((folder / part).iterdir()):
+            parsed = parse_name(path.name)
+            if parsed:
+                found[parsed[0]] = Shard(part, *parsed, path)
     return found
+
+
+def parse_name(name: str) -> tuple[int, str] | None:
+    """Reads a shard's index and sha256 off its file's name; `None` of any other file's."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), match[2]) if match else None
 
 
 def missing_shards(

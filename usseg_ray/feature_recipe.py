@@ -9,14 +9,14 @@ so that a method that needs more adds to an entry instead of making a second one
 import hashlib
 import json
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from usseg_ray.backbones import Backbone, TimmFeatures
-from usseg_ray.batch import Needs
+from usseg_ray.batch import Attention, Needs
 from usseg_ray.config import BackboneConfig, JitterConfig, Settings, UserError
 from usseg_ray.data.reading import Crops, Showing
 from usseg_ray.data.shards import Manifest
@@ -30,6 +30,7 @@ PREPROCESSING = 1
 Arithmetic = Literal["float32", "bfloat16"]
 Part = Literal["tokens", "saliency_cls", "saliency_minhead", "local"]
 """What an entry may hold of every row; see `batch.FeatureMap`."""
+PARTS: tuple[Part, ...] = get_args(Part)
 
 KEY_DIGITS = 20
 SHARD_BYTES = 128 * 2**20
@@ -97,8 +98,7 @@ class EntryManifest(Settings):
 
     @property
     def rows(self) -> int:
-        """Rows of each part; row (image, crop, draw) is number (image * crops + crop) * draws +
-        draw."""
+        """Rows of each part: number (image * crops + crop) * draws + draw is one of them."""
         return self.images * self.rows_per_image
 
     @property
@@ -142,19 +142,20 @@ def parts_of(needs: Needs) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def needs_of(parts: tuple[Part, ...]) -> Needs:
+def needs_of(parts: tuple[Part, ...]) -> tuple[Needs, ...]:
     """Says what a backbone is asked for, so that it computes some parts.
 
-    Raises:
-        ValueError: Both reductions to one number a patch are asked for at once.
+    Returns:
+        One or two passes: each reduces attention to one number a patch in one way.
     """
-    wanted = [part for part in parts if part.startswith("saliency")]
-    if len(wanted) > 1:
-        raise ValueError(f"one pass computes one of {wanted}")
-    attention: Literal["cls", "minhead"] | None = None
-    if wanted:
-        attention = "cls" if wanted == ["saliency_cls"] else "minhead"
-    return Needs(attention=attention, local_attention="local" in parts)
+    kinds: list[Attention | None] = [
+        kind for kind in get_args(Attention) if f"saliency_{kind}" in parts
+    ]
+    local = "local" in parts
+    return tuple(
+        Needs(attention=kind, local_attention=local and number == 0)
+        for number, kind in enumerate(kinds or [None])
+    )
 
 
 def weights_digest(backbone: nn.Module) -> str:

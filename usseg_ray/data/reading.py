@@ -32,9 +32,9 @@ from usseg_ray.keys import key_seed
 
 Block = dict[str, np.ndarray]
 """Rows of a piece: `id` (n,) str and `image` (n, 3, h, w) uint8; where wanted `label` (n, H, W)
-int32 and `number` (n,) int64, the row's in its split, `positive` like `image`, `first` (n, 3, 2h,
-2w) uint8 and `geometry` (n, 4) float64. Of whole frames, which differ in shape, `image` and `label`
-are (n,) arrays of arrays."""
+int32 and `number` (n,) int64, the row's in its split, `crop` (n,) int64, which of all crops of its
+image a row is, `positive` like `image`, `first` (n, 3, 2h, 2w) uint8 and `geometry` (n, 4) float64.
+Of whole frames, which differ in shape, `image` and `label` are (n,) arrays of arrays."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
     rows = list(enumerate(_rows(root, piece.shard, piece.row_group)[piece.start : piece.stop]))
     if showing.labels:
         rows = [(index, row) for index, row in rows if row["label"] is not None]
-    shown = [columns for _, row in rows for columns in _shows(piece.shard, row, piece.walk, showing)]
+    shown = [
+        columns for _, row in rows for columns in _shows(piece.shard, row, piece.walk, showing)
+    ]
     if piece.partners:
         for columns, positive in zip(shown, _positives(root, piece, showing), strict=True):
             columns["positive"] = positive
@@ -124,6 +126,8 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
     block = block or _empty(showing)
     ids = [row["id"] for _, row in rows for _ in range(showing.views)]
     block["id"] = np.array(ids, dtype=object)
+    if showing.every:
+        block["crop"] = np.tile(np.arange(showing.views), len(rows))
     if showing.labels:
         block["number"] = np.array([piece.number + index for index, _ in rows], dtype=np.int64)
     return block
