@@ -88,6 +88,6 @@ def write(
 
 def config(method: str = "acseg", **settings: Any) -> Config[MethodConfig]:
     """Builds settings for the set; `a__b` stands for the key `a.b`."""
-    own = ACSEG if method == "acseg" else {"method.restarts": 2}
+    own = {"acseg": ACSEG, "stego": {"method.dim": 8}}.get(method, {"method.restarts": 2})
     changed = {key.replace("__", "."): value for key, value in settings.items()}
     return build_config(get(method).Config, [SETTINGS, own, changed])

@@ -13,6 +13,7 @@ from usseg_ray import methods
 from usseg_ray.config import Config, MethodConfig, build_config, flatten
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
+from usseg_ray.featuriser import Stored
 from usseg_ray.loop import Run, assemble
 from usseg_ray.protocols import PLAIN
 from usseg_ray.run_context import PlainContext
@@ -34,6 +35,7 @@ def compute_baselines(
     device: torch.device,
     stream: Stream = stream_here,
     *,
+    stored: Stored | None = None,
     splits: Sequence[str] = (),
     names: Sequence[str] = BASELINES,
 ) -> Baselines:
@@ -47,6 +49,7 @@ def compute_baselines(
         manifest: Its manifest, with classes.
         device: Where to compute.
         stream: How rows are read.
+        stored: Finds features that were computed before.
         splits: What to score; the selection and the test split if unset.
         names: Which of `BASELINES`.
 
@@ -60,13 +63,13 @@ def compute_baselines(
     ]
     found: Baselines = {split: {} for split in splits}
     for name in (name for name in CLUSTERERS if name in names):
-        run = _run(name, config, root, manifest, device, stream)
+        run = _run(name, config, root, manifest, device, stream, stored)
         for index, split in enumerate(splits):
             scores = run.score(split, refit=index == 0).scores
             if scores is not None:
                 found[split][name] = scores.unsup_miou
     if CEILING in names and manifest.splits[config.data.train_split].labelled:
-        run = _run(KMEANS, config, root, manifest, device, stream)
+        run = _run(KMEANS, config, root, manifest, device, stream, stored)
         for split in splits:
             found[split][CEILING] = _ceiling(run, split)
     return found
@@ -79,14 +82,14 @@ def _run(
     manifest: Manifest,
     device: torch.device,
     stream: Stream,
+    stored: Stored | None,
 ) -> Run:
     method = methods.get(name)
     shared = {k: v for k, v in flatten(config).items() if not k.startswith("method.")}
     settings: dict[str, Any] = shared | {"num_clusters": len(manifest.classes)}
     context = PlainContext(device=device, history=[])
-    return assemble(
-        build_config(method.Config, [settings]), method, root, manifest, context, stream
-    )
+    own = build_config(method.Config, [settings])
+    return assemble(own, method, root, manifest, context, stream, stored)
 
 
 def _ceiling(run: Run, split: str) -> float:

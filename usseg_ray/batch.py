@@ -18,6 +18,23 @@ Attention = Literal["cls", "minhead"]
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Which images, or crops of them, a batch shows: where stored features of it are found.
+
+    Attributes:
+        split: The split.
+        view: How its images are shown; see `data.reading.view_name`.
+        numbers: (B,) the images' numbers in the split.
+        crops: (B,) which of an image's fixed crops; 0 for whole images.
+    """
+
+    split: str
+    view: str
+    numbers: Int64[Tensor, "B"]
+    crops: Int64[Tensor, "B"]
+
+
+@dataclass(frozen=True)
 class Images:
     """Decoded images of one size.
 
@@ -28,6 +45,9 @@ class Images:
         first: (B, 3, 2H, 2W) uint8, the first of two views, where `Needs.pair` asks; then `pixels`
             is the second. Neither is cropped yet.
         geometry: (B, 4) float64, the crop and mirroring of a pair (see `Pair`).
+        rows: What is shown, where it comes again and again; without it features are computed.
+            Where they are stored, and nobody looks at pixels, `pixels` has H = W = 0.
+        positive_rows: The same of `positive`.
     """
 
     ids: tuple[str, ...]
@@ -35,6 +55,8 @@ class Images:
     positive: UInt8[Tensor, "B 3 H W"] | None = None
     first: UInt8[Tensor, "B 3 H2 W2"] | None = None
     geometry: Float64[Tensor, "B 4"] | None = None
+    rows: Rows | None = None
+    positive_rows: Rows | None = None
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,11 @@ class DataConfig(Settings):
         0.5, gt=0, le=1, description="Smallest share of the image's area in a training crop."
     )
     flip: bool = Field(True, description="Mirror half of the training crops.")
-    crops: Literal["random", "five", "ten"] = Field(
+    crops: Literal["random", "centre", "five", "ten"] = Field(
         "random",
-        description="Where training crops lie: drawn anew each time, or one after the other the "
-        "corners and the centre (five), those of the mirror image too (ten).",
+        description="Where training crops lie: drawn anew each time, always the largest centre "
+        "square, or one after the other the corners and the centre (five), those of the mirror "
+        "image too (ten).",
     )
     crop_ratios: tuple[float, ...] = Field(
         (0.5,), min_length=1, description="Sides of five or ten crops over those of the image."
@@ -97,8 +98,8 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _only_kept_crops_are_recoded(self) -> Self:
-        if self.crop_jpeg is not None and self.crops == "random":
-            raise ValueError("crop_jpeg is for crops=five or crops=ten, not for random ones")
+        if self.crop_jpeg is not None and self.crops not in ("five", "ten"):
+            raise ValueError("crop_jpeg is for crops=five or crops=ten alone")
         return self
 
 
@@ -154,6 +155,11 @@ class ResourceConfig(Settings):
     )
     gpus_per_worker: float = Field(1.0, gt=0, description="Used when the device is CUDA.")
     threads: int = Field(1, ge=1, description="CPU threads of a training process.")
+    features: Literal["auto", "cache", "recompute"] = Field(
+        "auto",
+        description="Whether the frozen backbone's features of images that come again and again "
+        "are computed once and stored; auto: where that is measured to be faster.",
+    )
 
 
 M = TypeVar("M", bound=MethodConfig)

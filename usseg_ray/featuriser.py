@@ -5,6 +5,7 @@ computed nor there.
 """
 
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -12,10 +13,21 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from usseg_ray.backbones import Backbone
-from usseg_ray.batch import Batch, FeatureMap, Images, Needs, Pair, Step
+from usseg_ray.batch import Batch, FeatureMap, Images, Needs, Pair, Rows, Step
 from usseg_ray.ops.photometric import photometric_views
 
 CROPS_PER_PASS = 32
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """Features that were computed before."""
+
+    def has(self, split: str, view: str) -> bool:
+        """Says whether features of a split, shown in one way, are kept."""
+
+    def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
+        """Gives those of rows, on the device that computes; `None` where none are kept."""
 
 
 class Featuriser:
@@ -28,6 +40,7 @@ class Featuriser:
         autocast: Whether the backbone computes in bfloat16.
         seed: Keys photometric views.
         crop_size: Side that boxes of `Batch.crop_tokens` are resized to, pixels.
+        stored: Finds features that were computed before.
     """
 
     def __init__(
@@ -39,6 +52,7 @@ class Featuriser:
         autocast: bool,
         seed: int = 0,
         crop_size: int = 224,
+        stored: Stored | None = None,
     ) -> None:
         self.backbone = backbone.to(device) if backbone is not None else None
         self.needs = needs
@@ -46,18 +60,19 @@ class Featuriser:
         self.autocast = autocast
         self.seed = seed
         self.crop_size = crop_size
+        self.stored = stored
 
     def __call__(self, images: Images) -> Batch:
         """Computes a batch to be clustered or predicted.
 
         A method that needs no features gets an empty feature map.
         """
-        return self._batch(images)[0]
+        return self._batch(images)
 
     @torch.no_grad()
     def crops(self, images: Images) -> Batch:
         """Computes a batch of training crops with its pair of views, where the method wants one."""
-        return replace(self._batch(images)[0], pair=self._pair(images))
+        return replace(self._batch(images), pair=self._pair(images))
 
     @torch.no_grad()
     def training(self, images: Images, stage: str, step: Step) -> Batch:
@@ -68,33 +83,44 @@ class Featuriser:
             stage: Keys, together with step and image, the photometric views.
             step: Where training stands.
         """
-        batch, normalised = self._batch(images)
+        batch = self._batch(images)
         augmented = positive = None
         if self.needs.photometric is not None:
             key = (self.seed, "photometric", stage, step.index)
+            normalised = self._normalise(batch.pixels)
             views = photometric_views(normalised, images.ids, self.needs.photometric, *key)
             augmented = self._features(views, Needs())
         if images.positive is not None:
-            positive = self._features(self._normalise(self._pixels(images.positive)), Needs())
+            seen = self._pixels(images.positive)
+            positive = self._known(images.positive_rows, seen, Needs())
         return replace(
             batch, step=step, augmented=augmented, positive=positive, pair=self._pair(images)
         )
 
     @torch.no_grad()
-    def _batch(self, images: Images) -> tuple[Batch, Float[Tensor, "B 3 H W"]]:
+    def _batch(self, images: Images) -> Batch:
         pixels = self._pixels(images.pixels)
         if not self.needs.features:
             nothing = FeatureMap(pixels.new_zeros(len(pixels), 0, 1, 1))
-            return Batch(images.ids, pixels, nothing), pixels
-        normalised = self._normalise(pixels)
-        features = self._features(normalised, self.needs)
+            return Batch(images.ids, pixels, nothing)
+        features = self._known(images.rows, pixels, self.needs)
         if not self.needs.crop_tokens:
-            return Batch(images.ids, pixels, features), normalised
+            return Batch(images.ids, pixels, features)
 
         def crop_tokens(boxes: Int64[Tensor, "n 5"]) -> Float[Tensor, "n D"]:
-            return self._crop_tokens(normalised, boxes)
+            return self._crop_tokens(self._normalise(pixels), boxes)
 
-        return Batch(images.ids, pixels, features, crop_tokens=crop_tokens), normalised
+        return Batch(images.ids, pixels, features, crop_tokens=crop_tokens)
+
+    def _known(
+        self, rows: Rows | None, pixels: Float[Tensor, "B 3 H W"], needs: Needs
+    ) -> FeatureMap:
+        """Finds features where they are stored, else computes them."""
+        if self.stored is not None and rows is not None:
+            found = self.stored(rows, needs)
+            if found is not None:
+                return found
+        return self._features(self._normalise(pixels), needs)
 
     def _pixels(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         return pixels.to(self.device, non_blocking=True).float() / 255

@@ -6,6 +6,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class StoredView:
+    """Stored features of a split, shown in one way.
+
+    Attributes:
+        split: The split.
+        view: How its images are shown; see `data.reading.view_name`.
+        key: Of the entry in the feature store.
+    """
+
+    split: str
+    view: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Job:
     """One run, described.
 
@@ -16,6 +31,7 @@ class Job:
         device: `cpu` or `cuda`.
         reading: Name of the placement group that reading tasks use; empty to read in the process
             itself.
+        stored: Features that are in the store.
     """
 
     method: str
@@ -23,6 +39,7 @@ class Job:
     root: str
     device: str
     reading: str
+    stored: tuple[StoredView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,7 @@ class JobTemplate:
         root: URI of the prepared set.
         device: `cpu` or `cuda`.
         reading: Name of the placement group that reading tasks use.
+        stored: Features that are in the store.
     """
 
     method: str
@@ -46,6 +64,7 @@ class JobTemplate:
     root: str
     device: str = "cpu"
     reading: str = ""
+    stored: tuple[StoredView, ...] = ()
 
     def job(self, sample: Mapping[str, Any]) -> Job:
         """Fills in what a trial sampled; K follows from the classes where nothing set it."""
@@ -53,7 +72,7 @@ class JobTemplate:
         if settings["num_clusters"] is None and self.num_classes:
             clusters = round(self.num_classes * settings["clusters_per_class"])
             settings["num_clusters"] = max(2, clusters)
-        return Job(self.method, settings, self.root, self.device, self.reading)
+        return Job(self.method, settings, self.root, self.device, self.reading, self.stored)
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,18 @@ class Jobs:
     def job(self, draw: Draw) -> Job:
         """Fills in what a trial drew."""
         return self.templates[draw.method].job(draw.sample)
+
+    def with_stored(self, stored: Mapping[str, tuple[StoredView, ...]]) -> "Jobs":
+        """Returns the same jobs with stored features.
+
+        Args:
+            stored: Method -> what is in the store for it.
+        """
+        templates = {
+            name: replace(template, stored=stored.get(name, ()))
+            for name, template in self.templates.items()
+        }
+        return replace(self, templates=templates)
 
     def on(self, device: str, reading: str) -> "Jobs":
         """Returns the same jobs on a cluster.

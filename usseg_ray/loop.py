@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from usseg_ray.backbones import build_backbone, feature_spec
-from usseg_ray.batch import Batch, Images, LabelledImages, Step
+from usseg_ray.batch import Batch, Images, LabelledImages, Needs, Step
 from usseg_ray.config import Config, MethodConfig, UserError
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import all_gather, rank, world_size
-from usseg_ray.featuriser import Featuriser
+from usseg_ray.featuriser import Featuriser, Stored
 from usseg_ray.linear_probe import Encode, fit_linear_probe
 from usseg_ray.methods.base import Method, Passes, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
@@ -320,6 +320,7 @@ def assemble(
     manifest: Manifest,
     context: RunContext,
     stream: Stream = stream_here,
+    stored: Stored | None = None,
 ) -> Run:
     """Builds backbone, method and reader from resolved settings.
 
@@ -330,6 +331,7 @@ def assemble(
         manifest: Its manifest.
         context: What surrounds the run.
         stream: How this worker's rows are read.
+        stored: Finds features that were computed before.
 
     Returns:
         A run, ready to fit or to score.
@@ -354,6 +356,7 @@ def assemble(
             autocast=autocast,
             seed=config.seed,
             crop_size=config.data.train_size,
+            stored=stored,
         ),
         reader=Reader(
             root,
@@ -365,7 +368,13 @@ def assemble(
             stream=stream,
             frame=find_protocol(config.protocol).frame(config.data.eval_size),
             pair=needs.pair,
+            bare=stored.has if stored is not None and _blind(needs) else None,
         ),
         truth=ground_truth(manifest),
         context=context,
     )
+
+
+def _blind(needs: Needs) -> bool:
+    """Says whether a method that has features looks at nothing else."""
+    return needs.features and needs.photometric is None and not needs.crop_tokens

@@ -19,6 +19,7 @@ from usseg_ray.baselines import Baselines
 from usseg_ray.beside import Finals, final_folder, finish_baselines, score_finals, start_baselines
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
 from usseg_ray.data.pipeline import reading_group
+from usseg_ray.feature_plan import store_features
 from usseg_ray.job import Draw, Jobs
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames
@@ -71,8 +72,9 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         device = device_of(resources)
         concurrent = _concurrent(plan, device)
         readers = concurrent * resources.num_workers
+        jobs = store_features(plan, plan.jobs(), device, console)
         with reading_group(resources.data_cpus_per_worker, readers) as reading:
-            jobs = plan.jobs().on(device, reading)
+            jobs = jobs.on(device, reading)
             any_job = jobs.job(Draw(plan.parts[0].method, {}))
             pending = start_baselines(any_job, folder) if plan.manifest.classes else None
             trials = _run_trials(plan, jobs, folder, ledger, console, concurrent)

@@ -14,9 +14,10 @@ from ray.train.torch import get_device
 
 from usseg_ray import methods
 from usseg_ray.baselines import Baselines, compute_baselines
+from usseg_ray.batch import Needs
 from usseg_ray.config import Config, MethodConfig, build_config
 from usseg_ray.data.pipeline import RayStream
-from usseg_ray.data.reading import stream_here
+from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.distributed import rank
 from usseg_ray.job import Job
@@ -33,6 +34,7 @@ from usseg_ray.run_context import (
     save_state,
 )
 from usseg_ray.scoring import Evaluation, linear_metrics, score_metrics
+from usseg_ray.stored_features import open_stored
 
 
 class TrainContext:
@@ -96,8 +98,10 @@ def baselines(job: Job) -> Baselines:
     config = _config(job)
     torch.set_num_threads(config.resources.threads)
     manifest = load_manifest(job.root)
-    stream = RayStream(job.reading, config.resources.data_cpus_per_worker)
-    return compute_baselines(config, job.root, manifest, torch.device(job.device), stream)
+    device = torch.device(job.device)
+    stored = open_stored(job.stored, Needs(), device)
+    stream = _stream(job, config)
+    return compute_baselines(config, job.root, manifest, device, stream, stored=stored)
 
 
 def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str, float]:
@@ -182,7 +186,12 @@ def _build(job: Job, context: RunContext) -> Run:
         job.root,
         load_manifest(job.root),
         context,
-        RayStream(job.reading, config.resources.data_cpus_per_worker)
-        if job.reading
-        else stream_here,
+        _stream(job, config),
+        open_stored(job.stored, methods.get(job.method).needs(config.method), context.device),
     )
+
+
+def _stream(job: Job, config: Config[MethodConfig]) -> Stream:
+    if not job.reading:
+        return stream_here
+    return RayStream(job.reading, config.resources.data_cpus_per_worker)

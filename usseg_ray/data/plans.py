@@ -8,12 +8,29 @@ exactly once each. `reading` turns pieces into pixels. No torch here, see `trans
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Integer
 
 from usseg_ray.data.shards import Manifest
 from usseg_ray.keys import key_seed
+
+
+class Partner(NamedTuple):
+    """An image to be shown beside another.
+
+    Attributes:
+        shard: Path of its shard below the set's root.
+        row_group: From 0.
+        row: Its row there.
+        number: Its number in the split.
+    """
+
+    shard: str
+    row_group: int
+    row: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -27,8 +44,7 @@ class Piece:
         stop: Row after the last.
         number: Number of the first row in its split.
         walk: Keys the views of training: the walks over the split before this one.
-        partners: For every row the (shard, row group, row) of an image to be shown beside it;
-            empty where none is.
+        partners: For every row an image to be shown beside it; empty where none is.
     """
 
     shard: str
@@ -37,7 +53,7 @@ class Piece:
     stop: int
     number: int = 0
     walk: int = 0
-    partners: tuple[tuple[str, int, int], ...] = ()
+    partners: tuple[Partner, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -175,11 +191,11 @@ def with_partners(
     groups = row_groups(manifest, split)
     starts = [piece.number for piece in groups]
 
-    def partner(row: int, walk: int) -> tuple[str, int, int]:
+    def partner(row: int, walk: int) -> Partner:
         random = np.random.default_rng(key_seed(seed, "positive", walk, row))
         chosen = int(neighbours[row, random.integers(1, neighbours.shape[1])])
         group = groups[bisect_right(starts, chosen) - 1]
-        return group.shard, group.row_group, chosen - group.number
+        return Partner(group.shard, group.row_group, chosen - group.number, chosen)
 
     return [
         replace(

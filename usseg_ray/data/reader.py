@@ -5,14 +5,15 @@ Between the blocks of `reading` (numpy, made in many processes) and the batches 
 does not read and decode the same images again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 
-from usseg_ray.batch import Images, LabelledImages
+from usseg_ray.batch import Images, LabelledImages, Rows
 from usseg_ray.config import DataConfig, JitterConfig
 from usseg_ray.data.plans import (
+    Piece,
     cut,
     dealt_plan,
     evaluation_plan,
@@ -30,6 +31,8 @@ from usseg_ray.data.reading import (
     mix,
     regroup,
     stream_here,
+    stream_numbers,
+    view_name,
 )
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.transforms import Frame
@@ -50,6 +53,8 @@ class Reader:
         frame: How labelled images are shown; as in clustering if unset: the centre square at
             `config.eval_size`.
         pair: How the two views of a training image are coloured, where a method wants pairs.
+        bare: Says of a split and a view whether nobody looks at its pixels, since its features are
+            stored: then nothing is read of it but names.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Reader:
         stream: Stream = stream_here,
         frame: Frame | None = None,
         pair: JitterConfig | None = None,
+        bare: Callable[[str, str], bool] | None = None,
     ) -> None:
         self.root, self.manifest, self.config = root, manifest, config
         self.seed, self.rank, self.world = seed, rank, world
@@ -72,15 +78,9 @@ class Reader:
         self.frame = frame or Frame(config.eval_size)
         self._clustered = Frame(config.eval_size, "centre", self.frame.filter)
         self._square = self._clustered if self.frame.crop == "whole" else self.frame
-        crops = Crops(
-            config.crops,
-            config.crop_scale,
-            config.flip,
-            config.crop_ratios,
-            config.crop_filter,
-            config.crop_jpeg,
-        )
+        crops = crops_of(config)
         self._training = Showing(Frame(config.train_size), crops, seed=seed, pair=pair)
+        self._bare = bare or (lambda _split, _view: False)
         self._kept: dict[tuple[str, Showing, int], list[Block]] = {}
         self._kept_bytes = 0
 
@@ -112,11 +112,11 @@ class Reader:
         if self.neighbours is not None:
             split = self.config.train_split
             pieces = with_partners(pieces, self.manifest, split, self.neighbours, self.seed)
-        taker = Taker(self._stream(self.root, pieces, self._training))
+        taker = Taker(self._shown(self.config.train_split, pieces, self._training))
         for epoch in epochs:
             generator = np.random.default_rng(key_seed(self.seed, "mix", epoch, self.rank))
             mixed = mix(taker.take(rows), self.config.shuffle_window, generator)
-            yield map(_images, regroup(mixed, batch_size))
+            yield map(self._cropped, regroup(mixed, batch_size))
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Images]:
         """Walks the training split once, shuffled, in this worker's parts of joint batches.
@@ -135,14 +135,16 @@ class Reader:
             world=self.world,
         )
         pieces = [piece for part in parts for piece in part]
-        taker = Taker(self._stream(self.root, pieces, self._training))
+        taker = Taker(self._shown(self.config.train_split, pieces, self._training))
         for part in parts:
             rows = sum(piece.rows for piece in part)
-            yield from map(_images, regroup(taker.take(rows), rows))
+            yield from map(self._cropped, regroup(taker.take(rows), rows))
 
     def passes(self, split: str, batch_size: int) -> Iterator[Images]:
         """Walks this worker's part of a split once, in order, framed as for clustering."""
-        return map(_images, regroup(self._framed(split, Showing(self._clustered)), batch_size))
+        showing = Showing(self._clustered)
+        blocks = regroup(self._framed(split, showing), batch_size)
+        return (_images(block, split, showing) for block in blocks)
 
     def labelled(
         self, split: str, batch_size: int, *, square: bool = False
@@ -159,7 +161,8 @@ class Reader:
         """
         showing = Showing(self._square if square else self.frame, labels=True)
         size = 1 if showing.whole else batch_size
-        return map(_labelled, batches_by_number(self._framed(split, showing, size), size))
+        blocks = batches_by_number(self._framed(split, showing, size), size)
+        return (_labelled(block, split, showing) for block in blocks)
 
     def labelled_rows(self, split: str, numbers: Iterable[int]) -> Iterator[LabelledImages]:
         """Reads single labelled rows of a split as squares, for pictures.
@@ -169,11 +172,19 @@ class Reader:
             numbers: The rows' numbers in it.
         """
         groups = row_groups(self.manifest, split)
+        showing = Showing(self._square, labels=True)
         for number in numbers:
-            for block in stream_here(
-                self.root, cut(groups, number, number + 1), Showing(self._square, labels=True)
-            ):
-                yield _labelled(block)
+            for block in stream_here(self.root, cut(groups, number, number + 1), showing):
+                yield _labelled(block, split, showing)
+
+    def _shown(self, split: str, pieces: list[Piece], showing: Showing) -> Iterator[Block]:
+        unseen = showing.repeats and not showing.labels
+        if unseen and self._bare(split, view_name(showing.frame, showing.crops)):
+            return stream_numbers(self.root, pieces, showing)
+        return self._stream(self.root, pieces, showing)
+
+    def _cropped(self, block: Block) -> Images:
+        return _images(block, self.config.train_split, self._training)
 
     def _framed(self, split: str, showing: Showing, batch_size: int = 1) -> Iterator[Block]:
         """Reads a deterministic pass, from memory when an earlier one could be kept."""
@@ -184,7 +195,7 @@ class Reader:
         plan = evaluation_plan(self.manifest, split, self.rank, self.world, batch_size)
         kept: list[Block] | None = []
         size, limit = 0, self.config.keep_mib * 2**20
-        for block in self._stream(self.root, plan, showing):
+        for block in self._shown(split, plan, showing):
             if kept is not None:
                 size += sum(_bytes(column) for column in block.values())
                 kept = [*kept, block] if self._kept_bytes + size <= limit else None
@@ -193,6 +204,18 @@ class Reader:
         if kept is not None and key not in self._kept:
             self._kept[key] = kept
             self._kept_bytes += size
+
+
+def crops_of(config: DataConfig) -> Crops:
+    """Says how training crops are cut."""
+    return Crops(
+        config.crops,
+        config.crop_scale,
+        config.flip,
+        config.crop_ratios,
+        config.crop_filter,
+        config.crop_jpeg,
+    )
 
 
 def _bytes(column: np.ndarray) -> int:
@@ -204,9 +227,32 @@ def _bytes(column: np.ndarray) -> int:
     )
 
 
-def _labelled(block: Block) -> LabelledImages:
+def _labelled(block: Block, split: str, showing: Showing) -> LabelledImages:
     labels = _tensor(block["label"]).long()
-    return LabelledImages(_images(block), labels, tuple(block["number"].tolist()))
+    return LabelledImages(_images(block, split, showing), labels, tuple(block["number"].tolist()))
+
+
+def _images(block: Block, split: str, showing: Showing) -> Images:
+    columns = {
+        name: _tensor(block[name])
+        for name in ("image", "positive", "first", "geometry")
+        if name in block
+    }
+    rows = positive = None
+    if showing.repeats:
+        view = view_name(showing.frame, showing.crops)
+        rows = _rows(block, "", split, view)
+        if "positive_number" in block:
+            positive = _rows(block, "positive_", split, view)
+    names = tuple(map(str, block["id"]))
+    return Images(names, columns.pop("image"), **columns, rows=rows, positive_rows=positive)
+
+
+def _rows(block: Block, prefix: str, split: str, view: str) -> Rows:
+    numbers = _tensor(block[f"{prefix}number"])
+    key = f"{prefix}crop"
+    crops = _tensor(block[key]) if key in block else torch.zeros_like(numbers)
+    return Rows(split, view, numbers, crops)
 
 
 def _tensor(column: np.ndarray) -> torch.Tensor:
@@ -214,12 +260,3 @@ def _tensor(column: np.ndarray) -> torch.Tensor:
         column = np.stack(list(column))
     # Ray hands out read-only views of its object store, which torch does not take.
     return torch.from_numpy(np.require(column, requirements=["C", "W"]))
-
-
-def _images(block: Block) -> Images:
-    columns = {
-        name: _tensor(block[name])
-        for name in ("image", "positive", "first", "geometry")
-        if name in block
-    }
-    return Images(tuple(map(str, block["id"])), columns.pop("image"), **columns)

@@ -5,7 +5,8 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,11 @@ from usseg_ray.data.transforms import (
 from usseg_ray.keys import key_seed
 
 Block = dict[str, np.ndarray]
-"""Rows of a piece: `id` (n,) str and `image` (n, 3, h, w) uint8; where wanted `label` (n, H, W)
-int32 and `number` (n,) int64, the row's in its split, `crop` (n,) int64, which of all crops of its
-image a row is, `positive` like `image`, `first` (n, 3, 2h, 2w) uint8 and `geometry` (n, 4) float64.
-Of whole frames, which differ in shape, `image` and `label` are (n,) arrays of arrays."""
+"""Rows of a piece: `id` (n,) str, `number` (n,) int64, the row's in its split, and `image` (n, 3,
+h, w) uint8. Where wanted `label` (n, H, W) int32; `crop` (n,) int64, which of its image's fixed
+crops a row is; `positive`, `positive_number` and `positive_crop`, the same of a partner; `first`
+(n, 3, 2h, 2w) uint8 and `geometry` (n, 4) float64. Of whole frames, which differ in shape, `image`
+and `label` are (n,) arrays of arrays."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,18 @@ class Showing:
         """Whether rows differ in shape."""
         return self.crops is None and self.frame.crop == "whole"
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a row shows an image as other walks do, so that its features may be stored."""
+        if self.pair is not None or self.whole:
+            return False
+        return self.crops is None or (self.crops.policy != "random" and not self.crops.flip)
+
+
+def view_name(frame: Frame, crops: Crops | None) -> str:
+    """Names how images are shown, for `batch.Rows`."""
+    return str((frame, replace(crops, scale=1.0) if crops else None))
+
 
 Stream = Callable[[str, Sequence[Piece], Showing], Iterator[Block]]
 """Reads pieces of the set at a URI, in order."""
@@ -120,17 +134,65 @@ def read_piece(root: str, piece: Piece, showing: Showing) -> Block:
     ]
     if piece.partners:
         for columns, positive in zip(shown, _positives(root, piece, showing), strict=True):
-            columns["positive"] = positive
+            columns.update(positive)
     names = shown[0] if shown else {}
     block = {name: _column([columns[name] for columns in shown], showing) for name in names}
     block = block or _empty(showing)
     ids = [row["id"] for _, row in rows for _ in range(showing.views)]
     block["id"] = np.array(ids, dtype=object)
+    numbers = [piece.number + index for index, _ in rows for _ in range(showing.views)]
+    block["number"] = np.array(numbers, dtype=np.int64)
     if showing.every:
         block["crop"] = np.tile(np.arange(showing.views), len(rows))
-    if showing.labels:
-        block["number"] = np.array([piece.number + index for index, _ in rows], dtype=np.int64)
     return block
+
+
+def number_piece(root: str, piece: Piece, showing: Showing) -> Block:
+    """Says which rows a piece shows, as `read_piece` does, without showing them.
+
+    Args:
+        root: URI of the prepared set.
+        piece: Which rows, and which partners beside them.
+        showing: How they would be shown; their views repeat, and labels are not wanted.
+
+    Returns:
+        The block, with images of no pixels.
+    """
+    names = _ids(root, piece.shard, piece.row_group)[piece.start : piece.stop]
+    crops = showing.crops
+    nothing = np.zeros((len(names), 3, 0, 0), np.uint8)
+    block: Block = {
+        "id": np.array(names, dtype=object),
+        "image": nothing,
+        "number": piece.number + np.arange(len(names), dtype=np.int64),
+    }
+    if crops is not None:
+        chosen = [_crop_number(name, piece.walk, showing.seed, crops) for name in names]
+        block["crop"] = np.array(chosen, dtype=np.int64)
+    if piece.partners and crops is not None:
+        partners = [
+            (partner.number, _ids(root, partner.shard, partner.row_group)[partner.row])
+            for partner in piece.partners
+        ]
+        block["positive"] = nothing
+        block["positive_number"] = np.array([number for number, _ in partners], dtype=np.int64)
+        block["positive_crop"] = np.array(
+            [_crop_number(name, piece.walk, showing.seed, crops) for _, name in partners],
+            dtype=np.int64,
+        )
+    return block
+
+
+@lru_cache(maxsize=4096)
+def _ids(root: str, shard: str, row_group: int) -> tuple[str, ...]:
+    filesystem, path = resolve(root)
+    table = read_rows(filesystem, f"{path}/{shard}", row_group, ["id"])
+    return tuple(table.column("id").to_pylist())
+
+
+def stream_numbers(root: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
+    """Says which rows pieces show, without showing them; a `Stream`."""
+    return (number_piece(root, piece, showing) for piece in pieces)
 
 
 def _rows(root: str, shard: str, row_group: int) -> list[dict[str, Any]]:
@@ -172,7 +234,7 @@ def _show(shard: str, row: dict[str, Any], walk: int, showing: Showing) -> Block
         key = (showing.seed, "pair", walk, row["id"])
         return _pair(image, showing.frame.size, showing.crops, showing.pair, key)
     if showing.crops is not None:
-        return {"image": _crop(image, row["id"], walk, showing, showing.crops)}
+        return _crop(image, row["id"], walk, showing, showing.crops)
     shown: Block = {"image": frame_image(image, showing.frame)}
     if showing.labels:
         try:
@@ -199,21 +261,31 @@ def _damaged(shard: str, name: str, error: ValueError) -> UserError:
 
 def _crop(
     image: UInt8[np.ndarray, "H W 3"], name: str, walk: int, showing: Showing, crops: Crops
-) -> UInt8[np.ndarray, "3 S S"]:
+) -> Block:
     """Cuts the crop that an image shows in a walk."""
     random = np.random.default_rng(key_seed(showing.seed, "crop", walk, name))
     size = showing.frame.size
     if crops.policy == "random":
         sides = image.shape[:2]
         view = training_view(random, *sides, size=size, scale=crops.scale, flip=crops.flip)
-        return view_image(image, view, resample=crops.filter)
-    count = num_fixed_crops(crops.policy, crops.ratios)
-    # In so many walks every crop is shown once, in an order of the image's own.
-    order = np.random.default_rng(key_seed(showing.seed, "crops", walk // count, name))
-    number = int(order.permutation(count)[walk % count])
+        return {"image": view_image(image, view, resample=crops.filter)}
+    number = _crop_number(name, walk, showing.seed, crops)
     framed = _fixed(image, number, size, crops)
     mirrored = crops.flip and random.random() < 0.5
-    return np.ascontiguousarray(framed[:, :, ::-1]) if mirrored else framed
+    return {
+        "image": np.ascontiguousarray(framed[:, :, ::-1]) if mirrored else framed,
+        "crop": np.array(number),
+    }
+
+
+def _crop_number(name: str, walk: int, seed: int, crops: Crops) -> int:
+    """Says which fixed crop an image shows in a walk.
+
+    In as many walks as it has crops every one is shown once, in an order of the image's own.
+    """
+    count = num_fixed_crops(crops.policy, crops.ratios)
+    order = np.random.default_rng(key_seed(seed, "crops", walk // count, name))
+    return int(order.permutation(count)[walk % count])
 
 
 def _fixed(
@@ -223,16 +295,21 @@ def _fixed(
     return frame_image(crop, Frame(size, "centre", crops.filter))
 
 
-def _positives(root: str, piece: Piece, showing: Showing) -> Iterator[UInt8[np.ndarray, "3 S S"]]:
+def _positives(root: str, piece: Piece, showing: Showing) -> Iterator[Block]:
     """Shows the partners of a piece's rows through training crops of their own."""
     groups = {
         (shard, group): _rows(root, shard, group)
-        for shard, group in {partner[:2] for partner in piece.partners}
+        for shard, group in {(partner.shard, partner.row_group) for partner in piece.partners}
     }
-    for shard, group, index in piece.partners:
-        row = groups[shard, group][index]
+    for partner in piece.partners:
+        row = groups[partner.shard, partner.row_group][partner.row]
         crops = showing.crops or Crops()
-        yield _crop(_decoded(shard, row), row["id"], piece.walk, showing, crops)
+        shown = _crop(_decoded(partner.shard, row), row["id"], piece.walk, showing, crops)
+        yield {
+            "positive": shown["image"],
+            "positive_number": np.array(partner.number),
+            **({"positive_crop": shown["crop"]} if "crop" in shown else {}),
+        }
 
 
 def _pair(

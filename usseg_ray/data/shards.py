@@ -281,13 +281,16 @@ def load_manifest(uri: str | Path) -> Manifest:
         raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
 
 
-def read_rows(filesystem: pafs.FileSystem, path: str, row_group: int) -> pa.Table:
+def read_rows(
+    filesystem: pafs.FileSystem, path: str, row_group: int, columns: list[str] | None = None
+) -> pa.Table:
     """Reads one row group of a shard.
 
     Args:
         filesystem: Where the set lies, from `resolve`.
         path: The root and the shard's path below it.
         row_group: From 0.
+        columns: Which; all if unset.
 
     Returns:
         A table of `SCHEMA`.
@@ -297,7 +300,7 @@ def read_rows(filesystem: pafs.FileSystem, path: str, row_group: int) -> pa.Tabl
     """
     try:
         with filesystem.open_input_file(path) as file:
-            return pq.ParquetFile(file).read_row_group(row_group)
+            return pq.ParquetFile(file).read_row_group(row_group, columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: cannot be read ({_first_line(error)}). {_AGAIN}") from None
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 Crop = Literal["centre", "squash", "whole"]
 Filter = Literal["bilinear", "nearest"]
-CropPolicy = Literal["random", "five", "ten"]
+CropPolicy = Literal["random", "centre", "five", "ten"]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
@@ -117,6 +117,8 @@ def frame_label(label: Integer[np.ndarray, "H W"], frame: Frame) -> Int32[np.nda
 
 def num_fixed_crops(policy: CropPolicy, ratios: tuple[float, ...]) -> int:
     """Says how many crops `fixed_crop` makes of an image."""
+    if policy == "centre":
+        return 1
     return {"five": 5, "ten": 10, "random": 0}[policy] * len(ratios)
 
 
@@ -133,7 +135,8 @@ def fixed_crop(
     Args:
         image: (H, W, 3) uint8, RGB.
         number: Which, below `num_fixed_crops`.
-        policy: `five`, or `ten`: five of the image and five of its mirror image.
+        policy: `centre`, which is the whole image; `five`, or `ten`: five of the image and five of
+            its mirror image.
         ratios: Height and width of a crop over those of the image.
         jpeg: Quality of the JPEG file that the crop is passed through, or `None` for none.
 
@@ -144,6 +147,8 @@ def fixed_crop(
         torchvision's `FiveCrop` and `TenCrop`; STEGO, HP, SmooSeg and CAUSE (official code) keep
         such crops as JPEG files of quality 75.
     """
+    if policy == "centre":
+        return image
     places = num_fixed_crops(policy, (1.0,))
     ratio, place = ratios[number // places], number % places
     if place >= 5:

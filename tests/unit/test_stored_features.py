@@ -1,0 +1,110 @@
+"""A run on stored features is the run on images, up to float16, and its backbone rests."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from usseg_ray.backbones import build_backbone
+from usseg_ray.config import Config, MethodConfig
+from usseg_ray.data.reader import crops_of
+from usseg_ray.data.reading import view_name
+from usseg_ray.data.shards import Manifest
+from usseg_ray.data.transforms import Frame
+from usseg_ray.feature_extraction import features_here, want
+from usseg_ray.feature_recipe import parts_of
+from usseg_ray.feature_store import default_store
+from usseg_ray.job import StoredView
+from usseg_ray.loop import Run, assemble
+from usseg_ray.methods import get
+from usseg_ray.run_context import PlainContext
+from usseg_ray.stored_features import open_stored
+
+CPU = torch.device("cpu")
+SETTINGS: dict[str, Any] = {"data__flip": False, "train__epochs": 2}
+CASES = {
+    "acseg": ("acseg", {"data__crops": "centre"}),
+    "acseg, five crops": ("acseg", {"data__crops": "five"}),
+    "stego, neighbours": ("stego", {"data__crops": "five"}),
+    "kmeans": ("kmeans", {"data__crops": "random"}),
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
+    root = tmp_path_factory.mktemp("set")
+    return str(root), tiny.write(root, shape=(40, 52))
+
+
+def config_of(method: str, **settings: Any) -> Config[MethodConfig]:
+    return tiny.config(method, **(SETTINGS | settings))
+
+
+def run_of(
+    data: tuple[str, Manifest], config: Config[MethodConfig], method: str, **options: Any
+) -> Run:
+    return assemble(config, get(method), *data, PlainContext(CPU, []), **options)
+
+
+def store_all(
+    data: tuple[str, Manifest], config: Config[MethodConfig], method: str
+) -> tuple[StoredView, ...]:
+    """Computes all that a run comes back to."""
+    root, manifest = data
+    backbone, needs = build_backbone(config.backbone), get(method).needs(config.method)
+    frame = Frame(config.data.eval_size)
+    views = [("train", frame, None), ("val", frame, None)]
+    if config.data.crops != "random":
+        views.append(("train", Frame(config.data.train_size), crops_of(config.data)))
+    found = []
+    for split, shown, crops in views:
+        wanted = want(
+            root,
+            manifest,
+            split,
+            config.backbone,
+            backbone,
+            frame=shown,
+            crops=crops,
+            parts=parts_of(needs),
+        )
+        default_store().obtain(wanted, features_here(backbone, "cpu")).close()
+        found.append(StoredView(split, view_name(shown, crops), wanted.entry.key))
+    return tuple(found)
+
+
+class Resting(torch.nn.Module):
+    """A backbone that must not be asked."""
+
+    def forward(self, *_: Tensor) -> None:
+        raise AssertionError("a stored feature was computed again")
+
+    normalise = forward
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stored_features_give_the_scores_of_computed_ones(
+    prepared: tuple[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
+    method, settings = CASES[case]
+    config = config_of(method, **settings)
+    plain = run_of(prepared, config, method)
+    plain.fit()
+    views = store_all(prepared, config, method)
+    stored = open_stored(views, get(method).needs(config.method), CPU)
+    run = run_of(prepared, config, method, stored=stored)
+    run.featurise.backbone = Resting()  # type: ignore[assignment]
+    run.fit()
+    for one, other in zip(history(plain), history(run), strict=True):
+        if "loss" in one:
+            assert other["loss"] == pytest.approx(one["loss"], rel=5e-3, abs=5e-3)
+        assert other["unsup_miou"] == pytest.approx(one["unsup_miou"], abs=2.0)
+
+
+def history(run: Run) -> list[dict[str, float]]:
+    assert isinstance(run.context, PlainContext)
+    return run.context.history

@@ -1,0 +1,46 @@
+"""How a process finds the stored features that its job names."""
+
+from collections.abc import Mapping
+
+import torch
+
+from usseg_ray.batch import FeatureMap, Needs, Rows
+from usseg_ray.feature_files import Entry
+from usseg_ray.feature_recipe import parts_of
+from usseg_ray.feature_store import default_store
+from usseg_ray.featuriser import Stored
+from usseg_ray.job import StoredView
+
+
+class _Opened:
+    """Entries that are open, as the featuriser asks for them."""
+
+    def __init__(self, entries: Mapping[tuple[str, str], Entry], device: torch.device) -> None:
+        self._entries, self._device = entries, device
+
+    def has(self, split: str, view: str) -> bool:
+        return (split, view) in self._entries
+
+    def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
+        entry = self._entries.get((rows.split, rows.view))
+        if entry is None or not set(parts_of(needs)) <= set(entry.parts):
+            return None
+        return entry.feature_map(entry.rows(rows.numbers.numpy(), rows.crops.numpy()), self._device)
+
+
+def open_stored(views: tuple[StoredView, ...], needs: Needs, device: torch.device) -> Stored | None:
+    """Opens what is stored for a job.
+
+    Args:
+        views: From the job.
+        needs: What its method reads beside tokens.
+        device: Where features go.
+
+    Returns:
+        What finds features; `None` where nothing is stored.
+    """
+    if not views or not needs.features:
+        return None
+    store, parts = default_store(), parts_of(needs)
+    entries = {(view.split, view.view): store.open(view.key, parts) for view in views}
+    return _Opened(entries, device)
