@@ -10,6 +10,7 @@ makes a shard visible also makes it complete, and what it must hold is known wit
 import errno
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -332,7 +333,7 @@ class Entry:
         out = torch.empty(shape, dtype=torch.float16) if out is None else out
         if out.shape != shape or not out.is_contiguous():
             raise ValueError(f"rows are {shape}, not {tuple(out.shape)}")
-        target = out.numpy().reshape(len(rows), -1)
+        target = out.numpy().reshape(len(rows), math.prod(shape[1:]))
         shards, places = np.divmod(rows, self.manifest.rows_per_shard)
         ends = np.flatnonzero((np.diff(rows) != 1) | (np.diff(shards) != 0)) + 1
         for start, stop in zip([0, *ends], [*ends, len(rows)], strict=True):

@@ -144,7 +144,8 @@ def verify(folder: "FeatureFolder", entries: list["Kept"]) -> bool:
         TextColumn("shards"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    on_screen = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not on_screen) as progress:
         for kept in entries:
             key = kept.manifest.key
             # Nobody writes it meanwhile, nor may it be removed.

@@ -1,0 +1,67 @@
+"""Ray Data's actors store what a plain process does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from tests.features import BACKBONE, HERE, TEXTONS
+from usseg_ray.data.reading import Crops
+from usseg_ray.data.shards import load_manifest
+from usseg_ray.data.transforms import Frame
+from usseg_ray.feature_actors import ray_features
+from usseg_ray.feature_extraction import Wanted, want
+from usseg_ray.feature_files import list_shards
+from usseg_ray.feature_folder import FeatureFolder
+from usseg_ray.feature_store import FeatureStore
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def wanted(scenes: Path) -> Wanted:
+    return want(
+        str(scenes),
+        load_manifest(scenes),
+        "train",
+        TEXTONS,
+        BACKBONE,
+        frame=Frame(48),
+        crops=Crops("five"),
+        shard_bytes=30_000,
+    )
+
+
+def digests(store: FeatureStore, asked: Wanted) -> list[str]:
+    shards = list_shards(store.folder.path(asked.entry.key), "tokens").values()
+    return [shard.digest for shard in shards]
+
+
+def test_actors_store_what_a_plain_process_does(scenes: Path, tmp_path: Path) -> None:
+    asked = wanted(scenes)
+    plain, pooled = (FeatureStore(FeatureFolder(tmp_path / name)) for name in ("plain", "pooled"))
+    plain.obtain(asked, HERE).close()
+    with pooled.obtain(asked, ray_features("cpu")) as entry:
+        assert entry.manifest.num_shards > 3
+        rows = np.arange(entry.manifest.rows)
+        assert entry.ids(rows) == tuple(f"train_{row // 5}" for row in rows)
+    assert digests(plain, asked) == digests(pooled, asked)
+
+
+def test_actors_fill_a_gap(scenes: Path, tmp_path: Path) -> None:
+    asked, store = wanted(scenes), FeatureStore(FeatureFolder(tmp_path))
+    store.obtain(asked, HERE).close()
+    before = digests(store, asked)
+    shards = list_shards(store.folder.path(asked.entry.key), "tokens")
+    for index in (0, 2):
+        shards[index].path.unlink()
+    told: list[tuple[int, int]] = []
+    store.obtain(asked, ray_features("cpu"), lambda *rows: told.append(rows)).close()
+    assert digests(store, asked) == before
+    assert len(told) == 2
+    assert told[-1] == (185, 185)
+
+
+def test_the_cluster_is_free_again(scenes: Path, tmp_path: Path) -> None:
+    FeatureStore(FeatureFolder(tmp_path)).obtain(wanted(scenes), ray_features("cpu")).close()
+    assert ray.available_resources().get("CPU", 0) >= 1
