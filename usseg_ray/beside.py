@@ -34,7 +34,7 @@ def start_baselines(job: Job, folder: Path) -> Any | None:  # noqa: ANN401
     """
     if (folder / BASELINES_FILE).exists():
         return None
-    return _beside(worker.baselines, job).remote(job)
+    return as_task(worker.baselines, job).remote(job)
 
 
 def finish_baselines(pending: Any | None, folder: Path) -> Baselines:  # noqa: ANN401
@@ -64,7 +64,7 @@ def score_finals(jobs: Jobs, best: list[Trial], folder: Path) -> Finals:
             job = jobs.job(Draw(trial.method, trial.sample))
             target = str(final_folder(folder, trial.method))
             home = str(folder / trial.name)
-            task = _beside(worker.final_score, job).remote(job, trial.checkpoint, home, target)
+            task = as_task(worker.final_score, job).remote(job, trial.checkpoint, home, target)
             pending.append((trial, task))
     for trial, task in pending:
         found[trial.method] = {"trial": trial.name, "metrics": ray.get(task)}
@@ -77,8 +77,8 @@ def final_folder(folder: Path, method: str) -> Path:
     return folder / "final" / method
 
 
-def _beside(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401
-    """Makes a task that asks for as much as one training process."""
+def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401
+    """Makes a Ray task that asks for as much as one training process of a job."""
     share = {k.removeprefix("resources."): v for k, v in job.settings.items()}
     # max_calls: its process ends with it, and gives its memory back.
     return ray.remote(

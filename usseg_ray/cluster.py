@@ -120,16 +120,16 @@ def max_concurrent_trials(resources: ResourceConfig, device: str) -> int:
         UserError: Not even one trial fits.
     """
     have = ray.cluster_resources()
-    cpus = resources.num_workers * (resources.cpus_per_worker + resources.data_cpus_per_worker)
+    cpus = resources.processes * (resources.cpus_per_worker + resources.data_cpus_per_worker)
     fits = int(have.get("CPU", 0) / cpus + 1e-9)
     asks = f"{cpus:g} CPUs"
     if device == "cuda":
-        gpus = resources.num_workers * resources.gpus_per_worker
+        gpus = resources.processes * resources.gpus_per_worker
         fits = min(fits, int(have.get("GPU", 0) / gpus + 1e-9))
         asks += f" and {gpus:g} GPUs"
     if fits < 1:
         raise UserError(
-            f"A trial asks for {asks} ({resources.num_workers} workers), the cluster has "
+            f"A trial asks for {asks} ({resources.processes} workers), the cluster has "
             f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs. "
             "Lower resources.num_workers or resources.cpus_per_worker."
         )

@@ -143,7 +143,11 @@ class TrainConfig(Settings):
 class ResourceConfig(Settings):
     """What a trial may use."""
 
-    num_workers: int = Field(1, ge=1, description="Processes that train one trial together.")
+    num_workers: int | Literal["auto"] = Field(
+        "auto",
+        description="Processes that train one trial together; 0: it trains in its own process, "
+        "which starts quickly; auto: 0 for short trials, else 1.",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
@@ -160,6 +164,18 @@ class ResourceConfig(Settings):
         description="Whether the frozen backbone's features of images that come again and again "
         "are computed once and stored; auto: where that is measured to be faster.",
     )
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _auto_or_a_count(cls, value: object) -> object:
+        if value != "auto" and not (isinstance(value, int) and value >= 0):
+            raise ValueError("either auto, 0 (the trial's own process) or a number of processes")
+        return value
+
+    @property
+    def processes(self) -> int:
+        """How many processes train one trial; `auto` chooses between two forms of one."""
+        return 1 if self.num_workers == "auto" else max(1, self.num_workers)
 
 
 M = TypeVar("M", bound=MethodConfig)

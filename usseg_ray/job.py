@@ -141,3 +141,16 @@ class Jobs:
             for name, template in self.templates.items()
         }
         return replace(self, templates=templates)
+
+    def in_processes(self, num_workers: int) -> "Jobs":
+        """Returns the same jobs with the number of their training processes chosen.
+
+        Args:
+            num_workers: As `resources.num_workers`, but not `auto`.
+        """
+        chosen = {"resources.num_workers": num_workers}
+        templates = {
+            name: replace(template, assigned=template.assigned | chosen)
+            for name, template in self.templates.items()
+        }
+        return replace(self, templates=templates)

@@ -22,10 +22,20 @@ from usseg_ray.trials import RUNS, find_run, trial_name
 
 
 def assignments(
-    texts: list[str], *, device: str | None, precision: str | None, seed: int | None
+    texts: list[str],
+    *,
+    device: str | None,
+    precision: str | None,
+    seed: int | None,
+    workers: str | None,
 ) -> dict[str, Any]:
     """Joins `--set` with the options that are short for one."""
-    short = {"resources.device": device, "resources.precision": precision, "seed": seed}
+    short = {
+        "resources.device": device,
+        "resources.precision": precision,
+        "resources.num_workers": int(workers) if workers and workers.isdecimal() else workers,
+        "seed": seed,
+    }
     given = {key: v for key, v in short.items() if v is not None}
     return given | parse_assignments(texts)
 

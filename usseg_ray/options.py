@@ -66,6 +66,16 @@ Precision = Annotated[
     str | None,
     typer.Option(help="auto, float32 or bfloat16 (short for --set resources.precision=...)."),
 ]
+WorkersPerTrial = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|0|N",
+        help="0: a trial trains in its own process, which starts quickly; N: N processes train it "
+        "together; auto: 0 for trials under a minute, else 1 "
+        "(short for --set resources.num_workers=...).",
+        show_default="auto",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed=...).")]
 TrackingUri = Annotated[
     str | None,

@@ -10,16 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
 from usseg_ray.baselines import Baselines
-from usseg_ray.beside import Finals, final_folder, finish_baselines, score_finals, start_baselines
+from usseg_ray.beside import (
+    Finals,
+    as_task,
+    final_folder,
+    finish_baselines,
+    score_finals,
+    start_baselines,
+)
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.feature_plan import store_features
+from usseg_ray.forecast import Choice, choose, longest_seconds
 from usseg_ray.job import Draw, Jobs
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames
@@ -29,7 +39,7 @@ from usseg_ray.scoring import ground_truth
 from usseg_ray.screen import Screen, draws_table, final_table, label, leaderboard
 from usseg_ray.search_space import Distribution
 from usseg_ray.tracking import Ledger
-from usseg_ray.trainer import TRIAL_MEMORY_BYTES, run_trial
+from usseg_ray.trainer import run_trial, trial_resources
 from usseg_ray.trials import ENDED, Scored, Trial, best_of_each, load_trials
 
 TUNE_STATE = ".tune"
@@ -53,6 +63,21 @@ class Outcome:
     peak_bytes: int
 
 
+@dataclass(frozen=True)
+class Slots:
+    """How a sweep's trials share the cluster.
+
+    Attributes:
+        concurrent: Trials at a time.
+        num_workers: As `resources.num_workers`, but chosen.
+        device: `cpu` or `cuda`.
+    """
+
+    concurrent: int
+    num_workers: int
+    device: str
+
+
 def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
     """Runs what is left of a plan's trials, then scores each method's best once on the test split.
 
@@ -71,13 +96,15 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         resources = plan.config.resources
         device = device_of(resources)
         concurrent = _concurrent(plan, device)
-        readers = concurrent * resources.num_workers
+        readers = concurrent * resources.processes
         jobs = store_features(plan, plan.jobs(), device, console)
         with reading_group(resources.data_cpus_per_worker, readers) as reading:
             jobs = jobs.on(device, reading)
             any_job = jobs.job(Draw(plan.parts[0].method, {}))
             pending = start_baselines(any_job, folder) if plan.manifest.classes else None
-            trials = _run_trials(plan, jobs, folder, ledger, console, concurrent)
+            slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)
+            jobs = jobs.in_processes(slots.num_workers)
+            trials = _run_trials(plan, jobs, folder, ledger, console, slots)
             baselines = finish_baselines(pending, folder)
             if beside := baselines.get(plan.config.data.selection_split):
                 ledger.log_baselines(beside)
@@ -93,6 +120,23 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
 def _concurrent(plan: Plan, device: str) -> int:
     fits = max_concurrent_trials(plan.config.resources, device)
     return min(fits, plan.request.max_concurrent or fits, plan.num_trials)
+
+
+def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int:
+    """Chooses the form of the trials where the user left it open; for the life of the sweep."""
+    asked = plan.config.resources.num_workers
+    if asked != "auto":
+        return asked
+    if earlier := load_trials(folder):
+        return int(earlier[0].settings["resources.num_workers"])
+    first = [jobs.job(Draw(part.method, {})) for part in plan.parts]
+    try:
+        choice = choose(ray.get(as_task(longest_seconds, first[0]).remote(first)))
+    except RayError as error:
+        cause = str(error).strip().splitlines()[-1]
+        choice = Choice(0, f"Trials run in their own process: trying one out failed ({cause})")
+    console.print(choice.reason, highlight=False)
+    return choice.num_workers
 
 
 def _ledger(plan: Plan, folder: Path) -> Ledger:
@@ -111,7 +155,7 @@ def _ledger(plan: Plan, folder: Path) -> Ledger:
 
 
 def _run_trials(
-    plan: Plan, jobs: Jobs, folder: Path, ledger: Ledger, console: Console, concurrent: int
+    plan: Plan, jobs: Jobs, folder: Path, ledger: Ledger, console: Console, slots: Slots
 ) -> dict[int, Trial]:
     before = {trial.index: trial for trial in load_trials(folder)}
     kept = {index: t for index, t in before.items() if t.status in ENDED}
@@ -131,7 +175,7 @@ def _run_trials(
             names=TrialNames(indices),
         )
         if indices:
-            _tuner(plan, monitor, indices, before, concurrent).fit()
+            _tuner(plan, monitor, indices, before, slots).fit()
         return monitor.trials
 
 
@@ -140,14 +184,14 @@ def _tuner(
     monitor: Monitor,
     indices: list[int],
     before: Mapping[int, Trial],
-    concurrent: int,
+    slots: Slots,
 ) -> tune.Tuner:
+    resources = plan.config.resources.model_copy(update={"num_workers": slots.num_workers})
     trainable = tune.with_parameters(run_trial, jobs=monitor.jobs, folder=str(monitor.folder))
     planned = bool(monitor.jobs.planned)
-    searcher = None if planned else _optuna(plan, indices, before, concurrent)
+    searcher = None if planned else _optuna(plan, indices, before, slots.concurrent)
     return tune.Tuner(
-        # A trial's own process waits for its workers: no CPU, but a real share of memory.
-        tune.with_resources(trainable, {"memory": TRIAL_MEMORY_BYTES}),
+        tune.with_resources(trainable, trial_resources(resources, slots.device)),
         param_space={"index": tune.grid_search(indices)} if planned else None,
         tune_config=tune.TuneConfig(
             metric="unsup_miou",
@@ -155,15 +199,17 @@ def _tuner(
             num_samples=1 if planned else len(indices),
             search_alg=searcher,
             scheduler=_scheduler(plan),
-            max_concurrent_trials=concurrent,
-            # A trial that a scheduler stops is still waiting for its workers: its process cannot
-            # be given to the next one.
-            reuse_actors=plan.request.scheduler == "none",
+            max_concurrent_trials=slots.concurrent,
+            # A trial that a scheduler stops while it waits for its workers goes on waiting: its
+            # process cannot be given to the next one.
+            reuse_actors=not slots.num_workers or plan.request.scheduler == "none",
             trial_name_creator=monitor.names,
         ),
         run_config=tune.RunConfig(
             name=TUNE_STATE,
             storage_path=str(monitor.folder),
+            # Of a worker group, Ray Train takes care.
+            failure_config=tune.FailureConfig(max_failures=0 if slots.num_workers else 1),
             callbacks=[monitor, JsonLoggerCallback()],
             verbose=0,
         ),

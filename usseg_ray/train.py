@@ -17,6 +17,7 @@ def train(
     resume: options.Resume = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    workers_per_trial: options.WorkersPerTrial = None,
     tracking_uri: options.TrackingUri = None,
     dry_run: options.DryRun = False,
     version: Version = False,  # noqa: ARG001
@@ -30,7 +31,13 @@ def train(
             methods={request.named_method(method, preset): None},
             data=data,
             preset=preset,
-            assigned=launch.assignments(assign, device=device, precision=precision, seed=seed),
+            assigned=launch.assignments(
+                assign,
+                device=device,
+                precision=precision,
+                seed=seed,
+                workers=workers_per_trial,
+            ),
             num_samples=1,
             search="random",
             scheduler="none",

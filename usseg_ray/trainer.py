@@ -1,19 +1,19 @@
-"""One trial: a Tune function that launches a `TorchTrainer` and passes its reports on.
+"""One trial: a Tune function that trains in its own process, or launches a `TorchTrainer`.
 
-Kept light on purpose (no torch at import): Ray imports it in the helper processes of every trial.
+A worker group costs several processes and seconds before it learns anything; for several devices a
+trial there is no other way. Kept light on purpose (no torch at import): Ray imports it in the
+helper processes of every trial.
 """
 
 from typing import Any
 
 from ray import tune
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from usseg_ray.cluster import worker_resources
 from usseg_ray.config import ResourceConfig
-from usseg_ray.job import Jobs
+from usseg_ray.job import Job, Jobs
+from usseg_ray.trials import CHECKPOINTS
 
-CHECKPOINTS = "train"
 TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
 
@@ -36,10 +36,43 @@ def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
     Raises:
         ray.train.TrainingFailedError: A worker failed twice.
     """
-    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415 (imports torch)
-
     home = f"{folder}/{tune.get_context().get_trial_name()}"
     job = jobs.job(jobs.draw(config))
+    if job.settings["resources.num_workers"] == 0:
+        from usseg_ray import worker  # noqa: PLC0415 (torch and timm)
+
+        worker.train_here(job, home)
+    else:
+        _run_group(job, home)
+
+
+def trial_resources(resources: ResourceConfig, device: str) -> dict[str, float]:
+    """Lists what a trial's own process reserves in Ray.
+
+    Args:
+        resources: What a trial may use; the number of workers is chosen.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        The share of a training process where it trains itself. Where it waits for a worker group:
+        no CPU, but a real share of memory, since Tune refuses a trial that asks for nothing.
+    """
+    if resources.num_workers == 0:
+        return worker_resources(resources, device)
+    return {"memory": TRIAL_MEMORY_BYTES}
+
+
+def _run_group(job: Job, home: str) -> None:
+    from ray.train import (  # noqa: PLC0415 (imports torch)
+        CheckpointConfig,
+        FailureConfig,
+        LoggingConfig,
+        RunConfig,
+        ScalingConfig,
+    )
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+    from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
+
     resources = ResourceConfig(
         **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
     )
@@ -48,7 +81,7 @@ def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
         train_loop_config={"job": job, "folder": home},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
-            num_workers=resources.num_workers,
+            num_workers=resources.processes,
             use_gpu=job.device == "cuda",
             resources_per_worker=worker_resources(resources, job.device),
         ),

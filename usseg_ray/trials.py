@@ -11,6 +11,8 @@ from usseg_ray.config import UserError
 RUNS = Path("runs")
 TRIAL_FILE = "trial.json"
 SCORES_FILE = "scores.json"
+CHECKPOINTS = "train"
+"""Name of the folder in a trial's own that has its last checkpoint."""
 
 Status = Literal["RUNNING", "FINISHED", "STOPPED", "FAILED", "KILLED"]
 ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")

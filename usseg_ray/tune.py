@@ -45,6 +45,7 @@ def tune(
     resume: options.Resume = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    workers_per_trial: options.WorkersPerTrial = None,
     tracking_uri: options.TrackingUri = None,
     dry_run: options.DryRun = False,
     version: Version = False,  # noqa: ARG001
@@ -62,7 +63,13 @@ def tune(
             methods=request.with_spaces(names, space),
             data=data,
             preset=preset,
-            assigned=launch.assignments(assign, device=device, precision=precision, seed=seed),
+            assigned=launch.assignments(
+                assign,
+                device=device,
+                precision=precision,
+                seed=seed,
+                workers=workers_per_trial,
+            ),
             num_samples=num_samples,
             search=search,
             scheduler=scheduler,

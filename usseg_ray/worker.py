@@ -1,85 +1,28 @@
-"""What runs inside a training process of Ray Train, and the short jobs beside a sweep.
+"""What runs inside a process that trains, and the short jobs beside a sweep.
 
 Apart from `trainer`, which launches it, so that Ray's controllers need not import torch.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
-from ray.train import Checkpoint
-from ray.train.torch import get_device
 
 from usseg_ray import methods
 from usseg_ray.baselines import Baselines, compute_baselines
 from usseg_ray.batch import Needs
 from usseg_ray.config import Config, MethodConfig, build_config
+from usseg_ray.contexts import TrainContext, TuneContext
 from usseg_ray.data.pipeline import RayStream
 from usseg_ray.data.reading import Stream, stream_here
-from usseg_ray.data.shards import load_manifest
-from usseg_ray.distributed import rank
+from usseg_ray.data.shards import Manifest, load_manifest
 from usseg_ray.job import Job
 from usseg_ray.loop import Run, Watch, assemble
 from usseg_ray.record import write_evaluation
 from usseg_ray.refine import Refining
-from usseg_ray.run_context import (
-    BEST,
-    CHECKPOINT,
-    PlainContext,
-    RunContext,
-    keep_best,
-    load_state,
-    save_state,
-)
-from usseg_ray.scoring import Evaluation, linear_metrics, score_metrics
+from usseg_ray.run_context import BEST, CHECKPOINT, PlainContext, RunContext, load_state
+from usseg_ray.scoring import linear_metrics, score_metrics
 from usseg_ray.stored_features import open_stored
-
-
-class TrainContext:
-    """A run inside a Ray Train worker group.
-
-    Args:
-        device: Where to compute.
-        folder: The trial's folder, for the arrays of evaluations.
-    """
-
-    def __init__(self, device: torch.device, folder: Path) -> None:
-        self.device = device
-        self.folder = folder
-        self._restored: str | None = None
-
-    def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
-    ) -> None:
-        """Reports to Ray Train; rank 0's checkpoint and evaluation are the run's."""
-        if rank() != 0:
-            ray.train.report(metrics)
-            return
-        if evaluation is not None:
-            write_evaluation(evaluation, self.folder)
-            keep_best(state, self.folder)
-        name = f"epoch_{int(metrics['epoch']):04d}"
-        if name == self._restored:
-            # Ray would take the checkpoint for an older one, and delete it.
-            name += "_again"
-        with tempfile.TemporaryDirectory() as folder:
-            save_state(state, Path(folder))
-            ray.train.report(
-                metrics,
-                checkpoint=Checkpoint.from_directory(folder),
-                checkpoint_dir_name=name,
-            )
-
-    def restore(self) -> dict[str, Any] | None:
-        """Reads the last committed checkpoint, if there is one."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        self._restored = Path(checkpoint.path).name
-        with checkpoint.as_directory() as folder:
-            return load_state(Path(folder), self.device)
 
 
 def train(job: Job, folder: str) -> None:
@@ -89,8 +32,20 @@ def train(job: Job, folder: str) -> None:
         job: What to fit.
         folder: The trial's folder.
     """
+    from ray.train.torch import get_device  # noqa: PLC0415 (for worker groups only)
+
     device = get_device() if job.device == "cuda" else torch.device("cpu")
-    _build(job, TrainContext(device, Path(folder))).fit()
+    build_run(job, TrainContext(device, Path(folder))).fit()
+
+
+def train_here(job: Job, folder: str) -> None:
+    """Fits a job's method in the process that Tune gave to the trial.
+
+    Args:
+        job: What to fit.
+        folder: The trial's folder.
+    """
+    build_run(job, TuneContext(torch.device(job.device), Path(folder))).fit()
 
 
 def baselines(job: Job) -> Baselines:
@@ -167,7 +122,7 @@ def score_split(
 
 def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:
     device = torch.device(job.device)
-    run = _build(job, PlainContext(device=device, history=[]))
+    run = build_run(job, PlainContext(device=device, history=[]))
     state = load_state(checkpoint, device)
     run.method.load_state_dict(state["method"])
     return run, state
@@ -177,14 +132,21 @@ def _config(job: Job) -> Config[MethodConfig]:
     return build_config(methods.get(job.method).Config, [job.settings])
 
 
-def _build(job: Job, context: RunContext) -> Run:
+def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -> Run:
+    """Builds what a job describes, in this process.
+
+    Args:
+        job: What to fit or to score.
+        context: What surrounds the run.
+        manifest: Of the job's data, or of a part of it; read from `job.root` if unset.
+    """
     config = _config(job)
     torch.set_num_threads(config.resources.threads)
     return assemble(
         config,
         methods.get(job.method),
         job.root,
-        load_manifest(job.root),
+        manifest or load_manifest(job.root),
         context,
         _stream(job, config),
         open_stored(job.stored, methods.get(job.method).needs(config.method), context.device),
