@@ -142,6 +142,6 @@ def _cause(trial: TuneTrial) -> str:
     file = trial.error_file
     lines = Path(file).read_text().strip().splitlines() if file else []
     telling = [
-        line.strip() for line in lines if "Error" in line and "ray." not in line.split(":")[0]
+        line.strip() for line in lines if "Error" in line and not line.strip().startswith("ray.")
     ]
     return (telling or lines or ["unknown"])[-1][:500]

@@ -3,6 +3,7 @@
 Apart from `trainer`, which launches it, so that Ray's controllers need not import torch.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,14 @@ def train(job: Job, folder: str) -> None:
 def train_here(job: Job, folder: str) -> None:
     """Fits a job's method in the process that Tune gave to the trial.
 
+    On a CPU it reads its rows itself: tasks of Ray Data take seconds to start, and then the cores
+    that they share with it.
+
     Args:
         job: What to fit.
         folder: The trial's folder.
     """
+    job = job if job.device == "cuda" else replace(job, reading="")
     build_run(job, TuneContext(torch.device(job.device), Path(folder))).fit()
 
 

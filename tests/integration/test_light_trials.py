@@ -1,0 +1,123 @@
+"""Trials in their own process beside those in worker groups: the same scores and records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.integration.test_sweep import plan_for, run
+from usseg_ray.evaluation import Asked, evaluate_trial
+from usseg_ray.job import Draw
+from usseg_ray.plan import Plan
+from usseg_ray.record import ARRAYS
+from usseg_ray.run_context import BEST, CHECKPOINT, PlainContext, save_state
+from usseg_ray.scoring import Evaluation
+from usseg_ray.trials import CHECKPOINTS, Trial
+from usseg_ray.worker import build_run
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_cluster"),
+    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+
+def timeless(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if "second" not in name}
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / ARRAYS) as file:
+        return dict(file)
+
+
+def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scenes: Path) -> None:
+    found: dict[str, Trial] = {}
+    for form in ("auto", 1):
+        folder = tmp_path / str(form)
+        plan = plan_for(folder, scenes, assigned={"resources.num_workers": form})
+        outcome, text = run(plan, folder)
+        (found[str(form)],) = outcome.trials
+        assert ("Trials run in their own process: about " in text) == (form == "auto")
+    light, group = found["auto"], found["1"]
+    assert light.settings["resources.num_workers"] == 0
+    assert light.status == group.status == "FINISHED"
+    assert timeless(light.metrics) == timeless(group.metrics)
+    for place in (light.name, "final/acseg"):
+        one, other = arrays(tmp_path / "auto" / place), arrays(tmp_path / "1" / place)
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one), place
+    finals = [json.loads((tmp_path / form / "final.json").read_text()) for form in ("auto", "1")]
+    assert finals[0] == finals[1]
+
+    home = tmp_path / "auto" / light.name
+    assert light.checkpoint == str(home / CHECKPOINTS / "epoch_0002")
+    assert [path.name for path in (home / CHECKPOINTS).iterdir()] == ["epoch_0002"]
+    assert (home / BEST / CHECKPOINT).exists()
+    scored = evaluate_trial(str(home), Asked())
+    assert scored.metrics["unsup_miou"] == finals[0]["acseg"]["metrics"]["unsup_miou"]
+
+
+class KilledError(Exception):
+    """Stands for a SIGKILL."""
+
+
+class Killed(PlainContext):
+    """Dies when the first epoch is committed and not yet reported."""
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        super().report(metrics, state, evaluation)
+        raise KilledError
+
+
+def begin(plan: Plan, folder: Path) -> None:
+    """Leaves what a light trial leaves that is killed in its second epoch."""
+    job = plan.jobs().on("cpu", "").in_processes(0).job(Draw("acseg", {}))
+    context = Killed(torch.device("cpu"), [])
+    with pytest.raises(KilledError):
+        build_run(job, context).fit()
+    record = Trial(0, "acseg", {}, job.settings, epochs=2)
+    record.save(folder)
+    committed = folder / record.name / CHECKPOINTS / "epoch_0001"
+    committed.mkdir(parents=True)
+    assert context.state is not None
+    save_state(context.state, committed)
+    # Half of the next one.
+    (committed.parent / ".epoch_0002").mkdir()
+
+
+def test_a_killed_light_trial_goes_on_from_its_checkpoint(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "killed"
+    plan = plan_for(folder, scenes, assigned={"resources.num_workers": "auto"})
+    begin(plan, folder)
+    outcome, text = run(plan, folder)
+    (trial,) = outcome.trials
+    # Its record says in which form it began.
+    assert "own process" not in text
+    assert (trial.status, trial.settings["resources.num_workers"]) == ("FINISHED", 0)
+    (results,) = folder.glob(".tune/*/result.json")
+    assert [json.loads(line)["epoch"] for line in results.read_text().splitlines()] == [2]
+    kept = [path.name for path in (folder / trial.name / CHECKPOINTS).iterdir()]
+    assert kept == ["epoch_0002"]
+
+    whole = PlainContext(torch.device("cpu"), [])
+    build_run(plan.jobs().on("cpu", "").job(Draw("acseg", {})), whole).fit()
+    assert timeless(trial.metrics) == timeless(whole.history[-1])
+
+
+def test_a_light_trial_that_fails_says_why(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "failing"
+    changed = {"resources.num_workers": "auto", "method.lr": 1e37}
+    outcome, text = run(plan_for(folder, scenes, assigned=changed), folder)
+    (trial,) = outcome.trials
+    assert trial.status == "FAILED"
+    assert str(trial.reason).startswith("usseg_ray.loop.NonFiniteLossError: loss is ")
+    assert "trying one out failed (usseg_ray.loop.NonFiniteLossError: loss is" in text
+    assert outcome.final == {}
