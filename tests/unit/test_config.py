@@ -160,6 +160,19 @@ def test_unflatten_undoes_flatten(tree: dict[str, Any]) -> None:
     assert unflatten(flatten(tree)) == tree
 
 
+@pytest.mark.parametrize(("given", "processes"), [("auto", 1), (0, 1), (1, 1), (4, 4)])
+def test_how_many_processes_train_a_trial(given: int | str, processes: int) -> None:
+    resources = build({"resources.num_workers": given}).resources
+    assert (resources.num_workers, resources.processes) == (given, processes)
+
+
+@pytest.mark.parametrize("given", [-1, 1.5, "many", "-1", None])
+def test_no_other_number_of_workers(given: object) -> None:
+    message = r"resources\.num_workers = .*either auto, 0 \(the trial's own process\) or a number"
+    with pytest.raises(UserError, match=message):
+        build({"resources.num_workers": given})
+
+
 def test_flat_form_is_plain_and_known() -> None:
     flat = flatten(build())
     assert set(flat) == set(known_keys(ACSegConfig))

@@ -61,6 +61,10 @@ def test_what_reading_processes_import_loads_no_torch(module: str) -> None:
     assert not loaded((module,)) & {"torch", "ray", "mlflow", "timm", "scipy"}
 
 
+def test_what_ray_imports_for_every_trial_loads_no_torch() -> None:
+    assert not loaded(("trainer",)) & {"torch", "mlflow", "timm", "scipy"}
+
+
 def environment(**given: str) -> dict[str, str]:
     own = ("RAY_", "MLFLOW_", "TUNE_")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(own)} | given

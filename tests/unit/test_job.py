@@ -67,3 +67,11 @@ def test_jobs_come_to_a_cluster() -> None:
     jobs = Jobs({"acseg": template()}, (Draw("acseg", {}),)).on("cpu", "readers")
     job = jobs.job(jobs.planned[0])
     assert (job.device, job.reading) == ("cpu", "readers")
+
+
+def test_jobs_know_the_form_that_was_chosen() -> None:
+    jobs = Jobs({"acseg": template(**{"resources.num_workers": "auto"})}, (Draw("acseg", {}),))
+    chosen = jobs.in_processes(0)
+    assert chosen.job(chosen.planned[0]).settings["resources.num_workers"] == 0
+    assert chosen.job(chosen.planned[0]).settings["seed"] == 7
+    assert jobs.job(jobs.planned[0]).settings["resources.num_workers"] == "auto"
