@@ -102,6 +102,10 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         index, draw = self._index(trial), self.jobs.draw(trial.config)
         job = self.jobs.job(draw)
         record = Trial(index, draw.method, dict(draw.sample), job.settings, planned_epochs(job))
+        before = self.trials.get(index)
+        if before and before.status == "RUNNING" and before.settings == job.settings:
+            # It goes on after its last report, be it in a new process or in a new life.
+            record.metrics, record.checkpoint = before.metrics, before.checkpoint
         self.trials[index] = record
         record.save(self.folder)
         tags = {

@@ -1,6 +1,6 @@
 """What surrounds a run: where to compute, where to report, what to resume from.
 
-Ray Train's worker group is one (`worker`), a plain process another.
+A plain process is one; those under Ray are in `contexts`.
 """
 
 import json

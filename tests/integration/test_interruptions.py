@@ -23,11 +23,13 @@ SETTINGS = {
     "data.train_size": 48,
     "data.eval_size": 48,
     "train.epochs": 3,
-    "train.steps_per_epoch": 4,
     "train.batch_size": 8,
     "method.num_blocks": 1,
     "method.num_heads": 3,
 }
+# Steps of an epoch by workers per trial: epochs in the trial's own process are to be long enough
+# to be seen.
+STEPS = {0: 100, 1: 4}
 PATIENCE_S = 240
 
 
@@ -44,10 +46,12 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def begin(folder: Path, data: Path) -> subprocess.Popen[str]:
+def begin(folder: Path, data: Path, workers: int) -> subprocess.Popen[str]:
     space = folder / "space.yaml"
     space.write_text(yaml.safe_dump({"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}))
-    sets = [part for k, v in SETTINGS.items() for part in ("--set", f"{k}={v}")]
+    settings = SETTINGS | {"train.steps_per_epoch": STEPS[workers]}
+    sets = [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
+    sets += ["--workers-per-trial", str(workers)]
     options = ["--data", str(data), "--space", str(space), "--num-samples", "3"]
     return start(folder, *options, "--max-concurrent", "1", "--out", "runs/broken", *sets)
 
@@ -84,8 +88,11 @@ def statuses(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: Path, scenes: Path) -> None:
-    process = begin(tmp_path, scenes)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_sweep_resumes_and_repeats_nothing(
+    tmp_path: Path, scenes: Path, workers: int
+) -> None:
+    process = begin(tmp_path, scenes, workers)
     sweep = tmp_path / "runs" / "broken"
     wait_for(sweep / "trial_001" / "train" / "epoch_0001" / "checkpoint.pt", process)
     started = children_of(process)
@@ -103,10 +110,11 @@ def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: Path, scenes: Path
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupted_sweep_closes_every_run_and_names_the_way_back(
-    tmp_path: Path, scenes: Path, ending: signal.Signals
+    tmp_path: Path, scenes: Path, ending: signal.Signals, workers: int
 ) -> None:
-    process = begin(tmp_path, scenes)
+    process = begin(tmp_path, scenes, workers)
     wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
     started = children_of(process)
     process.send_signal(ending)

@@ -114,10 +114,15 @@ def test_a_killed_light_trial_goes_on_from_its_checkpoint(tmp_path: Path, scenes
 
 def test_a_light_trial_that_fails_says_why(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "failing"
-    changed = {"resources.num_workers": "auto", "method.lr": 1e37}
+    # The first epoch's only step is taken with sound weights, the second's is not.
+    steps = {"train.steps_per_epoch": 1, "method.lr": 1e37}
+    changed = steps | {"resources.num_workers": "auto"}
     outcome, text = run(plan_for(folder, scenes, assigned=changed), folder)
     (trial,) = outcome.trials
     assert trial.status == "FAILED"
     assert str(trial.reason).startswith("usseg_ray.loop.NonFiniteLossError: loss is ")
     assert "trying one out failed (usseg_ray.loop.NonFiniteLossError: loss is" in text
-    assert outcome.final == {}
+    # It was tried twice, the second time from here.
+    assert trial.metrics["epoch"] == 1
+    assert Path(str(trial.checkpoint)).name == "epoch_0001"
+    assert Path(str(trial.checkpoint)).is_dir()

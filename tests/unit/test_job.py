@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,7 +71,9 @@ def test_jobs_come_to_a_cluster() -> None:
 
 
 def test_jobs_know_the_form_that_was_chosen() -> None:
-    jobs = Jobs({"acseg": template(**{"resources.num_workers": "auto"})}, (Draw("acseg", {}),))
+    one = template()
+    one = replace(one, base=one.base | {"resources.num_workers": "auto"})
+    jobs = Jobs({"acseg": one}, (Draw("acseg", {}),))
     chosen = jobs.in_processes(0)
     assert chosen.job(chosen.planned[0]).settings["resources.num_workers"] == 0
     assert chosen.job(chosen.planned[0]).settings["seed"] == 7
