@@ -11,7 +11,6 @@ from usseg_ray.backbones import build_backbone
 from usseg_ray.batch import Needs
 from usseg_ray.config import BackboneConfig, JitterConfig, UserError
 from usseg_ray.data.reading import Crops
-from usseg_ray.data.shards import load_manifest
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_recipe import (
     EntryManifest,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests import tiny
 from usseg_ray.config import JitterConfig, UserError
 from usseg_ray.data.decode import decode_image, decode_label
-from usseg_ray.data.plans import Piece, cut, evaluation_plan, row_groups
+from usseg_ray.data.plans import Partner, Piece, cut, evaluation_plan, row_groups
 from usseg_ray.data.reading import (
     Block,
     Crops,
@@ -19,6 +19,7 @@ from usseg_ray.data.reading import (
     Taker,
     batches_by_number,
     mix,
+    number_piece,
     read_piece,
     regroup,
     stream_here,
@@ -115,7 +116,11 @@ def test_a_piece_is_its_rows_framed(manifest: tuple[str, Manifest]) -> None:
 
 def test_without_labels_wanted_none_come(manifest: tuple[str, Manifest]) -> None:
     root, facts = manifest
-    assert read_piece(root, first_piece(facts), Showing(Frame(24))).keys() == {"id", "image"}
+    assert read_piece(root, first_piece(facts), Showing(Frame(24))).keys() == {
+        "id",
+        "image",
+        "number",
+    }
 
 
 def test_crops_depend_on_seed_epoch_and_image_alone(manifest: tuple[str, Manifest]) -> None:
@@ -218,13 +223,34 @@ def test_the_plain_stream_reads_pieces_in_order(manifest: tuple[str, Manifest]) 
 def test_partners_are_shown_through_crops_of_their_own(manifest: tuple[str, Manifest]) -> None:
     root, facts = manifest
     alone = row_groups(facts, "train")[0]
-    partners = tuple((p.shard, p.row_group, 1) for p in row_groups(facts, "train")[:2] * 2)
+    partners = tuple(
+        Partner(p.shard, p.row_group, 1, p.number + 1) for p in row_groups(facts, "train")[:2] * 2
+    )
     showing = Showing(Frame(16), Crops(scale=0.3, flip=True))
     block = read_piece(root, replace(alone, partners=partners[: alone.rows]), showing)
     assert np.array_equal(block["image"], read_piece(root, alone, showing)["image"])
-    for index, (shard, group, row) in enumerate(partners[: alone.rows]):
+    for index, (shard, group, row, number) in enumerate(partners[: alone.rows]):
         there = read_piece(root, Piece(shard, group, row, row + 1), showing)
         assert np.array_equal(block["positive"][index], there["image"][0])
+        assert block["positive_number"][index] == number
+
+
+@pytest.mark.parametrize("policy", ["centre", "five", "ten"])
+def test_rows_can_be_named_without_being_shown(
+    manifest: tuple[str, Manifest], policy: CropPolicy
+) -> None:
+    root, facts = manifest
+    partners = tuple(
+        Partner(p.shard, p.row_group, 1, p.number + 1) for p in row_groups(facts, "train")[:2] * 2
+    )
+    (piece,) = cut([replace(row_groups(facts, "train")[1], walk=7)], 1, 4)
+    piece = replace(piece, partners=partners[: piece.rows])
+    showing = Showing(Frame(16), Crops(policy), seed=3)
+    shown, named = (make(root, piece, showing) for make in (read_piece, number_piece))
+    assert shown.keys() == named.keys()
+    for name in shown.keys() - {"image", "positive"}:
+        assert np.array_equal(shown[name], named[name])
+    assert named["image"].shape == named["positive"].shape == (piece.rows, 3, 0, 0)
 
 
 def test_a_pair_is_one_square_in_two_colours(manifest: tuple[str, Manifest]) -> None:

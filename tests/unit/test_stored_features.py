@@ -11,7 +11,7 @@ from tests import tiny
 from usseg_ray.backbones import build_backbone
 from usseg_ray.config import Config, MethodConfig
 from usseg_ray.data.reader import crops_of
-from usseg_ray.data.reading import view_name
+from usseg_ray.data.reading import Crops, view_name
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_extraction import features_here, want
@@ -56,7 +56,7 @@ def store_all(
     root, manifest = data
     backbone, needs = build_backbone(config.backbone), get(method).needs(config.method)
     frame = Frame(config.data.eval_size)
-    views = [("train", frame, None), ("val", frame, None)]
+    views: list[tuple[str, Frame, Crops | None]] = [("train", frame, None), ("val", frame, None)]
     if config.data.crops != "random":
         views.append(("train", Frame(config.data.train_size), crops_of(config.data)))
     found = []
