@@ -20,12 +20,17 @@ from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Crops, Showing, view_name
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_actors import ray_features
-from usseg_ray.feature_extraction import Wanted, want
+from usseg_ray.feature_extraction import Wanted, probe, want
 from usseg_ray.feature_recipe import Part, parts_of
 from usseg_ray.feature_store import FeatureStore, default_store
 from usseg_ray.job import Draw, Jobs, StoredView
 from usseg_ray.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.protocols import find_protocol
+
+
+WORTH_A_THOUGHT_S = 30.0
+"""Below so many seconds of computing in a whole sweep, weighing a store costs more than it saves."""
+PROBE_S = 1.0
 
 
 @dataclass
@@ -67,9 +72,11 @@ def store_features(plan: Plan, jobs: Jobs, device: str, console: Console) -> Job
         return jobs
     store = default_store(lambda said: console.print(said, highlight=False))
     backbone = build_backbone(config.backbone)
+    asked = [(use, _wanted(plan, use, backbone, device)) for use in uses]
+    if mode == "auto" and _seconds(asked, backbone, device) < WORTH_A_THOUGHT_S:
+        return jobs
     stored: dict[str, tuple[StoredView, ...]] = {}
-    for use in uses:
-        wanted = _wanted(plan, use, backbone, device)
+    for use, wanted in asked:
         cpus = ray.cluster_resources().get("CPU", 1.0)
         decision = store.plan(wanted, backbone, device, passes=use.passes, cpus=cpus, mode=mode)
         console.print(decision.sentence, highlight=False)
@@ -79,6 +86,17 @@ def store_features(plan: Plan, jobs: Jobs, device: str, console: Console) -> Job
             for method in use.methods:
                 stored[method] = (*stored.get(method, ()), view)
     return jobs.with_stored(stored)
+
+
+def _seconds(asked: list[tuple[_Use, Wanted]], backbone: Backbone, device: str) -> float:
+    """Estimates what all passes would take, after a second of computing the first one's rows."""
+    first = asked[0][1]
+    row = sum(probe(first, backbone, device, PROBE_S))
+    area = first.entry.recipe.frame.size**2
+    return sum(
+        use.passes * wanted.data.splits[use.split].rows * row * use.frame.size**2 / area
+        for use, wanted in asked
+    )
 
 
 def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
