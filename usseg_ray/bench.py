@@ -1,10 +1,10 @@
 """`python -m usseg_ray.bench`: how fast this machine decodes, prepares, streams and trains.
 
-Off an image's path: it times three of its steps, the losses of the methods, and the CRF. A figure
-means nothing by itself, so every one is printed beside a reference that was measured in the same
-run: Pillow for decoding, decoding alone for preparing, reading in one process for streaming, all on
-the same generated files; for a loss a matrix product, or the official form of it; and for the CRF
-the code that the field uses.
+Off an image's path: it times three of its steps, the losses of the methods, the CRF and the feature
+store. A figure means nothing by itself, so every one is printed beside a reference that was
+measured in the same run: Pillow for decoding, decoding alone for preparing, reading in one process
+for streaming, all on the same generated files; for a loss a matrix product, or the official form of
+it; for the CRF the code that the field uses; and for stored features a copy from memory.
 """
 
 import io
@@ -30,6 +30,7 @@ from rich.table import Table
 
 from usseg_ray.bench_crf import bench_crf, crf_table
 from usseg_ray.bench_eval import evaluation_bars
+from usseg_ray.bench_features import bench_features
 from usseg_ray.bench_meter import Bar, Measure
 from usseg_ray.bench_methods import method_bars
 from usseg_ray.bench_works import Sizes
@@ -245,7 +246,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Measure]]] = {
 @app.command()
 def main(
     what: Annotated[
-        Literal["decode", "prepare", "stream", "methods", "eval", "crf", "all"],
+        Literal["decode", "prepare", "stream", "methods", "eval", "crf", "features", "all"],
         typer.Argument(help="What to measure; all is decode, prepare and stream."),
     ] = "all",
     images: Annotated[
@@ -263,7 +264,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
-    """Measure this machine: generated 480x360 JPEG files, losses, evaluation, or the CRF.
+    """Measure this machine: generated 480x360 JPEG files, losses, evaluation, the CRF, features.
 
     Every figure stands beside a reference measured in the same run. Files go to a temporary
     folder (about 140 kB an image while preparing) and are removed at the end. The losses take some
@@ -281,6 +282,9 @@ def main(
     if what == "crf":
         _crf(as_json=as_json)
         return
+    if what == "features":
+        _features(as_json=as_json)
+        return
     measures: list[Measure] = []
     for name, benchmark in BENCHMARKS.items():
         if what in (name, "all"):
@@ -289,7 +293,7 @@ def main(
     if as_json:
         _print_json({"images": images}, measures)
     else:
-        console.print(_table(measures))
+        console.print(_table(measures, f"Generated {WIDTH}x{HEIGHT} JPEG files"))
 
 
 def _held(
@@ -318,13 +322,22 @@ def _crf(*, as_json: bool) -> None:
         console.print(crf_table(figures))
 
 
+def _features(*, as_json: bool) -> None:
+    with errors.status("features ..."):
+        measures = bench_features()
+    if as_json:
+        _print_json({}, measures)
+    else:
+        console.print(_table(measures, "Stored features, page cache warm"))
+
+
 def _print_json(settings: dict[str, object], measures: Sequence[Measure]) -> None:
     rows = [asdict(measure) | {"ratio": measure.ratio} for measure in measures]
     typer.echo(json.dumps(settings | {"measures": rows}, indent=1))
 
 
-def _table(measures: list[Measure]) -> Table:
-    table = Table("benchmark", "what", title=f"Generated {WIDTH}x{HEIGHT} JPEG files")
+def _table(measures: list[Measure], title: str) -> Table:
+    table = Table("benchmark", "what", title=title)
     table.add_column("figure", justify="right", no_wrap=True)
     table.add_column("reference")
     table.add_column("its figure", justify="right", no_wrap=True)

@@ -149,7 +149,7 @@ def verify(folder: "FeatureFolder", entries: list["Kept"]) -> bool:
         for kept in entries:
             key = kept.manifest.key
             # Nobody writes it meanwhile, nor may it be removed.
-            with folder.building(key, lambda key=key: console.print(f"{key} is being written.")):
+            with folder.building(key, lambda: console.print("Waiting: an entry is being written.")):
                 parts = (*kept.complete, *kept.partial)
                 shards = [s for part in parts for s in list_shards(kept.path, part).values()]
                 for shard in progress.track(shards, description=f"Reading {key}"):

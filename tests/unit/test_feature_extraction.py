@@ -19,20 +19,20 @@ from tests.features import (
 )
 from usseg_ray import feature_files
 from usseg_ray.backbones import build_backbone
-from usseg_ray.batch import Needs
+from usseg_ray.batch import Attention, Needs
 from usseg_ray.config import DataConfig, JitterConfig, UserError
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Crops, Showing, read_piece
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.feature_extraction import Extractor, features_here, probe, want, write_missing
 from usseg_ray.feature_folder import FeatureFolder
-from usseg_ray.feature_recipe import Views
+from usseg_ray.feature_recipe import Part, Views
 from usseg_ray.feature_store import FeatureStore
 from usseg_ray.featuriser import Featuriser
 from usseg_ray.ops.photometric import photometric_views
 
 CPU = torch.device("cpu")
-EVERYTHING = ("tokens", "saliency_cls", "saliency_minhead", "local")
+EVERYTHING: tuple[Part, ...] = ("tokens", "saliency_cls", "saliency_minhead", "local")
 
 
 @pytest.fixture
@@ -67,7 +67,11 @@ def test_reduced_attention_is_that_of_the_backbone(root: Path, tmp_path: Path) -
     (images,) = reader.passes("train", IMAGES)
     rows = np.arange(IMAGES)
     normalised = backbone.normalise(images.pixels.float() / 255)
-    for kind, part in (("cls", "saliency_cls"), ("minhead", "saliency_minhead")):
+    kinds: tuple[tuple[Attention, Part], ...] = (
+        ("cls", "saliency_cls"),
+        ("minhead", "saliency_minhead"),
+    )
+    for kind, part in kinds:
         direct = backbone(normalised, Needs(attention=kind, local_attention=True))
         stored = store.open(asked.entry.key, ("tokens", part, "local")).feature_map(rows, CPU)
         for name in ("tokens", "saliency", "local"):
@@ -197,5 +201,5 @@ def test_bfloat16_is_another_entry_of_nearly_the_same_values(root: Path, tmp_pat
         asked = wanted(root, config=config, backbone=backbone, arithmetic=arithmetic)
         store = FeatureStore(FeatureFolder(tmp_path / "store"))
         whole.append(everything(store.obtain(asked, features_here(backbone, "cpu"))))
-    assert not np.array_equal(*whole)
+    assert not np.array_equal(whole[0], whole[1])
     assert np.abs(whole[0].astype(np.float32) - whole[1]).mean() < 0.05

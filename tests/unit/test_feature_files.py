@@ -102,7 +102,7 @@ def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
         np.errstate(over="ignore"),
         pytest.raises(UserError, match="'a' and those after it do not fit float16"),
     ):
-        write_shard(tmp_path, "tokens", 0, ["a"], np.float32([[1e6]]).astype(np.float16))
+        write_shard(tmp_path, "tokens", 0, ["a"], np.full((1, 1), 1e6).astype(np.float16))
     assert list(tmp_path.glob("**/*.arrow")) == []
 
 

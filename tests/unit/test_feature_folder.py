@@ -65,7 +65,9 @@ def test_entries_are_listed_by_their_last_use(store: Path, tmp_path: Path) -> No
     folder = FeatureFolder(store)
     first, second, third = keys(tmp_path)
     assert [kept.manifest.key for kept in folder.entries()] == [third, second, first]
-    with folder.open(first, ("tokens",)) or pytest.fail():
+    entry = folder.open(first, ("tokens",))
+    assert entry is not None
+    with entry:
         newest, *others = folder.entries()
         assert newest.manifest.key == first
         assert newest.in_use

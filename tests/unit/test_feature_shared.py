@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from pyarrow import fs as pafs
 from tests import tiny
 from tests.features import HERE, NUM_SHARDS, everything, wanted
 from usseg_ray.config import UserError
-from usseg_ray.feature_extraction import Features, Wanted
+from usseg_ray.data.reading import Block
+from usseg_ray.data.transforms import Frame
+from usseg_ray.feature_extraction import Wanted
 from usseg_ray.feature_folder import FeatureFolder
 from usseg_ray.feature_shared import CLAIM, SharedStore
 from usseg_ray.feature_store import FeatureStore
@@ -30,7 +33,7 @@ def machine(tmp_path: Path, name: str, said: list[str] | None = None) -> Feature
     return FeatureStore(FeatureFolder(tmp_path / name), SharedStore(bucket, "a/b", BEAT_S), say)
 
 
-def refuse(*_: object) -> Features:
+def refuse(*_: object) -> Iterator[Block]:
     raise AssertionError("computed")
 
 
@@ -75,7 +78,7 @@ def test_a_shard_damaged_on_the_way_is_named_and_computed_again(
 
 
 def test_a_cache_that_is_full_forgets_and_fetches_again(tmp_path: Path, asked: Wanted) -> None:
-    other = wanted(Path(asked.root), frame=asked.entry.recipe.frame.__class__(tiny.SIDE, "squash"))
+    other = wanted(Path(asked.root), frame=Frame(tiny.SIDE, "squash"))
     store = machine(tmp_path, "one")
     for one in (asked, other):
         store.obtain(one, HERE).close()

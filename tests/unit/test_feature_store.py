@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from tests.features import (
 )
 from usseg_ray.backbones import build_backbone
 from usseg_ray.config import UserError
-from usseg_ray.data.reading import Crops
-from usseg_ray.feature_extraction import Features, features_here
+from usseg_ray.data.plans import Piece
+from usseg_ray.data.reading import Block, Crops
+from usseg_ray.feature_extraction import Features, Wanted, features_here
 from usseg_ray.feature_files import Shard, list_shards
 from usseg_ray.feature_folder import FeatureFolder
 from usseg_ray.feature_store import FeatureStore, default_store
@@ -79,7 +81,7 @@ def shards_of(folder: Path, root: Path) -> dict[int, Shard]:
 
 
 def counted(calls: list[int]) -> Features:
-    def features(asked, pieces):  # type: ignore[no-untyped-def]
+    def features(asked: Wanted, pieces: list[Piece]) -> Iterator[Block]:
         calls.append(sum(piece.rows for piece in pieces))
         return HERE(asked, pieces)
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from tests import tiny
 from tests.features import NUM_SHARDS, obtain, wanted
-from usseg_ray import features
+from usseg_ray import cli, features
 from usseg_ray.config import UserError
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_files import list_shards
@@ -24,7 +24,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     then = time.time() - 10 * features.DAY_S
     os.utime(folder / ".locks" / f"{wanted(tmp_path / 'set').entry.key}.use", (then, then))
     monkeypatch.setenv("USSEG_FEATURES", str(folder))
-    monkeypatch.setattr(features.console, "width", 300)
+    monkeypatch.setattr(cli.console, "width", 300)
     return folder
 
 
@@ -82,7 +82,9 @@ def test_rm_removes_what_nobody_used(store: Path) -> None:
 
 def test_rm_all_leaves_what_is_in_use(store: Path) -> None:
     newest, _ = keys(store)
-    with FeatureFolder(store).open(newest, ("tokens",)) or pytest.fail():
+    entry = FeatureFolder(store).open(newest, ("tokens",))
+    assert entry is not None
+    with entry:
         _, told = called("rm", "--all")
         assert keys(store) == [newest]
     assert f"{newest} is in use and stays." in told
