@@ -13,8 +13,8 @@ from usseg_ray.backbones import build_backbone
 from usseg_ray.config import BackboneConfig
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.data.transforms import Frame
+from usseg_ray.feature_entry import Entry
 from usseg_ray.feature_extraction import Wanted, features_here, want
-from usseg_ray.feature_files import Entry
 from usseg_ray.feature_folder import FeatureFolder
 from usseg_ray.feature_store import FeatureStore
 

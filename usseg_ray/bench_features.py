@@ -17,41 +17,49 @@ import torch
 from usseg_ray.bench_meter import Measure
 from usseg_ray.config import BackboneConfig
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_files import Entry, write_shard
+from usseg_ray.feature_entry import Entry
+from usseg_ray.feature_files import write_shard
 from usseg_ray.feature_recipe import SHARD_BYTES, EntryManifest, Recipe, row_bytes
 
 DIM, GRID, BATCH = 384, 28, 32
 BAR_MB_S = 2000.0
-_SHARDS = 3
-_ROUNDS = 5
 _MB = 1e6
 
 
-def bench_features() -> list[Measure]:
+def bench_features(shards: int = 3, rounds: int = 5) -> list[Measure]:
     """Times reading batches in file order and in random order, and writing a shard.
+
+    Args:
+        shards: How many of 128 MiB.
+        rounds: How often each is done; the best counts, since other load can only slow one down.
 
     Returns:
         MB/s beside copies of as many bytes from memory, and beside writing them without Arrow.
     """
-    entry = _manifest()
+    entry = _manifest(shards)
     with tempfile.TemporaryDirectory(prefix="usseg-bench-") as name:
         folder = Path(name)
-        rows = np.random.default_rng(0).standard_normal((entry.rows, DIM, GRID, GRID), np.float32)
-        values = rows.astype(np.float16)
-        shards = np.split(values, _SHARDS)
+        # All bits of the numbers below infinity.
+        bits = np.random.default_rng(0).integers(
+            0, 0x7C00, (entry.rows, DIM, GRID, GRID), np.uint16
+        )
+        values = bits.view(np.float16)
+        parts = np.split(values, shards)
         ids = [f"{row:06d}" for row in range(entry.rows_per_shard)]
         write, plainly = _rates(
-            shards[0].nbytes,
-            lambda: write_shard(folder, "tokens", 0, ids, shards[0]),
-            lambda: _write(folder / "plain", shards[0]),
+            parts[0].nbytes,
+            rounds,
+            lambda: write_shard(folder, "tokens", 0, ids, parts[0]),
+            lambda: _write(folder / "plain", parts[0]),
         )
-        for index, shard in enumerate(shards):
-            write_shard(folder, "tokens", index, ids, shard)
+        for index, part in enumerate(parts):
+            write_shard(folder, "tokens", index, ids, part)
         reader = Entry(folder, entry, ("tokens",))
         ordered = np.arange(entry.rows // BATCH * BATCH).reshape(-1, BATCH)
         mixed = np.random.default_rng(1).permutation(ordered.size).reshape(-1, BATCH)
         read, picked, copied = _rates(
             ordered.size * row_bytes(("tokens",), DIM, GRID),
+            rounds,
             *(_reading(reader, batches) for batches in (ordered, mixed)),
             _copying(values, mixed),
         )
@@ -66,7 +74,7 @@ def bench_features() -> list[Measure]:
     ]
 
 
-def _manifest() -> EntryManifest:
+def _manifest(shards: int) -> EntryManifest:
     per_shard = SHARD_BYTES // row_bytes(("tokens",), DIM, GRID)
     backbone = BackboneConfig(name="vit_small_patch8_224.dino")
     recipe = Recipe(backbone=backbone, weights="", frame=Frame(8 * GRID), data="")
@@ -74,7 +82,7 @@ def _manifest() -> EntryManifest:
         key=recipe.key,
         says={},
         recipe=recipe,
-        images=_SHARDS * per_shard,
+        images=shards * per_shard,
         images_per_shard=per_shard,
         dim=DIM,
         grid=GRID,
@@ -110,10 +118,10 @@ def _write(path: Path, values: np.ndarray) -> None:
         os.fsync(file.fileno())
 
 
-def _rates(num_bytes: int, *works: Callable[[], object]) -> list[float]:
-    """Takes each work's best of a few rounds in turn, since other load can only slow one down."""
+def _rates(num_bytes: int, rounds: int, *works: Callable[[], object]) -> list[float]:
+    """Takes each work's best of some rounds in turn."""
     best = [float("inf")] * len(works)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         for index, work in enumerate(works):
             start = time.perf_counter()
             work()

@@ -6,6 +6,7 @@ the process that asked writes whole shards one after the other and holds one of 
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray.data
@@ -77,7 +78,6 @@ def ray_features(device: str) -> Features:
     def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
         pool = share_out(ray.cluster_resources(), device)
         source = PieceSource(wanted.root, pieces, wanted.entry.recipe.showing)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = DataContext(enable_progress_bars=False, target_max_block_size=BLOCK_BYTES)
         context.execution_options.preserve_order = True
         with DataContext.current(context):
@@ -93,7 +93,18 @@ def ray_features(device: str) -> Features:
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
             )
-        with ended(rows):
+        with _quiet(), ended(rows):
             yield from rows.iter_batches(batch_size=None, batch_format="numpy")
 
     return features
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

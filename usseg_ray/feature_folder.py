@@ -18,7 +18,8 @@ from pathlib import Path
 
 from usseg_ray.config import UserError
 from usseg_ray.data.library import cache_root
-from usseg_ray.feature_files import Entry, list_shards, load_manifest, missing_shards
+from usseg_ray.feature_entry import Entry
+from usseg_ray.feature_files import list_shards, load_manifest, missing_shards
 from usseg_ray.feature_recipe import PARTS, EntryManifest, Part
 
 FOLDER = "USSEG_FEATURES"

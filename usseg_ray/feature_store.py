@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from usseg_ray.backbones import Backbone
 from usseg_ray.config import UserError
 from usseg_ray.feature_cost import Decision, Mode, Speed, decide, measure_disk
+from usseg_ray.feature_entry import Entry
 from usseg_ray.feature_extraction import Features, Wanted, probe, write_missing
 from usseg_ray.feature_files import (
-    Entry,
     drop_damaged,
     list_shards,
     load_manifest,

@@ -2,7 +2,7 @@ from usseg_ray.bench_features import BAR_MB_S, bench_features
 
 
 def test_reading_stands_beside_a_copy_and_the_bar() -> None:
-    ordered, mixed, bar, write = bench_features()
+    ordered, mixed, bar, write = bench_features(shards=1, rounds=2)
     assert (bar.value, bar.reference_value) == (mixed.value, BAR_MB_S)
     assert ordered.reference_value == mixed.reference_value
     # A mapped file is not faster than memory but for luck; how much slower is no test's matter.
