@@ -27,9 +27,8 @@ from usseg_ray.job import Draw, Jobs, StoredView
 from usseg_ray.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.protocols import find_protocol
 
-
 WORTH_A_THOUGHT_S = 30.0
-"""Below so many seconds of computing in a whole sweep, weighing a store costs more than it saves."""
+"""Where a whole sweep computes for less, weighing a store costs more than one would save."""
 PROBE_S = 1.0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from usseg_ray.batch import FeatureMap, Needs, Rows
-from usseg_ray.feature_files import Entry
+from usseg_ray.feature_entry import Entry
 from usseg_ray.feature_recipe import parts_of
 from usseg_ray.feature_store import default_store
 from usseg_ray.featuriser import Stored
