@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+WORKERS = "resources.num_workers"
+
 
 @dataclass(frozen=True)
 class StoredView:
@@ -148,9 +150,8 @@ class Jobs:
         Args:
             num_workers: As `resources.num_workers`, but not `auto`.
         """
-        chosen = {"resources.num_workers": num_workers}
         templates = {
-            name: replace(template, assigned=template.assigned | chosen)
+            name: replace(template, assigned=template.assigned | {WORKERS: num_workers})
             for name, template in self.templates.items()
         }
         return replace(self, templates=templates)

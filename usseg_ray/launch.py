@@ -13,6 +13,7 @@ from rich.table import Table
 from usseg_ray import methods
 from usseg_ray.cli import console
 from usseg_ray.config import UserError, flatten, known_keys
+from usseg_ray.job import WORKERS
 from usseg_ray.plan import Plan, agreed, make_plan
 from usseg_ray.request import Request
 from usseg_ray.screen import sampled, value
@@ -33,7 +34,7 @@ def assignments(
     short = {
         "resources.device": device,
         "resources.precision": precision,
-        "resources.num_workers": int(workers) if workers and workers.isdecimal() else workers,
+        WORKERS: int(workers) if workers and workers.isdecimal() else workers,
         "seed": seed,
     }
     given = {key: v for key, v in short.items() if v is not None}

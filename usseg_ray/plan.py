@@ -25,7 +25,7 @@ from usseg_ray.config import (
 )
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
-from usseg_ray.job import Draw, Job, Jobs, JobTemplate
+from usseg_ray.job import WORKERS, Draw, Job, Jobs, JobTemplate
 from usseg_ray.presets import data_defaults, preset_settings
 from usseg_ray.protocols import find_protocol, stamp
 from usseg_ray.request import Request
@@ -226,6 +226,11 @@ def _part(
     space = SearchSpace({}, {}, "no search space")
     if file is not None:
         space = load_space(Path(file)).without(assigned)
+        if WORKERS in space.space:
+            raise UserError(
+                f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set it "
+                "under `fixed` or by --workers-per-trial."
+            )
     defaults = data_defaults(name, request.data, preset | space.fixed | assigned) | preset
     check_space(space, method.Config, [defaults])
     layers: list[Mapping[str, Any]] = [defaults, space.fixed, {"data.name": request.data}]

@@ -30,7 +30,7 @@ from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.feature_plan import store_features
 from usseg_ray.forecast import Choice, choose, longest_seconds
-from usseg_ray.job import Draw, Jobs
+from usseg_ray.job import WORKERS, Draw, Jobs
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames
 from usseg_ray.plan import Plan, agreed
@@ -128,7 +128,7 @@ def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int:
     if asked != "auto":
         return asked
     if earlier := load_trials(folder):
-        return int(earlier[0].settings["resources.num_workers"])
+        return int(earlier[0].settings[WORKERS])
     first = [jobs.job(Draw(part.method, {})) for part in plan.parts]
     try:
         choice = choose(ray.get(as_task(longest_seconds, first[0]).remote(first)))

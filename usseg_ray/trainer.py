@@ -11,7 +11,7 @@ from ray import tune
 
 from usseg_ray.cluster import worker_resources
 from usseg_ray.config import ResourceConfig
-from usseg_ray.job import Job, Jobs
+from usseg_ray.job import WORKERS, Job, Jobs
 from usseg_ray.trials import CHECKPOINTS
 
 TRIAL_MEMORY_BYTES = 256 * 2**20
@@ -38,7 +38,7 @@ def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
     """
     home = f"{folder}/{tune.get_context().get_trial_name()}"
     job = jobs.job(jobs.draw(config))
-    if job.settings["resources.num_workers"] == 0:
+    if job.settings[WORKERS] == 0:
         from usseg_ray import worker  # noqa: PLC0415 (torch and timm)
 
         worker.train_here(job, home)

@@ -277,3 +277,14 @@ def test_a_preset_lies_between_data_and_fixed(tmp_path: Path) -> None:
     settings = made.config.method.model_dump()
     assert (settings["num_prototypes"], settings["background"]) == (9, "none")
     assert settings["num_heads"] == 3
+
+
+def test_the_form_of_the_trials_is_not_sampled(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("space: {resources.num_workers: {choice: [0, 1]}}")
+    with pytest.raises(UserError, match=r"space\.yaml: resources\.num_workers cannot be sampled"):
+        plan(space=str(space))
+    space.write_text("fixed: {resources.num_workers: 0}")
+    assert plan(space=str(space)).config.resources.num_workers == 0
+    fixed = plan(space=str(space), assigned={"resources.num_workers": "auto"})
+    assert fixed.config.resources.num_workers == "auto"
