@@ -228,8 +228,8 @@ def _part(
         space = load_space(Path(file)).without(assigned)
         if WORKERS in space.space:
             raise UserError(
-                f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set it "
-                "under `fixed` or by --workers-per-trial."
+                f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "
+                "it under `fixed` or by --workers-per-trial."
             )
     defaults = data_defaults(name, request.data, preset | space.fixed | assigned) | preset
     check_space(space, method.Config, [defaults])
