@@ -94,8 +94,9 @@ def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
         seconds = run.epochs * (images * clock.image_seconds + walks[learnt] * clock.walk_seconds)
     if seconds > SHORT_S:
         return seconds
-    first, again = _timed(run, scored, refit=True), _timed(run, scored, refit=False)
-    score = max(first - again, 0) * walks[learnt] + again * walks[scored]
+    score = _timed(run, scored, refit=False)
+    refit = max(_timed(run, scored, refit=True) - score, 0)
+    score = score * walks[scored] + refit * walks[learnt]
     times: int = max(run.epochs // job.settings["train.eval_every"], 1)
     return seconds + times * score
 
