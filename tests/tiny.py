@@ -36,6 +36,12 @@ ACSEG: dict[str, Any] = {
     "method.warmup_steps": 2,
 }
 
+OWN: dict[str, dict[str, Any]] = {
+    "acseg": ACSEG,
+    "stego": {"method.dim": 8},
+    "hp": {"method.dim": 8, "method.affinity": "cosine", "method.pool_size": 12},
+}
+
 
 def picture(number: int, shape: tuple[int, int] = SQUARE) -> tuple[np.ndarray, np.ndarray]:
     """Draws an image and its labels: coloured, noisy quarters and a strip that does not count."""
@@ -88,6 +94,6 @@ def write(
 
 def config(method: str = "acseg", **settings: Any) -> Config[MethodConfig]:
     """Builds settings for the set; `a__b` stands for the key `a.b`."""
-    own = {"acseg": ACSEG, "stego": {"method.dim": 8}}.get(method, {"method.restarts": 2})
+    own = OWN.get(method, {"method.restarts": 2})
     changed = {key.replace("__", "."): value for key, value in settings.items()}
     return build_config(get(method).Config, [SETTINGS, own, changed])

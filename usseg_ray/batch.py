@@ -26,12 +26,14 @@ class Rows:
         view: How its images are shown; see `data.reading.view_name`.
         numbers: (B,) the images' numbers in the split.
         crops: (B,) which of an image's fixed crops; 0 for whole images.
+        draws: (B,) which of a row's fixed photometric views, where those are asked for.
     """
 
     split: str
     view: str
     numbers: Int64[Tensor, "B"]
     crops: Int64[Tensor, "B"]
+    draws: Int64[Tensor, "B"] | None = None
 
 
 @dataclass(frozen=True)

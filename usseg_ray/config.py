@@ -79,6 +79,12 @@ class DataConfig(Settings):
         le=95,
         description="Pass five or ten crops through a JPEG file of this quality; official: 75.",
     )
+    view_draws: int = Field(
+        0,
+        ge=0,
+        description="Photometric views of a row that are drawn once and for all, so that their "
+        "features can be stored; 0 draws a new one each time.",
+    )
     eval_size: int = Field(
         448,
         ge=8,

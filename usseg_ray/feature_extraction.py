@@ -33,7 +33,7 @@ from usseg_ray.feature_recipe import (
     make_recipe,
     needs_of,
 )
-from usseg_ray.ops.photometric import photometric_views
+from usseg_ray.ops.photometric import DRAWN, photometric_views
 
 BATCH_ROWS = 32
 PROBE_S = 2.0
@@ -154,7 +154,7 @@ class Extractor:
         if views is None:
             return {"id": block["id"], **self._parts(normalised)}
         drawn = [
-            self._parts(photometric_views(normalised, _names(block), views.jitter, "stored", draw))
+            self._parts(photometric_views(normalised, _names(block), views.jitter, DRAWN, draw))
             for draw in range(views.draws)
         ]
         found = {name: _interleaved([parts[name] for parts in drawn]) for name in drawn[0]}

@@ -6,7 +6,8 @@ the jobs name it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 import ray
 from rich.console import Console
@@ -20,10 +21,12 @@ from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Crops, Showing, view_name
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_actors import ray_features
+from usseg_ray.feature_entry import Entry
 from usseg_ray.feature_extraction import Wanted, probe, want
-from usseg_ray.feature_recipe import Part, parts_of
+from usseg_ray.feature_recipe import Part, Views, parts_of
 from usseg_ray.feature_store import FeatureStore, default_store
 from usseg_ray.job import Draw, Jobs, StoredView
+from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.protocols import find_protocol
 
@@ -40,6 +43,7 @@ class _Use:
         split: The split.
         frame: What its images, or crops, are brought to.
         crops: Its fixed crops.
+        views: Photometric views of them, in place of the rows themselves.
         parts: What the methods read of it.
         passes: Walks over it, of all trials together.
         methods: Who reads it.
@@ -48,13 +52,23 @@ class _Use:
     split: str
     frame: Frame
     crops: Crops | None
-    parts: tuple[Part, ...]
-    passes: float
-    methods: list[str]
+    views: Views | None
+    parts: tuple[Part, ...] = ()
+    passes: float = 0.0
+    methods: list[str] = field(default_factory=list)
+
+    @property
+    def view(self) -> str:
+        """How it is shown, in the words of `batch.Rows`."""
+        shown = view_name(self.frame, self.crops)
+        return drawn_view(shown, self.views.draws, self.views.jitter) if self.views else shown
 
 
-def store_features(plan: Plan, jobs: Jobs, device: str, console: Console) -> Jobs:
+@contextmanager
+def stored_features(plan: Plan, jobs: Jobs, device: str, console: Console) -> Iterator[Jobs]:
     """Has those features computed that a sweep comes back to often enough, on the whole cluster.
+
+    They are held until the end of the block, so that no other sweep takes their room.
 
     Args:
         plan: The sweep.
@@ -62,9 +76,14 @@ def store_features(plan: Plan, jobs: Jobs, device: str, console: Console) -> Job
         device: `cpu` or `cuda`.
         console: Where each decision is printed.
 
-    Returns:
+    Yields:
         The jobs, which name what is stored for them.
     """
+    with ExitStack() as held:
+        yield _store(plan, jobs, device, console, held)
+
+
+def _store(plan: Plan, jobs: Jobs, device: str, console: Console, held: ExitStack) -> Jobs:
     config, mode = plan.config, plan.config.resources.features
     uses = _uses(plan) if mode != "recompute" else []
     if not uses:
@@ -80,8 +99,8 @@ def store_features(plan: Plan, jobs: Jobs, device: str, console: Console) -> Job
         decision = store.plan(wanted, backbone, device, passes=use.passes, cpus=cpus, mode=mode)
         console.print(decision.sentence, highlight=False)
         if decision.choice == "cache":
-            _compute(store, wanted, device, console)
-            view = StoredView(use.split, view_name(use.frame, use.crops), wanted.entry.key)
+            held.enter_context(_computed(store, wanted, device, console))
+            view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
             for method in use.methods:
                 stored[method] = (*stored.get(method, ()), view)
     return jobs.with_stored(stored)
@@ -93,8 +112,7 @@ def _seconds(asked: list[tuple[_Use, Wanted]], backbone: Backbone, device: str) 
     row = sum(probe(first, backbone, device, PROBE_S))
     area = first.entry.recipe.frame.size**2
     return sum(
-        use.passes * wanted.data.splits[use.split].rows * row * use.frame.size**2 / area
-        for use, wanted in asked
+        use.passes * wanted.entry.rows * row * use.frame.size**2 / area for use, wanted in asked
     )
 
 
@@ -109,23 +127,24 @@ def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
         backbone,
         frame=use.frame,
         crops=use.crops,
+        views=use.views,
         parts=use.parts,
         arithmetic="bfloat16" if halved else "float32",
     )
 
 
-def _compute(store: FeatureStore, wanted: Wanted, device: str, console: Console) -> None:
+def _computed(store: FeatureStore, wanted: Wanted, device: str, console: Console) -> Entry:
     columns = (TextColumn("Computing features"), BarColumn(), MofNCompleteColumn())
     quiet = not console.is_terminal
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet
     ) as progress:
         bar = progress.add_task("", total=wanted.entry.rows)
-        store.obtain(
+        return store.obtain(
             wanted,
             ray_features(device),
             lambda done, total: progress.update(bar, completed=done, total=total),
-        ).close()
+        )
 
 
 def _uses(plan: Plan) -> list[_Use]:
@@ -133,16 +152,16 @@ def _uses(plan: Plan) -> list[_Use]:
     found: dict[tuple[str, str], _Use] = {}
     for part in plan.parts:
         needs = _needs(part)
-        parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
         if not all(one.features for one in needs):
             continue
-        for split, showing, passes in _views(plan, part):
-            there = plan.manifest.splits.get(split)
-            if there is None or not there.rows or not showing.repeats:
+        parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
+        for new, passes in _views(plan, part, needs[0]):
+            there = plan.manifest.splits.get(new.split)
+            if there is None or not there.rows or not Showing(new.frame, new.crops).repeats:
                 continue
-            key = (split, view_name(showing.frame, showing.crops))
-            use = found.setdefault(key, _Use(split, showing.frame, showing.crops, (), 0.0, []))
-            use.parts = tuple(dict.fromkeys((*use.parts, *parts)))
+            use = found.setdefault((new.split, new.view), new)
+            read: tuple[Part, ...] = ("tokens",) if new.views else parts
+            use.parts = tuple(dict.fromkeys((*use.parts, *read)))
             use.passes += passes
             use.methods.append(part.method)
     return list(found.values())
@@ -157,16 +176,21 @@ def _needs(part: MethodPlan) -> list[Needs]:
     return [method.needs(config.method) for config in configs]
 
 
-def _views(plan: Plan, part: MethodPlan) -> Iterator[tuple[str, Showing, float]]:
-    """Yields split, view and number of passes of all of a method's trials."""
+def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, float]]:
+    """Yields the views of a method's first trial, with the passes of all of its trials."""
     config, data = part.config, part.config.data
     trials = max(1, plan.num_trials // len(plan.parts))
     epochs = planned_epochs(plan.jobs().job(Draw(part.method, {})))
     scored = -(-epochs // config.train.eval_every)
     protocol = find_protocol(config.protocol)
+    frame = protocol.frame(data.eval_size)
     square = Frame(data.eval_size, "centre", protocol.filter)
-    yield data.train_split, Showing(square), trials * scored
-    yield data.selection_split, Showing(protocol.frame(data.eval_size)), trials * scored
-    yield data.test_split, Showing(protocol.frame(data.eval_size)), 1
-    if data.crops != "random":
-        yield data.train_split, Showing(Frame(data.train_size), crops_of(data)), trials * epochs
+    yield _Use(data.train_split, square, None, None), trials * scored
+    yield _Use(data.selection_split, frame, None, None), trials * scored
+    yield _Use(data.test_split, frame, None, None), 1
+    crops, shown = crops_of(data), Frame(data.train_size)
+    yield _Use(data.train_split, shown, crops, None), trials * epochs
+    if needs.photometric is not None and data.view_draws:
+        views = Views(draws=data.view_draws, jitter=needs.photometric)
+        # Every pass reads one draw of each row.
+        yield _Use(data.train_split, shown, crops, views), trials * epochs / data.view_draws

@@ -14,7 +14,9 @@ from torch.nn.functional import interpolate
 
 from usseg_ray.backbones import Backbone
 from usseg_ray.batch import Batch, FeatureMap, Images, Needs, Pair, Rows, Step
-from usseg_ray.ops.photometric import photometric_views
+from usseg_ray.config import JitterConfig
+from usseg_ray.keys import key_seed
+from usseg_ray.ops.photometric import DRAWN, drawn_view, photometric_views
 
 CROPS_PER_PASS = 32
 
@@ -41,6 +43,7 @@ class Featuriser:
         seed: Keys photometric views.
         crop_size: Side that boxes of `Batch.crop_tokens` are resized to, pixels.
         stored: Finds features that were computed before.
+        view_draws: Photometric views of a row that are drawn once and for all; 0 draws new ones.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Featuriser:
         seed: int = 0,
         crop_size: int = 224,
         stored: Stored | None = None,
+        view_draws: int = 0,
     ) -> None:
         self.backbone = backbone.to(device) if backbone is not None else None
         self.needs = needs
@@ -61,6 +65,7 @@ class Featuriser:
         self.seed = seed
         self.crop_size = crop_size
         self.stored = stored
+        self.view_draws = view_draws
 
     def __call__(self, images: Images) -> Batch:
         """Computes a batch to be clustered or predicted.
@@ -87,9 +92,7 @@ class Featuriser:
         augmented = positive = None
         if self.needs.photometric is not None:
             key = (self.seed, "photometric", stage, step.index)
-            normalised = self._normalise(batch.pixels)
-            views = photometric_views(normalised, images.ids, self.needs.photometric, *key)
-            augmented = self._features(views, Needs())
+            augmented = self._augmented(images, batch.pixels, self.needs.photometric, key)
         if images.positive is not None:
             seen = self._pixels(images.positive)
             positive = self._known(images.positive_rows, seen, Needs())
@@ -112,6 +115,33 @@ class Featuriser:
 
         return Batch(images.ids, pixels, features, crop_tokens=crop_tokens)
 
+    def _augmented(
+        self,
+        images: Images,
+        pixels: Float[Tensor, "B 3 H W"],
+        jitter: JitterConfig,
+        key: tuple[int | str, ...],
+    ) -> FeatureMap:
+        """Finds or computes the features of a photometric view of each image."""
+        if not self.view_draws or images.rows is None:
+            views = photometric_views(self._normalise(pixels), images.ids, jitter, *key)
+            return self._features(views, Needs())
+        draws = [key_seed(*key, name) % self.view_draws for name in images.ids]
+        view = drawn_view(images.rows.view, self.view_draws, jitter)
+        rows = replace(images.rows, view=view, draws=torch.tensor(draws))
+        if self.stored is not None:
+            found = self.stored(rows, Needs())
+            if found is not None:
+                return found
+        crops = images.rows.crops.tolist()
+        shown = [
+            photometric_views(one, [f"{name}/{crop}"], jitter, DRAWN, draw)
+            for one, name, crop, draw in zip(
+                self._normalise(pixels).split(1), images.ids, crops, draws, strict=True
+            )
+        ]
+        return self._features(torch.cat(shown), Needs())
+
     def _known(
         self, rows: Rows | None, pixels: Float[Tensor, "B 3 H W"], needs: Needs
     ) -> FeatureMap:
@@ -121,6 +151,24 @@ class Featuriser:
             if found is not None:
                 return found
         return self._features(self._normalise(pixels), needs)
+
+    def needs_pixels(self, split: str, view: str, *, training: bool) -> bool:
+        """Says whether anybody looks at the pixels of a split that is shown in one way.
+
+        Args:
+            split: The split.
+            view: As in `batch.Rows`.
+            training: Whether it is shown in training, where a method may want a second view.
+        """
+        stored, jitter = self.stored, self.needs.photometric
+        if stored is None or not self.needs.features or self.needs.crop_tokens:
+            return True
+        if not stored.has(split, view):
+            return True
+        if not training or jitter is None:
+            return False
+        drawn = drawn_view(view, self.view_draws, jitter)
+        return not (self.view_draws and stored.has(split, drawn))
 
     def _pixels(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         return pixels.to(self.device, non_blocking=True).float() / 255

@@ -15,11 +15,13 @@ class StoredView:
         split: The split.
         view: How its images are shown; see `data.reading.view_name`.
         key: Of the entry in the feature store.
+        drawn: Whether it holds photometric views of the rows, and not these.
     """
 
     split: str
     view: str
     key: str
+    drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from usseg_ray.backbones import build_backbone, feature_spec
-from usseg_ray.batch import Batch, Images, LabelledImages, Needs, Step
+from usseg_ray.batch import Batch, Images, LabelledImages, Step
 from usseg_ray.config import Config, MethodConfig, UserError
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
@@ -346,18 +346,20 @@ def assemble(
     method = method_class(config.method, spec, config.num_clusters, config.seed)
     precision = config.resources.precision
     autocast = precision == "bfloat16" or (precision == "auto" and context.device.type == "cuda")
+    featuriser = Featuriser(
+        build_backbone(config.backbone) if needs.features else None,
+        needs,
+        context.device,
+        autocast=autocast,
+        seed=config.seed,
+        crop_size=config.data.train_size,
+        stored=stored,
+        view_draws=config.data.view_draws,
+    )
     return Run(
         config=config,
         method=method.to(context.device),
-        featurise=Featuriser(
-            build_backbone(config.backbone) if needs.features else None,
-            needs,
-            context.device,
-            autocast=autocast,
-            seed=config.seed,
-            crop_size=config.data.train_size,
-            stored=stored,
-        ),
+        featurise=featuriser,
         reader=Reader(
             root,
             manifest,
@@ -368,13 +370,8 @@ def assemble(
             stream=stream,
             frame=find_protocol(config.protocol).frame(config.data.eval_size),
             pair=needs.pair,
-            bare=stored.has if stored is not None and _blind(needs) else None,
+            looked_at=featuriser.needs_pixels,
         ),
         truth=ground_truth(manifest),
         context=context,
     )
-
-
-def _blind(needs: Needs) -> bool:
-    """Says whether a method that has features looks at nothing else."""
-    return needs.features and needs.photometric is None and not needs.crop_tokens

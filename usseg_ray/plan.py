@@ -42,6 +42,7 @@ FREE_KEYS = (
     "data.crop_ratios",
     "data.crop_filter",
     "data.crop_jpeg",
+    "data.view_draws",
     "data.shuffle_window",
     "data.keep_mib",
 )

@@ -25,7 +25,9 @@ class _Opened:
         entry = self._entries.get((rows.split, rows.view))
         if entry is None or not set(parts_of(needs)) <= set(entry.parts):
             return None
-        return entry.feature_map(entry.rows(rows.numbers.numpy(), rows.crops.numpy()), self._device)
+        draws = 0 if rows.draws is None else rows.draws.numpy()
+        found = entry.rows(rows.numbers.numpy(), rows.crops.numpy(), draws)
+        return entry.feature_map(found, self._device)
 
 
 def open_stored(views: tuple[StoredView, ...], needs: Needs, device: torch.device) -> Stored | None:
@@ -42,5 +44,9 @@ def open_stored(views: tuple[StoredView, ...], needs: Needs, device: torch.devic
     if not views or not needs.features:
         return None
     store, parts = default_store(), parts_of(needs)
-    entries = {(view.split, view.view): store.open(view.key, parts) for view in views}
+    entries = {
+        # Views hold tokens alone, whatever else a method reads of the rows themselves.
+        (view.split, view.view): store.open(view.key, ("tokens",) if view.drawn else parts)
+        for view in views
+    }
     return _Opened(entries, device)

@@ -28,7 +28,7 @@ from usseg_ray.beside import (
 )
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
 from usseg_ray.data.pipeline import reading_group
-from usseg_ray.feature_plan import store_features
+from usseg_ray.feature_plan import stored_features
 from usseg_ray.forecast import Choice, choose, longest_seconds
 from usseg_ray.job import WORKERS, Draw, Jobs
 from usseg_ray.memory import PeakMemory
@@ -97,9 +97,11 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         device = device_of(resources)
         concurrent = _concurrent(plan, device)
         readers = concurrent * resources.processes
-        jobs = store_features(plan, plan.jobs(), device, console)
-        with reading_group(resources.data_cpus_per_worker, readers) as reading:
-            jobs = jobs.on(device, reading)
+        with (
+            stored_features(plan, plan.jobs(), device, console) as storing,
+            reading_group(resources.data_cpus_per_worker, readers) as reading,
+        ):
+            jobs = storing.on(device, reading)
             any_job = jobs.job(Draw(plan.parts[0].method, {}))
             pending = start_baselines(any_job, folder) if plan.manifest.classes else None
             slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)

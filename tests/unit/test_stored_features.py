@@ -15,20 +15,22 @@ from usseg_ray.data.reading import Crops, view_name
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_extraction import features_here, want
-from usseg_ray.feature_recipe import parts_of
+from usseg_ray.feature_recipe import Views, parts_of
 from usseg_ray.feature_store import default_store
 from usseg_ray.job import StoredView
 from usseg_ray.loop import Run, assemble
 from usseg_ray.methods import get
+from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.run_context import PlainContext
 from usseg_ray.stored_features import open_stored
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"data__flip": False, "train__epochs": 2}
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "acseg": ("acseg", {"data__crops": "centre"}),
     "acseg, five crops": ("acseg", {"data__crops": "five"}),
     "stego, neighbours": ("stego", {"data__crops": "five"}),
+    "hp, fixed views": ("hp", {"data__crops": "five", "data__view_draws": 3}),
     "kmeans": ("kmeans", {"data__crops": "random"}),
 }
 
@@ -56,11 +58,16 @@ def store_all(
     root, manifest = data
     backbone, needs = build_backbone(config.backbone), get(method).needs(config.method)
     frame = Frame(config.data.eval_size)
-    views: list[tuple[str, Frame, Crops | None]] = [("train", frame, None), ("val", frame, None)]
+    asked: list[tuple[str, Frame, Crops | None, Views | None]]
+    asked = [("train", frame, None, None), ("val", frame, None, None)]
+    train, draws = Frame(config.data.train_size), config.data.view_draws
     if config.data.crops != "random":
-        views.append(("train", Frame(config.data.train_size), crops_of(config.data)))
+        asked.append(("train", train, crops_of(config.data), None))
+    if needs.photometric is not None:
+        views = Views(draws=draws, jitter=needs.photometric)
+        asked.append(("train", train, crops_of(config.data), views))
     found = []
-    for split, shown, crops in views:
+    for split, shown, crops, drawn in asked:
         wanted = want(
             root,
             manifest,
@@ -69,10 +76,13 @@ def store_all(
             backbone,
             frame=shown,
             crops=crops,
-            parts=parts_of(needs),
+            views=drawn,
+            parts=("tokens",) if drawn else parts_of(needs),
         )
         default_store().obtain(wanted, features_here(backbone, "cpu")).close()
-        found.append(StoredView(split, view_name(shown, crops), wanted.entry.key))
+        view = view_name(shown, crops)
+        named = drawn_view(view, drawn.draws, drawn.jitter) if drawn else view
+        found.append(StoredView(split, named, wanted.entry.key, drawn is not None))
     return tuple(found)
 
 

@@ -5,7 +5,8 @@ Between the blocks of `reading` (numpy, made in many processes) and the batches 
 does not read and decode the same images again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +40,14 @@ from usseg_ray.data.transforms import Frame
 from usseg_ray.keys import key_seed
 
 
+@runtime_checkable
+class LookedAt(Protocol):
+    """Says whether anybody looks at the pixels of a split that is shown in one way."""
+
+    def __call__(self, split: str, view: str, *, training: bool) -> bool:
+        """See `featuriser.Featuriser.needs_pixels`."""
+
+
 class Reader:
     """A worker's view of a prepared set.
 
@@ -53,8 +62,8 @@ class Reader:
         frame: How labelled images are shown; as in clustering if unset: the centre square at
             `config.eval_size`.
         pair: How the two views of a training image are coloured, where a method wants pairs.
-        bare: Says of a split and a view whether nobody looks at its pixels, since its features are
-            stored: then nothing is read of it but names.
+        looked_at: Says of a split and a view whether anybody looks at its pixels. Where its
+            features are stored nobody may, and nothing is read of it but names.
     """
 
     def __init__(
@@ -69,7 +78,7 @@ class Reader:
         stream: Stream = stream_here,
         frame: Frame | None = None,
         pair: JitterConfig | None = None,
-        bare: Callable[[str, str], bool] | None = None,
+        looked_at: LookedAt | None = None,
     ) -> None:
         self.root, self.manifest, self.config = root, manifest, config
         self.seed, self.rank, self.world = seed, rank, world
@@ -80,7 +89,7 @@ class Reader:
         self._square = self._clustered if self.frame.crop == "whole" else self.frame
         crops = crops_of(config)
         self._training = Showing(Frame(config.train_size), crops, seed=seed, pair=pair)
-        self._bare = bare or (lambda _split, _view: False)
+        self._looked_at = looked_at
         self._kept: dict[tuple[str, Showing, int], list[Block]] = {}
         self._kept_bytes = 0
 
@@ -178,9 +187,10 @@ class Reader:
                 yield _labelled(block, split, showing)
 
     def _shown(self, split: str, pieces: list[Piece], showing: Showing) -> Iterator[Block]:
-        unseen = showing.repeats and not showing.labels
-        if unseen and self._bare(split, view_name(showing.frame, showing.crops)):
-            return stream_numbers(self.root, pieces, showing)
+        if self._looked_at is not None and showing.repeats and not showing.labels:
+            view, training = view_name(showing.frame, showing.crops), showing.crops is not None
+            if not self._looked_at(split, view, training=training):
+                return stream_numbers(self.root, pieces, showing)
         return self._stream(self.root, pieces, showing)
 
     def _cropped(self, block: Block) -> Images:
