@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 
+from usseg_ray.config import UserError
 from usseg_ray.data.pipeline import BLOCK_BYTES, PieceSource, ended
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reading import Block
@@ -93,10 +95,36 @@ def ray_features(device: str) -> Features:
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
             )
-        with _quiet(), ended(rows):
+        with _quiet(), _users_mistakes(), ended(rows):
             yield from rows.iter_batches(batch_size=None, batch_format="numpy")
 
     return features
+
+
+@contextmanager
+def _users_mistakes() -> Iterator[None]:
+    """Brings a `UserError` of a task or an actor back as what it is, for example a damaged image.
+
+    Ray wraps it in errors of its own, and Ray Data these in others.
+    """
+    try:
+        yield
+    except RayError as error:
+        mistake = _mistake(error)
+        if mistake is None:
+            raise
+        raise UserError(str(mistake)) from None
+
+
+def _mistake(error: BaseException | None) -> UserError | None:
+    while error is not None:
+        cause = getattr(error, "cause", None)
+        for found in (error, cause):
+            # Ray makes a class that is both its own error and the task's.
+            if isinstance(found, UserError) and not isinstance(found, RayError):
+                return found
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager

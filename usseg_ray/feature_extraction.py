@@ -102,6 +102,8 @@ def want(
     if not data.splits.get(split) or not data.splits[split].rows:
         data.shards_of(split)  # tells of a split that does not exist
         raise UserError(f"split {split!r} of {data.name!r} has no images to store features of.")
+    if parts != ("tokens",) and not backbone.spec.has_attention:
+        raise UserError(f"{config.name} has no attention: {', '.join(parts[1:])} cannot be stored.")
     recipe = make_recipe(
         config,
         backbone,
@@ -167,17 +169,12 @@ class Extractor:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=halved):
                 features = self._backbone(normalised, needs)
             found["tokens"] = features.tokens
-            found[f"saliency_{needs.attention}"] = features.saliency
+            if needs.attention:
+                found[f"saliency_{needs.attention}"] = features.saliency
             if needs.local_attention:
                 found["local"] = features.local
-        return {part: _stored(found[part], part) for part in self._wanted.parts}
-
-
-def _stored(values: Tensor | None, part: Part) -> np.ndarray:
-    if values is None:
-        raise UserError(f"{part}: this backbone has no attention to store.")
-    stored: np.ndarray = values.half().cpu().numpy()
-    return stored
+        asked = ((part, found[part]) for part in self._wanted.parts)
+        return {part: values.half().cpu().numpy() for part, values in asked if values is not None}
 
 
 def _names(block: Block) -> list[str]:

@@ -1,15 +1,18 @@
 """Ray Data's actors store what a plain process does."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 
+from tests import tiny
 from tests.features import BACKBONE, HERE, TEXTONS
+from usseg_ray.config import UserError
 from usseg_ray.data.reading import Crops
-from usseg_ray.data.shards import load_manifest
+from usseg_ray.data.shards import Manifest, load_manifest, split_totals, write_split
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_actors import ray_features
 from usseg_ray.feature_extraction import Wanted, want
@@ -63,9 +66,31 @@ def test_actors_fill_a_gap(scenes: Path, tmp_path: Path) -> None:
     assert told[-1] == (185, 185)
 
 
-def test_the_cluster_is_free_again(scenes: Path, tmp_path: Path) -> None:
-    FeatureStore(FeatureFolder(tmp_path)).obtain(wanted(scenes), ray_features("cpu")).close()
-    ends = time.monotonic() + 30
+def test_a_damaged_image_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    row = replace(tiny.row("train", 0), image=b"no image")
+    shards = tuple(write_split(tmp_path / "set", "train", [row]))
+    manifest = Manifest(
+        name="damaged",
+        classes=(),
+        ignore_index=255,
+        splits=split_totals(shards),
+        shards=shards,
+        source="a test",
+    )
+    store = FeatureStore(FeatureFolder(tmp_path / "store"))
+    asked = want(str(tmp_path / "set"), manifest, "train", TEXTONS, BACKBONE, frame=Frame(32))
+    with pytest.raises(UserError, match="image 'train-00' does not decode"):
+        store.obtain(asked, ray_features("cpu"))
+    all_cpus_are_free()
+
+
+def all_cpus_are_free() -> None:
+    ends = time.monotonic() + 20
     while ray.available_resources().get("CPU", 0) < 4 and time.monotonic() < ends:
         time.sleep(0.1)
     assert ray.available_resources().get("CPU", 0) == 4
+
+
+def test_the_cluster_is_free_again(scenes: Path, tmp_path: Path) -> None:
+    FeatureStore(FeatureFolder(tmp_path)).obtain(wanted(scenes), ray_features("cpu")).close()
+    all_cpus_are_free()

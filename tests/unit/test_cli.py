@@ -7,7 +7,7 @@ import pytest
 
 from usseg_ray import __version__, methods, options
 
-COMMANDS = ("tune", "train", "evaluate", "prepare")
+COMMANDS = ("tune", "train", "evaluate", "prepare", "features")
 PROJECT = Path(__file__).parents[2]
 PROGRAM = """
 import sys

@@ -131,9 +131,9 @@ def test_blocks_of_any_size_give_the_same_rows(root: Path) -> None:
         assert np.array_equal(np.concatenate([part[name] for part in parts]), whole[name])
 
 
-def test_a_backbone_without_attention_has_none_to_store(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="local: this backbone has no attention"):
-        obtain(tmp_path / "store", wanted(root, parts=("tokens", "local")))
+def test_a_backbone_without_attention_has_none_to_store(root: Path) -> None:
+    with pytest.raises(UserError, match="textons has no attention: saliency_cls, local cannot be"):
+        wanted(root, parts=("tokens", "saliency_cls", "local"))
 
 
 def test_a_split_without_images_is_told(root: Path) -> None:
