@@ -135,6 +135,27 @@ class Entry:
             for shard, place in zip(shards.tolist(), places.tolist(), strict=True)
         )
 
+    def images(self, ids: Iterable[str]) -> Integer[np.ndarray, "n"]:
+        """Finds images by name.
+
+        Args:
+            ids: Names, unique in the split.
+
+        Returns:
+            (n,) their numbers in the split.
+
+        Raises:
+            KeyError: The entry has no such image.
+        """
+        return np.array([self._numbers[name] for name in ids], dtype=np.int64)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        part, each = self.parts[0], self.manifest.rows_per_image
+        shards = (self._mapped(part, shard)[0] for shard in range(self.manifest.num_shards))
+        names = [name for ids in shards for name in ids[::each].to_pylist()]
+        return {name: number for number, name in enumerate(names)}
+
     def feature_map(self, rows: Integer[np.ndarray, "n"], device: torch.device) -> FeatureMap:
         """Reads all parts of rows as a method is given them, float32 on a device.
 

@@ -80,8 +80,8 @@ def load_manifest(folder: Path) -> EntryManifest | None:
         first = error.errors()[0]
         where = ".".join(str(key) for key in first["loc"])
         raise UserError(
-            f"{path}: {where}: {first['msg']}. Remove the entry with "
-            f"python -m usseg_ray.features rm {folder.name}"
+            f"{path}: {where}: {first['msg']}. Remove the folder {folder}: what it held is "
+            "computed again."
         ) from None
 
 

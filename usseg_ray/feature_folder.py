@@ -78,11 +78,15 @@ class FeatureFolder:
         return self.root / key
 
     def entries(self) -> list[Kept]:
-        """Lists the entries, the most recently used first."""
+        """Lists the entries that can be read, the most recently used first."""
         if not self.root.is_dir():
             return []
-        paths = [path for path in self.root.iterdir() if not path.name.startswith(".")]
-        found = [self._kept(path, manifest) for path in paths if (manifest := load_manifest(path))]
+        found = []
+        for path in self.root.iterdir():
+            with suppress(UserError):
+                manifest = None if path.name.startswith(".") else load_manifest(path)
+                if manifest is not None:
+                    found.append(self._kept(path, manifest))
         return sorted(found, key=lambda kept: -kept.used_at)
 
     def _kept(self, path: Path, manifest: EntryManifest) -> Kept:
@@ -113,11 +117,15 @@ class FeatureFolder:
             return None
         parts = tuple(parts)
         held = self.hold(key)
-        manifest = load_manifest(self.path(key))
-        if manifest is None or missing_shards(self.path(key), manifest, parts):
-            os.close(held)
-            return None
-        return Entry(self.path(key), manifest, parts, held)
+        entry = None
+        try:
+            manifest = load_manifest(self.path(key))
+            if manifest is not None and not missing_shards(self.path(key), manifest, parts):
+                entry = Entry(self.path(key), manifest, parts, held)
+        finally:
+            if entry is None:
+                os.close(held)
+        return entry
 
     def hold(self, key: str) -> int:
         """Keeps an entry from being removed, and counts as its last use.
@@ -220,8 +228,16 @@ class FeatureFolder:
 
     def _open_lock(self, key: str, kind: str) -> int:
         path = self._lock(key, kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+
+
+def unwritable(root: Path, error: OSError) -> UserError:
+    """Words the error for a folder that cannot be written."""
+    return UserError(f"{root}: cannot be written ({error}). Choose another folder with {FOLDER}.")
 
 
 def default_folder() -> FeatureFolder:

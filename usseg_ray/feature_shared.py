@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pyarrow import fs as pafs
 
+from usseg_ray.config import UserError
 from usseg_ray.data.shards import resolve
 from usseg_ray.feature_files import (
     MANIFEST,
@@ -102,9 +103,15 @@ class SharedStore:
         Args:
             key: Which.
             on_wait: Called once, if another process computes it.
+
+        Raises:
+            UserError: The shared place cannot be written.
         """
         path, owner = f"{self._root}/{key}/{CLAIM}", uuid.uuid4().hex
-        self._claim(path, owner, on_wait)
+        try:
+            self._claim(path, owner, on_wait)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error}).") from error
         ended = threading.Event()
 
         def beat() -> None:

@@ -24,7 +24,7 @@ from usseg_ray.feature_files import (
     save_manifest,
     sweep_unfinished,
 )
-from usseg_ray.feature_folder import FeatureFolder, default_folder
+from usseg_ray.feature_folder import FeatureFolder, default_folder, unwritable
 from usseg_ray.feature_recipe import PARTS, Part, row_bytes
 from usseg_ray.feature_shared import SharedStore
 
@@ -138,7 +138,10 @@ class FeatureStore:
             UserError: The user insists on a store that has no room.
         """
         entry = wanted.entry
-        disk = measure_disk(self.folder.root, self.folder.room(entry.key))
+        try:
+            disk = measure_disk(self.folder.root, self.folder.room(entry.key))
+        except OSError as error:
+            raise unwritable(self.folder.root, error) from error
         there = load_manifest(self.folder.path(entry.key))
         missing = 1.0
         if there is not None:
@@ -183,21 +186,22 @@ class FeatureStore:
     def _fetch(self, key: str, parts: tuple[Part, ...]) -> None:
         if self.shared is None:
             return
-        manifest, path = self.shared.manifest(key), self.folder.path(key)
-        if manifest is None:
-            return
-        self._make_room(key, manifest.num_bytes(parts))
-        here = load_manifest(path)
-        if here is not None and here.images_per_shard != manifest.images_per_shard:
-            # Cut in another way: none of what is here fits what is there.
-            shutil.rmtree(path)
+        path = self.folder.path(key)
         try:
+            manifest = self.shared.manifest(key)
+            if manifest is None:
+                return
+            self._make_room(key, manifest.num_bytes(parts))
+            here = load_manifest(path)
+            if here is not None and here.images_per_shard != manifest.images_per_shard:
+                # Cut in another way: none of what is here fits what is there.
+                shutil.rmtree(path)
             save_manifest(manifest, path)
             self.shared.fetch(self.folder, key, parts, self.say)
         except OSError as error:
             raise UserError(
-                f"{key}: its shards cannot be copied to {self.folder.root} ({error}). What was "
-                "copied is kept; run again."
+                f"{key}: its shards cannot be copied from the shared place to {self.folder.root} "
+                f"({error}). What was copied is kept; run again."
             ) from error
 
     @contextmanager
@@ -218,7 +222,10 @@ class FeatureStore:
         if not missing:
             return
         self._make_room(entry.key, entry.num_bytes(wanted.parts))
-        save_manifest(entry, path)
+        try:
+            save_manifest(entry, path)
+        except OSError as error:
+            raise unwritable(self.folder.root, error) from error
         absent = tuple(part for part in wanted.parts if any(part in p for p in missing.values()))
         done = (entry.num_shards - len(missing)) * entry.rows_per_shard
 
@@ -231,7 +238,13 @@ class FeatureStore:
             self.folder, replace(wanted, entry=entry, parts=absent), missing, features, written
         )
         if self.shared is not None:
-            self.shared.push(self.folder, entry.key)
+            try:
+                self.shared.push(self.folder, entry.key)
+            except OSError as error:
+                raise UserError(
+                    f"{entry.key}: computed, and kept in {self.folder.root}, but it cannot be "
+                    f"copied to the shared place ({error}). Run again."
+                ) from error
 
     def _make_room(self, key: str, num_bytes: int) -> None:
         for kept in self.folder.make_room(key, num_bytes):

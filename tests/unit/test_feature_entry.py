@@ -58,3 +58,13 @@ def test_rows_of_crops_are_numbered_by_image_first(tmp_path: Path) -> None:
     assert entry.ids(rows) == ("train-00", "train-02")
     with pytest.raises(IndexError, match="5 crops"):
         entry.rows(np.array([0]), 5)
+
+
+def test_images_are_found_by_name(tmp_path: Path) -> None:
+    tiny.write(tmp_path / "set")
+    entry = obtain(tmp_path / "store", wanted(tmp_path / "set", crops=Crops("five")))
+    numbers = entry.images(["train-13", "train-00", "train-07"])
+    assert numbers.tolist() == [13, 0, 7]
+    assert entry.ids(entry.rows(numbers, 3)) == ("train-13", "train-00", "train-07")
+    with pytest.raises(KeyError, match="val-00"):
+        entry.images(["val-00"])

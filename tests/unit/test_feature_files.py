@@ -121,7 +121,7 @@ def test_a_manifest_comes_back(entry: Entry) -> None:
 def test_a_manifest_that_cannot_be_used_is_told(entry: Entry) -> None:
     path = entry.folder / "manifest.json"
     path.write_text(path.read_text().replace('"images": 14', '"images": 0'))
-    with pytest.raises(UserError, match=r"images: .*features rm"):
+    with pytest.raises(UserError, match=r"images: .*Remove the folder"):
         load_manifest(entry.folder)
     save_manifest(entry.manifest, entry.folder)
     assert load_manifest(entry.folder) == entry.manifest

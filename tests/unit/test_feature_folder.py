@@ -198,3 +198,19 @@ def test_the_environment_chooses_folder_and_limit(
     monkeypatch.setenv("USSEG_FEATURES_GB", "much")
     with pytest.raises(UserError, match="USSEG_FEATURES_GB=much: not a number"):
         default_folder()
+
+
+def test_an_entry_that_says_nonsense_does_not_hide_the_others(store: Path, tmp_path: Path) -> None:
+    first, *others = keys(tmp_path)
+    (store / first / "manifest.json").write_text("{}")
+    folder = FeatureFolder(store)
+    assert {kept.manifest.key for kept in folder.entries()} == set(others)
+    with pytest.raises(UserError, match=f"Remove the folder .*{first}"):
+        folder.open(first, ("tokens",))
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = FeatureFolder(tmp_path / "file" / "store")
+    with pytest.raises(UserError, match=r"cannot be written.*USSEG_FEATURES"), folder.building("k"):
+        pytest.fail("built")

@@ -124,3 +124,15 @@ def test_a_claim_that_stands_still_is_taken_over(tmp_path: Path) -> None:
         assert "dead" not in path.read_text()
     assert waited == [True]
     assert not path.exists()
+
+
+def test_a_shared_place_that_fails_is_told_and_what_was_computed_is_kept(
+    tmp_path: Path, asked: Wanted
+) -> None:
+    store = machine(tmp_path, "one")
+    (tmp_path / "shared" / "a").write_text("no folder")
+    with pytest.raises(UserError, match=r"cannot be (written|copied)"):
+        store.obtain(asked, HERE)
+    (tmp_path / "shared" / "a").unlink()
+    store.obtain(asked, HERE).close()
+    assert len(list((tmp_path / "shared").glob("**/*.arrow"))) == NUM_SHARDS

@@ -216,3 +216,12 @@ def test_the_environment_names_the_shared_place(
     monkeypatch.setenv("USSEG_FEATURES_SHARED", "nonsense://bucket")
     with pytest.raises(UserError, match="nonsense://bucket: cannot be opened"):
         default_store()
+
+
+def test_a_place_that_cannot_be_written_is_told(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = FeatureStore(FeatureFolder(tmp_path / "file" / "store"))
+    with pytest.raises(UserError, match=r"cannot be written.*USSEG_FEATURES"):
+        store.plan(wanted(root), BACKBONE, "cpu", passes=2)
+    with pytest.raises(UserError, match=r"cannot be written.*USSEG_FEATURES"):
+        store.obtain(wanted(root), HERE)
