@@ -21,6 +21,8 @@ $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time takes minutes (PyTorch, Ray, MLflow)."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[crf]' || \
+	  echo "pydensecrf2 was not built (it takes a C++ compiler): the exact CRF stands in for it."
 	@touch $@
 
 demo: $(INSTALLED)  ## Sweeps ACSeg on built-in data: no download, no GPU.

@@ -22,6 +22,7 @@ def shown(figures: CrfFigures) -> str:
 
 
 def test_both_refiners_are_measured() -> None:
+    pytest.importorskip("pydensecrf", reason="pydensecrf2 was not built")
     figures = bench_crf(side=48, classes=11)
     assert (figures.side, figures.classes, figures.processes) == (48, 11, usable_cpus())
     assert figures.exact > 0

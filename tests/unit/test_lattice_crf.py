@@ -12,13 +12,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from pydensecrf.densecrf import DenseCRF2D
 
 from usseg_ray import lattice_crf
 from usseg_ray.config import UserError
 from usseg_ray.lattice_crf import LatticeCRF
 from usseg_ray.ops.crf import CRF
 
+DenseCRF2D = pytest.importorskip("pydensecrf.densecrf").DenseCRF2D
 HOLD = """
 import sys, time
 from usseg_ray.lattice_crf import LatticeCRF

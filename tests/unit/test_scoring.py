@@ -211,6 +211,7 @@ def test_a_method_cannot_be_given_labels() -> None:
     step = {"index", "total", "in_epoch"}
     own = {"ids", "pixels", "features", "step", "augmented", "positive", "pair", "crop_tokens"}
     assert set(reachable(Batch)) == own | features | step | views
-    images = {"ids", "pixels", "positive", "first", "geometry"}
+    rows = {"rows", "positive_rows", "split", "view", "crops", "draws"}
+    images = {"ids", "pixels", "positive", "first", "geometry"} | rows
     assert set(reachable(LabelledImages)) == {"images", "labels", "numbers"} | images
     assert not issubclass(LabelledImages, Batch)
