@@ -9,13 +9,11 @@ it; for the CRF the code that the field uses; and for stored features a copy fro
 
 import io
 import json
-import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,7 +36,7 @@ from usseg_ray.cli import Version, console, errors, make_app, run
 from usseg_ray.cluster import local_ray
 from usseg_ray.config import DataConfig, UserError
 from usseg_ray.data.decode import decode_image
-from usseg_ray.data.pipeline import RayStream, reading_group
+from usseg_ray.data.pipeline import RayStream, quiet, reading_group
 from usseg_ray.data.plans import Piece, training_plan
 from usseg_ray.data.reading import Crops, Showing, Stream, stream_here
 from usseg_ray.data.shards import (
@@ -157,7 +155,7 @@ def bench_stream(images: int) -> list[Measure]:
         UserError: Too few images to tell.
     """
     rows = min(images, _STREAM_ROWS)
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as folder, local_ray(), _quiet():
+    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as folder, local_ray(), quiet():
         plan = _write_set(folder, rows)
         cores = int(ray.cluster_resources()["CPU"])
         with reading_group(1.0, cores) as group:
@@ -169,18 +167,6 @@ def bench_stream(images: int) -> list[Measure]:
         Measure("stream", "first block, cold", cold.latency, "s", reference, here.latency),
         Measure("stream", "first block", warm.latency, "s", reference, here.latency),
     ]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Ray Data from telling of each execution, which a training process does out of sight."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _rates(files: Sequence[bytes], *decoders: Callable[[bytes], object]) -> list[float]:

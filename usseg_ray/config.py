@@ -108,6 +108,12 @@ class DataConfig(Settings):
             raise ValueError("crop_jpeg is for crops=five or crops=ten alone")
         return self
 
+    @model_validator(mode="after")
+    def _only_fixed_crops_have_fixed_views(self) -> Self:
+        if self.view_draws and (self.crops == "random" or self.flip):
+            raise ValueError("view_draws is for fixed crops: crops=centre, five or ten, flip=false")
+        return self
+
 
 class BackboneConfig(Settings):
     """The frozen network whose patch features are grouped."""

@@ -4,7 +4,6 @@ In place of `feature_extraction.features_here`, under `feature_store`. Rows come
 the process that asked writes whole shards one after the other and holds one of them at a time.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from usseg_ray.config import UserError
-from usseg_ray.data.pipeline import BLOCK_BYTES, PieceSource, ended
+from usseg_ray.data.blocks import Block
+from usseg_ray.data.pipeline import BLOCK_BYTES, PieceSource, ended, quiet
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.reading import Block
 from usseg_ray.feature_extraction import BATCH_ROWS, Extractor, Features, Wanted
 
 THREADS = 4
@@ -95,7 +94,7 @@ def ray_features(device: str) -> Features:
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
             )
-        with _quiet(), _users_mistakes(), ended(rows):
+        with quiet(), _users_mistakes(), ended(rows):
             yield from rows.iter_batches(batch_size=None, batch_format="numpy")
 
     return features
@@ -125,14 +124,3 @@ def _mistake(error: BaseException | None) -> UserError | None:
                 return found
         error = error.__cause__ or error.__context__
     return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

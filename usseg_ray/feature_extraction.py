@@ -17,8 +17,9 @@ from torch import Tensor
 
 from usseg_ray.backbones import Backbone, build_backbone
 from usseg_ray.config import BackboneConfig, UserError
+from usseg_ray.data.blocks import Block, Taker, regroup
 from usseg_ray.data.plans import Piece, cut, row_groups
-from usseg_ray.data.reading import Block, Crops, Taker, regroup, stream_here
+from usseg_ray.data.reading import Crops, stream_here
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_files import is_full, write_shard

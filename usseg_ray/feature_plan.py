@@ -5,9 +5,12 @@ of training. The store says what each would cost; what pays is computed on the w
 the jobs name it.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import ray
 from rich.console import Console
@@ -16,15 +19,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from usseg_ray import methods
 from usseg_ray.backbones import Backbone, build_backbone
 from usseg_ray.batch import Needs
-from usseg_ray.config import build_config
+from usseg_ray.config import UserError, build_config
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Crops, Showing, view_name
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_actors import ray_features
+from usseg_ray.feature_cost import Mode
 from usseg_ray.feature_entry import Entry
 from usseg_ray.feature_extraction import Wanted, probe, want
 from usseg_ray.feature_recipe import Part, Views, parts_of
-from usseg_ray.feature_store import FeatureStore, default_store
+from usseg_ray.feature_store import SHARED, FeatureStore, Measure, default_store
 from usseg_ray.job import Draw, Jobs, StoredView
 from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.plan import MethodPlan, Plan, planned_epochs
@@ -32,7 +36,8 @@ from usseg_ray.protocols import find_protocol
 
 WORTH_A_THOUGHT_S = 30.0
 """Where a whole sweep computes for less, weighing a store costs more than one would save."""
-PROBE_S = 1.0
+PROBE_S, WEIGH_S = 1.0, 2.0
+CHOSEN_FILE = "features.json"
 
 
 @dataclass
@@ -65,55 +70,116 @@ class _Use:
 
 
 @contextmanager
-def stored_features(plan: Plan, jobs: Jobs, device: str, console: Console) -> Iterator[Jobs]:
+def stored_features(
+    plan: Plan, jobs: Jobs, device: str, folder: Path, console: Console
+) -> Iterator[Jobs]:
     """Has those features computed that a sweep comes back to often enough, on the whole cluster.
 
-    They are held until the end of the block, so that no other sweep takes their room.
+    They are held until the end of the block, so that no other sweep takes their room. What was
+    chosen is kept in the sweep's folder: all of its trials see the same features, also after a
+    resume.
 
     Args:
         plan: The sweep.
         jobs: Its jobs.
         device: `cpu` or `cuda`.
+        folder: The sweep's folder.
         console: Where each decision is printed.
 
     Yields:
         The jobs, which name what is stored for them.
+
+    Raises:
+        UserError: `resources.features` asks for a store that other machines cannot read.
     """
-    with ExitStack() as held:
-        yield _store(plan, jobs, device, console, held)
-
-
-def _store(plan: Plan, jobs: Jobs, device: str, console: Console, held: ExitStack) -> Jobs:
-    config, mode = plan.config, plan.config.resources.features
-    uses = _uses(plan) if mode != "recompute" else []
-    if not uses:
-        return jobs
     store = default_store(lambda said: console.print(said, highlight=False))
-    backbone = build_backbone(config.backbone)
-    asked = [(use, _wanted(plan, use, backbone, device)) for use in uses]
-    if mode == "auto" and _seconds(asked, backbone, device) < WORTH_A_THOUGHT_S:
-        return jobs
-    stored: dict[str, tuple[StoredView, ...]] = {}
+    mode = plan.config.resources.features
+    uses = _uses(plan) if mode != "recompute" else []
+    if uses and not _readable_everywhere(store, sum(node["Alive"] for node in ray.nodes()), mode):
+        uses = []
+    with ExitStack() as held:
+        if not uses:
+            yield jobs
+            return
+        backbone = build_backbone(plan.config.backbone)
+        asked = [(use, _wanted(plan, use, backbone, device)) for use in uses]
+        chosen = _chosen(plan, store, asked, device, folder, console)
+        stored: dict[str, tuple[StoredView, ...]] = {}
+        for use, wanted in asked:
+            if wanted.entry.key in chosen:
+                held.enter_context(_computed(store, wanted, device, console))
+                view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
+                for method in use.methods:
+                    stored[method] = (*stored.get(method, ()), view)
+        yield jobs.with_stored(stored)
+
+
+def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> bool:
+    """Says whether every machine finds what one of them computed."""
+    if store.shared is not None or num_nodes == 1:
+        return True
+    if mode == "cache":
+        raise UserError(
+            f"resources.features=cache: {num_nodes} machines need a place that all of them reach. "
+            f"Set {SHARED} to a URI, such as s3://bucket/features, on each."
+        )
+    return False
+
+
+def _chosen(
+    plan: Plan,
+    store: FeatureStore,
+    asked: list[tuple[_Use, Wanted]],
+    device: str,
+    folder: Path,
+    console: Console,
+) -> list[str]:
+    """Chooses the entries to read, once in the life of a sweep: keys in the store."""
+    path = folder / CHOSEN_FILE
+    if path.exists():
+        known: list[str] = json.loads(path.read_text())
+        return known
+    mode, there, missing = plan.config.resources.features, [], []
     for use, wanted in asked:
+        entry = store.find(wanted.entry.key, wanted.parts)
+        if entry is None:
+            missing.append((use, wanted))
+        else:
+            entry.close()
+            there.append(wanted.entry.key)
+    measure = partial(_measure, device=device)
+    if missing and (mode == "cache" or _seconds(missing, measure) >= WORTH_A_THOUGHT_S):
         cpus = ray.cluster_resources().get("CPU", 1.0)
-        decision = store.plan(wanted, backbone, device, passes=use.passes, cpus=cpus, mode=mode)
-        console.print(decision.sentence, highlight=False)
-        if decision.choice == "cache":
-            held.enter_context(_computed(store, wanted, device, console))
-            view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
-            for method in use.methods:
-                stored[method] = (*stored.get(method, ()), view)
-    return jobs.with_stored(stored)
+        for use, wanted in missing:
+            decision = store.plan(wanted, measure, passes=use.passes, cpus=cpus, mode=mode)
+            console.print(decision.sentence, highlight=False)
+            if decision.choice == "cache":
+                there.append(wanted.entry.key)
+    path.write_text(json.dumps(there))
+    return there
 
 
-def _seconds(asked: list[tuple[_Use, Wanted]], backbone: Backbone, device: str) -> float:
+def _seconds(asked: list[tuple[_Use, Wanted]], measure: Measure) -> float:
     """Estimates what all passes would take, after a second of computing the first one's rows."""
     first = asked[0][1]
-    row = sum(probe(first, backbone, device, PROBE_S))
+    row = sum(measure(first, seconds=PROBE_S))
     area = first.entry.recipe.frame.size**2
     return sum(
         use.passes * wanted.entry.rows * row * use.frame.size**2 / area for use, wanted in asked
     )
+
+
+def _measure(wanted: Wanted, *, device: str, seconds: float = WEIGH_S) -> tuple[float, float]:
+    """Measures what a row takes: here, or where the GPUs are, which the driver may not have."""
+    if device == "cpu":
+        return _measure_there(wanted, device, seconds)
+    task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1)(_measure_there)
+    found: tuple[float, float] = ray.get(task.remote(wanted, device, seconds))
+    return found
+
+
+def _measure_there(wanted: Wanted, device: str, seconds: float) -> tuple[float, float]:
+    return probe(wanted, build_backbone(wanted.backbone), device, seconds)
 
 
 def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:

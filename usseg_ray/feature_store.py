@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from usseg_ray.backbones import Backbone
 from usseg_ray.config import UserError
 from usseg_ray.feature_cost import Decision, Mode, Speed, decide, measure_disk
 from usseg_ray.feature_entry import Entry
-from usseg_ray.feature_extraction import Features, Wanted, probe, write_missing
+from usseg_ray.feature_extraction import Features, Wanted, write_missing
 from usseg_ray.feature_files import (
     drop_damaged,
     list_shards,
@@ -29,6 +28,9 @@ from usseg_ray.feature_recipe import PARTS, Part, row_bytes
 from usseg_ray.feature_shared import SharedStore
 
 SHARED = "USSEG_FEATURES_SHARED"
+
+Measure = Callable[..., tuple[float, float]]
+"""Of a `Wanted`: CPU seconds to read a row and seconds to compute it, as `probe` measures them."""
 
 
 def _silent(_: str) -> None:
@@ -62,7 +64,7 @@ class FeatureStore:
         Raises:
             UserError: It is incomplete or damaged.
         """
-        entry = self._whole(key, parts)
+        entry = self.find(key, parts)
         if entry is None and self.shared is not None:
             entry = self._fetched(key, parts)
         if entry is None:
@@ -92,7 +94,7 @@ class FeatureStore:
             UserError: There is no room for it, or the disk is full.
         """
         key, parts = wanted.entry.key, wanted.parts
-        if entry := self._whole(key, parts):
+        if entry := self.find(key, parts):
             return entry
         waiting = f"waiting: another process computes {wanted.name}"
         with self.folder.building(key, lambda: self.say(waiting)):
@@ -112,8 +114,7 @@ class FeatureStore:
     def plan(
         self,
         wanted: Wanted,
-        backbone: Backbone,
-        device: str,
+        measure: Measure,
         *,
         passes: float,
         devices: int = 1,
@@ -124,8 +125,7 @@ class FeatureStore:
 
         Args:
             wanted: Which features.
-            backbone: The frozen network.
-            device: Where it computes.
+            measure: Says what reading and computing a row take.
             passes: Walks over all rows that are expected of all trials.
             devices: How many backbones compute at a time.
             cpus: CPUs that decode for them.
@@ -152,13 +152,13 @@ class FeatureStore:
             rows=entry.rows,
             row_bytes=row_bytes(wanted.parts, entry.dim, entry.grid),
             passes=passes,
-            speed=Speed(*probe(wanted, backbone, device), devices=devices, cpus=cpus),
+            speed=Speed(*measure(wanted), devices=devices, cpus=cpus),
             disk=disk,
             missing=missing,
             mode=mode,
         )
 
-    def _whole(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
+    def find(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
         """Opens an entry here if it is complete and its bytes are those that were written."""
         entry = self.folder.open(key, parts)
         if entry is None:

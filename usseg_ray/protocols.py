@@ -89,7 +89,7 @@ class Protocol:
 
     @property
     def headline(self) -> str:
-        """Name of the score that counts."""
+        """Name of the score that counts; `evaluate` shows it first, sweeps rank by `unsup_miou`."""
         return "merged_miou" if self.matching == "merged" else "unsup_miou"
 
     def frame(self, size: int) -> Frame:
@@ -111,6 +111,11 @@ class Protocol:
             raise UserError(
                 f"protocol {self.name} is for K = {num_classes}, the number of classes, and K is "
                 f"{num_clusters}. Use centre-crop, full-resolution or over-clustered."
+            )
+        if self.matching == "merged" and num_clusters <= num_classes:
+            raise UserError(
+                f"protocol {self.name} is for K above {num_classes}, the number of classes, and K "
+                f"is {num_clusters}. {DEFAULT} takes any."
             )
 
 

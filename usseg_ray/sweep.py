@@ -98,7 +98,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         concurrent = _concurrent(plan, device)
         readers = concurrent * resources.processes
         with (
-            stored_features(plan, plan.jobs(), device, console) as storing,
+            stored_features(plan, plan.jobs(), device, folder, console) as storing,
             reading_group(resources.data_cpus_per_worker, readers) as reading,
         ):
             jobs = storing.on(device, reading)

@@ -9,7 +9,7 @@ from pyarrow import fs as pafs
 from tests import tiny
 from tests.features import HERE, NUM_SHARDS, everything, wanted
 from usseg_ray.config import UserError
-from usseg_ray.data.reading import Block
+from usseg_ray.data.blocks import Block
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_extraction import Wanted
 from usseg_ray.feature_folder import FeatureFolder

@@ -14,8 +14,8 @@ import pytest
 from tests import tiny
 from tests.conftest import PROJECT
 from tests.features import (
-    BACKBONE,
     HERE,
+    MEASURE,
     NUM_SHARDS,
     ROW_BYTES,
     everything,
@@ -25,8 +25,9 @@ from tests.features import (
 )
 from usseg_ray.backbones import build_backbone
 from usseg_ray.config import UserError
+from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.reading import Block, Crops
+from usseg_ray.data.reading import Crops
 from usseg_ray.feature_extraction import Features, Wanted, features_here
 from usseg_ray.feature_files import Shard, list_shards
 from usseg_ray.feature_folder import FeatureFolder
@@ -196,14 +197,14 @@ def test_older_entries_make_room_and_this_is_said(root: Path, tmp_path: Path) ->
 
 def test_a_plan_is_a_decision_with_its_sum(root: Path, tmp_path: Path) -> None:
     store, asked = FeatureStore(FeatureFolder(tmp_path / "store")), wanted(root)
-    once = store.plan(asked, BACKBONE, "cpu", passes=1)
+    once = store.plan(asked, MEASURE, passes=1)
     assert once.choice == "recompute"
     assert "features of tiny/train by textons at 32 px: 6.7 kB (14 rows of 480 B)" in once.sentence
-    assert store.plan(asked, BACKBONE, "cpu", passes=1000).choice == "cache"
-    assert store.plan(asked, BACKBONE, "cpu", passes=1000, mode="recompute").choice == "recompute"
+    assert store.plan(asked, MEASURE, passes=1000).choice == "cache"
+    assert store.plan(asked, MEASURE, passes=1000, mode="recompute").choice == "recompute"
     store.obtain(asked, HERE).close()
     # What is there costs nothing to compute.
-    assert store.plan(asked, BACKBONE, "cpu", passes=1).choice == "cache"
+    assert store.plan(asked, MEASURE, passes=1).choice == "cache"
 
 
 def test_the_environment_names_the_shared_place(
@@ -222,6 +223,6 @@ def test_a_place_that_cannot_be_written_is_told(root: Path, tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     store = FeatureStore(FeatureFolder(tmp_path / "file" / "store"))
     with pytest.raises(UserError, match=r"cannot be written.*USSEG_FEATURES"):
-        store.plan(wanted(root), BACKBONE, "cpu", passes=2)
+        store.plan(wanted(root), MEASURE, passes=2)
     with pytest.raises(UserError, match=r"cannot be written.*USSEG_FEATURES"):
         store.obtain(wanted(root), HERE)

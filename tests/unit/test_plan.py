@@ -129,6 +129,7 @@ def test_assigned_mappings_become_keys() -> None:
             "picie-320 is for K = 10, the number of classes, and K is 12",
         ),
         ({"assigned": {"data.crop_jpeg": 75}}, "crop_jpeg is for crops=five or crops=ten"),
+        ({"assigned": {"data.view_draws": 2}}, "view_draws is for fixed crops"),
         ({"assigned": {"data.crop_ratios": [0.5, 0]}}, "every ratio lies above 0"),
     ],
 )

@@ -43,6 +43,7 @@ def test_an_unknown_protocol_names_the_nearest() -> None:
     [
         ("stego-320", 54, 27, r"is for K = 27, the number of classes, and K is 54"),
         ("voc-21", 27, 27, r"voc-21 is for 21 classes, and the data has 27"),
+        ("over-clustered", 27, 27, r"is for K above 27, the number of classes, and K is 27"),
     ],
 )
 def test_what_a_protocol_is_not_defined_for(

@@ -57,7 +57,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
         ("root.zip", zipped(MEMBERS | {"/evil": b"!"})),
         ("windows.zip", zipped(MEMBERS | {"maps\\..\\evil": b"!"})),
         ("up.tar", tarred(MEMBERS | {"../evil": b"!"})),
-        ("root.tar", tarred(MEMBERS | {"/tmp/evil": b"!"})),
+        ("root.tar", tarred(MEMBERS | {"/evil": b"!"})),
         ("symlink.tar", tarred(MEMBERS, special("maps/evil", tarfile.SYMTYPE, "/tmp"))),
         ("hardlink.tar", tarred(MEMBERS, special("maps/evil", tarfile.LNKTYPE, "../evil"))),
         ("device.tar", tarred(MEMBERS, special("maps/evil", tarfile.CHRTYPE))),

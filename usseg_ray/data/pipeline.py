@@ -5,6 +5,7 @@ not by which task ends first; training rows are split evenly and evaluation rows
 any help from Ray's splitters (which drop remainders).
 """
 
+import logging
 import time
 import uuid
 import warnings
@@ -28,8 +29,9 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from usseg_ray.config import UserError
+from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.reading import Block, Showing, read_piece
+from usseg_ray.data.reading import Showing, read_piece
 
 PIECES_PER_TASK = 4
 BLOCK_BYTES = 16 * 2**20
@@ -159,6 +161,18 @@ class RayStream:
             warnings.simplefilter("ignore", RayDeprecationWarning)
             context.scheduling_strategy = strategy
             context.scheduling_strategy_large_args = strategy
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Ray Data from telling of each execution, where a user would see it."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

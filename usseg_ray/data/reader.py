@@ -13,6 +13,7 @@ import torch
 
 from usseg_ray.batch import Images, LabelledImages, Rows
 from usseg_ray.config import DataConfig, JitterConfig
+from usseg_ray.data.blocks import Block, Taker, batches_by_number, mix, regroup
 from usseg_ray.data.plans import (
     Piece,
     cut,
@@ -22,19 +23,7 @@ from usseg_ray.data.plans import (
     training_plan,
     with_partners,
 )
-from usseg_ray.data.reading import (
-    Block,
-    Crops,
-    Showing,
-    Stream,
-    Taker,
-    batches_by_number,
-    mix,
-    regroup,
-    stream_here,
-    stream_numbers,
-    view_name,
-)
+from usseg_ray.data.reading import Crops, Showing, Stream, stream_here, stream_numbers, view_name
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.transforms import Frame
 from usseg_ray.keys import key_seed

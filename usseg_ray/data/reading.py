@@ -4,7 +4,7 @@
 (`pipeline`); both give the same rows in the same order. No torch here, see `transforms`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from usseg_ray.config import JitterConfig, UserError
+from usseg_ray.data.blocks import Block
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.photometric import adjust, draw_photometric
 from usseg_ray.data.plans import Piece
@@ -30,13 +31,6 @@ from usseg_ray.data.transforms import (
     view_image,
 )
 from usseg_ray.keys import key_seed
-
-Block = dict[str, np.ndarray]
-"""Rows of a piece: `id` (n,) str, `number` (n,) int64, the row's in its split, and `image` (n, 3,
-h, w) uint8. Where wanted `label` (n, H, W) int32; `crop` (n,) int64, which of its image's fixed
-crops a row is; `positive`, `positive_number` and `positive_crop`, the same of a partner; `first`
-(n, 3, 2h, 2w) uint8 and `geometry` (n, 4) float64. Of whole frames, which differ in shape, `image`
-and `label` are (n,) arrays of arrays."""
 
 
 @dataclass(frozen=True)
@@ -338,72 +332,3 @@ def _pair(
 def stream_here(root: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
     """Reads pieces in this process, one after the other."""
     return (read_piece(root, piece, showing) for piece in pieces)
-
-
-def regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """Cuts and joins blocks to `size` rows each; the last may be smaller."""
-    held: list[Block] = []
-    count = 0
-    for block in blocks:
-        held.append(block)
-        count += len(block["id"])
-        while count >= size:
-            joined = _join(held)
-            yield {name: column[:size] for name, column in joined.items()}
-            held = [{name: column[size:] for name, column in joined.items()}]
-            count -= size
-    if count:
-        yield _join(held)
-
-
-def batches_by_number(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """Groups rows by their number in the split: 0 to `size` - 1, and so on.
-
-    What a batch holds does not depend on how many workers share the split, nor on which rows are
-    missing; a batch of which no row is there is none.
-    """
-    held: list[Block] = []
-    batch = -1
-    for block in blocks:
-        batches = block["number"] // size
-        for found in dict.fromkeys(batches.tolist()):
-            if held and found != batch:
-                yield _join(held)
-                held = []
-            batch = found
-            held.append({name: column[batches == found] for name, column in block.items()})
-    if held:
-        yield _join(held)
-
-
-def mix(blocks: Iterable[Block], window: int, generator: np.random.Generator) -> Iterator[Block]:
-    """Shuffles rows within windows of `window` rows."""
-    for block in regroup(blocks, window):
-        order = generator.permutation(len(block["id"]))
-        yield {name: column[order] for name, column in block.items()}
-
-
-class Taker:
-    """Takes exact numbers of rows off a stream of blocks."""
-
-    def __init__(self, blocks: Iterable[Block]) -> None:
-        self._blocks = iter(blocks)
-        self._left: Block | None = None
-
-    def take(self, rows: int) -> Iterator[Block]:
-        """Yields blocks of `rows` rows in all, cutting the last one where needed."""
-        while rows:
-            block = self._left if self._left is not None else next(self._blocks)
-            count = len(block["id"])
-            self._left = None
-            if count > rows:
-                self._left = {name: column[rows:] for name, column in block.items()}
-                block = {name: column[:rows] for name, column in block.items()}
-            rows -= min(count, rows)
-            yield block
-
-
-def _join(blocks: list[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}

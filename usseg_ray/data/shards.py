@@ -4,7 +4,6 @@ It stands between `preparation`, which writes it once, and `reading` and `pipeli
 for every run. Row groups are small, so that a reader can mix and divide rows without reading whole
 shards. The manifest is written last and in one move: a set has one when it is complete, and never
 before. Shards carry their hash in their name, so that writing a set anew leaves the old one whole.
-
 Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`, `hdfs://` are one.
 """
 
@@ -290,10 +289,7 @@ def read_rows(
         filesystem: Where the set lies, from `resolve`.
         path: The root and the shard's path below it.
         row_group: From 0.
-        columns: Which; all if unset.
-
-    Returns:
-        A table of `SCHEMA`.
+        columns: Which of `SCHEMA`; all if unset.
 
     Raises:
         UserError: The shard is missing or not readable.
@@ -381,8 +377,7 @@ def _parquet_writer(sink: _HashingSink) -> pq.ParquetWriter:
 
 
 def _row_groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    group: list[Row] = []
-    held = 0
+    group, held = list[Row](), 0
     for row in rows:
         group.append(row)
         held += len(row.image) + len(row.label or b"")
