@@ -20,6 +20,7 @@ SMALL = {
     "train.batch_size": 8,
     "method.num_blocks": 1,
     "method.num_heads": 3,
+    "num_clusters": 12,
 }
 
 
@@ -94,7 +95,8 @@ def test_whole_images_are_scored_by_their_own_protocol(place: Path) -> None:
 
 
 def test_a_report_ranks_what_compares_and_refuses_the_rest(place: Path) -> None:
-    run("evaluate", "small", "--protocol", "over-clustered", folder=place)
+    scored = run("evaluate", "small", "--protocol", "over-clustered", folder=place)
+    assert scored.returncode == 0, scored.stderr
     mixed = run("report", "small", folder=place)
     assert mixed.returncode == 2
     assert "Scores of different protocols do not compare" in mixed.stderr
