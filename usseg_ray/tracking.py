@@ -7,23 +7,16 @@ neither the store's address nor its password. Runs are found again by tags and a
 goes on in the runs that it began.
 """
 
-import contextlib
 import json
 import logging
 import math
 import os
-import platform
-import re
 import shlex
 import shutil
-import socket
-import sqlite3
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -34,19 +27,23 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from usseg_ray import __version__
-from usseg_ray.config import UserError
+from usseg_ray.tracking_environment import environment
+from usseg_ray.tracking_store import (
+    check_database,
+    experiment_id,
+    explained,
+    short_patience,
+    store_uri,
+    without_password,
+)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Params = Mapping[str, Any]
 Tags = Mapping[str, str]
 
-_SWEEP_TAG, _TRIAL_TAG = "usseg.sweep", "usseg.trial"
+_SWEEP_TAG, _TRIAL_TAG, _SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
 _REASON_TAG, _NONFINITE_TAG = "usseg.reason", "usseg.nonfinite_values"
 _BEST_FIRST = "orderByKey=metrics.%60unsup_miou%60&orderByAsc=false"
-_PATIENCE = 4  # seconds that a store has for its first answer
-_DATABASES = ("postgresql", "mysql", "mssql")
-_PACKAGES = ("torch", "ray", "mlflow", "timm", "faiss-gpu", "faiss-cpu")
 
 
 @dataclass
@@ -76,9 +73,9 @@ class Ledger:
         self._floors: dict[str, float] = {}
         self._histories: dict[str, _History] = {}
         self._closed = False
-        self._run_ids: dict[str | None, str] = {
-            run.data.tags.get(_TRIAL_TAG): run.info.run_id for run in self._search()
-        }
+        found = [(run.info.run_id, run.data.tags) for run in self._search()]
+        self._run_ids: dict[str | None, str] = {_name_of(tags): run for run, tags in found}
+        self._finals = {_name_of(tags) for _, tags in found if _SEED_TAG in tags}
 
     @classmethod
     def open(
@@ -102,14 +99,14 @@ class Ledger:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        uri = _store_uri(tracking_uri)
-        with _explained(uri):
-            _check_database(uri)
+        uri = store_uri(tracking_uri)
+        with explained(uri):
+            check_database(uri)
             client = MlflowClient(uri)
-            with _short_patience():
-                experiment_id = _experiment_id(client, experiment, uri)
-            ledger = cls(client, uri, experiment_id, sweep)
-            ledger._open_run(None, params, _environment() | dict(tags))
+            with short_patience():
+                found = experiment_id(client, experiment, uri)
+            ledger = cls(client, uri, found, sweep)
+            ledger._open_run(None, params, environment() | dict(tags), {}, parent=None)
         return ledger
 
     def open_trial(self, trial: str, params: Params, tags: Tags) -> None:
@@ -120,8 +117,27 @@ class Ledger:
             params: Its flat config; what the run holds already is left as it is.
             tags: Its tags.
         """
-        self._open_run(trial, params, tags)
+        self._open_run(trial, params, tags, {_TRIAL_TAG: trial}, parent=None)
         self.log(trial, self._floors, step=0)
+
+    def open_final(self, trial: str, seed: int, params: Params, tags: Tags) -> str:
+        """Opens the run of a finalist trained with another seed, a child of its trial's run.
+
+        Args:
+            trial: Name of an opened trial.
+            seed: The finalist's seed.
+            params: Its flat config; what the run holds already is left as it is.
+            tags: Its tags.
+
+        Returns:
+            The name by which the other functions know the run, `<trial>-seed<seed>`. Floors are
+            not logged in it, since it is scored on another split than its trial.
+        """
+        keys = {_TRIAL_TAG: trial, _SEED_TAG: str(seed)}
+        name = final_name(trial, seed)
+        self._finals.add(name)
+        self._open_run(name, params, tags, keys, parent=trial)
+        return name
 
     def log(self, trial: str | None, metrics: Mapping[str, float], step: int) -> None:
         """Logs one step's metrics in one request.
@@ -130,7 +146,7 @@ class Ledger:
         its steps again; NaN and infinite values are skipped and counted in a tag.
 
         Args:
-            trial: Name of an opened trial; `None` for the sweep itself.
+            trial: Name of an opened trial or final; `None` for the sweep itself.
             metrics: Metric -> value.
             step: Epoch, or whatever orders the values.
         """
@@ -155,14 +171,15 @@ class Ledger:
             floors: Baseline -> its unsupervised mIoU, percent.
         """
         self._floors = {f"baseline.{name}": value for name, value in floors.items()}
-        for trial in self._run_ids:
-            self.log(trial, self._floors, step=0)
+        for name in self._run_ids:
+            if name not in self._finals:
+                self.log(name, self._floors, step=0)
 
     def attach(self, trial: str | None, folder: Path) -> None:
         """Uploads what a run folder has to show; a second call replaces the first's files.
 
         Args:
-            trial: Name of an opened trial; `None` for the sweep itself.
+            trial: Name of an opened trial or final; `None` for the sweep itself.
             folder: Holds any of `pictures/*.png`, `confusion.csv`, `*.yaml`, and
                 `per_class.json`, a list with one object a class, which becomes a table.
         """
@@ -179,7 +196,7 @@ class Ledger:
         """Ends a trial's run.
 
         Args:
-            trial: Name of an opened trial.
+            trial: Name of an opened trial or final.
             status: KILLED is for trials that were stopped, early or by the user.
             reason: Why it did not finish, kept as a tag.
         """
@@ -204,7 +221,7 @@ class Ledger:
         """
         page = f"#/experiments/{self._experiment_id}/runs?{_BEST_FIRST}"
         if urlsplit(self.uri).scheme in ("http", "https"):
-            return "", f"{_without_password(self.uri).rstrip('/')}/{page}"
+            return "", f"{without_password(self.uri).rstrip('/')}/{page}"
         program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
         store = '"$MLFLOW_TRACKING_URI"' if urlsplit(self.uri).password else shlex.quote(self.uri)
         # The dashboard has telemetry of its own, and this process's environment ends with it.
@@ -219,7 +236,7 @@ class Ledger:
         if error is None:
             self.close("FINISHED")
             return
-        with _explained(self.uri), _short_patience():
+        with explained(self.uri), short_patience():
             self.close("FAILED" if isinstance(error, Exception) else "KILLED")
             if isinstance(error, MlflowException):
                 raise error
@@ -236,20 +253,23 @@ class Ledger:
             runs.extend(page)
         return runs
 
-    def _open_run(self, trial: str | None, params: Params, tags: Tags) -> None:
-        """Creates or reopens the run of a trial, or of the sweep, and describes it."""
-        if trial in self._run_ids:
-            run = self._client.get_run(self._run_ids[trial])
+    def _open_run(
+        self, name: str | None, params: Params, tags: Tags, keys: Tags, parent: str | None
+    ) -> None:
+        """Creates or reopens a run, which its keys tell from the sweep's others; describes it."""
+        if name in self._run_ids:
+            run = self._client.get_run(self._run_ids[name])
             self._client.update_run(run.info.run_id, status="RUNNING")
             if _REASON_TAG in run.data.tags:
                 self._client.delete_tag(run.info.run_id, _REASON_TAG)
         else:
-            keys = {_SWEEP_TAG: self._sweep}
-            if trial is not None:
-                keys |= {_TRIAL_TAG: trial, mlflow_tags.MLFLOW_PARENT_RUN_ID: self._run_ids[None]}
-            name = self._sweep if trial is None else trial
-            run = self._client.create_run(self._experiment_id, tags=keys, run_name=name)
-            self._run_ids[trial] = run.info.run_id
+            own = {_SWEEP_TAG: self._sweep, **keys}
+            if name is not None:
+                own[mlflow_tags.MLFLOW_PARENT_RUN_ID] = self._run_ids[parent]
+            run = self._client.create_run(
+                self._experiment_id, tags=own, run_name=self._sweep if name is None else name
+            )
+            self._run_ids[name] = run.info.run_id
         new = [key for key in params if key not in run.data.params]
         self._client.log_batch(
             run.info.run_id,
@@ -284,115 +304,18 @@ class Ledger:
         self._client.set_terminated(run_id, status)
 
 
-def _store_uri(tracking_uri: str | None) -> str:
-    """Chooses the store and makes its address absolute, since a dashboard starts elsewhere."""
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    scheme = urlsplit(uri).scheme
-    if scheme == "sqlite":
-        path, _, options = uri.removeprefix("sqlite:///").partition("?")
-        return f"sqlite:///{Path(path).resolve()}" + (f"?{options}" if options else "")
-    if scheme in ("http", "https") or scheme.split("+")[0] in _DATABASES:
-        return uri
-    raise UserError(
-        f"Tracking URI {uri!r} is no server and no database; MLflow keeps no runs in folders.\n"
-        "Use http://host:5000 or sqlite:///path/to/mlflow.db, or leave it out for ./mlflow.db."
-    )
+def final_name(trial: str, seed: int) -> str:
+    """Names the run of a finalist: its trial's name and its seed."""
+    return f"{trial}-seed{seed}"
 
 
-def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri[len("sqlite:///") :].partition("?")[0]) if uri.startswith("sqlite:") else None
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
-
-
-@contextlib.contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turns a store's failure into the line that its user can act on."""
-    try:
-        yield
-    except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
-        why = " ".join(_without_password(str(_root(error))).split())
-        raise UserError(
-            f"Tracking store {_without_password(uri)} cannot be used: {why[:300]}\n"
-            "Start its server, correct --tracking-uri or MLFLOW_TRACKING_URI, or leave both out to "
-            "keep runs in ./mlflow.db."
-        ) from error
-
-
-def _root(error: BaseException) -> BaseException:
-    """Finds the plain system error under layers of HTTP libraries, if there is one."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, OSError) and type(inner).__module__ in ("builtins", "socket"):
-            return inner
-        inner = inner.__cause__ or inner.__context__
-    return error
-
-
-def _check_database(uri: str) -> None:
-    """Touches a database first: MLflow retries one that cannot be opened for two minutes."""
-    parts = urlsplit(uri)
-    path = _sqlite_path(uri)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE)) as database:
-            database.execute("BEGIN IMMEDIATE")
-    elif parts.scheme not in ("http", "https") and parts.hostname and parts.port:
-        socket.create_connection((parts.hostname, parts.port), timeout=_PATIENCE).close()
-
-
-@contextlib.contextmanager
-def _short_patience() -> Iterator[None]:
-    """Has a dead server fail in seconds; MLflow's own retries would take minutes."""
-    limits = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PATIENCE),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    }
-    before = {name: os.environ[name] for name in limits if name in os.environ}
-    os.environ.update(limits)
-    try:
-        yield
-    finally:
-        for name in limits:
-            del os.environ[name]
-        os.environ.update(before)
-
-
-def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
-    """Finds or creates the experiment; a local database keeps its files beside itself."""
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        path = _sqlite_path(uri)
-        location = (path.parent / "mlartifacts").as_uri() if path else None
-        return str(client.create_experiment(name, location))
-    if experiment.lifecycle_stage != "active":
-        raise UserError(
-            f"MLflow experiment {name!r} is in the store's bin.\nRestore it (mlflow experiments "
-            f"restore --experiment-id {experiment.experiment_id}) or choose another name."
-        )
-    return str(experiment.experiment_id)
+def _name_of(tags: Tags) -> str | None:
+    """Names a run as its ledger does, by its keys."""
+    if _SEED_TAG in tags:
+        return final_name(tags[_TRIAL_TAG], int(tags[_SEED_TAG]))
+    return tags.get(_TRIAL_TAG)
 
 
 def _as_text(value: object) -> str:
     """Writes a setting so that it can be read back: strings as they are, the rest as JSON."""
     return (value if isinstance(value, str) else json.dumps(value))[:MAX_PARAM_VAL_LENGTH]
-
-
-def _environment() -> dict[str, str]:
-    """Names what a result may depend on, from a fixed list: environment variables hold secrets."""
-    python = platform.python_version()
-    tags = {"usseg.version.usseg_ray": __version__, "usseg.version.python": python}
-    for package in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            tags[f"usseg.version.{package}"] = version(package)
-    root = Path(__file__).parents[1]
-    if (root / ".git").exists():  # an installed copy may lie inside somebody else's repository
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            commit = subprocess.check_output(
-                command, cwd=root, text=True, stderr=subprocess.DEVNULL
-            )
-            tags[mlflow_tags.MLFLOW_GIT_COMMIT] = commit.strip()
-    return tags

@@ -106,6 +106,25 @@ def test_a_sweep_is_a_parent_with_a_child_per_trial(folder: Path) -> None:
     assert found["t1"].data.tags["a"] == "b"
 
 
+def test_a_final_is_a_child_of_its_trial_and_found_again(folder: Path) -> None:
+    for score in (33.0, 99.0):
+        with opened() as ledger:
+            ledger.open_trial("t0", {}, {})
+            name = ledger.open_final("t0", 3, {"seed": 3}, {"usseg.protocol": "test"})
+            ledger.log_baselines({"position": 20.0})
+            ledger.log(name, {"unsup_miou": score}, step=0)
+            ledger.close_trial(name, "FINISHED")
+    found = runs(folder)
+    assert sorted(found) == [SWEEP, "t0", "t0-seed3"]
+    final = found["t0-seed3"]
+    assert final.data.tags["mlflow.parentRunId"] == found["t0"].info.run_id
+    assert final.data.tags["usseg.trial"] == "t0"
+    assert final.data.tags["usseg.seed"] == "3"
+    assert final.data.params == {"seed": "3"}
+    assert final.data.metrics == {"unsup_miou": 33.0}
+    assert final.info.status == "FINISHED"
+
+
 def test_baselines_stand_beside_every_trial_whenever_it_opens(folder: Path) -> None:
     with opened() as ledger:
         ledger.open_trial("before", {}, {})

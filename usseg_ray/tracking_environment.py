@@ -1,0 +1,39 @@
+"""What a result may depend on and no setting says: versions, the commit, the machine.
+
+Beside `tracking`, which writes these as tags of the sweep's run. Everything comes from a fixed
+list: environment variables hold secrets, and are not read.
+"""
+
+import contextlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mlflow.utils import mlflow_tags
+
+from usseg_ray import __version__
+
+_PACKAGES = ("torch", "ray", "mlflow", "timm", "faiss-gpu", "faiss-cpu")
+
+
+def environment() -> dict[str, str]:
+    """Names versions of what a result may depend on, and in a checkout the git commit.
+
+    Returns:
+        Tag -> value.
+    """
+    python = platform.python_version()
+    tags = {"usseg.version.usseg_ray": __version__, "usseg.version.python": python}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            tags[f"usseg.version.{package}"] = version(package)
+    root = Path(__file__).parents[1]
+    if (root / ".git").exists():  # an installed copy may lie inside somebody else's repository
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            commit = subprocess.check_output(
+                command, cwd=root, text=True, stderr=subprocess.DEVNULL
+            )
+            tags[mlflow_tags.MLFLOW_GIT_COMMIT] = commit.strip()
+    return tags
