@@ -1,7 +1,7 @@
-"""What is scored beside the trials: baselines of the same data, and the test split, once.
+"""What is scored beside the trials: baselines of the same data.
 
-Both run as Ray tasks that ask for as much as one training process, and leave a file in the sweep's
-folder, so that a resumed sweep does not repeat them.
+They run as a Ray task that asks for as much as one training process, and leave a file in the
+sweep's folder, so that a resumed sweep does not repeat them.
 """
 
 import json
@@ -13,13 +13,9 @@ import ray
 
 from usseg_ray import worker
 from usseg_ray.baselines import Baselines
-from usseg_ray.job import Draw, Job, Jobs
-from usseg_ray.trials import Trial
+from usseg_ray.job import Job
 
-BASELINES_FILE, FINAL_FILE = "baselines.json", "final.json"
-
-Finals = dict[str, dict[str, float]]
-"""Method -> test metrics of its best trial, in percent; the sweep's best method first."""
+BASELINES_FILE = "baselines.json"
 
 
 def start_baselines(job: Job, folder: Path) -> Any | None:  # noqa: ANN401
@@ -43,38 +39,6 @@ def finish_baselines(pending: Any | None, folder: Path) -> Baselines:  # noqa: A
     if pending is not None:
         path.write_text(json.dumps(ray.get(pending), indent=1))
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def score_finals(jobs: Jobs, best: list[Trial], folder: Path) -> Finals:
-    """Scores trials on the test split: once in the life of a sweep.
-
-    Args:
-        jobs: The sweep's jobs.
-        best: Best trial of each method, the sweep's best first.
-        folder: The sweep's folder.
-
-    Returns:
-        Test metrics in the order of `best`, those of an earlier life included.
-    """
-    path = folder / FINAL_FILE
-    found = json.loads(path.read_text()) if path.exists() else {}
-    pending = []
-    for trial in best:
-        if trial.method not in found:
-            job = jobs.job(Draw(trial.method, trial.sample))
-            target = str(final_folder(folder, trial.method))
-            home = str(folder / trial.name)
-            task = as_task(worker.final_score, job).remote(job, trial.checkpoint, home, target)
-            pending.append((trial, task))
-    for trial, task in pending:
-        found[trial.method] = {"trial": trial.name, "metrics": ray.get(task)}
-        path.write_text(json.dumps(found, indent=1))
-    return {trial.method: found[trial.method]["metrics"] for trial in best}
-
-
-def final_folder(folder: Path, method: str) -> Path:
-    """Says where the test evaluation of a method's best trial lies."""
-    return folder / "final" / method
 
 
 def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401

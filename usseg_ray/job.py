@@ -86,10 +86,12 @@ class Draw:
     Attributes:
         method: Name of its method.
         sample: Dotted keys and values from the method's search space.
+        seed: In place of the sweep's own, for a finalist that is trained again.
     """
 
     method: str
     sample: dict[str, Any]
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,28 +100,30 @@ class Jobs:
 
     Attributes:
         templates: Method -> what its trials have in common.
-        planned: What each trial draws, by its index; empty where a searcher draws for the only
-            method.
+        planned: Name of each trial -> what it draws; empty where a searcher draws as it goes.
     """
 
     templates: dict[str, JobTemplate]
-    planned: tuple[Draw, ...]
+    planned: Mapping[str, Draw]
 
     def draw(self, config: Mapping[str, Any]) -> Draw:
         """Says what a trial of Tune draws.
 
         Args:
-            config: `{"index": i}` for a planned trial, else what the searcher drew.
+            config: `{"trial": name}` for a planned trial, else `method` and what the searcher
+                drew for it.
         """
         if self.planned:
-            index: int = config["index"]
-            return self.planned[index]
-        (method,) = self.templates
-        return Draw(method, dict(config))
+            return self.planned[config["trial"]]
+        sample = dict(config)
+        return Draw(sample.pop("method"), sample)
 
     def job(self, draw: Draw) -> Job:
         """Fills in what a trial drew."""
-        return self.templates[draw.method].job(draw.sample)
+        job = self.templates[draw.method].job(draw.sample)
+        if draw.seed is None:
+            return job
+        return replace(job, settings=job.settings | {"seed": draw.seed})
 
     def with_stored(self, stored: Mapping[str, tuple[StoredView, ...]]) -> "Jobs":
         """Returns the same jobs with stored features.

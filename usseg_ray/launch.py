@@ -21,6 +21,8 @@ from usseg_ray.search_space import parse_assignments
 from usseg_ray.sweep import run_sweep
 from usseg_ray.trials import RUNS, find_run, trial_name
 
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
 
 def assignments(
     texts: list[str],
@@ -39,6 +41,18 @@ def assignments(
     }
     given = {key: v for key, v in short.items() if v is not None}
     return given | parse_assignments(texts)
+
+
+def seconds(text: str) -> float:
+    """Reads a time such as `90s`, `30m` or `2h`.
+
+    Raises:
+        UserError: It is none.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
+        raise UserError(f"{text!r} is no time: a number above 0 with s, m or h, such as 30m.")
+    return float(number) * UNITS[unit]
 
 
 def launch(request: Request | None, out: Path | None, resume: str | None, *, dry_run: bool) -> None:
@@ -115,8 +129,10 @@ def print_plan(plan: Plan) -> None:
         console.print(_config_table(title, rest, name))
     if plan.draws:
         console.print(_trial_table(plan))
-    for key, distribution in plan.parts[0].space.space.items() if not plan.draws else ():
-        console.print(f"Optuna draws {key} from {distribution}", highlight=False)
+    for part in plan.parts if not plan.draws else ():
+        for key, distribution in part.space.space.items():
+            what = f"{part.method}: {key}" if several else key
+            console.print(f"Optuna draws {what} from {distribution}", highlight=False)
     console.print(f"Scores: {plan.protocol()}. Dry run: nothing was started.", highlight=False)
 
 

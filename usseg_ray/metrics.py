@@ -77,32 +77,53 @@ class ImageCounts:
         return np.concatenate([np.zeros((0, 4), np.int64), *self._entries])
 
 
-def miou_per_image(
+@dataclass(frozen=True)
+class MatchedCounts:
+    """Labelled pixels of every image by class, under the matching of the whole split.
+
+    Attributes:
+        intersection: (n, C) int64, of the class and predicted as it.
+        predicted: (n, C) int64, predicted as the class.
+        actual: (n, C) int64, of the class.
+    """
+
+    intersection: Int64[np.ndarray, "n C"]
+    predicted: Int64[np.ndarray, "n C"]
+    actual: Int64[np.ndarray, "n C"]
+
+    @property
+    def miou(self) -> Float64[np.ndarray, " n"]:
+        """(n,) mean IoU over the classes that each image's labels have, percent.
+
+        NaN where an image has no labelled pixel.
+        """
+        present = self.actual > 0
+        union = self.actual + self.predicted - self.intersection
+        iou = np.where(present, self.intersection / np.maximum(union, 1), 0.0)
+        with np.errstate(invalid="ignore"):
+            found: Float64[np.ndarray, " n"] = 100.0 * iou.sum(1) / present.sum(1)
+        return found
+
+
+def matched_counts(
     images: ImageCounts, class_of: Int64[np.ndarray, " K"], num_classes: int
-) -> Float64[np.ndarray, " n"]:
-    """Scores every image by the matching of its whole split.
+) -> MatchedCounts:
+    """Sorts every image's pixels by class.
 
     Args:
         images: Counts of each.
         class_of: (K,) class of every cluster, -1 for a cluster without one.
         num_classes: C.
-
-    Returns:
-        Mean IoU over the classes that an image's labels have, percent; NaN where they have none.
     """
     image, cluster, label, count = images.entries().T
     predicted = class_of[cluster]
-    truth, claimed, hits = (np.zeros((images.num_images, num_classes)) for _ in range(3))
-    np.add.at(truth, (image, label), count)
+    actual, claimed, hits = (np.zeros((images.num_images, num_classes), np.int64) for _ in range(3))
+    np.add.at(actual, (image, label), count)
     matched = predicted >= 0
     np.add.at(claimed, (image[matched], predicted[matched]), count[matched])
     right = predicted == label
     np.add.at(hits, (image[right], label[right]), count[right])
-    present = truth > 0
-    iou = np.where(present, hits / np.maximum(truth + claimed - hits, 1), 0.0)
-    with np.errstate(invalid="ignore"):
-        found: Float64[np.ndarray, " n"] = 100.0 * iou.sum(1) / present.sum(1)
-    return found
+    return MatchedCounts(hits, claimed, actual)
 
 
 @dataclass(frozen=True)

@@ -19,27 +19,27 @@ from usseg_ray.record import draw
 from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
 from usseg_ray.tracking import Ledger
-from usseg_ray.trials import Status, Trial, trial_index, trial_name
+from usseg_ray.trials import Ended, Trial, number_and_seed, trial_name
 
 TUNE_KEYS = ("done", "should_checkpoint", "iterations_since_restore", "time_since_restore")
 
 
 class TrialNames:
-    """Names Tune's trials after their index: the planned one, or the next that is free.
+    """Names Tune's trials: as planned, or with the next name that is free.
 
     Args:
-        indices: Indices still to run, in order.
+        names: Of the trials still to run, in order.
     """
 
-    def __init__(self, indices: list[int]) -> None:
-        self._indices = indices
+    def __init__(self, names: list[str]) -> None:
+        self._free = names
         self._names: dict[str, str] = {}
 
     def __call__(self, trial: TuneTrial) -> str:
         """Returns the name of a trial, always the same."""
         if trial.trial_id not in self._names:
-            following = self._indices[len(self._names) % len(self._indices)]
-            self._names[trial.trial_id] = trial_name(trial.config.get("index", following))
+            following = self._free[len(self._names) % len(self._free)]
+            self._names[trial.trial_id] = trial.config.get("trial", following)
         return self._names[trial.trial_id]
 
 
@@ -55,8 +55,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         protocol: Named beside every score.
         ledger: The MLflow store.
         screen: The terminal.
-        trials: Records by index, earlier lives of the sweep included.
-        names: Finds a trial's index.
+        trials: Records by name, earlier lives of the sweep included.
+        names: Finds a trial's name.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     protocol: str
     ledger: Ledger
     screen: Screen
-    trials: dict[int, Trial]
+    trials: dict[str, Trial]
     names: TrialNames
 
     def __getstate__(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
         """Logs an epoch."""
-        record = self.trials[self._index(trial)]
+        record = self.trials[self.names(trial)]
         record.metrics = _plain(result)
         record.checkpoint = result.get("checkpoint_path")
         record.save(self.folder)
@@ -88,35 +88,46 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
         """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
-        record = self.trials[self._index(trial)]
+        record = self.trials[self.names(trial)]
         early = record.metrics.get("epoch", 0) < record.epochs
         reason = f"stopped by the scheduler after epoch {record.metrics.get('epoch', 0):g}"
         self._close(record, "STOPPED" if early else "FINISHED", reason if early else None)
 
     def on_trial_error(self, trial: TuneTrial, **_: object) -> None:
         """Closes a failed trial with its cause; the sweep goes on."""
-        record = self.trials.get(self._index(trial)) or self._open(trial)
+        record = self.trials.get(self.names(trial)) or self._open(trial)
         self._close(record, "FAILED", _cause(trial))
 
+    def close_unfinished(self, reason: str) -> None:
+        """Closes trials that were cut off, so that a resumed sweep goes on with them."""
+        for record in self.trials.values():
+            if record.status == "RUNNING":
+                self._close(record, "KILLED", reason)
+
     def _open(self, trial: TuneTrial) -> Trial:
-        index, draw = self._index(trial), self.jobs.draw(trial.config)
+        name, draw = self.names(trial), self.jobs.draw(trial.config)
         job = self.jobs.job(draw)
-        record = Trial(index, draw.method, dict(draw.sample), job.settings, planned_epochs(job))
-        before = self.trials.get(index)
+        index, seed = number_and_seed(name)
+        epochs = planned_epochs(job)
+        record = Trial(index, draw.method, dict(draw.sample), job.settings, epochs, seed=seed)
+        before = self.trials.get(name)
         if before and before.status == "RUNNING" and before.settings == job.settings:
             # It goes on after its last report, be it in a new process or in a new life.
             record.metrics, record.checkpoint = before.metrics, before.checkpoint
-        self.trials[index] = record
+        self.trials[name] = record
         record.save(self.folder)
         tags = {
             "usseg.protocol": self.protocol,
             "usseg.method": draw.method,
             "usseg.kmeans": available_backend(torch.device(job.device)),
         }
-        self.ledger.open_trial(record.name, job.settings, tags)
+        if seed is None:
+            self.ledger.open_trial(name, job.settings, tags)
+        else:
+            self.ledger.open_final(trial_name(index), seed, job.settings, tags)
         return record
 
-    def _close(self, record: Trial, status: Status, reason: str | None) -> None:
+    def _close(self, record: Trial, status: Ended, reason: str | None) -> None:
         record.status, record.reason = status, reason
         folder = self.folder / record.name
         score = "" if record.score is None else f", unsup_miou {record.score:.1f}"
@@ -124,11 +135,9 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         draw(folder, self.truth, self.palette, caption)
         record.save(self.folder)
         self.ledger.attach(record.name, folder)
-        self.ledger.close_trial(record.name, "FAILED" if status == "FAILED" else "FINISHED", reason)
+        # MLflow has no word for STOPPED, which is an end like another.
+        self.ledger.close_trial(record.name, "FINISHED" if status == "STOPPED" else status, reason)
         self.screen.show(record)
-
-    def _index(self, trial: TuneTrial) -> int:
-        return trial_index(self.names(trial))
 
 
 def _plain(result: dict[str, Any]) -> dict[str, float]:

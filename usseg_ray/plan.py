@@ -30,6 +30,7 @@ from usseg_ray.presets import data_defaults, preset_settings
 from usseg_ray.protocols import find_protocol, stamp
 from usseg_ray.request import Request
 from usseg_ray.search_space import SearchSpace, check_space, load_space
+from usseg_ray.trials import Trial, find_run, load_trials, trial_name
 
 FREE_GROUPS = ("method.", "train.")
 FREE_KEYS = (
@@ -86,12 +87,14 @@ class Plan:
         parts: Its methods, in the order asked.
         root: URI of the data.
         manifest: The data's manifest.
+        known: Trials of earlier sweeps that a searcher learns from.
     """
 
     request: Request
     parts: tuple[MethodPlan, ...]
     root: str
     manifest: Manifest
+    known: tuple[Trial, ...] = ()
 
     @property
     def config(self) -> Config[MethodConfig]:
@@ -99,15 +102,27 @@ class Plan:
         return self.parts[0].config
 
     @property
+    def rounds(self) -> tuple[tuple[str, dict[str, Any] | None], ...]:
+        """Method of each trial and what it draws, `None` where Optuna decides; the first: nothing.
+
+        The trials go in rounds over the methods.
+        """
+        open_ones: list[dict[str, Any] | None] = [{}, *[None] * (self.request.num_samples - 1)]
+        rows = (
+            [(part.method, sample) for sample in part.samples or open_ones] for part in self.parts
+        )
+        return tuple(trial for row in zip_longest(*rows) for trial in row if trial is not None)
+
+    @property
     def draws(self) -> tuple[Draw, ...]:
-        """What each trial draws, in rounds over the methods; empty where Optuna decides."""
-        rows = ([Draw(part.method, sample) for sample in part.samples] for part in self.parts)
-        return tuple(draw for row in zip_longest(*rows) for draw in row if draw is not None)
+        """What each trial draws; empty where Optuna decides as it goes."""
+        known = [Draw(method, sample) for method, sample in self.rounds if sample is not None]
+        return tuple(known) if len(known) == self.num_trials else ()
 
     @property
     def num_trials(self) -> int:
         """How many trials the sweep has."""
-        return len(self.draws) or self.request.num_samples
+        return len(self.rounds)
 
     @property
     def max_epochs(self) -> int:
@@ -131,7 +146,7 @@ class Plan:
             part.method: JobTemplate(part.method, part.base, part.assigned, classes, self.root)
             for part in self.parts
         }
-        return Jobs(templates, self.draws)
+        return Jobs(templates, {trial_name(i): draw for i, draw in enumerate(self.draws)})
 
 
 def planned_epochs(job: Job) -> int:
@@ -178,11 +193,6 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
         UserError: A key, value, range, file, split, size or weight is wrong; says which.
     """
     names = list(request.methods)
-    if request.search == "optuna" and len(names) > 1:
-        raise UserError(
-            "--search optuna is for one method: its model of what scores well cannot tell "
-            f"{', '.join(names)} apart. --search random sweeps them together."
-        )
     preset = preset_settings(request.preset, names)
     parts = []
     for name, assigned in _assigned_to(names, flatten_assigned(request.assigned)).items():
@@ -192,11 +202,44 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
             raise _about(name, names, error) from None
     _check_shared(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
-    plan = Plan(request, tuple(parts), root, manifest)
+    plan = Plan(request, tuple(parts), root, manifest, _known(request, parts))
     _check_labels(plan)
     _check_protocol(plan)
     _check_corners(plan)
     return plan
+
+
+def _known(request: Request, parts: list[MethodPlan]) -> tuple[Trial, ...]:
+    """Finds the trials of an earlier sweep whose scores may stand beside those of this one."""
+    if request.warm_start is None:
+        return ()
+    if request.search != "optuna":
+        raise UserError("--warm-start is for --search optuna, which learns from earlier trials.")
+    settings = {part.method: flatten(part.config) for part in parts}
+    trials = load_trials(find_run(request.warm_start))
+    found = tuple(
+        trial
+        for trial in trials
+        if trial.score is not None
+        and trial.method in settings
+        and not _differ(settings[trial.method], trial.settings)
+    )
+    if not found:
+        raise UserError(
+            f"--warm-start {request.warm_start}: none of its {len(trials)} trials has a score of "
+            f"{', '.join(settings)} on the same data, backbone and protocol."
+        )
+    return found
+
+
+def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """Lists the settings, of those that methods may not differ in, that two configs differ in."""
+    return [
+        key
+        for key, value in others.items()
+        if not (key.startswith((*FREE_GROUPS, "resources.")) or key in (*FREE_KEYS, "seed"))
+        and settings.get(key) != value
+    ]
 
 
 def _about(name: str, names: list[str], error: UserError) -> UserError:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from usseg_ray.charts import confusion_figure, per_class_bars
+from usseg_ray.metrics import MatchedCounts
 from usseg_ray.palettes import colour_for, matched_ids
 from usseg_ray.pictures import gallery_figure, mosaic, save
 from usseg_ray.scoring import Evaluation, GroundTruth
 
-ARRAYS = "evaluation.npz"
+ARRAYS, COUNTS = "evaluation.npz", "images.npz"
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -48,6 +49,36 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     with partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
     partial.replace(folder / ARRAYS)
+
+
+def write_counts(evaluation: Evaluation, folder: Path) -> None:
+    """Writes what was counted in every image, from which the split's scores can be had again.
+
+    Args:
+        evaluation: Of a whole split, in one process; nothing happens without ground truth.
+        folder: Where the file goes: arrays `ids` (n,), numbers of the images in the split, and
+            `intersection`, `predicted` and `actual`, each (n, C) pixels.
+    """
+    counts = evaluation.counts
+    if counts is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / COUNTS,
+        ids=evaluation.numbers,
+        intersection=counts.intersection,
+        predicted=counts.predicted,
+        actual=counts.actual,
+    )
+
+
+def read_counts(folder: Path) -> MatchedCounts:
+    """Reads what `write_counts` wrote, in the order of the images in their split."""
+    with np.load(folder / COUNTS) as file:
+        order = np.argsort(file["ids"], kind="stable")
+        return MatchedCounts(
+            file["intersection"][order], file["predicted"][order], file["actual"][order]
+        )
 
 
 def draw(

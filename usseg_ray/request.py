@@ -37,6 +37,10 @@ class Request(Settings):
     search: Literal["random", "optuna"]
     scheduler: Literal["none", "asha"]
     max_concurrent: int | None = Field(None, ge=1)
+    time_budget_s: float | None = Field(None, gt=0, description="For the trials, seconds.")
+    finalists: int = Field(3, ge=0, description="Best trials that are scored on the test split.")
+    seeds: int = Field(3, ge=1, description="With which each finalist is trained.")
+    warm_start: str | None = Field(None, description="Earlier sweep that Optuna learns from.")
     tracking_uri: str | None = None
     key: str = Field("", description="Names the sweep in the tracking store.")
 

@@ -18,11 +18,12 @@ from usseg_ray.distributed import all_sum
 from usseg_ray.gallery import Gallery, Patches
 from usseg_ray.metrics import (
     ImageCounts,
+    MatchedCounts,
     Scores,
     boundary_f,
     confusion_matrix,
     confusion_per_image,
-    miou_per_image,
+    matched_counts,
     other_scores,
     score,
     things_and_stuff,
@@ -102,8 +103,7 @@ class Evaluation:
         results: The plain prediction's and each refinement's; empty without ground truth.
         rows: Images walked, over all workers.
         numbers: (n,) numbers of this worker's images in the split.
-        image_miou: (n,) mean IoU of each of them under the split's matching, percent; NaN where
-            an image has no labelled pixel.
+        counts: Of each of them under the split's matching; `None` without ground truth.
         patches: The patches that each cluster is surest of, among this worker's images.
         examples: A few images for pictures; the first worker's.
     """
@@ -111,7 +111,7 @@ class Evaluation:
     results: Mapping[Refinement, Result]
     rows: int
     numbers: Int64[np.ndarray, " n"]
-    image_miou: Float64[np.ndarray, " n"]
+    counts: MatchedCounts | None
     patches: Patches
     examples: Examples = field(default_factory=Examples)
 
@@ -119,6 +119,11 @@ class Evaluation:
     def scores(self) -> Scores | None:
         """Scores of the plain prediction, or `None` without ground truth."""
         return self.results[PLAIN].scores if self.results else None
+
+    @property
+    def image_miou(self) -> Float64[np.ndarray, " n"]:
+        """(n,) mean IoU of this worker's images, percent; see `MatchedCounts.miou`."""
+        return np.zeros(0) if self.counts is None else self.counts.miou
 
 
 class _Tally:
@@ -185,8 +190,8 @@ def evaluate(
     if total != expected_rows:
         raise RuntimeError(f"evaluation walked {total} images, the split has {expected_rows}")
     results = {name: _result(tally, class_of, device) for name, tally in tallies.items()}
-    found = miou_per_image(images, results[PLAIN].scores.class_of, num_classes)
-    return Evaluation(results, total, np.array(numbers, np.int64), found, gallery.patches())
+    matched = matched_counts(images, results[PLAIN].scores.class_of, num_classes)
+    return Evaluation(results, total, np.array(numbers, np.int64), matched, gallery.patches())
 
 
 def _result(tally: _Tally, class_of: np.ndarray | None, device: torch.device) -> Result:
@@ -271,7 +276,7 @@ def segment(
         rows += len(images.ids)
         if rows >= num_images:
             break
-    return Evaluation({}, rows, np.zeros(0, np.int64), np.zeros(0), gallery.patches(), examples)
+    return Evaluation({}, rows, np.zeros(0, np.int64), None, gallery.patches(), examples)
 
 
 def score_metrics(evaluation: Evaluation, truth: GroundTruth | None) -> dict[str, float]:

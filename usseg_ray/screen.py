@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from usseg_ray.baselines import CEILING, FLOORS, Baselines
+from usseg_ray.finals import Finalist
+from usseg_ray.significance import Difference
 from usseg_ray.trials import Trial, ranked
 
 STATUS_STYLE = {
@@ -27,12 +29,13 @@ class Screen:
 
     Args:
         console: Where to print.
-        total: Trials of the sweep.
+        total: How many there are.
+        what: What they are called.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, what: str = "trials") -> None:
         self._console = console
-        self._trials: dict[int, Trial] = {}
+        self._trials: dict[str, Trial] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,7 +43,7 @@ class Screen:
             TimeElapsedColumn(),
             console=console,
         )
-        self._task = self._progress.add_task("trials", total=total)
+        self._task = self._progress.add_task(what, total=total)
         self._live = Live(self._render(), console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Screen":
@@ -59,7 +62,7 @@ class Screen:
 
     def show(self, trial: Trial) -> None:
         """Takes a trial's new state."""
-        self._trials[trial.index] = trial
+        self._trials[trial.name] = trial
         if self._console.is_terminal:
             done = sum(t.status != "RUNNING" for t in self._trials.values())
             self._progress.update(self._task, completed=done)
@@ -74,7 +77,7 @@ class Screen:
     def _render(self) -> Group:
         columns = ("trial", "method", "state", "epoch", "loss", "unsup mIoU", "settings")
         table = Table(*columns, box=None)
-        for trial in sorted(self._trials.values(), key=lambda t: t.index):
+        for trial in sorted(self._trials.values(), key=lambda t: t.name):
             style = STATUS_STYLE[trial.status]
             epoch = int(trial.metrics.get("epoch", 0))
             table.add_row(
@@ -153,32 +156,51 @@ def draws_table(trials: Iterable[Trial]) -> Table:
     return table
 
 
-def final_table(
-    best: Iterable[tuple[Trial, Mapping[str, float]]], baselines: Mapping[str, float], split: str
-) -> Table:
-    """Lists the one test score of each method's best trial, the baselines beneath.
+def final_table(finalists: Iterable[Finalist], baselines: Mapping[str, float], split: str) -> Table:
+    """Lists the finalists' test scores, mean and deviation over seeds, the baselines beneath.
 
-    Beside the score at the last epoch stand that of a linear probe, which is supervised, and that
-    of the epoch that was best on the selection split, which is picked by labels.
+    They stand in the order of the selection split, which chose them. Beside the score at the last
+    epoch stand that of a linear probe, which is supervised, and that of the epoch that was best on
+    the selection split, which is picked by labels.
 
     Args:
-        best: Trials and their test metrics, the sweep's best first.
+        finalists: In that order.
         baselines: Scores by name.
         split: The test split.
 
     Returns:
         The table.
     """
-    title = f"Best trial of each method on {split}, scored once"
-    names = ("unsup_miou", "unsup_acc", "linear_miou", "label_selected_miou")
-    headings = ("unsup_miou", "acc", "[dim]linear[/]", "[dim]label-selected[/]")
-    table = Table("method", "trial", *headings, title=title, title_justify="left")
-    for trial, metrics in best:
-        table.add_row(trial.method, trial.name, *(number(metrics.get(name), 1) for name in names))
+    title = f"Finalists on {split}, every run scored once (mean and deviation over seeds)"
+    headings = ("unsup_miou", "acc", "[dim]linear[/]", "[dim]label-selected[/]", "behind the first")
+    table = Table("method", "trial", "K", "seeds", *headings, title=title, title_justify="left")
+    for finalist in finalists:
+        table.add_row(
+            finalist.trial.method,
+            finalist.trial.name,
+            str(finalist.trial.settings.get("num_clusters")),
+            str(len(finalist.scores)),
+            *(_spread(finalist, name) for name in ("unsup_miou", "unsup_acc", "linear_miou")),
+            _spread(finalist, "label_selected_miou"),
+            _behind(finalist.behind),
+        )
     table.add_section()
     for name, score in baselines.items():
-        table.add_row(f"[dim]{label(name)}[/]", "", number(score, 1))
+        table.add_row(f"[dim]{label(name)}[/]", "", "", "", number(score, 1))
     return table
+
+
+def _spread(finalist: Finalist, metric: str) -> str:
+    mean, deviation = finalist.mean(metric), finalist.deviation(metric)
+    return number(mean, 1) + ("" if deviation is None else f" ± {deviation:.1f}")
+
+
+def _behind(difference: Difference | None) -> str:
+    """Says whether a finalist is behind the first one by more than noise."""
+    if difference is None:
+        return ""
+    interval = f"{difference.mean:.1f} [{difference.low:.1f}, {difference.high:.1f}]"
+    return f"{interval}, noise" if difference.is_noise else interval
 
 
 def _remark(trial: Trial) -> str:

@@ -5,30 +5,21 @@ killed in any way goes on where it stopped: ended trials are kept, a broken-off 
 its last checkpoint.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import optuna
 import ray
-from ray import tune
 from ray.exceptions import RayError
-from ray.tune.logger import JsonLoggerCallback
-from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
 from usseg_ray.baselines import Baselines
-from usseg_ray.beside import (
-    Finals,
-    as_task,
-    final_folder,
-    finish_baselines,
-    score_finals,
-    start_baselines,
-)
+from usseg_ray.beside import as_task, finish_baselines, start_baselines
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.feature_plan import stored_features
+from usseg_ray.finals import FINALISTS, Finalist, again, final_folder, pick, score_finalists
 from usseg_ray.forecast import Choice, choose, longest_seconds
 from usseg_ray.job import WORKERS, Draw, Jobs
 from usseg_ray.memory import PeakMemory
@@ -37,12 +28,11 @@ from usseg_ray.plan import Plan, agreed
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
 from usseg_ray.screen import Screen, draws_table, final_table, label, leaderboard
-from usseg_ray.search_space import Distribution
+from usseg_ray.searchers import searcher_for
 from usseg_ray.tracking import Ledger
-from usseg_ray.trainer import run_trial, trial_resources
-from usseg_ray.trials import ENDED, Scored, Trial, best_of_each, load_trials
+from usseg_ray.trials import ENDED, Scored, Trial, load_trials, trial_name
+from usseg_ray.tuning import Slots, names_of, scheduler_for, tune_trials
 
-TUNE_STATE = ".tune"
 EXPERIMENT = "usseg_ray"
 
 
@@ -53,33 +43,18 @@ class Outcome:
     Attributes:
         trials: All trials.
         baselines: Scores beside them.
-        final: Test metrics of each method's best trial; empty where there are none.
+        finals: The finalists' scores on the test split, the best on the selection split first.
         peak_bytes: Peak memory of all processes together.
     """
 
     trials: list[Trial]
     baselines: Baselines
-    final: Finals
+    finals: list[Finalist]
     peak_bytes: int
 
 
-@dataclass(frozen=True)
-class Slots:
-    """How a sweep's trials share the cluster.
-
-    Attributes:
-        concurrent: Trials at a time.
-        num_workers: As `resources.num_workers`, but chosen.
-        device: `cpu` or `cuda`.
-    """
-
-    concurrent: int
-    num_workers: int
-    device: str
-
-
 def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
-    """Runs what is left of a plan's trials, then scores each method's best once on the test split.
+    """Runs what is left of a plan's trials, then scores the best ones once on the test split.
 
     Args:
         plan: The checked plan.
@@ -87,7 +62,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         console: Where to show progress and the result.
 
     Returns:
-        Trials, baselines and the final score, as printed.
+        Trials, baselines and the final scores, as printed.
 
     Raises:
         UserError: Nothing fits the cluster, or the tracking store is out of reach.
@@ -106,15 +81,15 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             pending = start_baselines(any_job, folder) if plan.manifest.classes else None
             slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)
             jobs = jobs.in_processes(slots.num_workers)
-            trials = _run_trials(plan, jobs, folder, ledger, console, slots)
+            sweep = _Sweep(plan, jobs, folder, ledger, console, slots)
+            trials = sweep.run_trials()
             baselines = finish_baselines(pending, folder)
             if beside := baselines.get(plan.config.data.selection_split):
                 ledger.log_baselines(beside)
-            final = _finals(plan, jobs, trials, baselines, folder, ledger)
+            finals = sweep.finals(trials.values(), baselines)
         command, url = ledger.dashboard()
-    outcome = Outcome(
-        [trials[index] for index in sorted(trials)], baselines, final, memory.peak_bytes
-    )
+    inorder = sorted(trials.values(), key=lambda trial: trial.index)
+    outcome = Outcome(inorder, baselines, finals, memory.peak_bytes)
     _print_outcome(console, plan, outcome, folder, command, url)
     return outcome
 
@@ -156,129 +131,114 @@ def _ledger(plan: Plan, folder: Path) -> Ledger:
     )
 
 
-def _run_trials(
-    plan: Plan, jobs: Jobs, folder: Path, ledger: Ledger, console: Console, slots: Slots
-) -> dict[int, Trial]:
-    before = {trial.index: trial for trial in load_trials(folder)}
-    kept = {index: t for index, t in before.items() if t.status in ENDED}
-    indices = [i for i in range(plan.num_trials) if i not in kept]
-    with Screen(console, plan.num_trials) as screen:
-        for trial in kept.values():
-            screen.show(trial)
-        monitor = Monitor(
-            folder=folder,
-            jobs=jobs,
-            truth=ground_truth(plan.manifest),
-            palette=plan.manifest.palette,
-            protocol=plan.protocol(),
-            ledger=ledger,
-            screen=screen,
-            trials=dict(before),
-            names=TrialNames(indices),
-        )
-        if indices:
-            _tuner(plan, monitor, indices, before, slots).fit()
-        return monitor.trials
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep on a cluster.
+
+    Attributes:
+        plan: The checked plan.
+        jobs: Its jobs.
+        folder: Its folder.
+        ledger: Its book.
+        console: Where to show progress.
+        slots: How trials share the cluster.
+    """
+
+    plan: Plan
+    jobs: Jobs
+    folder: Path
+    ledger: Ledger
+    console: Console
+    slots: Slots
+
+    def run_trials(self) -> dict[str, Trial]:
+        """Runs the trials that are left and returns the records of all, by name."""
+        plan = self.plan
+        before = {trial.name: trial for trial in load_trials(self.folder)}
+        names = _left(names_of(plan), before)
+        with self._watching(self.jobs, self.folder, names, before, "trials") as monitor:
+            if names:
+                tune_trials(
+                    plan,
+                    monitor,
+                    names,
+                    self.slots,
+                    searcher=searcher_for(plan, names, before, self.slots.concurrent),
+                    scheduler=scheduler_for(plan),
+                    budget_s=plan.request.time_budget_s,
+                )
+                monitor.close_unfinished("the time budget was used up")
+            return monitor.trials
+
+    def finals(self, trials: Iterable[Trial], baselines: Baselines) -> list[Finalist]:
+        """Trains the best trials with more seeds and scores them on the test split, if labelled."""
+        plan, split = self.plan, self.plan.config.data.test_split
+        info = plan.manifest.splits.get(split)
+        if info is None or not info.labelled:
+            return []
+        chosen = pick(trials, plan.request.finalists)
+        self._train_again(chosen)
+        finalists = score_finalists(self.jobs, chosen, plan.request.seeds, self.folder)
+        for finalist in finalists:
+            self._record(finalist, baselines.get(split, {}))
+        if finalists:
+            best = finalists[0]
+            self.ledger.log(None, best.metrics(), 0)
+            shown = final_folder(self.folder, best.trial, next(iter(best.scores)))
+            self.ledger.attach(None, shown)
+        return finalists
+
+    def _train_again(self, chosen: list[Trial]) -> None:
+        draws, home = again(chosen, self.plan.request.seeds), self.folder / FINALISTS
+        before = {trial.name: trial for trial in load_trials(home) if trial.name in draws}
+        names = _left(list(draws), before)
+        if not names:
+            return
+        jobs = replace(self.jobs, planned=draws)
+        with self._watching(jobs, home, names, before, "finalists") as monitor:
+            tune_trials(self.plan, monitor, names, self.slots)
+
+    def _record(self, finalist: Finalist, beside: Mapping[str, float]) -> None:
+        """Writes a finalist's scores, pictures and runs."""
+        plan, trial = self.plan, finalist.trial
+        protocol = plan.protocol(plan.config.data.test_split)
+        for seed, metrics in finalist.scores.items():
+            name, where = trial_name(trial.index, seed), final_folder(self.folder, trial, seed)
+            what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
+            Scored(name, trial.method, protocol, metrics, dict(beside)).save(where)
+            draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
+            settings = self.jobs.job(Draw(trial.method, trial.sample, seed)).settings
+            tags = {"usseg.protocol": protocol, "usseg.method": trial.method}
+            self.ledger.open_final(trial.name, seed, settings, tags)
+            self.ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
+            self.ledger.attach(name, where)
+            self.ledger.close_trial(name, "FINISHED")
+        self.ledger.log(trial.name, finalist.metrics(), 0)
+
+    @contextmanager
+    def _watching(
+        self, jobs: Jobs, folder: Path, names: list[str], before: dict[str, Trial], what: str
+    ) -> Iterator[Monitor]:
+        """Shows trials on the screen and in the ledger, those of earlier lives included."""
+        done = [trial for trial in before.values() if trial.status in ENDED]
+        with Screen(self.console, len(done) + len(names), what) as screen:
+            for trial in done:
+                screen.show(trial)
+            yield Monitor(
+                folder=folder,
+                jobs=jobs,
+                truth=ground_truth(self.plan.manifest),
+                palette=self.plan.manifest.palette,
+                protocol=self.plan.protocol(),
+                ledger=self.ledger,
+                screen=screen,
+                trials=dict(before),
+                names=TrialNames(names),
+            )
 
 
-def _tuner(
-    plan: Plan,
-    monitor: Monitor,
-    indices: list[int],
-    before: Mapping[int, Trial],
-    slots: Slots,
-) -> tune.Tuner:
-    resources = plan.config.resources.model_copy(update={"num_workers": slots.num_workers})
-    trainable = tune.with_parameters(run_trial, jobs=monitor.jobs, folder=str(monitor.folder))
-    planned = bool(monitor.jobs.planned)
-    searcher = None if planned else _optuna(plan, indices, before, slots.concurrent)
-    return tune.Tuner(
-        tune.with_resources(trainable, trial_resources(resources, slots.device)),
-        param_space={"index": tune.grid_search(indices)} if planned else None,
-        tune_config=tune.TuneConfig(
-            metric="unsup_miou",
-            mode="max",
-            num_samples=1 if planned else len(indices),
-            search_alg=searcher,
-            scheduler=_scheduler(plan),
-            max_concurrent_trials=slots.concurrent,
-            # A trial that a scheduler stops while it waits for its workers goes on waiting: its
-            # process cannot be given to the next one.
-            reuse_actors=not slots.num_workers or plan.request.scheduler == "none",
-            trial_name_creator=monitor.names,
-        ),
-        run_config=tune.RunConfig(
-            name=TUNE_STATE,
-            storage_path=str(monitor.folder),
-            # Of a worker group, Ray Train takes care.
-            failure_config=tune.FailureConfig(max_failures=0 if slots.num_workers else 1),
-            callbacks=[monitor, JsonLoggerCallback()],
-            verbose=0,
-        ),
-    )
-
-
-def _scheduler(plan: Plan) -> tune.schedulers.TrialScheduler | None:
-    if plan.request.scheduler == "none":
-        return None
-    return tune.schedulers.ASHAScheduler(time_attr="epoch", max_t=plan.max_epochs, grace_period=1)
-
-
-def _optuna(
-    plan: Plan, indices: list[int], before: Mapping[int, Trial], concurrent: int
-) -> tune.search.Searcher:
-    """Makes a TPE searcher that knows the ended trials and repeats the broken-off ones."""
-    broken = [before[i].sample for i in indices if i in before]
-    ended = [t for t in before.values() if t.status in ENDED and t.score is not None]
-    searcher = OptunaSearch(
-        space={key: _domain(d) for key, d in plan.parts[0].space.space.items()},
-        metric="unsup_miou",
-        mode="max",
-        seed=plan.config.seed + len(ended),
-        points_to_evaluate=broken or None,
-    )
-    for trial in ended:
-        searcher.add_evaluated_point(trial.sample, trial.score)
-    return tune.search.ConcurrencyLimiter(searcher, max_concurrent=concurrent)
-
-
-def _domain(distribution: Distribution) -> optuna.distributions.BaseDistribution:
-    if distribution.kind == "choice":
-        return optuna.distributions.CategoricalDistribution(distribution.values)
-    low, high = distribution.values
-    if distribution.kind == "randint":
-        return optuna.distributions.IntDistribution(low, high)
-    return optuna.distributions.FloatDistribution(low, high, log=distribution.kind == "loguniform")
-
-
-def _finals(
-    plan: Plan,
-    jobs: Jobs,
-    trials: dict[int, Trial],
-    baselines: Baselines,
-    folder: Path,
-    ledger: Ledger,
-) -> Finals:
-    """Scores each method's best trial on the untouched split, where that has labels."""
-    split = plan.config.data.test_split
-    info = plan.manifest.splits.get(split)
-    if info is None or not info.labelled:
-        return {}
-    best = best_of_each(trials.values())
-    finals = score_finals(jobs, best, folder)
-    truth = ground_truth(plan.manifest)
-    for trial in best:
-        metrics, where = finals[trial.method], final_folder(folder, trial.method)
-        what = f"{trial.name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-        protocol, beside = plan.protocol(split), baselines.get(split, {})
-        Scored(trial.name, trial.method, protocol, metrics, beside).save(where)
-        draw(where, truth, plan.manifest.palette, f"{protocol}: {what}")
-        logged = {f"test.{key}": value for key, value in metrics.items()}
-        ledger.log(trial.name, logged, 0)
-        if trial is best[0]:
-            ledger.log(None, logged, 0)
-            ledger.attach(None, where)
-    return finals
+def _left(names: list[str], before: Mapping[str, Trial]) -> list[str]:
+    return [name for name in names if name not in before or before[name].status not in ENDED]
 
 
 def _print_outcome(
@@ -297,7 +257,7 @@ def _print_outcome(
     )
     if several and any(trial.sample for trial in outcome.trials):
         console.print(draws_table(outcome.trials), highlight=False)
-    _print_finals(console, outcome, data.test_split, several=several)
+    _print_finals(console, outcome, data.test_split)
     console.print(
         f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",
         highlight=False,
@@ -308,13 +268,14 @@ def _print_outcome(
     console.print(f"  then open {url}", highlight=False, soft_wrap=True)
 
 
-def _print_finals(console: Console, outcome: Outcome, split: str, *, several: bool) -> None:
-    best, beside = best_of_each(outcome.trials), outcome.baselines.get(split, {})
-    if several and outcome.final:
-        rows = [(trial, outcome.final[trial.method]) for trial in best]
-        console.print(final_table(rows, beside, split))
+def _print_finals(console: Console, outcome: Outcome, split: str) -> None:
+    beside = outcome.baselines.get(split, {})
+    runs = sum(len(finalist.scores) for finalist in outcome.finals)
+    if runs > 1:
+        console.print(final_table(outcome.finals, beside, split))
         return
-    for metrics in outcome.final.values():
+    for finalist in outcome.finals:
+        ((_, metrics),) = finalist.scores.items()
         others = ", ".join(f"{label(k)} {v:.1f}" for k, v in beside.items())
         console.print(
             f"Best trial on {split}, scored once: [bold]unsup_miou {metrics['unsup_miou']:.1f}"

@@ -186,7 +186,8 @@ class Ledger:
         run_id = self._run_ids[trial]
         for picture in sorted(folder.glob("pictures/*.png")):
             self._client.log_artifact(run_id, str(picture), "pictures")
-        for file in sorted([*folder.glob("*.yaml"), *folder.glob("confusion.csv")]):
+        shown = (*folder.glob("*.yaml"), folder / "confusion.csv", folder / "images.npz")
+        for file in sorted(filter(Path.exists, shown)):
             self._client.log_artifact(run_id, str(file))
         table = folder / "per_class.json"
         if table.exists():

@@ -41,6 +41,8 @@ def train(
             num_samples=1,
             search="random",
             scheduler="none",
+            finalists=1,
+            seeds=1,
             tracking_uri=tracking_uri,
         )
     launch.launch(asked, out, resume, dry_run=dry_run)

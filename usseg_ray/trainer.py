@@ -29,7 +29,7 @@ def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
     """Fits one trial from inside a Tune function.
 
     Args:
-        config: `{"index": i}` for a planned trial, else what the searcher drew.
+        config: `{"trial": name}` for a planned trial, else what the searcher drew; see `Jobs.draw`.
         jobs: The sweep's jobs.
         folder: The sweep's folder.
 

@@ -14,7 +14,8 @@ SCORES_FILE = "scores.json"
 CHECKPOINTS = "train"
 """Name of the folder in a trial's own that has its last checkpoint."""
 
-Status = Literal["RUNNING", "FINISHED", "STOPPED", "FAILED", "KILLED"]
+Ended = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
+Status = Literal["RUNNING"] | Ended
 ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
 """States that a resumed sweep does not repeat; STOPPED is the scheduler's early end."""
 
@@ -33,6 +34,7 @@ class Trial:
         metrics: Its last report.
         checkpoint: Folder of its last committed checkpoint.
         reason: Why it failed or was stopped.
+        seed: With which a finalist was trained again; `None` for a trial of the sweep itself.
     """
 
     index: int
@@ -44,11 +46,12 @@ class Trial:
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     reason: str | None = None
+    seed: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the trial's folder and MLflow run."""
-        return trial_name(self.index)
+        return trial_name(self.index, self.seed)
 
     @property
     def score(self) -> float | None:
@@ -95,14 +98,15 @@ def load_scored(run: Path) -> list[Scored]:
     return sorted(found, key=lambda scored: -scored.metrics["unsup_miou"])
 
 
-def trial_name(index: int) -> str:
-    """Names a trial after its number."""
-    return f"trial_{index:03d}"
+def trial_name(index: int, seed: int | None = None) -> str:
+    """Names a trial after its number, and after its seed if it is a finalist trained again."""
+    return f"trial_{index:03d}" + ("" if seed is None else f"-seed{seed}")
 
 
-def trial_index(name: str) -> int:
-    """Reads the number back from a trial's name."""
-    return int(name.removeprefix("trial_"))
+def number_and_seed(name: str) -> tuple[int, int | None]:
+    """Reads a trial's number back from its name, and its seed if it has one."""
+    number, _, seed = name.removeprefix("trial_").partition("-seed")
+    return int(number), int(seed) if seed else None
 
 
 def find_run(name: str) -> Path:

@@ -27,7 +27,10 @@ def tune(
     ] = None,
     search: Annotated[
         Literal["random", "optuna"],
-        typer.Option(help="random fills the space evenly and repeats exactly; optuna is TPE."),
+        typer.Option(
+            help="random fills the space evenly and repeats exactly; optuna is TPE, a model for "
+            "each method."
+        ),
     ] = "random",
     scheduler: Annotated[
         Literal["none", "asha"],
@@ -36,9 +39,22 @@ def tune(
             "depends on timing."
         ),
     ] = "none",
+    warm_start: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Earlier sweep on the same data that optuna learns from."),
+    ] = None,
     max_concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time; as many as fit if unset.")
     ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For the trials, such as 90s, 30m or 2h; finals follow."),
+    ] = None,
+    finalists: Annotated[
+        int,
+        typer.Option(min=0, help="Best trials to train with more seeds and to score on the test."),
+    ] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="With which each finalist is trained.")] = 3,
     assign: options.Set = [],  # noqa: B006 (typer copies it)
     seed: options.Seed = None,
     out: options.Out = None,
@@ -74,6 +90,10 @@ def tune(
             search=search,
             scheduler=scheduler,
             max_concurrent=max_concurrent,
+            time_budget_s=launch.seconds(time_budget) if time_budget else None,
+            finalists=finalists,
+            seeds=seeds,
+            warm_start=warm_start,
             tracking_uri=tracking_uri,
         )
     launch.launch(asked, out, resume, dry_run=dry_run)

@@ -19,7 +19,7 @@ from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest, load_manifest
 from usseg_ray.job import Job
 from usseg_ray.loop import Run, Watch, assemble
-from usseg_ray.record import write_evaluation
+from usseg_ray.record import write_counts, write_evaluation
 from usseg_ray.refine import Refining
 from usseg_ray.run_context import BEST, CHECKPOINT, PlainContext, RunContext, load_state
 from usseg_ray.scoring import linear_metrics, score_metrics
@@ -119,6 +119,7 @@ def score_split(
     run.watch = watch or run.watch
     evaluation = run.score(split, refit=False, refining=refining)
     write_evaluation(evaluation, Path(folder))
+    write_counts(evaluation, Path(folder))
     found = score_metrics(evaluation, run.truth)
     if not found or not run.reader.manifest.splits[run.config.data.train_split].labelled:
         return found

@@ -50,7 +50,7 @@ def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path) -> None
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == again.stdout
     sweep = place / "runs" / "small"
-    final = json.loads((sweep / "final.json").read_text())["acseg"]["metrics"]
+    final = json.loads((sweep / "final.json").read_text())["trial_000-seed0"]
     (folder,) = (sweep / "trial_000" / "evaluations").iterdir()
     found = json.loads((folder / "scores.json").read_text())
     # One epoch: the last is the one that labels would pick, too.

@@ -47,5 +47,5 @@ def test_features_are_computed_once(
     one, other = (json.loads((run / "features.json").read_text()) for run in runs)
     assert one == other
     assert len(one) == 3
-    scores = [json.loads((run / "final.json").read_text())["kmeans"]["metrics"] for run in runs]
+    scores = [json.loads((run / "final.json").read_text())["trial_000-seed0"] for run in runs]
     assert scores[0] == scores[1]

@@ -48,7 +48,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     assert light.settings["resources.num_workers"] == 0
     assert light.status == group.status == "FINISHED"
     assert timeless(light.metrics) == timeless(group.metrics)
-    for place in (light.name, "final/acseg"):
+    for place in (light.name, f"finalists/{light.name}-seed0/test"):
         one, other = arrays(tmp_path / "auto" / place), arrays(tmp_path / "1" / place)
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one), place
@@ -60,7 +60,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     assert [path.name for path in (home / CHECKPOINTS).iterdir()] == ["epoch_0002"]
     assert (home / BEST / CHECKPOINT).exists()
     scored = evaluate_trial(str(home), Asked())
-    assert scored.metrics["unsup_miou"] == finals[0]["acseg"]["metrics"]["unsup_miou"]
+    assert scored.metrics["unsup_miou"] == finals[0]["trial_000-seed0"]["unsup_miou"]
 
 
 class KilledError(Exception):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from rich.console import Console
@@ -57,6 +58,8 @@ def plan_for(folder: Path, data: Path, *, space: str | None = None, **changes: A
         "num_samples": 1,
         "search": "random",
         "scheduler": "none",
+        "finalists": 1,
+        "seeds": 1,
         "tracking_uri": f"sqlite:///{folder.parent / 'mlflow.db'}",
         "key": folder.name,
     }
@@ -73,13 +76,20 @@ def run(plan: Plan, folder: Path) -> tuple[Outcome, str]:
 
 def runs_of(folder: Path) -> tuple[Any, list[Any]]:
     """Returns the sweep's parent run and its children."""
+    parent, children, _ = all_runs_of(folder)
+    return parent, children
+
+
+def all_runs_of(folder: Path) -> tuple[Any, list[Any], list[Any]]:
+    """Returns the sweep's parent run, its children and its finalists' runs."""
     client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "usseg_ray"]
     found = client.search_runs([experiment.experiment_id], f"tags.`usseg.sweep` = '{folder.name}'")
     parents = [r for r in found if "mlflow.parentRunId" not in r.data.tags]
-    children = [r for r in found if "mlflow.parentRunId" in r.data.tags]
+    below = [r for r in found if "mlflow.parentRunId" in r.data.tags]
+    finalists = [r for r in below if "usseg.seed" in r.data.tags]
     assert len(parents) == 1
-    return parents[0], children
+    return parents[0], [r for r in below if r not in finalists], finalists
 
 
 def artifacts(folder: Path, run_id: str) -> set[str]:
@@ -90,22 +100,32 @@ def artifacts(folder: Path, run_id: str) -> set[str]:
 def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "ranked"
     space = SPACE.format(key="method.num_prototypes", values="{choice: [3, 5]}")
-    plan = plan_for(folder, scenes, space=space, num_samples=2)
+    plan = plan_for(folder, scenes, space=space, num_samples=2, finalists=2, seeds=2)
     outcome, text = run(plan, folder)
 
     assert [t.status for t in outcome.trials] == ["FINISHED", "FINISHED"]
     assert set(outcome.baselines["val"]) == {"position", "colour", "kmeans", "linear"}
-    assert outcome.final["acseg"]["unsup_miou"] > 0
+    first, second = outcome.finals
+    assert {first.trial.name, second.trial.name} == {"trial_000", "trial_001"}
+    assert first.selection.keys() == first.scores.keys() == {0, 1}
+    assert sum(first.selection.values()) >= sum(second.selection.values())
+    assert first.selection[0] == first.trial.score
+    assert first.scores[0]["unsup_miou"] != first.scores[1]["unsup_miou"]
+    assert second.behind is not None
+    assert second.behind.low <= second.behind.mean <= second.behind.high
+    assert "Finalists on test" in text
     assert outcome.peak_bytes > 2**28
     for word in ("trial_000", "trial_001", "position (floor)", "linear (supervised)", "mlflow ui"):
         assert word in text
 
     parent, children = runs_of(folder)
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(
-        outcome.final["acseg"]["unsup_miou"]
+    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(first.mean("unsup_miou"))
+    assert parent.data.metrics["test.unsup_miou_std"] == pytest.approx(
+        first.deviation("unsup_miou")
     )
     assert len(children) == 2
+    check_finalists(folder, outcome)
     for child in children:
         assert child.info.status == "FINISHED"
         assert child.data.metrics["unsup_miou"] > 0
@@ -119,14 +139,37 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     again, _ = run(make_plan(Request.load(folder)), folder)
     assert {p: p.stat().st_mtime_ns for p in folder.glob("trial_*/trial.json")} == before
     assert [t.metrics for t in again.trials] == [t.metrics for t in outcome.trials]
+    assert [f.scores for f in again.finals] == [f.scores for f in outcome.finals]
     assert len(runs_of(folder)[1]) == 2
+    check_finalists(folder, outcome)
+
+
+def check_finalists(folder: Path, outcome: Outcome) -> None:
+    """Checks that every seed of a finalist has one run, from which its score can be had again."""
+    _, children, finalists = all_runs_of(folder)
+    trials = {child.info.run_id: child.data.tags["usseg.trial"] for child in children}
+    assert len(finalists) == 4
+    client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    for finalist in finalists:
+        tags, metrics = finalist.data.tags, finalist.data.metrics
+        assert finalist.info.status == "FINISHED"
+        assert trials[tags["mlflow.parentRunId"]] == tags["usseg.trial"]
+        (of,) = [f for f in outcome.finals if f.trial.name == tags["usseg.trial"]]
+        scores = of.scores[int(tags["usseg.seed"])]
+        assert metrics["test.unsup_miou"] == scores["unsup_miou"]
+        assert finalist.data.params["seed"] == tags["usseg.seed"]
+        with np.load(client.download_artifacts(finalist.info.run_id, "images.npz")) as file:
+            hits = file["intersection"].sum(0)
+            union = (file["actual"] + file["predicted"]).sum(0) - hits
+        seen = union > 0
+        assert 100 * (hits[seen] / union[seen]).mean() == pytest.approx(scores["unsup_miou"])
 
 
 @pytest.mark.slow
 def test_a_sweep_across_methods_ranks_them_in_one_table(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "across"
     names = ["acseg", "kmeans", "position"]
-    plan = plan_for(folder, scenes, methods=with_spaces(names, None), num_samples=2)
+    plan = plan_for(folder, scenes, methods=with_spaces(names, None), num_samples=2, finalists=3)
     outcome, text = run(plan, folder)
 
     assert [t.status for t in outcome.trials] == ["FINISHED"] * 6
@@ -137,14 +180,14 @@ def test_a_sweep_across_methods_ranks_them_in_one_table(tmp_path: Path, scenes: 
     assert len(list(folder.glob("trial_*"))) == 6
 
     best = max(outcome.trials, key=lambda t: t.score or 0.0)
-    assert next(iter(outcome.final)) == best.method
-    assert set(outcome.final) == set(names)
+    assert outcome.finals[0].trial.method == best.method
+    assert {f.trial.method for f in outcome.finals} == set(names)
     assert text.count("position (floor)") == 2
-    assert "Best trial of each method on test, scored once" in text
-    assert {p.parent.parent.name for p in folder.glob("final/*/pictures/mosaic.png")} == set(names)
+    assert "Finalists on test, every run scored once" in text
+    assert len(list(folder.glob("finalists/*/test/pictures/mosaic.png"))) == 3
 
     parent, children = runs_of(folder)
-    expected = outcome.final[best.method]["unsup_miou"]
+    expected = outcome.finals[0].scores[0]["unsup_miou"]
     assert parent.data.metrics["test.unsup_miou"] == pytest.approx(expected)
     tags = {c.data.tags["usseg.trial"]: c.data.tags["usseg.method"] for c in children}
     assert tags == {t.name: t.method for t in outcome.trials}
@@ -162,7 +205,7 @@ def test_a_sweep_across_methods_ranks_them_in_one_table(tmp_path: Path, scenes: 
         t.metrics["unsup_miou"] for t in outcome.trials
     ]
     assert Path(str(again.trials[4].checkpoint)).is_dir()
-    assert again.final == outcome.final
+    assert [f.scores for f in again.finals] == [f.scores for f in outcome.finals]
     assert (folder / "final.json").stat().st_mtime_ns == final
     assert len(runs_of(folder)[1]) == 6
 
@@ -174,7 +217,7 @@ def test_two_workers_train_and_count_every_row_once(tmp_path: Path, scenes: Path
     (trial,) = outcome.trials
     assert trial.status == "FINISHED"
     assert trial.metrics["evaluated_images"] == 13
-    assert outcome.final["acseg"]["evaluated_images"] == 11
+    assert outcome.finals[0].scores[0]["evaluated_images"] == 11
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -213,7 +256,8 @@ def test_asha_stops_weak_trials_and_optuna_draws_them(
     )
     outcome, _ = run(plan, folder)
     assert {t.status for t in outcome.trials} <= {"FINISHED", "STOPPED"}
-    assert len({t.sample["method.gamma"] for t in outcome.trials}) == 3
+    assert outcome.trials[0].sample == {}
+    assert len({t.settings["method.gamma"] for t in outcome.trials}) == 3
     for trial in outcome.trials:
         assert (trial.status == "STOPPED") == (trial.metrics["epoch"] < 4)
     _, children = runs_of(folder)
@@ -234,7 +278,7 @@ def test_data_without_labels_is_segmented_without_scores(tmp_path: Path, scenes:
     outcome, text = run(plan, folder)
     assert outcome.trials[0].score is None
     assert outcome.baselines == {}
-    assert outcome.final == {}
+    assert outcome.finals == []
     assert (folder / "trial_000" / "pictures" / "mosaic.png").exists()
     assert "unsup_miou -" not in text
 

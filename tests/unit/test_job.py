@@ -47,34 +47,39 @@ def test_jobs_travel() -> None:
     assert pickle.loads(pickle.dumps(job)) == job
 
 
-def test_a_planned_trial_is_found_by_its_index() -> None:
+def test_a_planned_trial_is_found_by_its_name() -> None:
     other = JobTemplate("kmeans", template().base, {}, 10, "/data")
     draws = (Draw("acseg", {"seed": 1}), Draw("kmeans", {"seed": 2}))
-    jobs = Jobs({"acseg": template(), "kmeans": other}, draws)
-    assert jobs.draw({"index": 1}) == draws[1]
+    jobs = Jobs({"acseg": template(), "kmeans": other}, {"trial_001": draws[1], "a": draws[0]})
+    assert jobs.draw({"trial": "trial_001"}) == draws[1]
     job = jobs.job(draws[1])
     assert (job.method, job.settings["seed"]) == ("kmeans", 2)
 
 
-def test_what_a_searcher_draws_is_for_the_only_method() -> None:
-    jobs = Jobs({"acseg": template()}, ())
-    assert jobs.draw({"method.gamma": 2.0}) == Draw("acseg", {"method.gamma": 2.0})
-    both = Jobs({"acseg": template(), "kmeans": template()}, ())
-    with pytest.raises(ValueError, match="too many values"):
-        both.draw({"method.gamma": 2.0})
+def test_a_searcher_says_which_method_it_draws_for() -> None:
+    jobs = Jobs({"acseg": template(), "kmeans": template()}, {})
+    config = {"method": "acseg", "method.gamma": 2.0}
+    assert jobs.draw(config) == Draw("acseg", {"method.gamma": 2.0})
+    assert config == {"method": "acseg", "method.gamma": 2.0}
+
+
+def test_a_finalist_has_another_seed_whatever_was_set() -> None:
+    jobs = Jobs({"acseg": template()}, {})
+    draw = Draw("acseg", {"method.gamma": 2.0}, seed=9)
+    assert jobs.job(draw).settings == jobs.job(replace(draw, seed=None)).settings | {"seed": 9}
 
 
 def test_jobs_come_to_a_cluster() -> None:
-    jobs = Jobs({"acseg": template()}, (Draw("acseg", {}),)).on("cpu", "readers")
-    job = jobs.job(jobs.planned[0])
+    jobs = Jobs({"acseg": template()}, {"one": Draw("acseg", {})}).on("cpu", "readers")
+    job = jobs.job(jobs.planned["one"])
     assert (job.device, job.reading) == ("cpu", "readers")
 
 
 def test_jobs_know_the_form_that_was_chosen() -> None:
     one = template()
     one = replace(one, base=one.base | {"resources.num_workers": "auto"})
-    jobs = Jobs({"acseg": one}, (Draw("acseg", {}),))
+    jobs = Jobs({"acseg": one}, {"one": Draw("acseg", {})})
     chosen = jobs.in_processes(0)
-    assert chosen.job(chosen.planned[0]).settings["resources.num_workers"] == 0
-    assert chosen.job(chosen.planned[0]).settings["seed"] == 7
-    assert jobs.job(jobs.planned[0]).settings["resources.num_workers"] == "auto"
+    assert chosen.job(chosen.planned["one"]).settings["resources.num_workers"] == 0
+    assert chosen.job(chosen.planned["one"]).settings["seed"] == 7
+    assert jobs.job(jobs.planned["one"]).settings["resources.num_workers"] == "auto"

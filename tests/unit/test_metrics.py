@@ -14,8 +14,8 @@ from usseg_ray.metrics import (
     confusion_per_image,
     hungarian_match,
     majority_match,
+    matched_counts,
     merged_match,
-    miou_per_image,
     other_scores,
     score,
     things_and_stuff,
@@ -292,13 +292,17 @@ def test_images_are_scored_by_the_matching_of_their_split() -> None:
     images.add(torch.tensor([[[3, 0], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]))
     assert images.num_images == 4
     # The second image has everything wrong, the third a pixel in a cluster without a class.
-    found = miou_per_image(images, np.array([0, 1, -1]), 2)
+    counts = matched_counts(images, np.array([0, 1, -1]), 2)
+    found = counts.miou
     assert found[:3].tolist() == [100, 0, 75]
     assert np.isnan(found[3])
+    assert counts.intersection.tolist() == [[4, 4], [0, 0], [3, 0], [0, 0]]
+    assert counts.predicted.tolist() == [[4, 4], [4, 4], [3, 0], [0, 0]]
+    assert counts.actual.tolist() == [[4, 4], [4, 4], [4, 0], [0, 0]]
 
 
 def test_a_class_that_only_the_prediction_has_lowers_no_image_twice() -> None:
     images = ImageCounts()
     images.add(torch.tensor([[[6, 0], [2, 0]]]))
     # Class 1 is not in this image's labels, so the mean is that of class 0 alone.
-    assert miou_per_image(images, np.array([0, 1]), 2).tolist() == [75]
+    assert matched_counts(images, np.array([0, 1]), 2).miou.tolist() == [75]

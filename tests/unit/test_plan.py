@@ -89,7 +89,11 @@ def test_optuna_plans_no_samples() -> None:
     made = plan(search="optuna")
     assert made.draws == ()
     assert made.num_trials == 6
+    assert made.rounds == (("acseg", {}), *[("acseg", None)] * 5)
     assert plan(search="optuna", space=None, num_samples=1).draws == (Draw("acseg", {}),)
+    both = plan(names=BOTH, search="optuna", num_samples=2)
+    assert both.rounds == (("acseg", {}), ("kmeans", {}), ("acseg", None), ("kmeans", None))
+    assert both.draws == ()
 
 
 def test_the_seed_moves_the_samples() -> None:
@@ -228,7 +232,7 @@ def test_a_methods_key_goes_to_the_methods_that_have_it() -> None:
         ),
         ({"assigned": {"data.eval_siz": 1}}, "acseg: Unknown key: 'data.eval_siz'"),
         ({"assigned": {"method.num_heads": 7}}, "acseg: .*num_heads = 7 does not divide"),
-        ({"search": "optuna"}, "--search optuna is for one method"),
+        ({"warm_start": "earlier"}, "--warm-start is for --search optuna"),
         ({"preset": "acseg-voc2012"}, "for method 'acseg' alone, not for acseg, kmeans"),
         ({"space": None, "assigned": {"data.selection_split": "x"}}, "no split 'x' to rank"),
     ],

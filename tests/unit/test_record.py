@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,15 @@ import pytest
 from PIL import Image
 
 from usseg_ray.gallery import Patches
-from usseg_ray.metrics import score
+from usseg_ray.metrics import MatchedCounts, score
 from usseg_ray.protocols import PLAIN, Refinement
-from usseg_ray.record import ARRAYS, draw, write_evaluation
+from usseg_ray.record import ARRAYS, draw, read_counts, write_counts, write_evaluation
 from usseg_ray.scoring import Evaluation, Examples, GroundTruth, Result
 
 TRUTH = GroundTruth(("sky", "road", "rare"), 255)
 CONFUSION = np.array([[0, 9, 0], [5, 1, 0], [0, 0, 0], [2, 3, 0]], np.int64)
+
+COUNTS = MatchedCounts(*np.arange(18).reshape(3, 2, 3))
 
 
 def examples(*, labelled: bool = True, count: int = 2) -> Examples:
@@ -32,7 +35,7 @@ def evaluation_of(results: dict[Refinement, Result], shown: Examples) -> Evaluat
     random = np.random.default_rng(1)
     pixels = random.integers(0, 256, (4, 3, 32, 32, 3), np.uint8)
     patches = Patches(pixels, np.where(np.eye(4, 3) > 0, 0.5, -np.inf).astype(np.float32))
-    return Evaluation(results, 2, np.arange(2), np.array([50.0, 60.0]), patches, shown)
+    return Evaluation(results, 2, np.arange(2), COUNTS, patches, shown)
 
 
 def scored(confusion: np.ndarray = CONFUSION, count: int = 2) -> Evaluation:
@@ -122,3 +125,17 @@ def test_the_same_evaluation_gives_the_same_pictures(tmp_path: Path) -> None:
     for picture in (tmp_path / "one" / "pictures").iterdir():
         other = tmp_path / "other" / "pictures" / picture.name
         assert picture.read_bytes() == other.read_bytes()
+
+
+def test_counts_of_images_come_back_in_the_order_of_the_split(tmp_path: Path) -> None:
+    one = scored()
+    write_counts(replace(one, numbers=np.array([1, 0])), tmp_path)
+    found = read_counts(tmp_path)
+    assert found.intersection.tolist() == COUNTS.intersection[::-1].tolist()
+    assert found.predicted.tolist() == COUNTS.predicted[::-1].tolist()
+    assert found.actual.tolist() == COUNTS.actual[::-1].tolist()
+
+
+def test_without_ground_truth_there_are_no_counts(tmp_path: Path) -> None:
+    write_counts(replace(scored(), counts=None), tmp_path)
+    assert not list(tmp_path.iterdir())

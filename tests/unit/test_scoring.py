@@ -12,7 +12,7 @@ from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Images, LabelledImag
 from usseg_ray.config import MethodConfig
 from usseg_ray.distributed import shared_generator
 from usseg_ray.methods.base import Method, Passes
-from usseg_ray.metrics import Scores
+from usseg_ray.metrics import MatchedCounts, Scores
 from usseg_ray.protocols import PLAIN, Refinement
 from usseg_ray.refine import CRF, ClusterScorer, Predictor, Refining
 from usseg_ray.scoring import (
@@ -153,16 +153,22 @@ def test_refinements_are_scored_apart() -> None:
     assert metrics["evaluated_images"] == 5
 
 
+def counts_of(*miou: int | None) -> MatchedCounts:
+    """Counts of images of one class, each with an mIoU in whole percent, or without a label."""
+    hits = np.array([[one or 0] for one in miou])
+    return MatchedCounts(hits, hits, np.array([[0 if one is None else 100] for one in miou]))
+
+
 def test_what_is_shown_went_well_middling_and_badly() -> None:
     found = evaluated(batches(9, 2, wrong=30), 9)
-    miou = np.array([90, 10, 80, 20, 70, 30, 60, 40, np.nan])
-    chosen = telling_rows(replace(found, image_miou=miou))
+    counts = counts_of(90, 10, 80, 20, 70, 30, 60, 40, None)
+    chosen = telling_rows(replace(found, counts=counts))
     assert chosen == {0: "best", 1: "worst", 7: "median"} | {}
 
 
 def test_shown_images_come_with_labels_clusters_and_captions() -> None:
     found = evaluated(batches(5, 2), 5)
-    found = replace(found, image_miou=np.array([5.0, 4, 3, 2, 1]))
+    found = replace(found, counts=counts_of(5, 4, 3, 2, 1))
     rows = (one for one in batches(5, 1) if one.numbers[0] in telling_rows(found))
     shown = show(predictor(), rows, found)
     pixels, labels = scenes(5)

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from usseg_ray.finals import Finalist
 from usseg_ray.screen import (
     Screen,
     draws_table,
@@ -15,6 +16,7 @@ from usseg_ray.screen import (
     sampled,
     value,
 )
+from usseg_ray.significance import Difference
 from usseg_ray.trials import Status, Trial
 
 BASELINES = {
@@ -94,13 +96,18 @@ def test_what_methods_vary_is_listed_below() -> None:
 
 def test_final_scores_stand_above_the_baselines() -> None:
     scores = {"unsup_miou": 38.04, "unsup_acc": 60.0, "label_selected_miou": 39.0}
-    best = [(trial(3, 40.0), scores)]
-    table = final_table(best, BASELINES["test"], "test")
+    other = {"unsup_miou": 40.04, "unsup_acc": 60.0}
+    first = Finalist(trial(3, 40.0), {0: 40.0, 1: 41.0}, {0: scores, 1: other})
+    second = Finalist(trial(1, 39.0), {0: 39.0}, {0: other}, Difference(1.2, -0.5, 3.0))
+    third = Finalist(trial(2, 30.0), {0: 30.0}, {0: scores}, Difference(4.0, 2.5, 6.0))
+    table = final_table([first, second, third], BASELINES["test"], "test")
     assert cells(table) == [
-        ["acseg", "trial_003", "38.0", "60.0", "-", "39.0"],
-        ["[dim]position (floor)[/]", "", "99.0", "", "", ""],
+        ["acseg", "trial_003", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "-", "39.0", ""],
+        ["acseg", "trial_001", "11", "1", "40.0", "60.0", "-", "-", "1.2 [-0.5, 3.0], noise"],
+        ["acseg", "trial_002", "12", "1", "38.0", "60.0", "-", "39.0", "4.0 [2.5, 6.0]"],
+        ["[dim]position (floor)[/]", "", "", "", "99.0", "", "", "", ""],
     ]
-    assert "on test, scored once" in shown(table)
+    assert "on test, every run scored once" in shown(table)
 
 
 def test_what_a_trial_drew_in_one_line() -> None:

@@ -1,8 +1,18 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from usseg_ray.trials import ENDED, TRIAL_FILE, Status, Trial, best_of_each, load_trials, ranked
+from usseg_ray.trials import (
+    ENDED,
+    TRIAL_FILE,
+    Status,
+    Trial,
+    best_of_each,
+    load_trials,
+    number_and_seed,
+    ranked,
+)
 
 
 def trial(index: int, score: float | None = None, status: Status = "FINISHED") -> Trial:
@@ -69,9 +79,14 @@ def test_the_best_of_each_method_starts_with_the_best_of_all() -> None:
     assert best_of_each([]) == []
 
 
-@pytest.mark.parametrize(("index", "name"), [(0, "trial_000"), (42, "trial_042")])
-def test_names(index: int, name: str) -> None:
-    assert trial(index).name == name
+@pytest.mark.parametrize(
+    ("index", "seed", "name"),
+    [(0, None, "trial_000"), (42, None, "trial_042"), (3, 0, "trial_003-seed0"), (1000, 12, None)],
+)
+def test_names(index: int, seed: int | None, name: str | None) -> None:
+    record = replace(trial(index), seed=seed)
+    assert record.name == (name or "trial_1000-seed12")
+    assert number_and_seed(record.name) == (index, seed)
 
 
 def test_what_a_resumed_sweep_keeps() -> None:

@@ -1,0 +1,182 @@
+"""The numbers that count: a sweep's best trials, trained with several seeds, scored once.
+
+After the trials were ranked on the selection split, the best of them become finalists. Each is
+trained again with other seeds, and every one of these runs is scored on the untouched split. What
+is scored stays in the sweep's folder, so that a resumed sweep scores nothing twice.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import ray
+
+from usseg_ray import worker
+from usseg_ray.beside import as_task
+from usseg_ray.job import Draw, Jobs
+from usseg_ray.record import read_counts
+from usseg_ray.significance import Difference, paired_bootstrap
+from usseg_ray.trials import Trial, best_of_each, load_trials, ranked, trial_name
+
+FINALISTS = "finalists"
+FINAL_FILE = "final.json"
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One trial's settings, trained with several seeds.
+
+    Attributes:
+        trial: The sweep's trial.
+        selection: Seed -> score on the selection split, percent.
+        scores: Seed -> metrics on the test split, in percent.
+        behind: How far the first finalist is before it; `None` for the first one.
+    """
+
+    trial: Trial
+    selection: dict[int, float]
+    scores: dict[int, dict[str, float]]
+    behind: Difference | None = None
+
+    def mean(self, metric: str) -> float | None:
+        """Averages a test metric over the seeds, if they have it."""
+        found = self._found(metric)
+        return fmean(found) if found else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Sample standard deviation of a test metric over the seeds, of two at least."""
+        found = self._found(metric)
+        return stdev(found) if len(found) > 1 else None
+
+    def _found(self, metric: str) -> list[float]:
+        return [scores[metric] for scores in self.scores.values() if metric in scores]
+
+    def metrics(self) -> dict[str, float]:
+        """Names the figures as they are logged: means, deviations and the distance behind."""
+        names = dict.fromkeys(name for scores in self.scores.values() for name in scores)
+        found = {f"test.{name}": self.mean(name) for name in names}
+        found |= {f"test.{name}_std": self.deviation(name) for name in ("unsup_miou", "unsup_acc")}
+        if self.behind is not None:
+            found |= {
+                "test.behind": self.behind.mean,
+                "test.behind_low": self.behind.low,
+                "test.behind_high": self.behind.high,
+            }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def pick(trials: Iterable[Trial], count: int) -> list[Trial]:
+    """Chooses the finalists: each method's best trial as far as they go, then the next best.
+
+    Args:
+        trials: The sweep's trials.
+        count: How many to choose.
+
+    Returns:
+        Trials that can be scored, best first.
+    """
+    able = [t for t in ranked(trials) if t.score is not None and t.checkpoint]
+    first = best_of_each(able)
+    others = [trial for trial in able if trial not in first]
+    return ranked([*first, *others][:count])
+
+
+def seeds_of(trial: Trial, count: int) -> list[int]:
+    """Says which seeds a finalist has: its own, then those that follow."""
+    own: int = trial.settings["seed"]
+    return list(range(own, own + count))
+
+
+def again(finalists: list[Trial], num_seeds: int) -> dict[str, Draw]:
+    """Plans what must be trained: nothing for a trial's own seed, unless it was stopped early.
+
+    Args:
+        finalists: Chosen trials.
+        num_seeds: Of each.
+
+    Returns:
+        Name -> what it draws.
+    """
+    return {
+        trial_name(trial.index, seed): Draw(trial.method, trial.sample, seed)
+        for trial in finalists
+        for seed in seeds_of(trial, num_seeds)
+        if seed != trial.settings["seed"] or trial.status != "FINISHED"
+    }
+
+
+def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
+    """Says where the test evaluation of a finalist's run lies in a sweep's folder."""
+    return folder / FINALISTS / trial_name(trial.index, seed) / "test"
+
+
+def score_finalists(
+    jobs: Jobs, chosen: list[Trial], num_seeds: int, folder: Path
+) -> list[Finalist]:
+    """Scores every run of the finalists on the test split: once in the life of a sweep.
+
+    Args:
+        jobs: The sweep's jobs.
+        chosen: The finalists.
+        num_seeds: Seeds of each.
+        folder: The sweep's folder.
+
+    Returns:
+        The finalists by their mean score on the selection split, best first; a run that failed is
+        left out.
+    """
+    path = folder / FINAL_FILE
+    scored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    trained = {trial.name: trial for trial in load_trials(folder / FINALISTS)}
+    runs, pending = [], {}
+    for trial in chosen:
+        for seed in seeds_of(trial, num_seeds):
+            name = trial_name(trial.index, seed)
+            run = trained.get(name, trial if trial.settings["seed"] == seed else None)
+            if run is None or run.score is None or not run.checkpoint:
+                continue
+            runs.append((trial, seed, run))
+            if name not in scored:
+                pending[name] = _scoring(jobs, trial, seed, run, folder)
+    for name, task in pending.items():
+        scored[name] = ray.get(task)
+        _write(scored, path)
+    found = []
+    for trial in chosen:
+        own = [(seed, run) for of, seed, run in runs if of is trial]
+        scores = {seed: scored[trial_name(trial.index, seed)] for seed, _ in own}
+        if scores:
+            found.append(Finalist(trial, {s: run.score or 0.0 for s, run in own}, scores))
+    return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
+
+
+def _scoring(jobs: Jobs, trial: Trial, seed: int, run: Trial, folder: Path) -> Any:  # noqa: ANN401
+    job = jobs.job(Draw(trial.method, trial.sample, seed))
+    home = folder / run.name if run.seed is None else folder / FINALISTS / run.name
+    target = str(final_folder(folder, trial, seed))
+    return as_task(worker.final_score, job).remote(job, run.checkpoint, str(home), target)
+
+
+def _write(scored: Mapping[str, Any], path: Path) -> None:
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(json.dumps(scored, indent=1))
+    partial.replace(path)
+
+
+def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:
+    """Says of each but the first how far it is behind."""
+    counts = [
+        [read_counts(final_folder(folder, f.trial, seed)) for seed in f.scores] for f in finalists
+    ]
+    return [
+        Finalist(
+            finalist.trial,
+            finalist.selection,
+            finalist.scores,
+            paired_bootstrap(counts[0], counts[place]) if place else None,
+        )
+        for place, finalist in enumerate(finalists)
+    ]
