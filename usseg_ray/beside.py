@@ -18,27 +18,33 @@ from usseg_ray.job import Job
 BASELINES_FILE = "baselines.json"
 
 
-def start_baselines(job: Job, folder: Path) -> Any | None:  # noqa: ANN401
-    """Starts the baselines, unless the folder has them from an earlier life.
+class BaselineTask:
+    """The baselines of a sweep while they are computed beside its trials.
 
     Args:
-        job: Any trial's; data, protocol and backbone are taken from it.
-        folder: The sweep's folder.
-
-    Returns:
-        What `finish_baselines` waits for.
+        job: Any trial's; data, protocol and backbone are taken from it. `None` for data without
+            labels, which has no baselines.
+        folder: The sweep's folder, which may have them from an earlier life.
     """
-    if (folder / BASELINES_FILE).exists():
-        return None
-    return as_task(worker.baselines, job).remote(job)
 
+    def __init__(self, job: Job | None, folder: Path) -> None:
+        self._path = folder / BASELINES_FILE
+        self._pending = None
+        if job is not None and not self._path.exists():
+            self._pending = as_task(worker.baselines, job).remote(job)
 
-def finish_baselines(pending: Any | None, folder: Path) -> Baselines:  # noqa: ANN401
-    """Waits for the baselines, or reads those of an earlier life; empty without labels."""
-    path = folder / BASELINES_FILE
-    if pending is not None:
-        path.write_text(json.dumps(ray.get(pending), indent=1))
-    return json.loads(path.read_text()) if path.exists() else {}
+    def so_far(self) -> Baselines:
+        """Returns the baselines if they are there, else nothing."""
+        if self._pending is not None and not ray.wait([self._pending], timeout=0)[0]:
+            return {}
+        return self.wait()
+
+    def wait(self) -> Baselines:
+        """Waits for the baselines; empty without labels."""
+        if self._pending is not None:
+            self._path.write_text(json.dumps(ray.get(self._pending), indent=1))
+            self._pending = None
+        return json.loads(self._path.read_text()) if self._path.exists() else {}
 
 
 def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401

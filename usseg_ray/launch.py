@@ -13,6 +13,7 @@ from rich.table import Table
 from usseg_ray import methods
 from usseg_ray.cli import console
 from usseg_ray.config import UserError, flatten, known_keys
+from usseg_ray.cost import estimate
 from usseg_ray.job import WORKERS
 from usseg_ray.plan import Plan, agreed, make_plan
 from usseg_ray.request import Request
@@ -133,7 +134,21 @@ def print_plan(plan: Plan) -> None:
         for key, distribution in part.space.space.items():
             what = f"{part.method}: {key}" if several else key
             console.print(f"Optuna draws {what} from {distribution}", highlight=False)
-    console.print(f"Scores: {plan.protocol()}. Dry run: nothing was started.", highlight=False)
+    console.print(f"Scores: {plan.protocol()}.", highlight=False)
+    _print_cost(plan)
+    console.print("Dry run: nothing was started.", highlight=False)
+
+
+def _print_cost(plan: Plan) -> None:
+    with console.status("Timing a few steps of each method ..."):
+        cost = estimate(plan)
+    if cost is None:
+        console.print("Time: unknown until the built-in data is made, by the first run.")
+        return
+    gpus = plan.config.resources.processes * plan.config.resources.gpus_per_worker
+    price = plan.request.gpu_hour_price
+    for line in cost.lines(None if price is None else price * gpus):
+        console.print(line, highlight=False)
 
 
 def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:

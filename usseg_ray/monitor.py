@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
+from usseg_ray.beside import BaselineTask
 from usseg_ray.job import Jobs
 from usseg_ray.ops.kmeans import available_backend
 from usseg_ray.plan import planned_epochs
@@ -19,7 +20,7 @@ from usseg_ray.record import draw
 from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
 from usseg_ray.tracking import Ledger
-from usseg_ray.trials import Ended, Trial, number_and_seed, trial_name
+from usseg_ray.trials import BATCH_SIZE, Ended, Trial, noted_batch_size, number_and_seed, trial_name
 
 TUNE_KEYS = ("done", "should_checkpoint", "iterations_since_restore", "time_since_restore")
 
@@ -57,6 +58,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         screen: The terminal.
         trials: Records by name, earlier lives of the sweep included.
         names: Finds a trial's name.
+        beside: The sweep's baselines.
+        split: The split that trials are ranked on.
     """
 
     folder: Path
@@ -68,6 +71,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     screen: Screen
     trials: dict[str, Trial]
     names: TrialNames
+    beside: BaselineTask
+    split: str
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that is not used here; a ledger cannot be."""
@@ -82,8 +87,14 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         record = self.trials[self.names(trial)]
         record.metrics = _plain(result)
         record.checkpoint = result.get("checkpoint_path")
+        record.seconds = result["time_total_s"]
+        smaller = noted_batch_size(self.folder / record.name)
+        if smaller is not None:
+            record.metrics[BATCH_SIZE] = float(smaller)
+            record.reason = f"out of memory: went on with {BATCH_SIZE} {smaller}"
         record.save(self.folder)
         self.ledger.log(record.name, record.metrics, int(record.metrics["epoch"]))
+        self.screen.floors = self.beside.so_far().get(self.split, {})
         self.screen.show(record)
 
     def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
@@ -128,7 +139,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         return record
 
     def _close(self, record: Trial, status: Ended, reason: str | None) -> None:
-        record.status, record.reason = status, reason
+        record.status, record.reason = status, reason or record.reason
         folder = self.folder / record.name
         score = "" if record.score is None else f", unsup_miou {record.score:.1f}"
         caption = f"{record.name} ({record.method}): {self.protocol}{score}"
@@ -136,7 +147,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         record.save(self.folder)
         self.ledger.attach(record.name, folder)
         # MLflow has no word for STOPPED, which is an end like another.
-        self.ledger.close_trial(record.name, "FINISHED" if status == "STOPPED" else status, reason)
+        closed = "FINISHED" if status == "STOPPED" else status
+        self.ledger.close_trial(record.name, closed, record.reason)
         self.screen.show(record)
 
 

@@ -40,6 +40,7 @@ class Request(Settings):
     time_budget_s: float | None = Field(None, gt=0, description="For the trials, seconds.")
     finalists: int = Field(3, ge=0, description="Best trials that are scored on the test split.")
     seeds: int = Field(3, ge=1, description="With which each finalist is trained.")
+    gpu_hour_price: float | None = Field(None, ge=0)
     warm_start: str | None = Field(None, description="Earlier sweep that Optuna learns from.")
     tracking_uri: str | None = None
     key: str = Field("", description="Names the sweep in the tracking store.")

@@ -1,6 +1,7 @@
 """What a sweep shows on the terminal: a live table while it runs, a ranked one at the end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,47 @@ STATUS_STYLE = {
 }
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What a sweep's time and money left follow from.
+
+    Attributes:
+        concurrent: Trials at a time.
+        hour_price: Of a trial's GPUs for an hour; `None` if nobody said.
+    """
+
+    concurrent: int = 1
+    hour_price: float | None = None
+
+    def left(self, trials: Collection[Trial], total: int) -> float | None:
+        """Estimates the seconds of training that are left, all trials' together.
+
+        Args:
+            trials: Those that have begun.
+            total: How many there are in all.
+
+        Returns:
+            Seconds, by the mean of what a whole trial takes; `None` while no epoch has ended.
+        """
+        whole = [t.seconds * t.epochs / t.metrics["epoch"] for t in trials if t.seconds]
+        if not whole:
+            return None
+        begun = [1 - t.metrics.get("epoch", 0) / t.epochs for t in trials if t.status == "RUNNING"]
+        return sum(whole) / len(whole) * (sum(begun) + total - len(trials))
+
+    def line(self, trials: Collection[Trial], total: int) -> str:
+        """Says how much time is left and, if hours have a price, what is spent and to come."""
+        left = self.left(trials, total)
+        if left is None:
+            return ""
+        minutes = left / self.concurrent / 60
+        text = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
+        if self.hour_price is None:
+            return text
+        spent = sum(t.seconds for t in trials) / 3600 * self.hour_price
+        return f"{text}; spent {spent:.2f}, about {left / 3600 * self.hour_price:.2f} to come"
+
+
 class Screen:
     """Shows trials as they go: a live table on a terminal, a line per finished trial elsewhere.
 
@@ -31,9 +73,17 @@ class Screen:
         console: Where to print.
         total: How many there are.
         what: What they are called.
+        pace: What time and money left follow from.
+
+    Attributes:
+        floors: Baseline -> score on the split that trials are ranked on, when they are known.
     """
 
-    def __init__(self, console: Console, total: int, what: str = "trials") -> None:
+    def __init__(
+        self, console: Console, total: int, what: str = "trials", pace: Pace = Pace()
+    ) -> None:
+        self.floors: Mapping[str, float] = {}
+        self._total, self._pace = total, pace
         self._console = console
         self._trials: dict[str, Trial] = {}
         self._progress = Progress(
@@ -89,7 +139,11 @@ class Screen:
                 number(trial.score, 1),
                 sampled(trial.sample),
             )
-        return Group(self._progress, table)
+        for name, score in self.floors.items():
+            cells = ("", f"[dim]{label(name)}[/]", "", "", "", number(score, 1), "")
+            table.add_row(*cells)
+        pace = self._pace.line(self._trials.values(), self._total)
+        return Group(self._progress, *([pace] if pace else []), table)
 
 
 def leaderboard(

@@ -46,7 +46,8 @@ class MethodSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Draws the next trial: `{"method": name}` and dotted keys."""
         if not self._queue:
-            return Searcher.FINISHED
+            finished: str = Searcher.FINISHED
+            return finished
         method, known = self._queue[0]
         drawn: dict[str, Any] | None = known
         if drawn is None:

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from usseg_ray.baselines import Baselines
-from usseg_ray.beside import as_task, finish_baselines, start_baselines
+from usseg_ray.beside import BaselineTask, as_task
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.feature_plan import stored_features
@@ -27,7 +27,7 @@ from usseg_ray.monitor import Monitor, TrialNames
 from usseg_ray.plan import Plan, agreed
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
-from usseg_ray.screen import Screen, draws_table, final_table, label, leaderboard
+from usseg_ray.screen import Pace, Screen, draws_table, final_table, label, leaderboard
 from usseg_ray.searchers import searcher_for
 from usseg_ray.tracking import Ledger
 from usseg_ray.trials import ENDED, Scored, Trial, load_trials, trial_name
@@ -78,18 +78,17 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         ):
             jobs = storing.on(device, reading)
             any_job = jobs.job(Draw(plan.parts[0].method, {}))
-            pending = start_baselines(any_job, folder) if plan.manifest.classes else None
+            beside = BaselineTask(any_job if plan.manifest.classes else None, folder)
             slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)
             jobs = jobs.in_processes(slots.num_workers)
-            sweep = _Sweep(plan, jobs, folder, ledger, console, slots)
+            sweep = _Sweep(plan, jobs, folder, ledger, console, slots, beside)
             trials = sweep.run_trials()
-            baselines = finish_baselines(pending, folder)
-            if beside := baselines.get(plan.config.data.selection_split):
-                ledger.log_baselines(beside)
-            finals = sweep.finals(trials.values(), baselines)
+            if floors := beside.wait().get(plan.config.data.selection_split):
+                ledger.log_baselines(floors)
+            finals = sweep.finals(trials.values())
         command, url = ledger.dashboard()
     inorder = sorted(trials.values(), key=lambda trial: trial.index)
-    outcome = Outcome(inorder, baselines, finals, memory.peak_bytes)
+    outcome = Outcome(inorder, beside.wait(), finals, memory.peak_bytes)
     _print_outcome(console, plan, outcome, folder, command, url)
     return outcome
 
@@ -142,6 +141,7 @@ class _Sweep:
         ledger: Its book.
         console: Where to show progress.
         slots: How trials share the cluster.
+        beside: Its baselines.
     """
 
     plan: Plan
@@ -150,6 +150,7 @@ class _Sweep:
     ledger: Ledger
     console: Console
     slots: Slots
+    beside: BaselineTask
 
     def run_trials(self) -> dict[str, Trial]:
         """Runs the trials that are left and returns the records of all, by name."""
@@ -170,7 +171,7 @@ class _Sweep:
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
-    def finals(self, trials: Iterable[Trial], baselines: Baselines) -> list[Finalist]:
+    def finals(self, trials: Iterable[Trial]) -> list[Finalist]:
         """Trains the best trials with more seeds and scores them on the test split, if labelled."""
         plan, split = self.plan, self.plan.config.data.test_split
         info = plan.manifest.splits.get(split)
@@ -180,7 +181,7 @@ class _Sweep:
         self._train_again(chosen)
         finalists = score_finalists(self.jobs, chosen, plan.request.seeds, self.folder)
         for finalist in finalists:
-            self._record(finalist, baselines.get(split, {}))
+            self._record(finalist, self.beside.wait().get(split, {}))
         if finalists:
             best = finalists[0]
             self.ledger.log(None, best.metrics(), 0)
@@ -221,7 +222,7 @@ class _Sweep:
     ) -> Iterator[Monitor]:
         """Shows trials on the screen and in the ledger, those of earlier lives included."""
         done = [trial for trial in before.values() if trial.status in ENDED]
-        with Screen(self.console, len(done) + len(names), what) as screen:
+        with Screen(self.console, len(done) + len(names), what, self._pace()) as screen:
             for trial in done:
                 screen.show(trial)
             yield Monitor(
@@ -234,7 +235,15 @@ class _Sweep:
                 screen=screen,
                 trials=dict(before),
                 names=TrialNames(names),
+                beside=self.beside,
+                split=self.plan.config.data.selection_split,
             )
+
+    def _pace(self) -> Pace:
+        price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
+        workers = max(1, self.slots.num_workers)
+        gpus = workers * resources.gpus_per_worker if self.slots.device == "cuda" else 0
+        return Pace(self.slots.concurrent, price and price * gpus)
 
 
 def _left(names: list[str], before: Mapping[str, Trial]) -> list[str]:

@@ -5,6 +5,8 @@ trial there is no other way. Kept light on purpose (no torch at import): Ray imp
 helper processes of every trial.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -12,7 +14,7 @@ from ray import tune
 from usseg_ray.cluster import worker_resources
 from usseg_ray.config import ResourceConfig
 from usseg_ray.job import WORKERS, Job, Jobs
-from usseg_ray.trials import CHECKPOINTS
+from usseg_ray.trials import BATCH_SIZE, CHECKPOINTS, note_batch_size, noted_batch_size
 
 TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
@@ -36,8 +38,48 @@ def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
     Raises:
         ray.train.TrainingFailedError: A worker failed twice.
     """
-    home = f"{folder}/{tune.get_context().get_trial_name()}"
-    job = jobs.job(jobs.draw(config))
+    fit_trial(jobs.job(jobs.draw(config)), f"{folder}/{tune.get_context().get_trial_name()}")
+
+
+def fit_trial(job: Job, home: str) -> None:
+    """Fits a trial; if memory runs out, once more with half the batch, which its folder notes.
+
+    Args:
+        job: What to fit.
+        home: The trial's folder.
+
+    Raises:
+        Exception: What made it fail.
+    """
+    noted = noted_batch_size(Path(home))
+    if noted is None:
+        try:
+            _fit(job, home)
+        except Exception as error:
+            noted = _half(job)
+            if noted == 0 or not _is_out_of_memory(error):
+                raise
+        else:
+            return
+        # Only here is the failed attempt's memory free: the error held its frames.
+        note_batch_size(Path(home), noted)
+    _fit(replace(job, settings=job.settings | {BATCH_SIZE: noted}), home)
+
+
+def _half(job: Job) -> int:
+    """Halves the batch to a number that the workers can share; 0 if there is none."""
+    workers: int = max(1, job.settings[WORKERS])
+    half: int = job.settings[BATCH_SIZE] // 2
+    return half - half % workers
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tells it by the words of CUDA's, the CPU's and Ray's allocators, through Ray's wrapping."""
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _fit(job: Job, home: str) -> None:
     if job.settings[WORKERS] == 0:
         from usseg_ray import worker  # noqa: PLC0415 (torch and timm)
 

@@ -14,6 +14,9 @@ SCORES_FILE = "scores.json"
 CHECKPOINTS = "train"
 """Name of the folder in a trial's own that has its last checkpoint."""
 
+BATCH_SIZE = "train.batch_size"
+BATCH_FILE = "batch_size.json"
+
 Ended = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
 Status = Literal["RUNNING"] | Ended
 ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
@@ -34,6 +37,7 @@ class Trial:
         metrics: Its last report.
         checkpoint: Folder of its last committed checkpoint.
         reason: Why it failed or was stopped.
+        seconds: How long it has been trained and scored in its last life.
         seed: With which a finalist was trained again; `None` for a trial of the sweep itself.
     """
 
@@ -46,6 +50,7 @@ class Trial:
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     reason: str | None = None
+    seconds: float = 0.0
     seed: int | None = None
 
     @property
@@ -107,6 +112,18 @@ def number_and_seed(name: str) -> tuple[int, int | None]:
     """Reads a trial's number back from its name, and its seed if it has one."""
     number, _, seed = name.removeprefix("trial_").partition("-seed")
     return int(number), int(seed) if seed else None
+
+
+def note_batch_size(folder: Path, size: int) -> None:
+    """Notes in a trial's folder that it goes on with smaller batches, for lack of memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BATCH_FILE).write_text(json.dumps(size))
+
+
+def noted_batch_size(folder: Path) -> int | None:
+    """Reads the batch size that a trial went on with, if it ran out of memory."""
+    path = folder / BATCH_FILE
+    return int(json.loads(path.read_text())) if path.exists() else None
 
 
 def find_run(name: str) -> Path:

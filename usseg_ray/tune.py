@@ -55,6 +55,10 @@ def tune(
         typer.Option(min=0, help="Best trials to train with more seeds and to score on the test."),
     ] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="With which each finalist is trained.")] = 3,
+    gpu_hour_price: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a GPU for an hour, to show what the sweep costs."),
+    ] = None,
     assign: options.Set = [],  # noqa: B006 (typer copies it)
     seed: options.Seed = None,
     out: options.Out = None,
@@ -94,6 +98,7 @@ def tune(
             finalists=finalists,
             seeds=seeds,
             warm_start=warm_start,
+            gpu_hour_price=gpu_hour_price,
             tracking_uri=tracking_uri,
         )
     launch.launch(asked, out, resume, dry_run=dry_run)

@@ -289,3 +289,19 @@ def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path, scenes: Pat
     with pytest.raises(UserError, match="8 workers"):
         run(plan, folder)
     assert runs_of(folder)[0].info.status == "FAILED"
+
+
+def test_when_time_is_up_trials_end_and_can_go_on(tmp_path: Path, scenes: Path) -> None:
+    folder = tmp_path / "brief"
+    plan = plan_for(
+        folder, scenes, time_budget_s=4.0, finalists=0, assigned={"train.epochs": 100_000}
+    )
+    outcome, _ = run(plan, folder)
+    (trial,) = outcome.trials
+    assert (trial.status, trial.reason) == ("KILLED", "the time budget was used up")
+    assert 0 < trial.metrics["epoch"] < 100_000
+    assert trial.seconds > 0
+    _, (child,) = runs_of(folder)
+    assert child.info.status == "KILLED"
+    assert child.data.tags["usseg.reason"] == trial.reason
+    assert outcome.finals == []

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from usseg_ray.finals import Finalist
 from usseg_ray.screen import (
+    Pace,
     Screen,
     draws_table,
     final_table,
@@ -142,6 +143,37 @@ def lines(*trials: Trial) -> list[str]:
             screen.show(one)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
+
+
+def timed(index: int, epoch: int, seconds: float, status: Status = "RUNNING") -> Trial:
+    found = Trial(index, "acseg", {}, {}, 4, status, {"epoch": epoch} if epoch else {})
+    found.seconds = seconds
+    return found
+
+
+def test_time_left_follows_from_the_epochs_that_ended() -> None:
+    pace = Pace(concurrent=2)
+    # A whole trial takes 400 s; the second one is half done, the third has not reported.
+    trials = [timed(0, 4, 400, "FINISHED"), timed(1, 2, 200), timed(2, 0, 0)]
+    assert pace.left(trials, 5) == pytest.approx(400 * (0.5 + 1 + 2))
+    assert pace.line(trials, 5) == "about 12 min left"
+    assert pace.left([timed(0, 0, 0)], 5) is None
+    assert pace.line([timed(0, 0, 0)], 5) == ""
+
+
+def test_money_follows_from_the_price_of_an_hour() -> None:
+    trials = [timed(0, 4, 3600, "FINISHED"), timed(1, 2, 1800)]
+    line = Pace(1, hour_price=2.5).line(trials, 4)
+    assert line == "about 150 min left; spent 3.75, about 6.25 to come"
+
+
+def test_the_live_table_has_the_floors() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True)
+    with Screen(console, 2) as screen:
+        screen.floors = {"position": 19.04}
+        screen.show(trial(0, 30.0))
+        assert "position (floor)" in shown(screen._render())
+        assert "19.0" in shown(screen._render())
 
 
 def test_elsewhere_than_on_a_terminal_every_ended_trial_is_a_line() -> None:
