@@ -1,13 +1,18 @@
 """`evaluate` on a trial of a real run: any split, the same numbers twice, errors that help."""
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+
+from usseg_ray import cli
 
 pytestmark = pytest.mark.ray
 
@@ -24,14 +29,32 @@ SMALL = {
 }
 
 
-def run(command: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"usseg_ray.{command}", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Runs a command in this process, which has loaded torch already."""
+
+    def here(command: str, *arguments: str, folder: Path = place) -> Ended:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", [command, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.run(importlib.import_module(f"usseg_ray.{command}").app)
+        return Ended(int(end.value.code or 0), *capsys.readouterr())
+
+    return here
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +63,19 @@ def place(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     sets = [part for k, v in SMALL.items() for part in ("--set", f"{k}={v}")]
     options = ("--method", "acseg", "--data", str(scenes), "--out", "runs/small")
-    done = run("train", *options, *sets, folder=folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "usseg_ray.train", *options, *sets],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path) -> None:
-    first, again = (run("evaluate", "small", folder=place) for _ in range(2))
+def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path, run: Command) -> None:
+    first, again = (run("evaluate", "small") for _ in range(2))
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == again.stdout
     sweep = place / "runs" / "small"
@@ -68,9 +97,9 @@ def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path) -> None
     assert pictures == {"mosaic.png", "confusion.png", "per_class.png", "clusters.png"}
 
 
-def test_refinements_have_columns_of_their_own_and_repeat(place: Path) -> None:
+def test_refinements_have_columns_of_their_own_and_repeat(place: Path, run: Command) -> None:
     options = ("--refine", "flip,crf,flip+crf")
-    first, again = (run("evaluate", "small", *options, folder=place) for _ in range(2))
+    first, again = (run("evaluate", "small", *options) for _ in range(2))
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == again.stdout
     assert "flip+crf" in first.stdout
@@ -84,8 +113,8 @@ def test_refinements_have_columns_of_their_own_and_repeat(place: Path) -> None:
     assert json.loads(file.read_text())["crf"] in ("exact", "lattice")
 
 
-def test_whole_images_are_scored_by_their_own_protocol(place: Path) -> None:
-    done = run("evaluate", "small", "--protocol", "full-resolution", folder=place)
+def test_whole_images_are_scored_by_their_own_protocol(place: Path, run: Command) -> None:
+    done = run("evaluate", "small", "--protocol", "full-resolution")
     assert done.returncode == 0, done.stderr
     assert "full-resolution: whole images at short side 48" in " ".join(done.stdout.split())
     assert "sliding" in done.stdout
@@ -94,13 +123,13 @@ def test_whole_images_are_scored_by_their_own_protocol(place: Path) -> None:
     assert "linear (supervised)" not in done.stdout
 
 
-def test_a_report_ranks_what_compares_and_refuses_the_rest(place: Path) -> None:
-    scored = run("evaluate", "small", "--protocol", "over-clustered", folder=place)
+def test_a_report_ranks_what_compares_and_refuses_the_rest(place: Path, run: Command) -> None:
+    scored = run("evaluate", "small", "--protocol", "over-clustered")
     assert scored.returncode == 0, scored.stderr
-    mixed = run("report", "small", folder=place)
+    mixed = run("report", "small")
     assert mixed.returncode == 2
     assert "Scores of different protocols do not compare" in mixed.stderr
-    one = run("report", "small", "--protocol", "over-clustered", "--format", "json", folder=place)
+    one = run("report", "small", "--protocol", "over-clustered", "--format", "json")
     assert one.returncode == 0, one.stderr
     found = json.loads(one.stdout)
     assert "over-clustered" in found["protocol"]
@@ -108,15 +137,15 @@ def test_a_report_ranks_what_compares_and_refuses_the_rest(place: Path) -> None:
     assert sorted(methods) == ["acseg", "colour", "position"]
     scores = [row["unsup_miou"] for row in found["scores"]]
     assert scores == sorted(scores, reverse=True)
-    table = run("report", "small", "--protocol", "over-clustered", "--format", "md", folder=place)
+    table = run("report", "small", "--protocol", "over-clustered", "--format", "md")
     assert "| small | trial_000 | acseg |" in table.stdout
-    nothing = run("report", "small", "--protocol", "nothing", folder=place)
+    nothing = run("report", "small", "--protocol", "nothing")
     assert nothing.returncode == 2
     assert "no scores under 'nothing'" in " ".join(nothing.stderr.split())
 
 
 def test_a_moved_sweep_is_scored_on_another_split(
-    place: Path, tmp_path: Path, scenes: Path
+    place: Path, run: Command, tmp_path: Path, scenes: Path
 ) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(place / "runs" / "small", moved)
@@ -153,9 +182,9 @@ def test_a_moved_sweep_is_scored_on_another_split(
     ],
 )
 def test_what_cannot_be_scored_ends_with_code_2(
-    place: Path, arguments: tuple[str, ...], message: str
+    run: Command, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = run("evaluate", *arguments, folder=place)
+    done = run("evaluate", *arguments)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
