@@ -6,6 +6,7 @@ It needs torch alone; what surrounds a run is a `RunContext`.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,7 @@ from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import all_gather, rank, world_size
 from usseg_ray.featuriser import Featuriser, Stored
+from usseg_ray.label_free import Judge
 from usseg_ray.linear_probe import Encode, fit_linear_probe
 from usseg_ray.methods.base import Method, Passes, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
@@ -82,6 +84,12 @@ class Run:
     def _stage_epochs(self) -> tuple[int, ...]:
         config = self.config
         return self.method.stage_epochs(config.method, config.train.epochs)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        config = self.config
+        size, keep = config.train.eval_batch_size, config.data.keep_mib * 2**20
+        return Judge(self.featurise, self.reader, batch_size=size, keep_bytes=keep)
 
     def fit(self) -> None:
         """Walks the stages from wherever the context left off, reporting every epoch.
@@ -189,8 +197,12 @@ class Run:
         if last or (stage.scored and epoch % self.config.train.eval_every == 0):
             started = time.monotonic()
             evaluation = self.score(self.config.data.selection_split)
-            metrics |= {"eval_seconds": time.monotonic() - started}
-            metrics |= score_metrics(evaluation, self.truth)
+            scored = time.monotonic()
+            judgement = self._judge(self.method)
+            evaluation = replace(evaluation, fixed=judgement.maps)
+            ended = time.monotonic()
+            metrics |= {"eval_seconds": ended - started, "label_free_seconds": ended - scored}
+            metrics |= score_metrics(evaluation, self.truth) | judgement.metrics
         metrics = {"epoch": float(epoch), **metrics}
         state = {
             "epoch": epoch,

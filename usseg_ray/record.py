@@ -36,6 +36,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         "captions": np.array(examples.captions, dtype=str),
         "patches": evaluation.patches.pixels,
         "found": evaluation.patches.found,
+        "fixed": evaluation.fixed,
     }
     if scores is not None:
         arrays |= {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int16, Int64
 from torch import Tensor
 
 from usseg_ray.batch import Images, LabelledImages
@@ -106,6 +106,8 @@ class Evaluation:
         counts: Of each of them under the split's matching; `None` without ground truth.
         patches: The patches that each cluster is surest of, among this worker's images.
         examples: A few images for pictures; the first worker's.
+        fixed: (f, g, g) int16 label maps of the images that all trials are compared on; see
+            `label_free`. Empty but at the end of an epoch.
     """
 
     results: Mapping[Refinement, Result]
@@ -114,6 +116,7 @@ class Evaluation:
     counts: MatchedCounts | None
     patches: Patches
     examples: Examples = field(default_factory=Examples)
+    fixed: Int16[np.ndarray, "f g g"] = field(default_factory=lambda: np.zeros((0, 0, 0), np.int16))
 
     @property
     def scores(self) -> Scores | None:

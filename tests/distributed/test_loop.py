@@ -28,7 +28,10 @@ def run_of(root: str, manifest: Manifest, method: str) -> tuple[Run, PlainContex
 def facts(run: Run, split: str, *, refit: bool) -> State:
     evaluation = run.score(split, refit=refit)
     assert evaluation.scores is not None
+    judgement = run._judge(run.method)
     return {
+        "judged": judgement.metrics,
+        "maps": torch.from_numpy(judgement.maps),
         "rows": evaluation.rows,
         "confusion": torch.from_numpy(evaluation.scores.confusion),
         "unsup_miou": evaluation.scores.unsup_miou,
@@ -125,3 +128,5 @@ def test_clusters_are_those_of_one_process(
     alone = facts(run, "val", refit=True)
     for state in workers:
         assert torch.equal(state[method]["refitted"]["confusion"], alone["confusion"])
+        assert state[method]["refitted"]["judged"] == alone["judged"]
+        assert torch.equal(state[method]["refitted"]["maps"], alone["maps"])

@@ -25,7 +25,7 @@ SCORE_KEYS = {
     "used_clusters",
     "collapsed",
 }
-CLOCKS = {"images_per_second", "eval_seconds"}
+CLOCKS = {"images_per_second", "eval_seconds", "label_free_seconds"}
 
 
 @pytest.fixture(scope="module")

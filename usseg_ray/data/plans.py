@@ -90,6 +90,16 @@ def cut(pieces: Iterable[Piece], start: int, stop: int) -> list[Piece]:
     return taken
 
 
+def spread(total: int, count: int) -> list[int]:
+    """Chooses rows that lie evenly over a split; all rows where there are fewer than asked for.
+
+    A fourth as many are some of them, and so on.
+    """
+    if count >= total:
+        return list(range(total))
+    return [index * total // count for index in range(count)]
+
+
 def evaluation_plan(
     manifest: Manifest, split: str, rank: int, world: int, batch_size: int = 1
 ) -> list[Piece]:

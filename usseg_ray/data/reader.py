@@ -20,6 +20,7 @@ from usseg_ray.data.plans import (
     dealt_plan,
     evaluation_plan,
     row_groups,
+    spread,
     training_plan,
     with_partners,
 )
@@ -174,6 +175,27 @@ class Reader:
         for number in numbers:
             for block in stream_here(self.root, cut(groups, number, number + 1), showing):
                 yield _labelled(block, split, showing)
+
+    def few(self, count: int, batch_size: int) -> Iterator[Images]:
+        """Reads this worker's share of a few training images, pixels included.
+
+        They lie evenly over the training split and are framed as for clustering: the same images
+        in the same batches in every run and for any number of workers.
+
+        Args:
+            count: Images of all workers; all that there are where there are fewer.
+            batch_size: Images in a batch.
+        """
+        split, showing = self.config.train_split, Showing(self._clustered)
+        groups = row_groups(self.manifest, split)
+        chosen = spread(sum(piece.rows for piece in groups), count)
+        batches = [
+            chosen[first : first + batch_size] for first in range(0, len(chosen), batch_size)
+        ]
+        for batch in batches[self.rank :: self.world]:
+            pieces = [piece for number in batch for piece in cut(groups, number, number + 1)]
+            for block in regroup(stream_here(self.root, pieces, showing), len(batch)):
+                yield _images(block, split, showing)
 
     def _shown(self, split: str, pieces: list[Piece], showing: Showing) -> Iterator[Block]:
         if self._looked_at is not None and showing.repeats and not showing.labels:
