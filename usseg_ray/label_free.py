@@ -25,18 +25,19 @@ from usseg_ray.distributed import all_gather, shared_generator
 from usseg_ray.featuriser import Featuriser
 from usseg_ray.keys import key_seed
 from usseg_ray.methods.base import CodeClassifier, Method
+from usseg_ray.objective import (
+    ENTROPY,
+    MODULARITY,
+    SILHOUETTE,
+    STABILITY,
+    USED_SHARE,
+    VIEW_AGREEMENT,
+)
 from usseg_ray.ops.kmeans import assign, kmeans
 from usseg_ray.ops.modularity import affinity, graph, hard_modularity
 from usseg_ray.ops.partitions import adjusted_rand_index, centroid_silhouette, evenness, shares
 from usseg_ray.ops.sampling import PointSample
 from usseg_ray.refine import label_map
-
-PREFIX = "label_free."
-STABILITY, VIEW_AGREEMENT = f"{PREFIX}stability", f"{PREFIX}view_agreement"
-SILHOUETTE, MODULARITY = f"{PREFIX}silhouette", f"{PREFIX}modularity"
-EVENNESS, USED_SHARE = f"{PREFIX}entropy", f"{PREFIX}used_share"
-CRITERIA = (STABILITY, VIEW_AGREEMENT, SILHOUETTE, MODULARITY, EVENNESS, USED_SHARE)
-"""What `Judge` measures; of each, more is meant to be better."""
 
 NUM_IMAGES = 32
 VIEWED = 4
@@ -133,7 +134,7 @@ class Judge:
             STABILITY: stability(clustered if clustered.shape[1] else codes, method.num_clusters),
             VIEW_AGREEMENT: agreement(one, other),
             SILHOUETTE: centroid_silhouette(codes, parts),
-            EVENNESS: evenness(share),
+            ENTROPY: evenness(share),
             USED_SHARE: float((share > 0).double().mean()),
         }
         if tokens.shape[1]:

@@ -14,6 +14,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
 from usseg_ray.beside import BaselineTask
 from usseg_ray.job import Jobs
+from usseg_ray.objective import MIOU
 from usseg_ray.ops.kmeans import available_backend
 from usseg_ray.plan import planned_epochs
 from usseg_ray.record import draw
@@ -60,6 +61,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         names: Finds a trial's name.
         beside: The sweep's baselines.
         split: The split that trials are ranked on.
+        objective: What trials are ranked by.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     names: TrialNames
     beside: BaselineTask
     split: str
+    objective: str = MIOU
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that is not used here; a ledger cannot be."""
@@ -120,7 +123,9 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         job = self.jobs.job(draw)
         index, seed = number_and_seed(name)
         epochs = planned_epochs(job)
-        record = Trial(index, draw.method, dict(draw.sample), job.settings, epochs, seed=seed)
+        sample = dict(draw.sample)
+        record = Trial(index, draw.method, sample, job.settings, epochs, objective=self.objective)
+        record.seed = seed
         before = self.trials.get(name)
         if before and before.status == "RUNNING" and before.settings == job.settings:
             # It goes on after its last report, be it in a new process or in a new life.
@@ -141,7 +146,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     def _close(self, record: Trial, status: Ended, reason: str | None) -> None:
         record.status, record.reason = status, reason or record.reason
         folder = self.folder / record.name
-        score = "" if record.score is None else f", unsup_miou {record.score:.1f}"
+        miou = record.metrics.get(MIOU)
+        score = "" if miou is None else f", {MIOU} {miou:.1f}"
         caption = f"{record.name} ({record.method}): {self.protocol}{score}"
         draw(folder, self.truth, self.palette, caption)
         record.save(self.folder)

@@ -26,6 +26,7 @@ from usseg_ray.config import (
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
 from usseg_ray.job import WORKERS, Draw, Job, Jobs, JobTemplate
+from usseg_ray.objective import CONSENSUS, MIOU, MODULARITY, require_labels, resolve
 from usseg_ray.presets import data_defaults, preset_settings
 from usseg_ray.protocols import find_protocol, stamp
 from usseg_ray.request import Request
@@ -100,6 +101,11 @@ class Plan:
     def config(self) -> Config[MethodConfig]:
         """Settings of the first trial; all but `FREE_GROUPS` and `FREE_KEYS` hold for all."""
         return self.parts[0].config
+
+    @property
+    def objective(self) -> str:
+        """The metric that trials are ranked by."""
+        return resolve(self.request.objective, self.manifest, self.config.data.selection_split)
 
     @property
     def rounds(self) -> tuple[tuple[str, dict[str, Any] | None], ...]:
@@ -202,14 +208,15 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
             raise _about(name, names, error) from None
     _check_shared(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
-    plan = Plan(request, tuple(parts), root, manifest, _known(request, parts))
+    objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
+    plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
     _check_labels(plan)
     _check_protocol(plan)
     _check_corners(plan)
     return plan
 
 
-def _known(request: Request, parts: list[MethodPlan]) -> tuple[Trial, ...]:
+def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[Trial, ...]:
     """Finds the trials of an earlier sweep whose scores may stand beside those of this one."""
     if request.warm_start is None:
         return ()
@@ -220,14 +227,14 @@ def _known(request: Request, parts: list[MethodPlan]) -> tuple[Trial, ...]:
     found = tuple(
         trial
         for trial in trials
-        if trial.score is not None
+        if objective in trial.metrics
         and trial.method in settings
         and not _differ(settings[trial.method], trial.settings)
     )
     if not found:
         raise UserError(
             f"--warm-start {request.warm_start}: none of its {len(trials)} trials has a score of "
-            f"{', '.join(settings)} on the same data, backbone and protocol."
+            f"{', '.join(settings)} by {objective} on the same data, backbone and protocol."
         )
     return found
 
@@ -304,16 +311,7 @@ def _check_labels(plan: Plan) -> None:
     """Checks that trials can be ranked, and that K is known."""
     split = plan.config.data.selection_split
     if any(part.space.space for part in plan.parts) or len(plan.parts) > 1:
-        if not plan.manifest.splits.get(split):
-            raise UserError(
-                f"{plan.root} has no split {split!r} to rank trials on, only "
-                f"{', '.join(plan.manifest.splits)}: --set data.selection_split=NAME, or run train."
-            )
-        if not plan.manifest.splits[split].labelled:
-            raise UserError(
-                f"{plan.root}: split {split!r} has no labels to rank trials "
-                "by unsup_miou. `python -m usseg_ray.train` segments data without labels."
-            )
+        _check_objective(plan)
         if split == plan.config.data.test_split:
             raise UserError(
                 f"data.selection_split and data.test_split are both {split!r}: a split that ranks "
@@ -325,6 +323,24 @@ def _check_labels(plan: Plan) -> None:
             raise UserError(
                 f"{plan.root} names no classes, so the number of clusters must be given: "
                 "--set num_clusters=K"
+            )
+
+
+def _check_objective(plan: Plan) -> None:
+    """Checks that every trial will have what it is ranked by, when that is asked for."""
+    objective, request = plan.objective, plan.request
+    if objective == MIOU:
+        require_labels(plan.manifest, plan.config.data.selection_split, plan.root)
+    if objective == CONSENSUS and (request.search, request.scheduler) != ("random", "none"):
+        raise UserError(
+            f"--objective {CONSENSUS} is known when all trials have ended: it can neither guide "
+            "--search optuna nor --scheduler asha."
+        )
+    for part in plan.parts:
+        needs = methods.get(part.method).needs(part.config.method)
+        if objective == MODULARITY and not needs.features:
+            raise UserError(
+                f"--objective {MODULARITY} is of backbone features, and {part.method} uses none."
             )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +14,10 @@ from rich.table import Table
 
 from usseg_ray.baselines import CEILING, FLOORS, Baselines
 from usseg_ray.finals import Finalist
+from usseg_ray.objective import MIOU, digits, short
 from usseg_ray.significance import Difference
 from usseg_ray.trials import Trial, ranked
+from usseg_ray.trust import Trust
 
 STATUS_STYLE = {
     "RUNNING": "cyan",
@@ -118,14 +121,15 @@ class Screen:
             self._progress.update(self._task, completed=done)
             self._live.update(self._render())
         elif trial.status != "RUNNING":
-            score = "no score" if trial.score is None else f"unsup_miou {trial.score:.1f}"
+            score = "no score" if trial.score is None else f"{trial.objective} {_score(trial)}"
             reason = f" ({trial.reason})" if trial.reason else ""
             what = f"{trial.method}  {sampled(trial.sample)}"
             line = f"{trial.name} {trial.status.lower()}: {score}  {what}{reason}"
             self._console.print(escape(line), highlight=False)
 
     def _render(self) -> Group:
-        columns = ("trial", "method", "state", "epoch", "loss", "unsup mIoU", "settings")
+        ranks = {trial.objective for trial in self._trials.values()} or {MIOU}
+        columns = ("trial", "method", "state", "epoch", "loss", *map(short, ranks), "settings")
         table = Table(*columns, box=None)
         for trial in sorted(self._trials.values(), key=lambda t: t.name):
             style = STATUS_STYLE[trial.status]
@@ -136,7 +140,7 @@ class Screen:
                 f"[{style}]{trial.status.lower()}[/]",
                 f"{epoch}/{trial.epochs}",
                 number(trial.metrics.get("loss"), 4),
-                number(trial.score, 1),
+                _score(trial),
                 sampled(trial.sample),
             )
         for name, score in self.floors.items():
@@ -154,7 +158,7 @@ def leaderboard(
     split: str,
     title: str,
 ) -> Table:
-    """Ranks trials with the baselines among them.
+    """Ranks trials with the baselines among them, or beneath where labels do not rank.
 
     Args:
         trials: The sweep's trials.
@@ -169,26 +173,29 @@ def leaderboard(
     """
     method = [] if keys is not None else ["method"]
     headings = [key.split(".")[-1] for key in keys or ()]
+    order = ranked(trials)
+    criterion = [t.objective for t in order[:1] if t.objective != MIOU]
     table = Table(title=title, title_justify="left")
-    for column in ("rank", "trial", *method, "unsup_miou", "acc", "K", *headings):
+    for column in ("rank", "trial", *method, *map(short, criterion), MIOU, "acc", "K", *headings):
         table.add_column(
             column, no_wrap=column in ("trial", "method", "unsup_miou"), overflow="fold"
         )
     rows: list[tuple[float, list[str]]] = []
-    for rank, trial in enumerate(ranked(trials), start=1):
+    for rank, trial in enumerate(order, start=1):
         cells = [
             str(rank),
             trial.name + _remark(trial),
             *(trial.method for _ in method),
-            number(trial.score, 1),
+            *(_score(trial) for _ in criterion),
+            number(trial.metrics.get(MIOU), 1),
             number(trial.metrics.get("unsup_acc"), 1),
             str(trial.settings.get("num_clusters")),
             *(value(trial.settings.get(key)) for key in keys or ()),
         ]
-        rows.append((-1.0 if trial.score is None else trial.score, cells))
+        rows.append((-inf if trial.score is None else trial.score, cells))
     for name, score in baselines.get(split, {}).items():
-        cells = ["", f"[dim]{label(name)}[/]", *("" for _ in method), number(score, 1)]
-        rows.append((score, cells))
+        cells = ["", f"[dim]{label(name)}[/]", *("" for _ in [*method, *criterion])]
+        rows.append((-inf if criterion else score, [*cells, number(score, 1)]))
     for _, cells in sorted(rows, key=lambda row: -row[0]):
         table.add_row(*cells)
     return table
@@ -244,6 +251,24 @@ def final_table(finalists: Iterable[Finalist], baselines: Mapping[str, float], s
     return table
 
 
+def trust_table(found: Iterable[Trust]) -> Table:
+    """Lists how well criteria without labels rank the trials that labels rank too.
+
+    Args:
+        found: In the order to show.
+
+    Returns:
+        The table.
+    """
+    title = "Criteria without labels: how each ranks the trials, against unsup_miou"
+    table = Table("criterion", "Spearman", "its choice", MIOU, "regret", "at random", title=title)
+    table.title_justify = "left"
+    for one in found:
+        points = (number(points, 1) for points in (one.miou, one.regret, one.random_regret))
+        table.add_row(short(one.criterion), number(one.spearman, 2), one.chosen, *points)
+    return table
+
+
 def _spread(finalist: Finalist, metric: str) -> str:
     mean, deviation = finalist.mean(metric), finalist.deviation(metric)
     return number(mean, 1) + ("" if deviation is None else f" ± {deviation:.1f}")
@@ -255,6 +280,11 @@ def _behind(difference: Difference | None) -> str:
         return ""
     interval = f"{difference.mean:.1f} [{difference.low:.1f}, {difference.high:.1f}]"
     return f"{interval}, noise" if difference.is_noise else interval
+
+
+def _score(trial: Trial) -> str:
+    """Formats what a trial is ranked by."""
+    return number(trial.score, digits(trial.objective))
 
 
 def _remark(trial: Trial) -> str:

@@ -12,6 +12,7 @@ import optuna
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from usseg_ray.objective import MIOU
 from usseg_ray.plan import MethodPlan, Plan
 from usseg_ray.search_space import Distribution
 from usseg_ray.trials import ENDED, Trial, number_and_seed
@@ -23,12 +24,16 @@ class MethodSearcher(Searcher):  # type: ignore[misc]
     Args:
         models: Method -> what draws for it.
         queue: Method of each trial to come and, where it is known already, what it draws.
+        objective: The metric to draw for.
     """
 
     def __init__(
-        self, models: Mapping[str, Searcher], queue: list[tuple[str, dict[str, Any] | None]]
+        self,
+        models: Mapping[str, Searcher],
+        queue: list[tuple[str, dict[str, Any] | None]],
+        objective: str = MIOU,
     ) -> None:
-        super().__init__(metric="unsup_miou", mode="max")
+        super().__init__(metric=objective, mode="max")
         self._models = models
         self._queue = deque(queue)
         self._given: dict[str, tuple[str, dict[str, Any] | None]] = {}
@@ -95,21 +100,26 @@ def searcher_for(
     ended = [t for t in before.values() if t.status in ENDED and t.score is not None]
     known = [*ended, *plan.known]
     seed = plan.config.seed + len(ended)
-    models = {part.method: _model(part, known, seed) for part in plan.parts if not part.samples}
+    models = {
+        part.method: _model(part, known, seed, plan.objective)
+        for part in plan.parts
+        if not part.samples
+    }
     queue = []
     for name in names:
         method, sample = plan.rounds[number_and_seed(name)[0]]
         queue.append((method, before[name].sample if name in before else sample))
-    return ConcurrencyLimiter(MethodSearcher(models, queue), max_concurrent=concurrent)
+    searcher = MethodSearcher(models, queue, plan.objective)
+    return ConcurrencyLimiter(searcher, max_concurrent=concurrent)
 
 
-def _model(part: MethodPlan, known: list[Trial], seed: int) -> OptunaSearch:
+def _model(part: MethodPlan, known: list[Trial], seed: int, objective: str) -> OptunaSearch:
     space = {key: _domain(d) for key, d in part.space.space.items()}
-    model = OptunaSearch(space=space, metric="unsup_miou", mode="max", seed=seed)
+    model = OptunaSearch(space=space, metric=objective, mode="max", seed=seed)
     for trial in known:
         point = {key: trial.settings[key] for key in space if key in trial.settings}
         if trial.method == part.method and _within(point, space):
-            model.add_evaluated_point(point, trial.score)
+            model.add_evaluated_point(point, trial.metrics[objective])
     return model
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from usseg_ray.baselines import Baselines
 from usseg_ray.beside import BaselineTask, as_task
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
+from usseg_ray.consensus import add_consensus
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.feature_plan import stored_features
 from usseg_ray.finals import FINALISTS, Finalist, again, final_folder, pick, score_finalists
@@ -24,13 +25,23 @@ from usseg_ray.forecast import Choice, choose, longest_seconds
 from usseg_ray.job import WORKERS, Draw, Jobs
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames
+from usseg_ray.objective import CONSENSUS
 from usseg_ray.plan import Plan, agreed
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
-from usseg_ray.screen import Pace, Screen, draws_table, final_table, label, leaderboard
+from usseg_ray.screen import (
+    Pace,
+    Screen,
+    draws_table,
+    final_table,
+    label,
+    leaderboard,
+    trust_table,
+)
 from usseg_ray.searchers import searcher_for
 from usseg_ray.tracking import Ledger
 from usseg_ray.trials import ENDED, Scored, Trial, load_trials, trial_name
+from usseg_ray.trust import criterion_trust, save_trust
 from usseg_ray.tuning import Slots, names_of, scheduler_for, tune_trials
 
 EXPERIMENT = "usseg_ray"
@@ -83,6 +94,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             jobs = jobs.in_processes(slots.num_workers)
             sweep = _Sweep(plan, jobs, folder, ledger, console, slots, beside)
             trials = sweep.run_trials()
+            sweep.compare(trials.values(), folder)
             if floors := beside.wait().get(plan.config.data.selection_split):
                 ledger.log_baselines(floors)
             finals = sweep.finals(trials.values())
@@ -171,6 +183,13 @@ class _Sweep:
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
+    def compare(self, trials: Iterable[Trial], home: Path) -> None:
+        """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
+        others = load_trials(self.folder)
+        for trial in add_consensus(trials, home, others, self.folder):
+            found = {CONSENSUS: trial.metrics[CONSENSUS]}
+            self.ledger.log(trial.name, found, int(trial.metrics["epoch"]))
+
     def finals(self, trials: Iterable[Trial]) -> list[Finalist]:
         """Trains the best trials with more seeds and scores them on the test split, if labelled."""
         plan, split = self.plan, self.plan.config.data.test_split
@@ -198,6 +217,7 @@ class _Sweep:
         jobs = replace(self.jobs, planned=draws)
         with self._watching(jobs, home, names, before, "finalists") as monitor:
             tune_trials(self.plan, monitor, names, self.slots)
+            self.compare(monitor.trials.values(), home)
 
     def _record(self, finalist: Finalist, beside: Mapping[str, float]) -> None:
         """Writes a finalist's scores, pictures and runs."""
@@ -237,6 +257,7 @@ class _Sweep:
                 names=TrialNames(names),
                 beside=self.beside,
                 split=self.plan.config.data.selection_split,
+                objective=self.plan.objective,
             )
 
     def _pace(self) -> Pace:
@@ -266,6 +287,10 @@ def _print_outcome(
     )
     if several and any(trial.sample for trial in outcome.trials):
         console.print(draws_table(outcome.trials), highlight=False)
+    trust = criterion_trust(outcome.trials)
+    save_trust(trust, folder)
+    if trust:
+        console.print(trust_table(trust))
     _print_finals(console, outcome, data.test_split)
     console.print(
         f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usseg_ray.config import UserError
+from usseg_ray.objective import MIOU
 
 RUNS = Path("runs")
 TRIAL_FILE = "trial.json"
@@ -39,6 +40,7 @@ class Trial:
         reason: Why it failed or was stopped.
         seconds: How long it has been trained and scored in its last life.
         seed: With which a finalist was trained again; `None` for a trial of the sweep itself.
+        objective: The metric that it is ranked by; of every one, more is better.
     """
 
     index: int
@@ -52,6 +54,7 @@ class Trial:
     reason: str | None = None
     seconds: float = 0.0
     seed: int | None = None
+    objective: str = MIOU
 
     @property
     def name(self) -> str:
@@ -60,8 +63,8 @@ class Trial:
 
     @property
     def score(self) -> float | None:
-        """Unsupervised mIoU on the selection split, percent, if it has one."""
-        return self.metrics.get("unsup_miou")
+        """What it is ranked by, if it has that: unsupervised mIoU in percent, unless told."""
+        return self.metrics.get(self.objective)
 
     def save(self, sweep: Path) -> None:
         """Writes the record in one move."""

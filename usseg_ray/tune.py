@@ -39,6 +39,14 @@ def tune(
             "depends on timing."
         ),
     ] = "none",
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="METRIC",
+            help="What trials are ranked by: unsup_miou, label_free.stability or another criterion "
+            "without labels (docs/choosing_k.md), or auto: unsup_miou where there are labels.",
+        ),
+    ] = "auto",
     warm_start: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Earlier sweep on the same data that optuna learns from."),
@@ -93,6 +101,7 @@ def tune(
             num_samples=num_samples,
             search=search,
             scheduler=scheduler,
+            objective=objective,
             max_concurrent=max_concurrent,
             time_budget_s=launch.seconds(time_budget) if time_budget else None,
             finalists=finalists,

@@ -57,7 +57,7 @@ def tune_trials(
         tune.with_resources(trainable, trial_resources(resources, slots.device)),
         param_space={"trial": tune.grid_search(names)} if searcher is None else None,
         tune_config=tune.TuneConfig(
-            metric="unsup_miou",
+            metric=plan.objective,
             mode="max",
             num_samples=1 if searcher is None else len(names),
             search_alg=searcher,

@@ -13,13 +13,7 @@ from usseg_ray.config import build_config
 from usseg_ray.data.shards import Manifest
 from usseg_ray.featuriser import Featuriser
 from usseg_ray.label_free import (
-    CRITERIA,
     GRID,
-    MODULARITY,
-    SILHOUETTE,
-    STABILITY,
-    USED_SHARE,
-    VIEW_AGREEMENT,
     Judge,
     Judgement,
     agreement,
@@ -29,6 +23,14 @@ from usseg_ray.label_free import (
 from usseg_ray.loop import Run, assemble
 from usseg_ray.methods import METHODS, get
 from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.objective import (
+    CRITERIA,
+    MODULARITY,
+    SILHOUETTE,
+    STABILITY,
+    USED_SHARE,
+    VIEW_AGREEMENT,
+)
 from usseg_ray.run_context import PlainContext
 
 Set = tuple[str, Manifest]

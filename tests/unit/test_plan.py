@@ -170,10 +170,32 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
     assert template(made).job({}).settings["num_clusters"] == 3
     with pytest.raises(UserError, match="no split 'val' to rank trials on, only train"):
         plan(data=str(no_val), assigned=TINY_SETTINGS)
-    with pytest.raises(UserError, match="'val' has no labels to rank trials"):
-        plan(data=str(bare), assigned=TINY_SETTINGS)
+    assert plan(data=str(whole), assigned=TINY_SETTINGS).objective == "unsup_miou"
+    assert plan(data=str(bare), assigned=TINY_SETTINGS).objective == "label_free.stability"
+    with pytest.raises(UserError, match="'val' has no labels to rank trials by unsup_miou"):
+        plan(data=str(bare), assigned=TINY_SETTINGS, objective="unsup_miou")
     with pytest.raises(UserError, match="no split 'training'"):
         plan(data=str(whole), assigned=TINY_SETTINGS | {"data.train_split": "training"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"objective": "label_free.modulariti"}, "did you mean label_free.modularity"),
+        (
+            {"objective": "label_free.consensus", "search": "optuna"},
+            "label_free.consensus is known when all trials have ended",
+        ),
+        ({"objective": "label_free.consensus", "scheduler": "asha"}, "nor --scheduler asha"),
+        (
+            {"objective": "label_free.modularity", "names": ["colour"]},
+            "of backbone features, and colour uses none",
+        ),
+    ],
+)
+def test_objectives_that_trials_would_not_have(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan(**changed)
 
 
 def test_one_run_needs_no_labels_but_a_number_of_clusters(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from usseg_ray.screen import (
     leaderboard,
     number,
     sampled,
+    trust_table,
     value,
 )
 from usseg_ray.significance import Difference
 from usseg_ray.trials import Status, Trial
+from usseg_ray.trust import Trust
 
 BASELINES = {
     "val": {"position": 20.0, "colour": 22.5, "kmeans": 31.0, "linear": 70.0},
@@ -49,6 +51,30 @@ def shown(*renderables: Any, width: int = 160) -> str:
         console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_trials_ranked_without_labels_stand_above_the_baselines() -> None:
+    found = {"label_free.stability": 0.25, "unsup_miou": 60.0}
+    weak = trial(0, 60.0, **found)
+    strong = trial(1, 30.0, **{"label_free.stability": 0.5})
+    failed = trial(2, None)
+    for one in (weak, strong, failed):
+        one.objective = "label_free.stability"
+    table = board(weak, failed, strong)
+    headings = [str(column.header) for column in table.columns]
+    assert headings[:5] == ["rank", "trial", "stability", "unsup_miou", "acc"]
+    rows = [row[1:4] for row in cells(table)]
+    assert rows[:2] == [["trial_001", "0.500", "30.0"], ["trial_000", "0.250", "60.0"]]
+    assert ["[dim]position (floor)[/]", "", "20.0"] in rows
+
+
+def test_what_criteria_are_worth_is_shown() -> None:
+    rows = [Trust("label_free.stability", 5, 0.5, "trial_003", 31.0, 2.25, 6.0)]
+    rows.append(Trust("label_free.entropy", 5, None, "trial_000", 25.0, 8.0, 6.0))
+    assert cells(trust_table(rows)) == [
+        ["stability", "0.50", "trial_003", "31.0", "2.2", "6.0"],
+        ["entropy", "-", "trial_000", "25.0", "8.0", "6.0"],
+    ]
 
 
 def test_trials_are_ranked_with_the_baselines_among_them() -> None:
