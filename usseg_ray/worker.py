@@ -17,7 +17,7 @@ from usseg_ray.contexts import TrainContext, TuneContext
 from usseg_ray.data.pipeline import RayStream
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest, load_manifest
-from usseg_ray.job import Job
+from usseg_ray.job import WORKERS, Job
 from usseg_ray.loop import Run, Watch, assemble
 from usseg_ray.record import write_counts, write_evaluation
 from usseg_ray.refine import Refining
@@ -42,19 +42,16 @@ def train(job: Job, folder: str) -> None:
 def train_here(job: Job, folder: str) -> None:
     """Fits a job's method in the process that Tune gave to the trial.
 
-    On a CPU it reads its rows itself: tasks of Ray Data take seconds to start, and then the cores
-    that they share with it.
-
     Args:
         job: What to fit.
         folder: The trial's folder.
     """
-    job = job if job.device == "cuda" else replace(job, reading="")
-    build_run(job, TuneContext(torch.device(job.device), Path(folder))).fit()
+    build_run(_alone(job), TuneContext(torch.device(job.device), Path(folder))).fit()
 
 
 def baselines(job: Job) -> Baselines:
     """Computes the baselines of a job's data, protocol and backbone, in this process."""
+    job = _alone(job)
     config = _config(job)
     torch.set_num_threads(config.resources.threads)
     manifest = load_manifest(job.root)
@@ -128,10 +125,20 @@ def score_split(
 
 def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:
     device = torch.device(job.device)
-    run = build_run(job, PlainContext(device=device, history=[]))
+    run = build_run(_alone(job), PlainContext(device=device, history=[]))
     state = load_state(checkpoint, device)
     run.method.load_state_dict(state["method"])
     return run, state
+
+
+def _alone(job: Job) -> Job:
+    """Has a process on a CPU read its rows itself, except beside worker groups.
+
+    Ray Data starts several processes before the first row comes, of 0.6 GB together, and its tasks
+    share the cores with the process that waits for them.
+    """
+    grouped = job.settings[WORKERS] not in (0, "auto")
+    return job if job.device == "cuda" or grouped else replace(job, reading="")
 
 
 def _config(job: Job) -> Config[MethodConfig]:
