@@ -40,6 +40,7 @@ from usseg_ray.scoring import (
     show,
     telling_rows,
 )
+from usseg_ray.stopwatch import Seconds, timed, timed_items
 
 PROBE_BATCHES = 128
 
@@ -169,10 +170,12 @@ class Run:
         passes: Passes,
     ) -> dict[str, float]:
         started, images, sums = time.monotonic(), 0, dict[str, float]()
-        for count, chunk in enumerate(batches, start=1):
+        seconds: Seconds = {"input_seconds": 0.0}
+        for count, chunk in enumerate(timed_items(seconds, "input_seconds", batches), start=1):
             step = Step(optimiser.step_count, total, count - 1)
             self.method.before_step(stage.name, step, passes)
-            batch = self.featurise.training(chunk, stage.name, step)
+            with timed(seconds, "input_seconds"):
+                batch = self.featurise.training(chunk, stage.name, step)
             result = self.method.loss(batch, stage.name)
             if not torch.isfinite(result.loss):
                 terms = {name: float(value) for name, value in result.scalars.items()}
@@ -186,8 +189,9 @@ class Run:
             images += len(chunk.ids)
             for name, value in {"loss": result.loss.detach(), **result.scalars}.items():
                 sums[name] = sums.get(name, 0.0) + (float(value) - sums.get(name, 0.0)) / count
-        seconds = time.monotonic() - started
-        return {**sums, "images_per_second": world_size() * images / max(seconds, 1e-9)}
+        lasted = max(time.monotonic() - started, 1e-9)
+        seconds["train_seconds"] = lasted
+        return {**sums, **seconds, "images_per_second": world_size() * images / lasted}
 
     def _finish_epoch(
         self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None

@@ -6,7 +6,7 @@ its last checkpoint.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from usseg_ray.screen import (
     trust_table,
 )
 from usseg_ray.searchers import searcher_for
+from usseg_ray.stopwatch import Seconds, timed
 from usseg_ray.tracking import Ledger
 from usseg_ray.trials import ENDED, Scored, Trial, load_trials, trial_name
 from usseg_ray.trust import criterion_trust, save_trust
@@ -56,12 +57,14 @@ class Outcome:
         baselines: Scores beside them.
         finals: The finalists' scores on the test split, the best on the selection split first.
         peak_bytes: Peak memory of all processes together.
+        seconds: Wall time of the sweep's parts, in their order.
     """
 
     trials: list[Trial]
     baselines: Baselines
     finals: list[Finalist]
     peak_bytes: int
+    seconds: Seconds
 
 
 def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
@@ -78,29 +81,39 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
     Raises:
         UserError: Nothing fits the cluster, or the tracking store is out of reach.
     """
-    with PeakMemory() as memory, _ledger(plan, folder) as ledger, local_ray():
+    seconds: Seconds = {}
+    with PeakMemory() as memory, ExitStack() as held:
+        with timed(seconds, "start"):
+            ledger = held.enter_context(_ledger(plan, folder))
+            held.enter_context(local_ray())
         resources = plan.config.resources
         device = device_of(resources)
         concurrent = _concurrent(plan, device)
         readers = concurrent * resources.processes
-        with (
-            stored_features(plan, plan.jobs(), device, folder, console) as storing,
-            reading_group(resources.data_cpus_per_worker, readers) as reading,
-        ):
-            jobs = storing.on(device, reading)
-            any_job = jobs.job(Draw(plan.parts[0].method, {}))
-            beside = BaselineTask(any_job if plan.manifest.classes else None, folder)
+        with timed(seconds, "features"):
+            storing = held.enter_context(
+                stored_features(plan, plan.jobs(), device, folder, console)
+            )
+        reading = held.enter_context(reading_group(resources.data_cpus_per_worker, readers))
+        jobs = storing.on(device, reading)
+        any_job = jobs.job(Draw(plan.parts[0].method, {}))
+        beside = BaselineTask(any_job if plan.manifest.classes else None, folder)
+        with timed(seconds, "choosing the form of trials"):
             slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)
-            jobs = jobs.in_processes(slots.num_workers)
-            sweep = _Sweep(plan, jobs, folder, ledger, console, slots, beside)
+        jobs = jobs.in_processes(slots.num_workers)
+        sweep = _Sweep(plan, jobs, folder, ledger, console, slots, beside)
+        with timed(seconds, "trials"):
             trials = sweep.run_trials()
-            sweep.compare(trials.values(), folder)
-            if floors := beside.wait().get(plan.config.data.selection_split):
-                ledger.log_baselines(floors)
+        with timed(seconds, "baselines, after the trials"):
+            floors = beside.wait().get(plan.config.data.selection_split)
+        sweep.compare(trials.values(), folder)
+        if floors:
+            ledger.log_baselines(floors)
+        with timed(seconds, "finalists"):
             finals = sweep.finals(trials.values())
         command, url = ledger.dashboard()
     inorder = sorted(trials.values(), key=lambda trial: trial.index)
-    outcome = Outcome(inorder, beside.wait(), finals, memory.peak_bytes)
+    outcome = Outcome(inorder, beside.wait(), finals, memory.peak_bytes, seconds)
     _print_outcome(console, plan, outcome, folder, command, url)
     return outcome
 

@@ -25,7 +25,13 @@ SCORE_KEYS = {
     "used_clusters",
     "collapsed",
 }
-CLOCKS = {"images_per_second", "eval_seconds", "label_free_seconds"}
+CLOCKS = {
+    "images_per_second",
+    "train_seconds",
+    "input_seconds",
+    "eval_seconds",
+    "label_free_seconds",
+}
 
 
 @pytest.fixture(scope="module")
