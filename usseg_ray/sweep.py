@@ -5,6 +5,7 @@ killed in any way goes on where it stopped: ended trials are kept, a broken-off 
 its last checkpoint.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from rich.console import Console
 from usseg_ray.baselines import Baselines
 from usseg_ray.beside import BaselineTask, as_task
 from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
+from usseg_ray.command import repeatable
 from usseg_ray.consensus import add_consensus
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.feature_plan import stored_features
@@ -141,6 +143,7 @@ def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int:
 
 
 def _ledger(plan: Plan, folder: Path) -> Ledger:
+    command = repeatable(sys.argv)
     return Ledger.open(
         plan.request.tracking_uri,
         EXPERIMENT,
@@ -151,7 +154,8 @@ def _ledger(plan: Plan, folder: Path) -> Ledger:
             "usseg.protocol": plan.protocol(),
             "usseg.data_digest": plan.manifest.digest(),
             "usseg.folder": folder.name,
-        },
+        }
+        | ({"usseg.command": command} if command else {}),
     )
 
 
