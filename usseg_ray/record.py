@@ -16,9 +16,9 @@ from usseg_ray.charts import confusion_figure, per_class_bars
 from usseg_ray.metrics import MatchedCounts
 from usseg_ray.palettes import colour_for, matched_ids
 from usseg_ray.pictures import gallery_figure, mosaic, save
-from usseg_ray.scoring import Evaluation, GroundTruth
+from usseg_ray.scoring import FIXED_EXAMPLES, Evaluation, GroundTruth
 
-ARRAYS, COUNTS = "evaluation.npz", "images.npz"
+ARRAYS, COUNTS, EXAMPLES = "evaluation.npz", "images.npz", "examples.npz"
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -88,7 +88,10 @@ def draw(
     palette: tuple[tuple[int, int, int], ...] | None,
     caption: str,
 ) -> None:
-    """Draws `pictures/`, `per_class.json` and `confusion.csv` from the last evaluation.
+    """Draws `pictures/`, and writes what tables and comparisons need, from the last evaluation.
+
+    With ground truth these are `per_class.json`, `confusion.csv` and `examples.npz`: label maps of
+    the images that are the same for all trials.
 
     Args:
         folder: The trial's folder; nothing happens where it holds no evaluation.
@@ -119,6 +122,7 @@ def draw(
             caption=caption,
         )
         save(picture, pictures / "mosaic.png")
+        _write_examples(folder, arrays, shown, truth, colours)
     _draw_gallery(arrays, shown, truth.classes, colours, caption, pictures / "clusters.png")
     matched = np.zeros((max(len(truth.classes), shown.max() + 1), len(truth.classes)), np.int64)
     matched[shown] = arrays["confusion"]
@@ -142,6 +146,27 @@ def _write_tables(
         for index, row in enumerate(matched.tolist()):
             spare = index - len(classes) + 1
             writer.writerow([classes[index] if spare < 1 else f"unmatched {spare}", *row])
+
+
+def _write_examples(
+    folder: Path,
+    arrays: dict[str, Any],
+    shown: np.ndarray,
+    truth: GroundTruth,
+    colours: np.ndarray,
+) -> None:
+    """Writes the images that every trial shows, for others to lay predictions side by side."""
+    first = slice(FIXED_EXAMPLES)
+    np.savez_compressed(
+        folder / EXAMPLES,
+        captions=arrays["captions"][first],
+        pixels=arrays["pixels"][first],
+        labels=arrays["labels"][first],
+        predicted=shown[arrays["clusters"][first]],
+        classes=np.array(truth.classes, dtype=str),
+        palette=colours,
+        ignore_index=np.array(truth.ignore_index),
+    )
 
 
 def _draw_gallery(

@@ -43,6 +43,7 @@ Tags = Mapping[str, str]
 
 _SWEEP_TAG, _TRIAL_TAG, _SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
 _REASON_TAG, _NONFINITE_TAG = "usseg.reason", "usseg.nonfinite_values"
+_FILES = ("*.yaml", "confusion.csv", "examples.npz", "images.npz")
 _BEST_FIRST = "orderByKey=metrics.%60unsup_miou%60&orderByAsc=false"
 
 
@@ -180,14 +181,13 @@ class Ledger:
 
         Args:
             trial: Name of an opened trial or final; `None` for the sweep itself.
-            folder: Holds any of `pictures/*.png`, `confusion.csv`, `*.yaml`, and
+            folder: Holds any of `pictures/*.png`, `confusion.csv`, `examples.npz`, `*.yaml`, and
                 `per_class.json`, a list with one object a class, which becomes a table.
         """
         run_id = self._run_ids[trial]
         for picture in sorted(folder.glob("pictures/*.png")):
             self._client.log_artifact(run_id, str(picture), "pictures")
-        shown = (*folder.glob("*.yaml"), folder / "confusion.csv", folder / "images.npz")
-        for file in sorted(filter(Path.exists, shown)):
+        for file in sorted(file for name in _FILES for file in folder.glob(name)):
             self._client.log_artifact(run_id, str(file))
         table = folder / "per_class.json"
         if table.exists():

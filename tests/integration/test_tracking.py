@@ -243,6 +243,7 @@ def trial_folder(at: Path) -> Path:
     save(Image.new("RGB", (4, 4), "red"), at / "pictures" / "mosaic.png")
     (at / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
     (at / "confusion.csv").write_text("1,0\n0,1\n", encoding="utf-8")
+    (at / "examples.npz").write_bytes(b"arrays")
     (at / "checkpoint.pt").write_bytes(b"stays where it is")
     rows = [{"class": "sky", "iou": 91.0}, {"class": "road", "iou": 80.0}]
     (at / "per_class.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -260,6 +261,7 @@ def test_a_trials_pictures_and_tables_are_uploaded_once(folder: Path) -> None:
     assert sorted(str(path.relative_to(stored)) for path in stored.rglob("*.*")) == [
         "config.yaml",
         "confusion.csv",
+        "examples.npz",
         "per_class.json",
         "pictures/mosaic.png",
     ]

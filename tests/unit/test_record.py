@@ -9,9 +9,17 @@ from PIL import Image
 
 from usseg_ray.gallery import Patches
 from usseg_ray.metrics import MatchedCounts, score
+from usseg_ray.palettes import matched_ids
 from usseg_ray.protocols import PLAIN, Refinement
-from usseg_ray.record import ARRAYS, draw, read_counts, write_counts, write_evaluation
-from usseg_ray.scoring import Evaluation, Examples, GroundTruth, Result
+from usseg_ray.record import (
+    ARRAYS,
+    EXAMPLES,
+    draw,
+    read_counts,
+    write_counts,
+    write_evaluation,
+)
+from usseg_ray.scoring import FIXED_EXAMPLES, Evaluation, Examples, GroundTruth, Result
 
 TRUTH = GroundTruth(("sky", "road", "rare"), 255)
 CONFUSION = np.array([[0, 9, 0], [5, 1, 0], [0, 0, 0], [2, 3, 0]], np.int64)
@@ -56,6 +64,7 @@ def test_a_scored_evaluation_leaves_pictures_and_tables(tmp_path: Path) -> None:
     draw(tmp_path / "trial", TRUTH, ((1, 2, 3), (40, 50, 60), (200, 9, 9)), "a caption")
     assert drawn(tmp_path / "trial") == {
         ARRAYS,
+        EXAMPLES,
         "confusion.csv",
         "per_class.json",
         "pictures/mosaic.png",
@@ -66,6 +75,22 @@ def test_a_scored_evaluation_leaves_pictures_and_tables(tmp_path: Path) -> None:
     for name in ("mosaic", "confusion", "per_class", "clusters"):
         with Image.open(tmp_path / "trial" / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 100
+
+
+def test_the_first_images_are_kept_for_others_to_compare(tmp_path: Path) -> None:
+    evaluation = scored(count=5)
+    write_evaluation(evaluation, tmp_path)
+    draw(tmp_path, TRUTH, ((1, 2, 3), (40, 50, 60), (200, 9, 9)), "a caption")
+    with np.load(tmp_path / EXAMPLES) as file:
+        kept = dict(file)
+    first = slice(FIXED_EXAMPLES)
+    assert kept["pixels"].tolist() == np.array(evaluation.examples.pixels)[first].tolist()
+    assert kept["labels"].tolist() == np.array(evaluation.examples.labels)[first].tolist()
+    names = matched_ids(score(CONFUSION).class_of, 3)
+    clusters = np.array(evaluation.examples.clusters)[first]
+    assert kept["predicted"].tolist() == names[clusters].tolist()
+    assert kept["classes"].tolist() == ["sky", "road", "rare"]
+    assert kept["palette"].tolist() == [[1, 2, 3], [40, 50, 60], [200, 9, 9]]
 
 
 def test_tables_are_in_the_order_of_the_classes(tmp_path: Path) -> None:
