@@ -1,0 +1,92 @@
+"""The cluster files are what Ray accepts, pinned alike, and start what they say, in that order."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from ray.autoscaler._private.util import prepare_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
+
+from tests.conftest import PROJECT
+
+DEPLOY = PROJECT / "docs" / "deploy"
+CLOUDS = [PROJECT / "cluster.yaml", DEPLOY / "gcp.yaml"]
+LAUNCHED = [*CLOUDS, DEPLOY / "on_premises.yaml"]
+
+
+def read(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text("utf-8")))
+
+
+def pins() -> dict[str, str]:
+    lines = (DEPLOY / "constraints.txt").read_text("utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+@pytest.mark.parametrize("path", LAUNCHED, ids=lambda path: path.name)
+def test_ray_accepts_the_file(path: Path) -> None:
+    schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+    jsonschema.validate(read(path), json.loads(schema.read_text("utf-8")))
+    prepared = prepare_config(read(path))
+    assert prepared["head_node_type"] in prepared["available_node_types"]
+
+
+@pytest.mark.parametrize("path", LAUNCHED, ids=lambda path: path.name)
+def test_what_is_mounted_is_there_and_is_enough_to_install(path: Path) -> None:
+    mounted = {k: v for k, v in read(path)["file_mounts"].items() if "auth_token" not in k}
+    assert all((PROJECT / source).exists() for source in mounted.values())
+    places = {place.removeprefix("~/usseg_ray/") for place in mounted}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = {"usseg_ray", "search_spaces", "pyproject.toml", "constraints.txt"}
+    assert needed | {project["readme"], *project["license-files"]} <= places
+
+
+def test_every_node_installs_the_same_versions_which_the_project_allows() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    wanted = [Requirement(text) for text in asked]
+    pinned = pins()
+    for one in (r for r in wanted if r.marker is None or r.marker.evaluate()):
+        assert one.specifier.contains(pinned[canonicalize_name(one.name)]), one
+    job = read(DEPLOY / "kuberay_rayjob.yaml")["spec"]["rayClusterSpec"]
+    assert job["rayVersion"] == pinned["ray"]
+    for path in LAUNCHED:
+        assert "--constraint ~/usseg_ray/constraints.txt" in " ".join(read(path)["setup_commands"])
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    ("available", "first"), [({}, "gpu_spot"), ({"gpu_spot": 0.0}, "gpu_on_demand")]
+)
+def test_spot_comes_first_and_on_demand_where_it_cannot_be_had(
+    path: Path, available: dict[str, float], first: str
+) -> None:
+    config = AutoscalingConfig(prepare_config(read(path)), skip_content_hash=True)
+    wants = {"CPU": 0.75, "GPU": 1.0}
+    asked = SchedulingRequest(
+        disable_launch_config_check=True,
+        node_type_configs=config.get_node_type_configs(),
+        max_num_nodes=config.get_max_num_nodes(),
+        resource_requests=ResourceRequestUtil.group_by_count(
+            [ResourceRequestUtil.make(wants, [])] * 2
+        ),
+        recoverable_resource_availabilities=available,
+    )
+    launched = ResourceDemandScheduler().schedule(asked).to_launch
+    assert {one.instance_type: one.count for one in launched}[first] == 2
+
+
+def test_no_file_names_a_machine_or_carries_a_secret() -> None:
+    for path in [*LAUNCHED, DEPLOY / "kuberay_rayjob.yaml"]:
+        text = path.read_text("utf-8")
+        assert not re.search(r"AKIA|PRIVATE KEY|\d+\.\d+\.\d+\.\d+(?<!127\.0\.0\.1)", text)
