@@ -276,7 +276,13 @@ def _part(
     method, file = methods.get(name), request.methods[name]
     space = SearchSpace({}, {}, "no search space")
     if file is not None:
-        space = load_space(Path(file)).without(assigned)
+        space = load_space(Path(file))
+        if not space.space and len(request.methods) == 1 and request.num_samples > 1:
+            raise UserError(
+                f"{file}: `space` is empty, so all {request.num_samples} trials would be the same: "
+                "add a range, or --num-samples 1."
+            )
+        space = space.without(assigned)
         if WORKERS in space.space:
             raise UserError(
                 f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "

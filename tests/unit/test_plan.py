@@ -160,6 +160,14 @@ def test_an_end_that_cannot_be_built_is_found(tmp_path: Path, line: str, message
     assert str(space) in str(caught.value)
 
 
+def test_an_empty_space_has_nothing_to_sweep(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("fixed: {}\nspace: {}")
+    with pytest.raises(UserError, match="`space` is empty, so all 6 trials would be the same"):
+        plan(space=str(space))
+    assert plan(space=str(space), num_samples=1).draws == (Draw("acseg", {}),)
+
+
 def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
     whole, no_val, bare = (tmp_path / name for name in ("whole", "no-val", "bare"))
     tiny.write(whole)
@@ -298,7 +306,7 @@ def test_a_preset_lies_between_data_and_fixed(tmp_path: Path) -> None:
     space.write_text("fixed: {train.batch_size: 8, method.num_prototypes: 7}")
     kept = {"backbone.name": "textons", "method.background": "none"}
     assigned = {**kept, "method.num_prototypes": 9}
-    made = plan(space=str(space), preset="acseg-voc2012", assigned=assigned)
+    made = plan(space=str(space), num_samples=1, preset="acseg-voc2012", assigned=assigned)
     assert made.config.data.train_size == 224
     assert made.config.train.batch_size == 8
     settings = made.config.method.model_dump()
@@ -312,6 +320,6 @@ def test_the_form_of_the_trials_is_not_sampled(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"space\.yaml: resources\.num_workers cannot be sampled"):
         plan(space=str(space))
     space.write_text("fixed: {resources.num_workers: 0}")
-    assert plan(space=str(space)).config.resources.num_workers == 0
-    fixed = plan(space=str(space), assigned={"resources.num_workers": "auto"})
+    assert plan(space=str(space), num_samples=1).config.resources.num_workers == 0
+    fixed = plan(space=str(space), num_samples=1, assigned={"resources.num_workers": "auto"})
     assert fixed.config.resources.num_workers == "auto"
