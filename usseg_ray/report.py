@@ -4,12 +4,15 @@ import csv
 import io
 import json
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usseg_ray.cli import Version, console, make_app, run
+from usseg_ray.cli import Version, console, errors, make_app, run
 from usseg_ray.config import UserError
+from usseg_ray.tracking_spool import SPOOL_FILE
 
 if TYPE_CHECKING:
     from usseg_ray.trials import Scored
@@ -45,6 +48,8 @@ def report(
     from usseg_ray.protocols import check_same  # noqa: PLC0415 (torch: not for --help)
     from usseg_ray.trials import find_run, load_scored  # noqa: PLC0415
 
+    for name in runs:
+        _deliver(find_run(name))
     found = [(name, scored) for name in runs for scored in load_scored(find_run(name))]
     chosen = [(name, one) for name, one in found if protocol is None or protocol in one.protocol]
     if not chosen:
@@ -56,6 +61,21 @@ def report(
     if crfs := [f"{stamp}; CRF {one.crf}" for _, one in chosen if one.crf]:
         stamp = check_same(crfs)
     _write(stamp, rows_of(chosen), layout)
+
+
+def _deliver(folder: Path) -> None:
+    """Takes to MLflow what a sweep could not, if anything; the report itself does without."""
+    if not (folder / SPOOL_FILE).exists():
+        return
+    from usseg_ray.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)
+    from usseg_ray.tracking import EXPERIMENT, deliver  # noqa: PLC0415
+
+    say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
+    try:
+        request = Request.load(folder)
+        deliver(request.tracking_uri, EXPERIMENT, request.key, folder, say)
+    except UserError as error:
+        say(str(error))
 
 
 def rows_of(found: list[tuple[str, "Scored"]]) -> list[dict[str, str | float]]:

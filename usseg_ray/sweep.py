@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -42,12 +43,10 @@ from usseg_ray.screen import (
 )
 from usseg_ray.searchers import searcher_for
 from usseg_ray.stopwatch import Seconds, timed
-from usseg_ray.tracking import Ledger
+from usseg_ray.tracking import EXPERIMENT, Ledger
 from usseg_ray.trials import ENDED, Scored, Trial, load_trials, trial_name
 from usseg_ray.trust import criterion_trust, save_trust
 from usseg_ray.tuning import Slots, names_of, scheduler_for, tune_trials
-
-EXPERIMENT = "usseg_ray"
 
 
 @dataclass
@@ -86,7 +85,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
     seconds: Seconds = {}
     with PeakMemory() as memory, ExitStack() as held:
         with timed(seconds, "start"):
-            ledger = held.enter_context(_ledger(plan, folder))
+            ledger = held.enter_context(_ledger(plan, folder, console))
             held.enter_context(local_ray())
         resources = plan.config.resources
         device = device_of(resources)
@@ -142,7 +141,8 @@ def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int:
     return choice.num_workers
 
 
-def _ledger(plan: Plan, folder: Path) -> Ledger:
+def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     command = repeatable(sys.argv)
     return Ledger.open(
         plan.request.tracking_uri,
@@ -156,6 +156,8 @@ def _ledger(plan: Plan, folder: Path) -> Ledger:
             "usseg.folder": folder.name,
         }
         | ({"usseg.command": command} if command else {}),
+        folder=folder,
+        say=say,
     )
 
 

@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "ray", "mlflow", "timm", "faiss-gpu", "faiss-cpu")
 
 
 def environment() -> dict[str, str]:
-    """Names versions of what a result may depend on, and in a checkout the git commit.
+    """Names versions of packages, in a checkout the git commit, and this machine's GPUs.
 
     Returns:
         Tag -> value.
@@ -36,4 +36,9 @@ def environment() -> dict[str, str]:
                 command, cwd=root, text=True, stderr=subprocess.DEVNULL
             )
             tags[mlflow_tags.MLFLOW_GIT_COMMIT] = commit.strip()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        # Not by torch, which would take memory on the GPU for as long as the sweep runs.
+        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        found = subprocess.check_output(asked, text=True, stderr=subprocess.DEVNULL)
+        tags["usseg.gpu"] = "; ".join(sorted(set(found.strip().splitlines())))
     return tags

@@ -14,11 +14,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from usseg_ray.config import UserError
 
 PATIENCE = 4  # seconds that a store has for its first answer
+SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
+"""Keys of a run; a sweep's own run has the first, a trial's two, a finalist's three."""
+REASON_TAG = "usseg.reason"
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
@@ -67,12 +71,16 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
-        why = " ".join(without_password(str(_root(error))).split())
         raise UserError(
-            f"Tracking store {without_password(uri)} cannot be used: {why[:300]}\n"
+            f"Tracking store {without_password(uri)} cannot be used: {cause(error)}\n"
             "Start its server, correct --tracking-uri or MLFLOW_TRACKING_URI, or leave both out to "
             "keep runs in ./mlflow.db."
         ) from error
+
+
+def cause(error: BaseException) -> str:
+    """Says in one line, and without passwords, what went wrong."""
+    return " ".join(without_password(str(_root(error))).split())[:300]
 
 
 def _root(error: BaseException) -> BaseException:
@@ -103,10 +111,10 @@ def check_database(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def short_patience() -> Iterator[None]:
-    """Has a dead server fail in seconds; MLflow's own retries would take minutes."""
+def patience(seconds: int) -> Iterator[None]:
+    """Has a dead server fail within seconds; MLflow's own retries would take minutes."""
     limits = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
     before = {name: os.environ[name] for name in limits if name in os.environ}
@@ -115,7 +123,7 @@ def short_patience() -> Iterator[None]:
         yield
     finally:
         for name in limits:
-            del os.environ[name]
+            os.environ.pop(name, None)
         os.environ.update(before)
 
 
@@ -144,3 +152,13 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
             f"restore --experiment-id {experiment.experiment_id}) or choose another name."
         )
     return str(experiment.experiment_id)
+
+
+def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
+    """Finds all runs of an experiment that meet a condition, the newest first."""
+    page = client.search_runs([experiment_id], query)
+    runs: list[Run] = list(page)
+    while page.token:
+        page = client.search_runs([experiment_id], query, page_token=page.token)
+        runs.extend(page)
+    return runs

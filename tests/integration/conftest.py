@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.integration.ledgers import free_port, serving
 from usseg_ray.data import synthetic
 from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, write_split
 
@@ -54,3 +55,18 @@ def _rows(split: str, count: int) -> Iterator[Row]:
         image, label = synthetic.scene(7, split, index)
         pixels, classes = synthetic.encode(image, label)
         yield Row(f"{split}_{index}", pixels, classes, *label.shape)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no store named by the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one real tracking server."""
+    with serving(tmp_path_factory.mktemp("server"), free_port()) as address:
+        yield address
