@@ -6,7 +6,6 @@ sweep's folder, so that a resumed sweep does not repeat them.
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +13,10 @@ import ray
 from usseg_ray import worker
 from usseg_ray.baselines import Baselines
 from usseg_ray.job import Job
+from usseg_ray.storage import Storage
+
+NODE_LOSSES = 3
+"""How often a task that lost its machine is started on another one."""
 
 BASELINES_FILE = "baselines.json"
 
@@ -24,13 +27,13 @@ class BaselineTask:
     Args:
         job: Any trial's; data, protocol and backbone are taken from it. `None` for data without
             labels, which has no baselines.
-        folder: The sweep's folder, which may have them from an earlier life.
+        storage: The sweep's folder, which may have them from an earlier life.
     """
 
-    def __init__(self, job: Job | None, folder: Path) -> None:
-        self._path = folder / BASELINES_FILE
+    def __init__(self, job: Job | None, storage: Storage) -> None:
+        self._storage = storage
         self._pending = None
-        if job is not None and not self._path.exists():
+        if job is not None and not (storage.folder / BASELINES_FILE).exists():
             self._pending = as_task(worker.baselines, job).remote(job)
 
     def so_far(self) -> Baselines:
@@ -41,10 +44,12 @@ class BaselineTask:
 
     def wait(self) -> Baselines:
         """Waits for the baselines; empty without labels."""
+        path = self._storage.folder / BASELINES_FILE
         if self._pending is not None:
-            self._path.write_text(json.dumps(ray.get(self._pending), indent=1))
+            path.write_text(json.dumps(ray.get(self._pending), indent=1))
+            self._storage.push(BASELINES_FILE)
             self._pending = None
-        return json.loads(self._path.read_text()) if self._path.exists() else {}
+        return json.loads(path.read_text()) if path.exists() else {}
 
 
 def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401
@@ -54,6 +59,6 @@ def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401
     return ray.remote(
         num_cpus=share["cpus_per_worker"],
         num_gpus=share["gpus_per_worker"] if job.device == "cuda" else 0,
-        max_retries=1,
+        max_retries=NODE_LOSSES,
         max_calls=1,
     )(function)

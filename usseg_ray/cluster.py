@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.util import placement_group_table
 
 from usseg_ray.config import ResourceConfig, UserError
 
@@ -119,18 +120,51 @@ def max_concurrent_trials(resources: ResourceConfig, device: str) -> int:
     Raises:
         UserError: Not even one trial fits.
     """
-    have = ray.cluster_resources()
-    cpus = resources.processes * (resources.cpus_per_worker + resources.data_cpus_per_worker)
-    fits = int(have.get("CPU", 0) / cpus + 1e-9)
-    asks = f"{cpus:g} CPUs"
-    if device == "cuda":
-        gpus = resources.processes * resources.gpus_per_worker
-        fits = min(fits, int(have.get("GPU", 0) / gpus + 1e-9))
-        asks += f" and {gpus:g} GPUs"
-    if fits < 1:
+    fits = _fitting(resources, device)
+    if fits < resources.fewest:
+        have = ray.cluster_resources()
+        cpus = resources.fewest * (resources.cpus_per_worker + resources.data_cpus_per_worker)
+        asks = f"{cpus:g} CPUs"
+        if device == "cuda":
+            asks += f" and {resources.fewest * resources.gpus_per_worker:g} GPUs"
         raise UserError(
-            f"A trial asks for {asks} ({resources.processes} workers), the cluster has "
+            f"A trial asks for {asks} ({resources.fewest} workers), the cluster has "
             f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs. "
             "Lower resources.num_workers or resources.cpus_per_worker."
         )
+    return max(1, fits // resources.processes)
+
+
+def processes_at_start(resources: ResourceConfig, device: str) -> int:
+    """Says how many processes a trial has room for now, of a cluster on which one fits."""
+    return min(resources.processes, _fitting(resources, device))
+
+
+def _fitting(resources: ResourceConfig, device: str) -> int:
+    """Counts the training processes that fit the cluster, reading tasks included."""
+    have = ray.cluster_resources()
+    cpus = resources.cpus_per_worker + resources.data_cpus_per_worker
+    fits = int(have.get("CPU", 0) / cpus + 1e-9)
+    if device == "cuda":
+        fits = min(fits, int(have.get("GPU", 0) / resources.gpus_per_worker + 1e-9))
     return fits
+
+
+def lacking() -> str:
+    """Says what has been asked of the cluster and finds no room now; empty if nothing has."""
+    asked: dict[str, float] = {}
+    for group in placement_group_table().values():
+        if group["state"] in ("PENDING", "RESCHEDULING"):
+            for bundle in group["bundles"].values():
+                for name, amount in bundle.items():
+                    asked[name] = asked.get(name, 0.0) + amount
+    if not asked:
+        return ""
+    free, have = ray.available_resources(), ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    parts = [
+        f"{amount:g} {name} asked for, {free.get(name, 0):g} of {have.get(name, 0):g} free"
+        for name, amount in asked.items()
+        if name in ("CPU", "GPU")
+    ]
+    return f"{'; '.join(parts) or 'memory asked for'} on {nodes} nodes"

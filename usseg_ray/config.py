@@ -7,6 +7,7 @@ building from it gives an equal config.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -155,10 +156,11 @@ class TrainConfig(Settings):
 class ResourceConfig(Settings):
     """What a trial may use."""
 
-    num_workers: int | Literal["auto"] = Field(
+    num_workers: int | str = Field(
         "auto",
         description="Processes that train one trial together; 0: it trains in its own process, "
-        "which starts quickly; auto: 0 for short trials, else 1.",
+        "which starts quickly; auto: 0 for short trials, else 1; MIN-MAX: as many as there is room "
+        "for, train.batch_size images per step whatever their number.",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -179,15 +181,32 @@ class ResourceConfig(Settings):
 
     @field_validator("num_workers", mode="before")
     @classmethod
-    def _auto_or_a_count(cls, value: object) -> object:
-        if value != "auto" and not (isinstance(value, int) and value >= 0):
-            raise ValueError("either auto, 0 (the trial's own process) or a number of processes")
+    def _auto_or_counts(cls, value: object) -> object:
+        counted = isinstance(value, int) and value >= 0
+        found = re.fullmatch(r"(\d+)-(\d+)", value) if isinstance(value, str) else None
+        ranged = found is not None and 1 <= int(found[1]) < int(found[2])
+        if not (counted or ranged or value == "auto"):
+            raise ValueError(
+                "either auto, 0 (the trial's own process), a number of processes, or MIN-MAX"
+            )
         return value
 
     @property
     def processes(self) -> int:
-        """How many processes train one trial; `auto` chooses between two forms of one."""
-        return 1 if self.num_workers == "auto" else max(1, self.num_workers)
+        """How many processes train one trial, at most; `auto` chooses between two forms of one."""
+        return self._ends[1]
+
+    @property
+    def fewest(self) -> int:
+        """With how many processes a trial goes on where there is no room for more."""
+        return self._ends[0]
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        if self.num_workers == "auto":
+            return 1, 1
+        low, _, high = str(self.num_workers).partition("-")
+        return max(1, int(low)), max(1, int(high or low))
 
 
 M = TypeVar("M", bound=MethodConfig)

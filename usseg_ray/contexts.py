@@ -6,6 +6,7 @@ same folder behind: evaluations, the state that scored best, and under `train` t
 
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ import torch
 from ray.train import Checkpoint
 
 from usseg_ray.distributed import rank
-from usseg_ray.record import write_evaluation
-from usseg_ray.run_context import keep_best, load_state, save_state
+from usseg_ray.record import ARRAYS, write_evaluation
+from usseg_ray.run_context import (
+    BEST,
+    BEST_NOTE,
+    CHECKPOINT,
+    keep_best,
+    load_state,
+    save_state,
+)
 from usseg_ray.scoring import Evaluation
+from usseg_ray.storage import Storage
 from usseg_ray.trials import CHECKPOINTS
 
 
@@ -26,12 +35,12 @@ class TrainContext:
 
     Args:
         device: Where to compute.
-        folder: The trial's folder, for the arrays of evaluations.
+        storage: The trial's folder, for the arrays of evaluations.
     """
 
-    def __init__(self, device: torch.device, folder: Path) -> None:
+    def __init__(self, device: torch.device, storage: Storage) -> None:
         self.device = device
-        self.folder = folder
+        self.storage = storage
         self._restored: str | None = None
 
     def report(
@@ -41,7 +50,7 @@ class TrainContext:
         if rank() != 0:
             ray.train.report(metrics)
             return
-        _keep(state, evaluation, self.folder)
+        _keep(state, evaluation, self.storage)
         name = _checkpoint_name(state)
         if name == self._restored:
             # Ray would take the checkpoint for an older one, and delete it.
@@ -60,6 +69,7 @@ class TrainContext:
         if checkpoint is None:
             return None
         self._restored = Path(checkpoint.path).name
+        self.storage.fetch(f"{BEST}/{BEST_NOTE}")
         with checkpoint.as_directory() as folder:
             return load_state(Path(folder), self.device)
 
@@ -72,40 +82,48 @@ class TuneContext:
 
     Args:
         device: Where to compute.
-        folder: The trial's folder.
+        storage: The trial's folder.
     """
 
-    def __init__(self, device: torch.device, folder: Path) -> None:
+    def __init__(self, device: torch.device, storage: Storage) -> None:
         self.device = device
-        self.folder = folder
+        self.storage = storage
 
     def report(
         self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
     ) -> None:
         """Commits the state, reports to Tune, then drops the state before."""
-        _keep(state, evaluation, self.folder)
-        target = self.folder / CHECKPOINTS / _checkpoint_name(state)
+        _keep(state, evaluation, self.storage)
+        name = _checkpoint_name(state)
+        target = self.storage.folder / CHECKPOINTS / name
         if not target.exists():
             _commit(state, target)
+            self.storage.push(f"{CHECKPOINTS}/{name}")
         try:
             # It returns when the sweep has taken note of the checkpoint, and raises SystemExit
             # where the scheduler stops the trial.
             ray.tune.report(metrics | {"checkpoint_path": str(target)})
         finally:
-            for other in target.parent.iterdir():
-                if other != target:
-                    shutil.rmtree(other)
+            self.storage.keep_only(CHECKPOINTS, name)
 
     def restore(self) -> dict[str, Any] | None:
         """Reads the last committed checkpoint, if there is one."""
-        committed = sorted((self.folder / CHECKPOINTS).glob("epoch_*"))
-        return load_state(committed[-1], self.device) if committed else None
+        self.storage.fetch(f"{BEST}/{BEST_NOTE}")
+        for name in reversed(self.storage.folders(CHECKPOINTS)):
+            self.storage.fetch(f"{CHECKPOINTS}/{name}")
+            # An object store shows folders before their files are complete.
+            if (self.storage.folder / CHECKPOINTS / name / CHECKPOINT).exists():
+                return load_state(self.storage.folder / CHECKPOINTS / name, self.device)
+        return None
 
 
-def _keep(state: dict[str, Any], evaluation: Evaluation | None, folder: Path) -> None:
-    if evaluation is not None:
-        write_evaluation(evaluation, folder)
-        keep_best(state, folder)
+def _keep(state: dict[str, Any], evaluation: Evaluation | None, storage: Storage) -> None:
+    if evaluation is None:
+        return
+    write_evaluation(evaluation, storage.folder)
+    storage.push(ARRAYS)
+    if keep_best(state, storage.folder):
+        storage.push(BEST)
 
 
 def _checkpoint_name(state: dict[str, Any]) -> str:
@@ -113,8 +131,16 @@ def _checkpoint_name(state: dict[str, Any]) -> str:
 
 
 def _commit(state: dict[str, Any], target: Path) -> None:
-    """Writes a checkpoint that is there as a whole or not at all, even after a SIGKILL."""
-    partial = target.with_name(f".{target.name}")
-    partial.mkdir(parents=True, exist_ok=True)
+    """Writes a checkpoint that is there as a whole or not at all, even after a SIGKILL.
+
+    Should a process that was given up still live, both write the same: the first to end is right.
+    """
+    partial = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    partial.mkdir(parents=True)
     save_state(state, partial)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(partial)

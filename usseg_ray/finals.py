@@ -19,6 +19,7 @@ from usseg_ray.beside import as_task
 from usseg_ray.job import Draw, Jobs
 from usseg_ray.record import read_counts
 from usseg_ray.significance import Difference, paired_bootstrap
+from usseg_ray.storage import Storage
 from usseg_ray.trials import Trial, best_of_each, load_trials, ranked, trial_name
 
 FINALISTS = "finalists"
@@ -114,7 +115,7 @@ def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
 
 
 def score_finalists(
-    jobs: Jobs, chosen: list[Trial], num_seeds: int, folder: Path
+    jobs: Jobs, chosen: list[Trial], num_seeds: int, storage: Storage
 ) -> list[Finalist]:
     """Scores every run of the finalists on the test split: once in the life of a sweep.
 
@@ -122,12 +123,13 @@ def score_finalists(
         jobs: The sweep's jobs.
         chosen: The finalists.
         num_seeds: Seeds of each.
-        folder: The sweep's folder.
+        storage: The sweep's folder.
 
     Returns:
         The finalists by their mean score on the selection split, best first; a run that failed is
         left out.
     """
+    folder = storage.folder
     path = folder / FINAL_FILE
     scored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     trained = {trial.name: trial for trial in load_trials(folder / FINALISTS)}
@@ -140,10 +142,13 @@ def score_finalists(
                 continue
             runs.append((trial, seed, run))
             if name not in scored:
-                pending[name] = _scoring(jobs, trial, seed, run, folder)
+                pending[name] = _scoring(jobs, trial, seed, run, storage)
     for name, task in pending.items():
         scored[name] = ray.get(task)
         _write(scored, path)
+    if pending:
+        storage.push(FINAL_FILE)
+    storage.fetch(*(f"{FINALISTS}/{trial_name(t.index, seed)}/test" for t, seed, _ in runs))
     found = []
     for trial in chosen:
         own = [(seed, run) for of, seed, run in runs if of is trial]
@@ -153,11 +158,12 @@ def score_finalists(
     return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
 
 
-def _scoring(jobs: Jobs, trial: Trial, seed: int, run: Trial, folder: Path) -> Any:  # noqa: ANN401
+def _scoring(jobs: Jobs, trial: Trial, seed: int, run: Trial, storage: Storage) -> Any:  # noqa: ANN401
     job = jobs.job(Draw(trial.method, trial.sample, seed))
-    home = folder / run.name if run.seed is None else folder / FINALISTS / run.name
-    target = str(final_folder(folder, trial, seed))
-    return as_task(worker.final_score, job).remote(job, run.checkpoint, str(home), target)
+    home = storage.sub(run.name if run.seed is None else f"{FINALISTS}/{run.name}")
+    target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
+    last = Path(str(run.checkpoint)).name
+    return as_task(worker.final_score, job).remote(job, last, home.place, target.place)
 
 
 def _write(scored: Mapping[str, Any], path: Path) -> None:

@@ -150,7 +150,7 @@ class Jobs:
         }
         return replace(self, templates=templates)
 
-    def in_processes(self, num_workers: int) -> "Jobs":
+    def in_processes(self, num_workers: int | str) -> "Jobs":
         """Returns the same jobs with the number of their training processes chosen.
 
         Args:

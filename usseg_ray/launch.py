@@ -11,16 +11,20 @@ from typing import Any
 from rich.table import Table
 
 from usseg_ray import methods
+from usseg_ray.beside import BASELINES_FILE
 from usseg_ray.cli import console
 from usseg_ray.config import UserError, flatten, known_keys
 from usseg_ray.cost import estimate
+from usseg_ray.feature_plan import CHOSEN_FILE
+from usseg_ray.finals import FINAL_FILE
 from usseg_ray.job import WORKERS
 from usseg_ray.plan import Plan, agreed, make_plan
-from usseg_ray.request import Request
+from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.screen import sampled, value
 from usseg_ray.search_space import parse_assignments
+from usseg_ray.storage import Storage, is_uri
 from usseg_ray.sweep import run_sweep
-from usseg_ray.trials import RUNS, find_run, trial_name
+from usseg_ray.trials import RUNS, TRIAL_FILE, find_run, local_copy, trial_name
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -56,13 +60,13 @@ def seconds(text: str) -> float:
     return float(number) * UNITS[unit]
 
 
-def launch(request: Request | None, out: Path | None, resume: str | None, *, dry_run: bool) -> None:
+def launch(request: Request | None, out: str | None, resume: str | None, *, dry_run: bool) -> None:
     """Runs a request, or goes on with an earlier one.
 
     Args:
         request: What was asked; ignored when resuming.
-        out: Folder of the run.
-        resume: Name or folder of the run to go on with.
+        out: Folder of the run, or its URI.
+        resume: Name, folder or URI of the run to go on with.
         dry_run: Whether to stop after printing the plan.
 
     Raises:
@@ -70,11 +74,12 @@ def launch(request: Request | None, out: Path | None, resume: str | None, *, dry
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
-        folder = find_run(resume)
-        request = Request.load(folder)
+        folder, request = _reopened(resume)
     elif request is None:
         raise UserError("nothing to do: give --method, or --resume NAME")
     else:
+        if out is not None and is_uri(out):
+            request = request.model_copy(update={"storage": out})
         folder = _new_folder(request, out)
     plan = make_plan(request, make_data=not dry_run)
     if dry_run:
@@ -84,13 +89,14 @@ def launch(request: Request | None, out: Path | None, resume: str | None, *, dry
     if not request.key:
         request = request.model_copy(update={"key": f"{folder.name}-{uuid.uuid4().hex[:6]}"})
         request.save(folder)
+        Storage(folder, request.storage).push(REQUEST_FILE)
         plan = replace(plan, request=request)
     console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
     try:
         run_sweep(plan, folder.absolute(), console)
     except KeyboardInterrupt:
         console.print(
-            f"To go on: python -m usseg_ray.tune --resume {folder}",
+            f"To go on: python -m usseg_ray.tune --resume {request.storage or folder}",
             highlight=False,
             soft_wrap=True,
         )
@@ -101,14 +107,34 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _new_folder(request: Request, out: Path | None) -> Path:
+def _reopened(resume: str) -> tuple[Path, Request]:
+    """Finds an earlier run; of one that is kept at a URI, fetches what a driver reads."""
+    if is_uri(resume):
+        storage = Storage(local_copy(resume), resume)
+        if REQUEST_FILE not in storage.files():
+            raise UserError(f"--resume {resume}: no run is kept there ({REQUEST_FILE} is missing).")
+        if storage.folder.is_dir() and Request.load(storage.folder).storage != resume:
+            raise UserError(f"{storage.folder} is another run: start from another folder.")
+        storage.fetch(REQUEST_FILE)
+        folder, request = storage.folder, Request.load(storage.folder)
+    else:
+        folder = find_run(resume)
+        request = Request.load(folder)
+    kept = (CHOSEN_FILE, BASELINES_FILE, FINAL_FILE, TRIAL_FILE)
+    Storage(folder, request.storage).fetch_named(*kept)
+    return folder, request
+
+
+def _new_folder(request: Request, out: str | None) -> Path:
     if out is not None:
-        if out.exists() and any(out.iterdir()):
+        folder = local_copy(out) if is_uri(out) else Path(out)
+        there = Storage(folder, request.storage).files() if is_uri(out) else []
+        if there or (folder.exists() and any(folder.iterdir())):
             raise UserError(
-                f"--out {out} is not empty: --resume {out} goes on with a run, "
-                "another folder starts a new one."
+                f"--out {out} is not empty{'' if there else f' ({folder})'}: --resume {out} goes "
+                "on with a run, another place starts a new one."
             )
-        return out
+        return folder
     data = Path(request.data.rstrip("/")).name
     first, *others = request.methods
     what = f"{1 + len(others)}-methods" if others else first

@@ -49,14 +49,17 @@ Set = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None,
-    typer.Option(help="Folder of this run; ./runs/METHOD-DATA-TIME if unset."),
+    str | None,
+    typer.Option(
+        help="Folder of this run, or a URI such as s3://bucket/name, which needs no folder that "
+        "all machines share; ./runs/METHOD-DATA-TIME if unset."
+    ),
 ]
 Resume = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Go on with a run: its name under ./runs, or its folder. Ended trials are kept.",
+        help="Go on with a run: its name under ./runs, folder or URI. Ended trials are kept.",
     ),
 ]
 Device = Annotated[
@@ -69,10 +72,10 @@ Precision = Annotated[
 WorkersPerTrial = Annotated[
     str | None,
     typer.Option(
-        metavar="auto|0|N",
+        metavar="auto|0|N|MIN-MAX",
         help="0: a trial trains in its own process, which starts quickly; N: N processes train it "
-        "together; auto: 0 for trials under a minute, else 1 "
-        "(short for --set resources.num_workers=...).",
+        "together; MIN-MAX: as many as there is room for; auto: 0 for trials under a minute, else "
+        "1 (short for --set resources.num_workers=...).",
         show_default="auto",
     ),
 ]

@@ -5,6 +5,7 @@ sweep has a part for each of its methods; its trials go round the parts, so that
 defaults are among the first.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -207,6 +208,7 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
         except UserError as error:
             raise _about(name, names, error) from None
     _check_shared(parts)
+    _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
     objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
     plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
@@ -311,6 +313,20 @@ def _check_shared(parts: list[MethodPlan]) -> None:
                     f"{first.method} and {part.method} cannot be compared in one sweep: {key} is "
                     f"{settings.get(key)} and {value}. --set {key}=VALUE makes them equal."
                 )
+
+
+def _check_batches(parts: list[MethodPlan]) -> None:
+    """Checks that a step has the same images with any number of workers that a trial may have."""
+    for part in parts:
+        resources, size = part.config.resources, part.config.train.batch_size
+        counts = range(resources.fewest, resources.processes + 1)
+        if len(counts) > 1 and any(size % count for count in counts):
+            step = math.lcm(*counts)
+            raise UserError(
+                f"{part.method}: train.batch_size = {size} is kept whatever the number of workers, "
+                f"so each of {counts[0]} to {counts[-1]} must divide it: "
+                f"--set train.batch_size={max(1, round(size / step)) * step}"
+            )
 
 
 def _check_labels(plan: Plan) -> None:

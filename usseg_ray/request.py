@@ -44,6 +44,7 @@ class Request(Settings):
     gpu_hour_price: float | None = Field(None, ge=0)
     warm_start: str | None = Field(None, description="Earlier sweep that Optuna learns from.")
     tracking_uri: str | None = None
+    storage: str = Field("", description="URI at which the run is kept; empty for its folder.")
     key: str = Field("", description="Names the sweep in the tracking store.")
 
     def save(self, folder: Path) -> None:

@@ -15,7 +15,7 @@ from usseg_ray.distributed import rank
 from usseg_ray.scoring import Evaluation
 
 CHECKPOINT = "checkpoint.pt"
-BEST = "best"
+BEST, BEST_NOTE = "best", "metrics.json"
 
 
 @runtime_checkable
@@ -62,7 +62,7 @@ class PlainContext:
         return self.state
 
 
-def keep_best(state: dict[str, Any], folder: Path) -> None:
+def keep_best(state: dict[str, Any], folder: Path) -> bool:
     """Keeps a state beside those to resume from, if no earlier one scored better.
 
     What it is picked by are labels of the selection split: whatever is scored with it is marked as
@@ -71,18 +71,22 @@ def keep_best(state: dict[str, Any], folder: Path) -> None:
     Args:
         state: As reported; passed over if its epoch was not scored.
         folder: Of the trial; the state goes to its folder `best`.
+
+    Returns:
+        Whether it was kept.
     """
     metrics, best = state["metrics"], folder / BEST
     if "unsup_miou" not in metrics:
-        return
-    note = best / "metrics.json"
+        return False
+    note = best / BEST_NOTE
     if note.exists() and json.loads(note.read_text())["unsup_miou"] >= metrics["unsup_miou"]:
-        return
+        return False
     best.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as partial:
         save_state(state, Path(partial))
         (Path(partial) / CHECKPOINT).replace(best / CHECKPOINT)
     note.write_text(json.dumps({"epoch": state["epoch"], "unsup_miou": metrics["unsup_miou"]}))
+    return True
 
 
 def save_state(state: dict[str, Any], folder: Path) -> None:

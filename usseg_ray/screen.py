@@ -69,6 +69,10 @@ class Pace:
         return f"{text}; spent {spent:.2f}, about {left / 3600 * self.hour_price:.2f} to come"
 
 
+ROWS = 20
+"""Ended trials in the live table: a longer one does not fit a terminal, and takes time to draw."""
+
+
 class Screen:
     """Shows trials as they go: a live table on a terminal, a line per finished trial elsewhere.
 
@@ -127,11 +131,17 @@ class Screen:
             line = f"{trial.name} {trial.status.lower()}: {score}  {what}{reason}"
             self._console.print(escape(line), highlight=False)
 
+    def say(self, what: str) -> None:
+        """Prints a line above the table."""
+        self._console.print(escape(what), highlight=False)
+
     def _render(self) -> Group:
         ranks = {trial.objective for trial in self._trials.values()} or {MIOU}
         columns = ("trial", "method", "state", "epoch", "loss", *map(short, ranks), "settings")
         table = Table(*columns, box=None)
-        for trial in sorted(self._trials.values(), key=lambda t: t.name):
+        shown = [t for t in self._trials.values() if t.status == "RUNNING"]
+        ended = [t for t in self._trials.values() if t.status != "RUNNING"]
+        for trial in sorted(shown + ended[-ROWS:], key=lambda t: t.name):
             style = STATUS_STYLE[trial.status]
             epoch = int(trial.metrics.get("epoch", 0))
             table.add_row(

@@ -52,6 +52,10 @@ class Storage:
         """What `opened` takes."""
         return self.uri or str(self.folder)
 
+    def sub(self, name: str) -> "Storage":
+        """Names a folder below, kept in the same way."""
+        return Storage(self.folder / name, below(self.uri, name) if self.uri else "")
+
     def push(self, *names: str) -> None:
         """Copies files, and all files of folders, to the URI.
 

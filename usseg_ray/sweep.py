@@ -16,56 +16,37 @@ import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
-from usseg_ray.baselines import Baselines
 from usseg_ray.beside import BaselineTask, as_task
-from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials
+from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials, processes_at_start
 from usseg_ray.command import repeatable
 from usseg_ray.consensus import add_consensus
 from usseg_ray.data.pipeline import reading_group
-from usseg_ray.feature_plan import stored_features
-from usseg_ray.finals import FINALISTS, Finalist, again, final_folder, pick, score_finalists
+from usseg_ray.feature_plan import CHOSEN_FILE, stored_features
+from usseg_ray.finals import (
+    FINALISTS,
+    Finalist,
+    again,
+    final_folder,
+    pick,
+    score_finalists,
+)
 from usseg_ray.forecast import Choice, choose, longest_seconds
 from usseg_ray.job import WORKERS, Draw, Jobs
 from usseg_ray.memory import PeakMemory
-from usseg_ray.monitor import Monitor, TrialNames
+from usseg_ray.monitor import Monitor, TrialNames, Waits
 from usseg_ray.objective import CONSENSUS
 from usseg_ray.plan import Plan, agreed
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
-from usseg_ray.screen import (
-    Pace,
-    Screen,
-    draws_table,
-    final_table,
-    label,
-    leaderboard,
-    trust_table,
-)
+from usseg_ray.screen import Pace, Screen
 from usseg_ray.searchers import searcher_for
 from usseg_ray.stopwatch import Seconds, timed
+from usseg_ray.storage import Storage
+from usseg_ray.summary import Outcome, print_outcome
 from usseg_ray.tracking import EXPERIMENT, Ledger
-from usseg_ray.trials import ENDED, Scored, Trial, load_trials, trial_name
+from usseg_ray.trials import ENDED, TRIAL_FILE, Scored, Trial, load_trials, trial_name
 from usseg_ray.trust import criterion_trust, save_trust
 from usseg_ray.tuning import Slots, names_of, scheduler_for, tune_trials
-
-
-@dataclass
-class Outcome:
-    """What a sweep found.
-
-    Attributes:
-        trials: All trials.
-        baselines: Scores beside them.
-        finals: The finalists' scores on the test split, the best on the selection split first.
-        peak_bytes: Peak memory of all processes together.
-        seconds: Wall time of the sweep's parts, in their order.
-    """
-
-    trials: list[Trial]
-    baselines: Baselines
-    finals: list[Finalist]
-    peak_bytes: int
-    seconds: Seconds
 
 
 def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
@@ -90,24 +71,26 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         resources = plan.config.resources
         device = device_of(resources)
         concurrent = _concurrent(plan, device)
-        readers = concurrent * resources.processes
+        readers = concurrent * processes_at_start(resources, device)
         with timed(seconds, "features"):
             storing = held.enter_context(
                 stored_features(plan, plan.jobs(), device, folder, console)
             )
+        storage = Storage(folder, plan.request.storage)
+        storage.push(CHOSEN_FILE)
         reading = held.enter_context(reading_group(resources.data_cpus_per_worker, readers))
         jobs = storing.on(device, reading)
         any_job = jobs.job(Draw(plan.parts[0].method, {}))
-        beside = BaselineTask(any_job if plan.manifest.classes else None, folder)
+        beside = BaselineTask(any_job if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
             slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)
         jobs = jobs.in_processes(slots.num_workers)
-        sweep = _Sweep(plan, jobs, folder, ledger, console, slots, beside)
+        sweep = _Sweep(plan, jobs, storage, ledger, console, slots, beside)
         with timed(seconds, "trials"):
             trials = sweep.run_trials()
         with timed(seconds, "baselines, after the trials"):
             floors = beside.wait().get(plan.config.data.selection_split)
-        sweep.compare(trials.values(), folder)
+        sweep.compare(trials.values(), storage)
         if floors:
             ledger.log_baselines(floors)
         with timed(seconds, "finalists"):
@@ -115,7 +98,8 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         command, url = ledger.dashboard()
     inorder = sorted(trials.values(), key=lambda trial: trial.index)
     outcome = Outcome(inorder, beside.wait(), finals, memory.peak_bytes, seconds)
-    _print_outcome(console, plan, outcome, folder, command, url)
+    save_trust(criterion_trust(outcome.trials), folder)
+    print_outcome(console, plan, outcome, folder, command, url)
     return outcome
 
 
@@ -124,13 +108,14 @@ def _concurrent(plan: Plan, device: str) -> int:
     return min(fits, plan.request.max_concurrent or fits, plan.num_trials)
 
 
-def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int:
+def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int | str:
     """Chooses the form of the trials where the user left it open; for the life of the sweep."""
     asked = plan.config.resources.num_workers
     if asked != "auto":
         return asked
     if earlier := load_trials(folder):
-        return int(earlier[0].settings[WORKERS])
+        there: int | str = earlier[0].settings[WORKERS]
+        return there
     first = [jobs.job(Draw(part.method, {})) for part in plan.parts]
     try:
         choice = choose(ray.get(as_task(longest_seconds, first[0]).remote(first)))
@@ -168,7 +153,7 @@ class _Sweep:
     Attributes:
         plan: The checked plan.
         jobs: Its jobs.
-        folder: Its folder.
+        storage: Its folder.
         ledger: Its book.
         console: Where to show progress.
         slots: How trials share the cluster.
@@ -177,7 +162,7 @@ class _Sweep:
 
     plan: Plan
     jobs: Jobs
-    folder: Path
+    storage: Storage
     ledger: Ledger
     console: Console
     slots: Slots
@@ -186,9 +171,9 @@ class _Sweep:
     def run_trials(self) -> dict[str, Trial]:
         """Runs the trials that are left and returns the records of all, by name."""
         plan = self.plan
-        before = {trial.name: trial for trial in load_trials(self.folder)}
+        before = {trial.name: trial for trial in load_trials(self.storage.folder)}
         names = _left(names_of(plan), before)
-        with self._watching(self.jobs, self.folder, names, before, "trials") as monitor:
+        with self._watching(self.jobs, self.storage, names, before, "trials") as monitor:
             if names:
                 tune_trials(
                     plan,
@@ -202,10 +187,10 @@ class _Sweep:
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
-    def compare(self, trials: Iterable[Trial], home: Path) -> None:
+    def compare(self, trials: Iterable[Trial], home: Storage) -> None:
         """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
-        others = load_trials(self.folder)
-        for trial in add_consensus(trials, home, others, self.folder):
+        folder = self.storage.folder
+        for trial in add_consensus(trials, home.folder, load_trials(folder), folder):
             found = {CONSENSUS: trial.metrics[CONSENSUS]}
             self.ledger.log(trial.name, found, int(trial.metrics["epoch"]))
 
@@ -217,19 +202,20 @@ class _Sweep:
             return []
         chosen = pick(trials, plan.request.finalists)
         self._train_again(chosen)
-        finalists = score_finalists(self.jobs, chosen, plan.request.seeds, self.folder)
+        finalists = score_finalists(self.jobs, chosen, plan.request.seeds, self.storage)
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
         if finalists:
             best = finalists[0]
             self.ledger.log(None, best.metrics(), 0)
-            shown = final_folder(self.folder, best.trial, next(iter(best.scores)))
+            shown = final_folder(self.storage.folder, best.trial, next(iter(best.scores)))
             self.ledger.attach(None, shown)
         return finalists
 
     def _train_again(self, chosen: list[Trial]) -> None:
-        draws, home = again(chosen, self.plan.request.seeds), self.folder / FINALISTS
-        before = {trial.name: trial for trial in load_trials(home) if trial.name in draws}
+        draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
+        home.fetch_named(TRIAL_FILE)
+        before = {t.name: t for t in load_trials(home.folder) if t.name in draws}
         names = _left(list(draws), before)
         if not names:
             return
@@ -243,7 +229,8 @@ class _Sweep:
         plan, trial = self.plan, finalist.trial
         protocol = plan.protocol(plan.config.data.test_split)
         for seed, metrics in finalist.scores.items():
-            name, where = trial_name(trial.index, seed), final_folder(self.folder, trial, seed)
+            name = trial_name(trial.index, seed)
+            where = final_folder(self.storage.folder, trial, seed)
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
             Scored(name, trial.method, protocol, metrics, dict(beside)).save(where)
             draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
@@ -254,10 +241,11 @@ class _Sweep:
             self.ledger.attach(name, where)
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
+        self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
 
     @contextmanager
     def _watching(
-        self, jobs: Jobs, folder: Path, names: list[str], before: dict[str, Trial], what: str
+        self, jobs: Jobs, storage: Storage, names: list[str], before: dict[str, Trial], what: str
     ) -> Iterator[Monitor]:
         """Shows trials on the screen and in the ledger, those of earlier lives included."""
         done = [trial for trial in before.values() if trial.status in ENDED]
@@ -265,7 +253,7 @@ class _Sweep:
             for trial in done:
                 screen.show(trial)
             yield Monitor(
-                folder=folder,
+                storage=storage,
                 jobs=jobs,
                 truth=ground_truth(self.plan.manifest),
                 palette=self.plan.manifest.palette,
@@ -274,6 +262,7 @@ class _Sweep:
                 screen=screen,
                 trials=dict(before),
                 names=TrialNames(names),
+                waits=Waits(screen.say),
                 beside=self.beside,
                 split=self.plan.config.data.selection_split,
                 objective=self.plan.objective,
@@ -281,63 +270,10 @@ class _Sweep:
 
     def _pace(self) -> Pace:
         price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
-        workers = max(1, self.slots.num_workers)
-        gpus = workers * resources.gpus_per_worker if self.slots.device == "cuda" else 0
+        chosen = resources.model_copy(update={"num_workers": self.slots.num_workers})
+        gpus = chosen.processes * chosen.gpus_per_worker if self.slots.device == "cuda" else 0
         return Pace(self.slots.concurrent, price and price * gpus)
 
 
 def _left(names: list[str], before: Mapping[str, Trial]) -> list[str]:
     return [name for name in names if name not in before or before[name].status not in ENDED]
-
-
-def _print_outcome(
-    console: Console, plan: Plan, outcome: Outcome, folder: Path, command: str, url: str
-) -> None:
-    data, several = plan.config.data, len(plan.parts) > 1
-    keys = [k for k in plan.parts[0].space.space if k != "clusters_per_class"]
-    console.print(
-        leaderboard(
-            outcome.trials,
-            None if several else keys,
-            outcome.baselines,
-            split=data.selection_split,
-            title=plan.protocol(),
-        )
-    )
-    if several and any(trial.sample for trial in outcome.trials):
-        console.print(draws_table(outcome.trials), highlight=False)
-    trust = criterion_trust(outcome.trials)
-    save_trust(trust, folder)
-    if trust:
-        console.print(trust_table(trust))
-    _print_finals(console, outcome, data.test_split)
-    console.print(
-        f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if command:
-        console.print(f"Dashboard: [bold]{command}[/]", highlight=False, soft_wrap=True)
-    console.print(f"  then open {url}", highlight=False, soft_wrap=True)
-
-
-def _print_finals(console: Console, outcome: Outcome, split: str) -> None:
-    beside = outcome.baselines.get(split, {})
-    runs = sum(len(finalist.scores) for finalist in outcome.finals)
-    if runs > 1:
-        console.print(final_table(outcome.finals, beside, split))
-        return
-    for finalist in outcome.finals:
-        ((_, metrics),) = finalist.scores.items()
-        others = ", ".join(f"{label(k)} {v:.1f}" for k, v in beside.items())
-        console.print(
-            f"Best trial on {split}, scored once: [bold]unsup_miou {metrics['unsup_miou']:.1f}"
-            f"[/], unsup_acc {metrics['unsup_acc']:.1f}   beside it: {others}",
-            highlight=False,
-        )
-        if "label_selected_miou" in metrics:
-            console.print(
-                f"  its epoch {metrics['label_selected_epoch']:.0f}, picked by labels of the "
-                f"selection split: {metrics['label_selected_miou']:.1f}",
-                highlight=False,
-            )

@@ -6,7 +6,6 @@ helper processes of every trial.
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -14,7 +13,14 @@ from ray import tune
 from usseg_ray.cluster import worker_resources
 from usseg_ray.config import ResourceConfig
 from usseg_ray.job import WORKERS, Job, Jobs
-from usseg_ray.trials import BATCH_SIZE, CHECKPOINTS, note_batch_size, noted_batch_size
+from usseg_ray.storage import below, opened
+from usseg_ray.trials import (
+    BATCH_FILE,
+    BATCH_SIZE,
+    CHECKPOINTS,
+    note_batch_size,
+    noted_batch_size,
+)
 
 TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
@@ -33,12 +39,14 @@ def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
     Args:
         config: `{"trial": name}` for a planned trial, else what the searcher drew; see `Jobs.draw`.
         jobs: The sweep's jobs.
-        folder: The sweep's folder.
+        folder: The sweep's folder, or its URI.
 
     Raises:
-        ray.train.TrainingFailedError: A worker failed twice.
+        ray.train.TrainingFailedError: A worker failed; Tune starts the trial again, once for its
+            own failures and always for those of its node.
     """
-    fit_trial(jobs.job(jobs.draw(config)), f"{folder}/{tune.get_context().get_trial_name()}")
+    home = below(folder, tune.get_context().get_trial_name())
+    fit_trial(jobs.job(jobs.draw(config)), home)
 
 
 def fit_trial(job: Job, home: str) -> None:
@@ -46,12 +54,14 @@ def fit_trial(job: Job, home: str) -> None:
 
     Args:
         job: What to fit.
-        home: The trial's folder.
+        home: The trial's folder, or its URI.
 
     Raises:
         Exception: What made it fail.
     """
-    noted = noted_batch_size(Path(home))
+    with opened(home) as storage:
+        storage.fetch(BATCH_FILE)
+        noted = noted_batch_size(storage.folder)
     if noted is None:
         try:
             _fit(job, home)
@@ -62,15 +72,22 @@ def fit_trial(job: Job, home: str) -> None:
         else:
             return
         # Only here is the failed attempt's memory free: the error held its frames.
-        note_batch_size(Path(home), noted)
+        with opened(home) as storage:
+            note_batch_size(storage.folder, noted)
+            storage.push(BATCH_FILE)
     _fit(replace(job, settings=job.settings | {BATCH_SIZE: noted}), home)
 
 
 def _half(job: Job) -> int:
     """Halves the batch to a number that the workers can share; 0 if there is none."""
-    workers: int = max(1, job.settings[WORKERS])
     half: int = job.settings[BATCH_SIZE] // 2
-    return half - half % workers
+    return half - half % _resources(job).processes
+
+
+def _resources(job: Job) -> ResourceConfig:
+    return ResourceConfig(
+        **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -107,7 +124,6 @@ def trial_resources(resources: ResourceConfig, device: str) -> dict[str, float]:
 def _run_group(job: Job, home: str) -> None:
     from ray.train import (  # noqa: PLC0415 (imports torch)
         CheckpointConfig,
-        FailureConfig,
         LoggingConfig,
         RunConfig,
         ScalingConfig,
@@ -115,15 +131,15 @@ def _run_group(job: Job, home: str) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
     from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
 
-    resources = ResourceConfig(
-        **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
-    )
+    resources = _resources(job)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job, "folder": home},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
-            num_workers=resources.processes,
+            num_workers=resources.processes
+            if resources.fewest == resources.processes
+            else (resources.fewest, resources.processes),
             use_gpu=job.device == "cuda",
             resources_per_worker=worker_resources(resources, job.device),
         ),
@@ -131,7 +147,6 @@ def _run_group(job: Job, home: str) -> None:
             name=CHECKPOINTS,
             storage_path=home,
             callbacks=[TuneReportCallback()],
-            failure_config=FailureConfig(max_failures=1),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

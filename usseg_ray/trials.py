@@ -145,6 +145,11 @@ def find_run(name: str) -> Path:
     )
 
 
+def local_copy(uri: str) -> Path:
+    """Says where the driver of a run that is kept at a URI has its copy: under ./runs."""
+    return RUNS / uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
 def load_trials(sweep: Path) -> list[Trial]:
     """Reads the records of a sweep, in the order of their numbers."""
     return [load_trial(file.parent) for file in sorted(sweep.glob(f"trial_*/{TRIAL_FILE}"))]

@@ -26,7 +26,7 @@ class Slots:
     """
 
     concurrent: int
-    num_workers: int
+    num_workers: int | str
     device: str
 
 
@@ -52,7 +52,7 @@ def tune_trials(
         budget_s: Seconds after which those that still run are stopped.
     """
     resources = plan.config.resources.model_copy(update={"num_workers": slots.num_workers})
-    trainable = tune.with_parameters(run_trial, jobs=monitor.jobs, folder=str(monitor.folder))
+    trainable = tune.with_parameters(run_trial, jobs=monitor.jobs, folder=monitor.storage.place)
     tune.Tuner(
         tune.with_resources(trainable, trial_resources(resources, slots.device)),
         param_space={"trial": tune.grid_search(names)} if searcher is None else None,
@@ -72,8 +72,8 @@ def tune_trials(
         run_config=tune.RunConfig(
             name=TUNE_STATE,
             storage_path=str(monitor.folder),
-            # Of a worker group, Ray Train takes care.
-            failure_config=tune.FailureConfig(max_failures=0 if slots.num_workers else 1),
+            # Of its own making; the monitor forgives those of its node.
+            failure_config=tune.FailureConfig(max_failures=1),
             callbacks=[monitor, JsonLoggerCallback()],
             verbose=0,
         ),

@@ -19,11 +19,13 @@ from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest, load_manifest
 from usseg_ray.job import WORKERS, Job
 from usseg_ray.loop import Run, Watch, assemble
-from usseg_ray.record import write_counts, write_evaluation
+from usseg_ray.record import ARRAYS, COUNTS, write_counts, write_evaluation
 from usseg_ray.refine import Refining
 from usseg_ray.run_context import BEST, CHECKPOINT, PlainContext, RunContext, load_state
 from usseg_ray.scoring import linear_metrics, score_metrics
+from usseg_ray.storage import opened
 from usseg_ray.stored_features import open_stored
+from usseg_ray.trials import CHECKPOINTS
 
 
 def train(job: Job, folder: str) -> None:
@@ -31,12 +33,13 @@ def train(job: Job, folder: str) -> None:
 
     Args:
         job: What to fit.
-        folder: The trial's folder.
+        folder: The trial's folder, or its URI.
     """
     from ray.train.torch import get_device  # noqa: PLC0415 (for worker groups only)
 
     device = get_device() if job.device == "cuda" else torch.device("cpu")
-    build_run(job, TrainContext(device, Path(folder))).fit()
+    with opened(folder) as storage:
+        build_run(job, TrainContext(device, storage)).fit()
 
 
 def train_here(job: Job, folder: str) -> None:
@@ -44,9 +47,10 @@ def train_here(job: Job, folder: str) -> None:
 
     Args:
         job: What to fit.
-        folder: The trial's folder.
+        folder: The trial's folder, or its URI.
     """
-    build_run(_alone(job), TuneContext(torch.device(job.device), Path(folder))).fit()
+    with opened(folder) as storage:
+        build_run(_alone(job), TuneContext(torch.device(job.device), storage)).fit()
 
 
 def baselines(job: Job) -> Baselines:
@@ -66,24 +70,31 @@ def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str,
 
     Args:
         job: What was fitted.
-        checkpoint: Folder of its last checkpoint.
-        trial: The trial's folder, which has the state that scored best on the selection split.
-        folder: Where the evaluation's arrays go.
+        checkpoint: Name of its last checkpoint.
+        trial: The trial's folder, which has the state that scored best on the selection split, or
+            its URI.
+        folder: Where the evaluation's arrays go, or its URI.
 
     Returns:
         What `score_split` does, and `label_selected_miou`, `label_selected_acc` and
         `label_selected_epoch` of that state.
     """
-    split = job.settings["data.test_split"]
-    found = score_split(job, checkpoint, folder, split)
-    best = Path(trial) / BEST
+    split, last = job.settings["data.test_split"], f"{CHECKPOINTS}/{checkpoint}"
+    with opened(trial) as home, opened(folder) as target:
+        home.fetch(last, BEST)
+        found = score_split(job, str(home.folder / last), str(target.folder), split)
+        target.push(ARRAYS, COUNTS)
+        return found | _label_selected(job, home.folder / BEST, split)
+
+
+def _label_selected(job: Job, best: Path, split: str) -> dict[str, float]:
     if not (best / CHECKPOINT).exists():
-        return found
+        return {}
     run, state = _restored(job, best)
     scores = run.score(split, refit=False).scores
     if scores is None:
-        return found
-    return found | {
+        return {}
+    return {
         "label_selected_miou": scores.unsup_miou,
         "label_selected_acc": scores.unsup_acc,
         "label_selected_epoch": float(state["epoch"]),

@@ -13,7 +13,8 @@ from rich.console import Console
 from usseg_ray.config import UserError
 from usseg_ray.plan import Plan, make_plan
 from usseg_ray.request import Request, with_spaces
-from usseg_ray.sweep import Outcome, run_sweep
+from usseg_ray.summary import Outcome
+from usseg_ray.sweep import run_sweep
 
 pytestmark = [
     pytest.mark.ray,

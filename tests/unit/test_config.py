@@ -160,15 +160,19 @@ def test_unflatten_undoes_flatten(tree: dict[str, Any]) -> None:
     assert unflatten(flatten(tree)) == tree
 
 
-@pytest.mark.parametrize(("given", "processes"), [("auto", 1), (0, 1), (1, 1), (4, 4)])
-def test_how_many_processes_train_a_trial(given: int | str, processes: int) -> None:
+@pytest.mark.parametrize(
+    ("given", "fewest", "processes"),
+    [("auto", 1, 1), (0, 1, 1), (1, 1, 1), (4, 4, 4), ("2-4", 2, 4), ("8-12", 8, 12)],
+)
+def test_how_many_processes_train_a_trial(given: int | str, fewest: int, processes: int) -> None:
     resources = build({"resources.num_workers": given}).resources
-    assert (resources.num_workers, resources.processes) == (given, processes)
+    assert resources.num_workers == given
+    assert (resources.fewest, resources.processes) == (fewest, processes)
 
 
-@pytest.mark.parametrize("given", [-1, 1.5, "many", "-1", None])
+@pytest.mark.parametrize("given", [-1, 1.5, "many", "-1", None, "0-2", "4-2", "2-2", "2-"])
 def test_no_other_number_of_workers(given: object) -> None:
-    message = r"resources\.num_workers = .*either auto, 0 \(the trial's own process\) or a number"
+    message = r"resources\.num_workers = .*either auto, 0 \(the trial's own process\), a number of"
     with pytest.raises(UserError, match=message):
         build({"resources.num_workers": given})
 

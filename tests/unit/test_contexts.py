@@ -7,6 +7,7 @@ import torch
 
 from usseg_ray.contexts import TuneContext
 from usseg_ray.run_context import BEST, RunContext
+from usseg_ray.storage import Storage
 from usseg_ray.trials import CHECKPOINTS
 
 # No Tune listens here.
@@ -27,32 +28,32 @@ def kept(folder: Path) -> list[str]:
 
 
 def test_only_the_last_state_is_kept_and_restored(tmp_path: Path) -> None:
-    context = TuneContext(CPU, tmp_path)
+    context = TuneContext(CPU, Storage(tmp_path))
     assert isinstance(context, RunContext)
     assert context.restore() is None
     for epoch in (9, 10, 11):
         report(context, epoch)
         assert kept(tmp_path) == [f"epoch_{epoch:04d}"]
-    restored = TuneContext(CPU, tmp_path).restore()
+    restored = TuneContext(CPU, Storage(tmp_path)).restore()
     assert restored is not None
     assert (restored["epoch"], len(restored["method"]["w"])) == (11, 11)
     assert not (tmp_path / BEST).exists()
 
 
 def test_a_restored_state_is_reported_again_and_stays(tmp_path: Path) -> None:
-    report(TuneContext(CPU, tmp_path), 3)
+    report(TuneContext(CPU, Storage(tmp_path)), 3)
     checkpoint = tmp_path / CHECKPOINTS / "epoch_0003" / "checkpoint.pt"
     before = checkpoint.stat().st_mtime_ns
-    report(TuneContext(CPU, tmp_path), 3)
+    report(TuneContext(CPU, Storage(tmp_path)), 3)
     assert checkpoint.stat().st_mtime_ns == before
 
 
 def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path) -> None:
-    report(TuneContext(CPU, tmp_path), 1)
+    report(TuneContext(CPU, Storage(tmp_path)), 1)
     half = tmp_path / CHECKPOINTS / ".epoch_0002"
     half.mkdir()
     (half / "checkpoint.pt").write_bytes(b"torn")
-    again = TuneContext(CPU, tmp_path)
+    again = TuneContext(CPU, Storage(tmp_path))
     restored = again.restore()
     assert restored is not None
     assert restored["epoch"] == 1
@@ -64,7 +65,7 @@ def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path
 def test_both_states_are_there_until_the_sweep_has_taken_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, seen = TuneContext(CPU, tmp_path), []
+    context, seen = TuneContext(CPU, Storage(tmp_path)), []
     report(context, 1)
 
     def stop(metrics: dict[str, Any]) -> None:

@@ -135,6 +135,10 @@ def test_assigned_mappings_become_keys() -> None:
         ({"assigned": {"data.crop_jpeg": 75}}, "crop_jpeg is for crops=five or crops=ten"),
         ({"assigned": {"data.view_draws": 2}}, "view_draws is for fixed crops"),
         ({"assigned": {"data.crop_ratios": [0.5, 0]}}, "every ratio lies above 0"),
+        (
+            {"assigned": {"resources.num_workers": "2-4"}},
+            "acseg: train.batch_size = 16 is kept .* each of 2 to 4 .* train.batch_size=12",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_starts(changed: dict[str, Any], message: str) -> None:

@@ -240,3 +240,19 @@ def test_numbers_and_settings() -> None:
         "a",
         "None",
     )
+
+
+def test_the_live_table_does_not_grow_with_the_sweep() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True)
+    with Screen(console, 100) as screen:
+        for index in range(100):
+            screen.show(trial(index, 1.0))
+        running = trial(100, None)
+        running.status = "RUNNING"
+        screen.show(running)
+        screen.say("said [once]")
+        assert isinstance(console.file, io.StringIO)
+        assert "said [once]" in console.file.getvalue()
+        table = screen._render().renderables[1]
+        assert isinstance(table, Table)
+        assert [row[0] for row in cells(table)] == [f"trial_{i:03d}" for i in range(80, 101)]

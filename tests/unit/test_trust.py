@@ -16,7 +16,7 @@ def trial(index: int, status: Status = "FINISHED", **metrics: float) -> Trial:
 
 def trials(name: str, *values: float) -> list[Trial]:
     return [
-        trial(index, unsup_miou=score, **{name: value})
+        trial(index, "FINISHED", unsup_miou=score, **{name: value})
         for index, (score, value) in enumerate(zip(SCORES, values, strict=True))
     ]
 
