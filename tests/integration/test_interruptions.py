@@ -33,9 +33,12 @@ STEPS = {0: 100, 1: 4}
 PATIENCE_S = 240
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Starts a command in `folder`, on a Ray cluster of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+def start(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Starts a command in `folder`, on a Ray cluster of its own unless `environment` names one."""
+    if environment is None:
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.Popen(
         [sys.executable, "-m", "usseg_ray.tune", *arguments],
         cwd=folder,

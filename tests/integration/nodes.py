@@ -1,0 +1,160 @@
+"""A Ray cluster of several nodes on this machine, whose nodes can be lost: run as a program.
+
+It prints a line of JSON, then obeys lines on its standard input: `lose 1` kills node 1 as if its
+machine were gone, `end` (or the end of the input) stops the cluster. A process of its own, since
+Ray's `Cluster` wants the main thread and leaves its mark on the process that makes it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+# A lost node is noticed after 2 s instead of Ray's 15.
+ENVIRONMENT = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "b" * 64,
+}
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A running cluster.
+
+    Attributes:
+        address: To join it.
+        environment: Of every process that does.
+        program: What keeps it.
+        raylets: Process id of each node's raylet; trials are their children.
+        head: Process ids of the head's services.
+    """
+
+    address: str
+    environment: dict[str, str]
+    program: "subprocess.Popen[str]"
+    raylets: tuple[int, ...]
+    head: tuple[int, ...]
+
+    def runs(self, node: int, what: str) -> bool:
+        """Tells whether a node has a process that Ray named after what it runs."""
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.raylets[node]).children()
+            return any(what in " ".join(child.cmdline()) for child in children)
+        return False
+
+    def lose(self, node: int) -> None:
+        """Kills a node: its raylet and everything under it, in no order."""
+        self._tell(f"lose {node}")
+
+    def lose_head(self) -> None:
+        """Kills the head's services."""
+        for pid in self.head:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+
+    def add(self) -> None:
+        """Adds a node, in the place of a lost one."""
+        self._tell("add")
+
+    def _tell(self, what: str) -> None:
+        assert self.program.stdin
+        assert self.program.stdout
+        self.program.stdin.write(f"{what}\n")
+        self.program.stdin.flush()
+        assert self.program.stdout.readline().strip() == "done"
+
+
+@contextmanager
+def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> Iterator[Nodes]:
+    """Runs a head without CPUs and nodes for a `with` block.
+
+    Args:
+        count: Nodes beside the head.
+        extra: Environment of all of their processes.
+        cpus: Of each node.
+    """
+    # Ray's sockets want a short path, and other clusters on this machine are not to find this one.
+    folder = Path(tempfile.mkdtemp(prefix="rn", dir="/tmp"))
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment |= ENVIRONMENT | {"RAY_TMPDIR": str(folder)} | dict(extra or {})
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.nodes", str(count), str(cpus)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    started: list[psutil.Process] = []
+    try:
+        assert program.stdout
+        said = json.loads(program.stdout.readline())
+        started = psutil.Process(program.pid).children(recursive=True)
+        joined = environment | {"RAY_ADDRESS": said["address"]}
+        yield Nodes(said["address"], joined, program, tuple(said["raylets"]), tuple(said["head"]))
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            started += psutil.Process(program.pid).children(recursive=True)
+        program.kill()
+        program.communicate()
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(count: int, cpus: int) -> None:
+    """Keeps a cluster until told otherwise."""
+    from ray.cluster_utils import Cluster
+
+    local = {"node_ip_address": "127.0.0.1"}
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, **local},
+    )
+    workers = [cluster.add_node(num_cpus=cpus, wait=False, **local) for _ in range(count)]
+    cluster.wait_for_nodes()
+    pids = [_pids(node) for node in workers]
+    head = [pid for group in _pids(cluster.head_node).values() for pid in group]
+    raylets = [group["raylet"][0] for group in pids]
+    said = {"address": cluster.address, "raylets": raylets, "head": head}
+    sys.stdout.write(f"{json.dumps(said)}\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        order, *which = line.split()
+        if order == "lose":
+            raylet = psutil.Process(raylets[int(which[0])])
+            below = raylet.children(recursive=True)
+            cluster.remove_node(workers[int(which[0])], allow_graceful=False)
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        elif order == "add":
+            cluster.add_node(num_cpus=cpus, **local)
+        else:
+            break
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
+
+
+def _pids(node: "object") -> dict[str, list[int]]:
+    return {
+        kind: [info.process.pid for info in infos]
+        for kind, infos in node.all_processes.items()  # type: ignore[attr-defined]
+    }
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
