@@ -20,7 +20,9 @@ from usseg_ray.loop import Watch
 from usseg_ray.protocols import Refinement, find_protocol, protocol_settings, stamp
 from usseg_ray.record import draw
 from usseg_ray.refine import Refining
+from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.scoring import ground_truth
+from usseg_ray.storage import Storage, below
 from usseg_ray.trials import (
     TRIAL_FILE,
     Scored,
@@ -173,14 +175,21 @@ def _baselines(
 
 
 def _checkpoint(home: Path, trial: Trial) -> Path:
-    """Finds the last checkpoint, also where the sweep's folder was moved."""
+    """Finds the last checkpoint, also where the sweep's folder was moved or is kept at a URI."""
     if trial.checkpoint is None:
         raise UserError(f"{home}: the trial has no checkpoint ({trial.reason or trial.status}).")
     named = Path(trial.checkpoint)
-    for folder in (named, home / named.parent.name / named.name):
+    here = home / named.parent.name / named.name
+    if not here.is_dir() and (uri := _kept_at(home.parent)):
+        Storage(home, below(uri, home.name)).fetch(f"{named.parent.name}/{named.name}")
+    for folder in (named, here):
         if folder.is_dir():
             return folder
     raise UserError(f"{home}: its checkpoint {named} is gone.")
+
+
+def _kept_at(sweep: Path) -> str:
+    return Request.load(sweep).storage if (sweep / REQUEST_FILE).is_file() else ""
 
 
 def _device(asked: str | None) -> str:

@@ -22,6 +22,8 @@ from usseg_ray.data.shards import resolve
 
 CHUNK_BYTES = 8 * 2**20
 THREADS = 16
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""They have no folders to make, and charge for each request."""
 
 
 def is_uri(place: str | Path) -> bool:
@@ -73,8 +75,9 @@ class Storage:
         files = [file for file in found if not file.name.startswith(".")]
         targets = [f"{root}/{file.relative_to(self.folder).as_posix()}" for file in files]
         try:
-            for folder in {target.rpartition("/")[0] for target in targets}:
-                filesystem.create_dir(folder, recursive=True)
+            if filesystem.type_name not in OBJECT_STORES:
+                for folder in {target.rpartition("/")[0] for target in targets}:
+                    filesystem.create_dir(folder, recursive=True)
             for file, target in zip(files, targets, strict=True):
                 _copy_there(file, filesystem, target)
         except OSError as error:

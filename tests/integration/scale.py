@@ -60,13 +60,13 @@ def drive(trials: int, folder: Path) -> None:
     (run / "baselines.json").write_text("{}")
     plan = make_plan(request)
     sweep.run_trial = wait  # type: ignore[attr-defined]
-    threading.Thread(target=_watch, args=(run,), daemon=True).start()
-    sweep.run_sweep(plan, run, Console(file=io.StringIO()))
-    _say(run, time.monotonic())
-
-
-def _watch(run: Path) -> None:
     started = time.monotonic()
+    threading.Thread(target=_watch, args=(run, started), daemon=True).start()
+    sweep.run_sweep(plan, run, Console(file=io.StringIO()))
+    _say(run, started)
+
+
+def _watch(run: Path, started: float) -> None:
     while True:
         _say(run, started)
         time.sleep(EVERY_S)

@@ -20,6 +20,7 @@ from pyarrow.fs import copy_files
 from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
 from usseg_ray.data.shards import resolve
+from usseg_ray.evaluation import Asked, evaluate_trial
 from usseg_ray.plan import make_plan
 from usseg_ray.request import Request
 from usseg_ray.run_context import PlainContext
@@ -198,4 +199,6 @@ def test_a_sweep_that_lost_its_head_goes_on_from_a_bucket(
     assert kept.files() == sorted(["baselines.json", "features.json", "final.json", "sweep.yaml"])
     assert kept.folders("") == ["final", "trial_000", "trial_001"]
     assert kept.folders("trial_001/train") == [f"epoch_{EPOCHS:04d}"]
+    scored = evaluate_trial(str(sweep / "trial_001"), Asked(device="cpu")).metrics
+    assert scored["evaluated_images"] == 11
     assert json.loads((sweep / "final.json").read_text())["acseg"]["metrics"]["unsup_miou"] > 0

@@ -1,7 +1,11 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from usseg_ray import monitor
-from usseg_ray.monitor import Waits
+from usseg_ray.monitor import Monitor, Waits
 
 
 def test_who_waits_for_room_is_told_of_once_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +36,23 @@ def test_looks_are_seldom() -> None:
     for _ in range(3):
         waits.look(["trial_001"])
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        ("Failure # 1 (occurred at noon)\nThe actor died because its node has died. Node Id: 1", 0),
+        ("Failure # 1 (occurred at noon)\nNonFiniteLossError: loss is nan", 1),
+        (
+            "Failure # 1 (occurred at noon)\nits node has died\n"
+            "Failure # 1 (occurred at one)\nNonFiniteLossError: loss is nan",
+            1,
+        ),
+    ],
+)
+def test_a_lost_node_is_no_failure_of_the_trial(tmp_path: Path, said: str, counted: int) -> None:
+    file = tmp_path / "error.txt"
+    file.write_text(said)
+    trial: Any = SimpleNamespace(error_file=str(file), run_metadata=SimpleNamespace(num_failures=1))
+    Monitor.on_trial_recover(cast(Monitor, None), trial)
+    assert trial.run_metadata.num_failures == counted
