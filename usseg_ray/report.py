@@ -1,8 +1,14 @@
-"""`python -m usseg_ray.report`: scores of several runs in one table, if they compare."""
+"""`python -m usseg_ray.report`: what sweeps found, as a page, or scores of runs in one table.
+
+Without arguments it reads the MLflow store alone and writes a page (`reporting`). With the names of
+runs it ranks the scores that lie in their folders, if they compare.
+"""
 
 import csv
 import io
 import json
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,17 +18,21 @@ import typer
 
 from usseg_ray.cli import Version, console, errors, make_app, run
 from usseg_ray.config import UserError
+from usseg_ray.options import TrackingUri
 from usseg_ray.tracking_spool import SPOOL_FILE
 
 if TYPE_CHECKING:
     from usseg_ray.trials import Scored
 
 app = make_app()
+EXPERIMENT = "usseg_ray"
+PAGE = Path("report.html")
 
 
 class Format(StrEnum):
-    """How the table is written."""
+    """How the scores are written."""
 
+    HTML = "html"
     TABLE = "table"
     MD = "md"
     CSV = "csv"
@@ -32,19 +42,88 @@ class Format(StrEnum):
 @app.command()
 def report(
     runs: Annotated[
-        list[str], typer.Argument(help="Sweeps (names under ./runs, or folders) or trials.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Sweeps (names under ./runs, or folders) or trials to rank by the scores in their "
+            "folders; without any, a report is written from the MLflow store.",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="MLflow experiment to report on.", show_default=EXPERIMENT),
+    ] = None,
+    sweep: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME", help="A sweep of the experiment; may be repeated; the latest if unset."
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
+    tracking_uri: TrackingUri = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; of a page, report.html if unset.")
+    ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="Only scores whose protocol's stamp contains this, such as stego-320."),
+        typer.Option(
+            help="Of RUNS, only scores whose protocol's stamp contains this, such as stego-320."
+        ),
     ] = None,
-    layout: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
+    layout: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to write it.", show_default="html, and table for RUNS"),
+    ] = None,
     version: Version = False,  # noqa: ARG001
 ) -> None:
-    """Rank the test scores and evaluations of runs, the baselines among them.
+    """Report on a sweep: leaderboard by protocol, charts, pictures and cost, on one offline page.
 
-    Scores of different protocols do not compare, and are refused.
+    With RUNS it ranks their test scores and evaluations, the baselines among them. Scores of
+    different protocols do not compare: the page keeps them apart, and RUNS are refused.
     """
+    if runs:
+        if experiment or sweep or tracking_uri or out or layout is Format.HTML:
+            raise UserError(
+                "RUNS are ranked from their folders, as a table: leave them out for a report from "
+                "the MLflow store, with --sweep NAME for each sweep."
+            )
+        _rank(runs, protocol, layout or Format.TABLE)
+        return
+    if protocol or layout is Format.TABLE:
+        raise UserError("--protocol and --format table are for RUNS: name some.")
+    text = _compose(tracking_uri, experiment or EXPERIMENT, sweep, layout or Format.HTML)
+    if out is None and layout in (Format.MD, Format.CSV, Format.JSON):
+        print(text, end="")
+    else:
+        _save(text, out or PAGE)
+
+
+def _compose(
+    tracking_uri: str | None, experiment: str, names: Sequence[str], layout: Format
+) -> str:
+    """Writes the report on sweeps of a store."""
+    from usseg_ray.command import repeatable  # noqa: PLC0415 (MLflow: not for --help)
+    from usseg_ray.reporting.page import as_html  # noqa: PLC0415
+    from usseg_ray.reporting.plain import as_csv, as_json, as_markdown  # noqa: PLC0415
+    from usseg_ray.reporting.repeat import compose  # noqa: PLC0415
+    from usseg_ray.reporting.store import Store  # noqa: PLC0415
+
+    store = Store(tracking_uri, experiment)
+    writers = {Format.MD: as_markdown, Format.CSV: as_csv, Format.JSON: as_json}
+    write = writers.get(layout, as_html)
+    return write(compose(store, store.sweeps(names), repeatable(sys.argv)))
+
+
+def _save(text: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {path}: {error.strerror}.") from None
+    console.print(f"{path}: {len(text.encode()) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+
+
+def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
+    """Ranks the scores in the folders of runs."""
     from usseg_ray.protocols import check_same  # noqa: PLC0415 (torch: not for --help)
     from usseg_ray.trials import find_run, load_scored  # noqa: PLC0415
 
@@ -64,7 +143,7 @@ def report(
 
 
 def _deliver(folder: Path) -> None:
-    """Takes to MLflow what a sweep could not, if anything; the report itself does without."""
+    """Takes to MLflow what a sweep could not, if anything; the scores themselves do without."""
     if not (folder / SPOOL_FILE).exists():
         return
     from usseg_ray.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)

@@ -128,7 +128,10 @@ def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int 
 
 def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    command = repeatable(sys.argv)
+    known = {
+        "usseg.command": repeatable(sys.argv),
+        "usseg.gpu_hour_price": str(plan.request.gpu_hour_price or ""),
+    }
     return Ledger.open(
         plan.request.tracking_uri,
         EXPERIMENT,
@@ -139,8 +142,9 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
             "usseg.protocol": plan.protocol(),
             "usseg.data_digest": plan.manifest.digest(),
             "usseg.folder": folder.name,
+            "usseg.objective": plan.objective,
         }
-        | ({"usseg.command": command} if command else {}),
+        | {key: value for key, value in known.items() if value},
         folder=folder,
         say=say,
     )
@@ -206,8 +210,9 @@ class _Sweep:
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
         if finalists:
-            best = finalists[0]
-            self.ledger.log(None, best.metrics(), 0)
+            best, beside = finalists[0], self.beside.wait().get(split, {})
+            floors = {f"test.baseline.{key}": value for key, value in beside.items()}
+            self.ledger.log(None, best.metrics() | floors, 0)
             shown = final_folder(self.storage.folder, best.trial, next(iter(best.scores)))
             self.ledger.attach(None, shown)
         return finalists
