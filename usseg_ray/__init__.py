@@ -5,6 +5,8 @@ either can be; whatever the user set stays.
 """
 
 import os
+import tempfile
+from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -37,7 +39,11 @@ _ENVIRONMENT = {
     # The older reporter keeps silent at verbosity 0; the newer one prints a box all the same.
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-if not os.environ.get("RAY_ADDRESS"):
+_RUNNING = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
+if (Path.home() / "ray_bootstrap_config.yaml").exists() and _RUNNING.exists():
+    # The head of a cluster that `ray up` started: what `ray submit` runs here belongs to it.
+    _ENVIRONMENT["RAY_ADDRESS"] = "auto"
+if os.environ.get("RAY_ADDRESS", _ENVIRONMENT.get("RAY_ADDRESS", "")) in ("", "local"):
     # Where no cluster is to be joined, Ray's ports are bound to loopback instead of every
     # interface; this is Ray's switch for it, named after the systems on which it is the default.
     _ENVIRONMENT["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

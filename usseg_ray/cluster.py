@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.exceptions import AuthenticationError
 from ray.util import placement_group_table
 
+from usseg_ray.capacity import capacity
 from usseg_ray.config import ResourceConfig, UserError
+from usseg_ray.joining import check_cluster
 
 OBJECT_STORE_BYTES = 768 * 2**20
 
@@ -25,6 +28,9 @@ OBJECT_STORE_BYTES = 768 * 2**20
 @contextmanager
 def local_ray() -> Iterator[None]:
     """Joins the cluster of `RAY_ADDRESS`, or starts one on this machine, for a `with` block.
+
+    On the head of a cluster that `ray up` started, `RAY_ADDRESS` is that cluster's unless it says
+    otherwise (`local` starts one beside it): what `ray submit` runs there belongs to it.
 
     Yields:
         Nothing; Ray is initialised inside the block and, if started here, stopped after it.
@@ -48,14 +54,16 @@ def local_ray() -> Iterator[None]:
 
 def _connect() -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address not in ("", "local"):
+        check_cluster(address)
         try:
             ray.init(address=address, **quiet)
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError, AuthenticationError) as error:
+            cause = " ".join(f"{error} {error.__cause__ or ''}".split())
             raise UserError(
-                f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}). "
-                "Start one, check its token (RAY_AUTH_MODE, ~/.ray/auth_token), or unset it."
+                f"RAY_ADDRESS={address}: the Ray cluster there cannot be joined ({cause[:300]}). "
+                "python -m usseg_ray.doctor may know why; unset it to use this machine alone."
             ) from None
         return
     ray.init(
@@ -87,7 +95,7 @@ def device_of(resources: ResourceConfig) -> str:
     Raises:
         UserError: CUDA is asked for and the cluster has no GPU.
     """
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpus = capacity().get("GPU", 0)
     if resources.device == "auto":
         return "cuda" if gpus else "cpu"
     if resources.device == "cuda" and not gpus:
@@ -104,8 +112,15 @@ def worker_resources(resources: ResourceConfig, device: str) -> dict[str, float]
     return share | {"GPU": resources.gpus_per_worker} if device == "cuda" else share
 
 
+def trial_bundles(resources: ResourceConfig, device: str) -> list[dict[str, float]]:
+    """Lists what one trial reserves at least, with the tasks that read for it."""
+    share = worker_resources(resources, device)
+    share["CPU"] += resources.data_cpus_per_worker
+    return [share] * resources.fewest
+
+
 def max_concurrent_trials(resources: ResourceConfig, device: str) -> int:
-    """Computes how many trials fit the cluster at once, reading tasks included.
+    """Computes how many trials fit the cluster at once, reading tasks included, once it has grown.
 
     Train's workers are placed outside a trial's own resources, so more trials than fit would wait
     for each other for ever; hence this number is checked before anything starts.
@@ -122,7 +137,7 @@ def max_concurrent_trials(resources: ResourceConfig, device: str) -> int:
     """
     fits = _fitting(resources, device)
     if fits < resources.fewest:
-        have = ray.cluster_resources()
+        have = capacity()
         cpus = resources.fewest * (resources.cpus_per_worker + resources.data_cpus_per_worker)
         asks = f"{cpus:g} CPUs"
         if device == "cuda":
@@ -142,7 +157,7 @@ def processes_at_start(resources: ResourceConfig, device: str) -> int:
 
 def _fitting(resources: ResourceConfig, device: str) -> int:
     """Counts the training processes that fit the cluster, reading tasks included."""
-    have = ray.cluster_resources()
+    have = capacity()
     cpus = resources.cpus_per_worker + resources.data_cpus_per_worker
     fits = int(have.get("CPU", 0) / cpus + 1e-9)
     if device == "cuda":

@@ -17,7 +17,14 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from usseg_ray.beside import BaselineTask, as_task
-from usseg_ray.cluster import device_of, local_ray, max_concurrent_trials, processes_at_start
+from usseg_ray.capacity import await_machines
+from usseg_ray.cluster import (
+    device_of,
+    local_ray,
+    max_concurrent_trials,
+    processes_at_start,
+    trial_bundles,
+)
 from usseg_ray.command import repeatable
 from usseg_ray.consensus import add_consensus
 from usseg_ray.data.pipeline import reading_group
@@ -71,6 +78,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         resources = plan.config.resources
         device = device_of(resources)
         concurrent = _concurrent(plan, device)
+        await_machines(trial_bundles(resources, device), console)
         readers = concurrent * processes_at_start(resources, device)
         with timed(seconds, "features"):
             storing = held.enter_context(

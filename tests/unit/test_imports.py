@@ -97,6 +97,21 @@ def test_a_cluster_to_join_is_not_told_to_stay_on_loopback() -> None:
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in found
 
 
+def test_on_the_head_of_a_launched_cluster_that_cluster_is_joined(tmp_path: Path) -> None:
+    launched = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    (tmp_path / "ray_bootstrap_config.yaml").touch()
+    # `ray down` leaves that file behind.
+    assert "RAY_ADDRESS" not in environment(**launched)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").touch()
+    found = environment(**launched)
+    assert found["RAY_ADDRESS"] == "auto"
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in found
+    alone = environment(**launched, RAY_ADDRESS="local")
+    assert alone["RAY_ADDRESS"] == "local"
+    assert alone["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+
+
 @pytest.mark.skipif(not (PROJECT / ".git").exists(), reason="an unpacked archive has no history")
 def test_the_top_level_holds_what_was_agreed() -> None:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
