@@ -20,12 +20,13 @@ from mlflow.exceptions import MlflowException
 from usseg_ray.config import UserError
 from usseg_ray.objective import MIOU
 from usseg_ray.tracking_store import (
+    PATIENCE,
     SEED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
     check_database,
     explained,
-    short_patience,
+    patience,
     sqlite_path,
     store_uri,
     without_password,
@@ -196,7 +197,7 @@ class Store:
         with explained(self._uri):
             check_database(self._uri)
             self._client = MlflowClient(self._uri)
-            with short_patience():
+            with patience(PATIENCE):
                 found = self._client.get_experiment_by_name(experiment)
                 there = [] if found else self._client.search_experiments()
         if found is None:
