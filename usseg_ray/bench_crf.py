@@ -6,17 +6,16 @@ since a fast refiner that finds something else would be no reference.
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
-from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
-from usseg_ray.bench_meter import apart
+from usseg_ray.bench_meter import Measure, apart
 from usseg_ray.config import UserError
 from usseg_ray.data.synthetic import scene
 from usseg_ray.lattice_crf import LatticeCRF, usable_cpus
@@ -27,47 +26,24 @@ _PATCH = 8
 _ROUNDS = 3
 
 
-@dataclass(frozen=True)
-class CrfFigures:
-    """Costs of refining one image, and how alike the results are.
-
-    Attributes:
-        side: Height and width of the image, pixels.
-        classes: K.
-        threads: Threads of the exact CRF.
-        exact: Milliseconds an image.
-        processes: Processes of the lattice CRF, 0 if it is not installed.
-        lattice: Milliseconds an image, all processes busy; `None` if it is not installed.
-        same: Pixels whose labels are equal after refining, percent.
-        unchanged: Pixels whose labels the lattice CRF leaves as they were, percent.
-    """
-
-    side: int
-    classes: int
-    threads: int
-    exact: float
-    processes: int = 0
-    lattice: float | None = None
-    same: float | None = None
-    unchanged: float | None = None
-
-
-def bench_crf(side: int = 320, classes: int = 27) -> CrfFigures:
+def crf_bars(side: int = 320, classes: int = 27) -> Iterator[Measure]:
     """Times both CRFs on one image, the exact one once and the faster one a few times.
 
     Args:
         side: Height and width of the image, pixels.
         classes: K.
 
-    Returns:
-        Wall time and agreement; of the exact CRF alone where `pydensecrf2` is not installed.
+    Yields:
+        Wall time, and agreement; of the exact CRF alone where `pydensecrf2` is not installed.
     """
     milliseconds, threads, exact = apart(_refine, side, classes)
-    ours = CrfFigures(side, classes, threads, milliseconds)
+    what = f"exact CRF, {side} px, {classes} classes, {threads} threads"
     try:
         pool = LatticeCRF()
     except UserError:
-        return ours
+        absent = 'pydensecrf2, which is not installed (pip install "usseg-ray[crf]")'
+        yield Measure("crf", what, milliseconds, "ms/image", absent, None)
+        return
     processes = usable_cpus()
     log_probs, pixels = make_case(side, classes)
     many = [given.expand(processes, -1, -1, -1).numpy() for given in (log_probs, pixels)]
@@ -82,7 +58,12 @@ def bench_crf(side: int = 320, classes: int = 27) -> CrfFigures:
         100 * float((usual == other).mean()) for other in (exact, log_probs.argmax(1).numpy())
     )
     lattice = 1e3 * best / processes
-    return replace(ours, processes=processes, lattice=lattice, same=same, unchanged=unchanged)
+    yield Measure(
+        "crf", what, milliseconds, "ms/image", f"pydensecrf2, {processes} processes", lattice
+    )
+    yield Measure(
+        "crf", "labels that both give", same, "%", "labels that pydensecrf2 leaves", unchanged
+    )
 
 
 def _refine(side: int, classes: int) -> tuple[float, int, np.ndarray]:
@@ -114,31 +95,3 @@ def make_case(
     cosines = (0.5 * coarse + 0.25 * noise).clamp(-1, 1)
     scores = interpolate(_SHARPNESS * cosines, size=(side, side), mode="bilinear")
     return scores.log_softmax(1), pixels
-
-
-def crf_table(figures: CrfFigures) -> Table:
-    """Draws the figures.
-
-    Args:
-        figures: What was measured.
-
-    Returns:
-        A row for each refiner, and one for their agreement.
-    """
-    table = Table("refiner", "on")
-    table.title = f"Refining one {figures.side}x{figures.side} image of {figures.classes} classes"
-    for column in ("figure", "ratio"):
-        table.add_column(column, justify="right", no_wrap=True)
-    ours, threads = f"{figures.exact:.0f} ms/image", f"{figures.threads} threads"
-    if figures.lattice is None:
-        table.add_row("exact CRF", threads, ours, "")
-        table.caption = 'pydensecrf2 is not installed (pip install "usseg-ray[crf]"): ours alone.'
-        return table
-    ratio = f"{figures.exact / figures.lattice:.1f}"
-    table.add_row("exact CRF", threads, ours, ratio)
-    table.add_row(
-        "pydensecrf2", f"{figures.processes} processes", f"{figures.lattice:.0f} ms/image", "1"
-    )
-    table.add_row("same labels", "after refining", f"{figures.same:.2f} %", "")
-    table.add_row("", "before and after pydensecrf2", f"{figures.unchanged:.2f} %", "")
-    return table

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from usseg_ray import methods
 from usseg_ray.backbones import TimmFeatures
 from usseg_ray.batch import Images, LabelledImages
-from usseg_ray.bench_meter import Bar, apart, cpu_seconds
+from usseg_ray.bench_meter import Measure, apart, cpu_seconds
 from usseg_ray.config import BackboneConfig
 from usseg_ray.featuriser import Featuriser
 from usseg_ray.refine import ClusterScorer, Predictor
@@ -24,7 +24,7 @@ _BACKBONE = "vit_small_patch16_224"
 _ROUNDS = 3
 
 
-def evaluation_bars(batches: int = 2) -> Iterator[Bar]:
+def evaluation_bars(batches: int = 2) -> Iterator[Measure]:
     """Times an evaluation against backbone, head and upsampling alone, in a process of its own.
 
     Args:
@@ -35,7 +35,7 @@ def evaluation_bars(batches: int = 2) -> Iterator[Bar]:
     """
     scored, predicted = apart(_seconds, batches)
     images = batches * BATCH
-    yield Bar(
+    yield Measure(
         "evaluation",
         f"evaluation, {SIDE} px, {NUM_CLASSES} classes",
         scored / images,

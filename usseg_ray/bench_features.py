@@ -7,14 +7,13 @@ read was just written, so it comes from the page cache, as it does for all epoch
 import hashlib
 import os
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from usseg_ray.bench_meter import Measure
+from usseg_ray.bench_meter import Measure, least_seconds
 from usseg_ray.config import BackboneConfig
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_entry import Entry
@@ -26,14 +25,14 @@ BAR_MB_S = 2000.0
 _MB = 1e6
 
 
-def bench_features(shards: int = 3, rounds: int = 5) -> list[Measure]:
+def reading_bars(shards: int = 3, rounds: int = 5) -> Iterator[Measure]:
     """Times reading batches in file order and in random order, and writing a shard.
 
     Args:
         shards: How many of 128 MiB.
         rounds: How often each is done; the best counts, since other load can only slow one down.
 
-    Returns:
+    Yields:
         MB/s beside copies of as many bytes from memory, and beside writing them without Arrow.
     """
     entry = _manifest(shards)
@@ -46,32 +45,41 @@ def bench_features(shards: int = 3, rounds: int = 5) -> list[Measure]:
         values = bits.view(np.float16)
         parts = np.split(values, shards)
         ids = [f"{row:06d}" for row in range(entry.rows_per_shard)]
-        write, plainly = _rates(
-            parts[0].nbytes,
-            rounds,
+        write, plainly = least_seconds(
             lambda: write_shard(folder, "tokens", 0, ids, parts[0]),
             lambda: _write(folder / "plain", parts[0]),
+            rounds=rounds,
         )
         for index, part in enumerate(parts):
             write_shard(folder, "tokens", index, ids, part)
         reader = Entry(folder, entry, ("tokens",))
         ordered = np.arange(entry.rows // BATCH * BATCH).reshape(-1, BATCH)
         mixed = np.random.default_rng(1).permutation(ordered.size).reshape(-1, BATCH)
-        read, picked, copied = _rates(
-            ordered.size * row_bytes(("tokens",), DIM, GRID),
-            rounds,
+        read, picked, copied = least_seconds(
             *(_reading(reader, batches) for batches in (ordered, mixed)),
             _copying(values, mixed),
+            rounds=rounds,
         )
         reader.close()
+    megabytes = ordered.size * row_bytes(("tokens",), DIM, GRID) / _MB
+    written = parts[0].nbytes / _MB
     what = f"{GRID * GRID}x{DIM} float16, batches of {BATCH}"
     memory, disk = "copied from memory", "hashed and written, flushed"
-    return [
-        Measure("features", f"read in order, {what}", read, "MB/s", memory, copied),
-        Measure("features", f"read at random, {what}", picked, "MB/s", memory, copied),
-        Measure("features", f"read at random, {what}", picked, "MB/s", "the bar", BAR_MB_S),
-        Measure("features", "write a shard, flushed", write, "MB/s", disk, plainly),
-    ]
+    for order, seconds in (("in order", read), ("at random", picked)):
+        yield Measure(
+            "features",
+            f"read {order}, {what}",
+            megabytes / seconds,
+            "MB/s",
+            memory,
+            megabytes / copied,
+        )
+    yield Measure(
+        "features", f"read at random, {what}", megabytes / picked, "MB/s", "the bar", BAR_MB_S, 1.0
+    )
+    yield Measure(
+        "features", "write a shard, flushed", written / write, "MB/s", disk, written / plainly
+    )
 
 
 def _manifest(shards: int) -> EntryManifest:
@@ -116,14 +124,3 @@ def _write(path: Path, values: np.ndarray) -> None:
         values.tofile(file)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _rates(num_bytes: int, rounds: int, *works: Callable[[], object]) -> list[float]:
-    """Takes each work's best of some rounds in turn."""
-    best = [float("inf")] * len(works)
-    for _ in range(rounds):
-        for index, work in enumerate(works):
-            start = time.perf_counter()
-            work()
-            best[index] = min(best[index], time.perf_counter() - start)
-    return [num_bytes / seconds / _MB for seconds in best]

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+import torch
 
 from usseg_ray.config import UserError
 
 GB = 1e9
+RATES = frozenset({"images/s", "rows/s", "MB/s", "TFLOP/s", "%"})
+"""Units of which more is better; of seconds and gigabytes less is."""
 
 Work = Callable[[], object]
 Result = TypeVar("Result")
@@ -32,15 +35,16 @@ _THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure beside its reference.
+    """One figure beside what it is measured against, maybe held to a bar.
 
     Attributes:
         benchmark: Which benchmark it belongs to.
         what: What was measured.
         value: The figure.
-        unit: Unit of the figure and the reference; of seconds, less is better.
+        unit: Unit of the figure and the reference.
         reference: What it stands beside.
-        reference_value: The reference's figure.
+        reference_value: The reference's figure; `None` where it could not be measured.
+        limit: The ratio that is still good enough; `None` where the figure only informs.
     """
 
     benchmark: str
@@ -48,28 +52,25 @@ class Measure:
     value: float
     unit: str
     reference: str
-    reference_value: float
+    reference_value: float | None
+    limit: float | None = None
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """The figure as a multiple of its reference."""
-        return self.value / self.reference_value
+        return None if self.reference_value is None else self.value / self.reference_value
 
-
-@dataclass(frozen=True)
-class Bar(Measure):
-    """A figure that is held to a bar.
-
-    Attributes:
-        limit: The largest ratio that passes; `None` where the figure only informs.
-    """
-
-    limit: float | None
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a larger figure is the better one."""
+        return self.unit in RATES
 
     @property
     def passed(self) -> bool:
-        """Whether the ratio is within the limit, if there is one."""
-        return self.limit is None or self.ratio <= self.limit
+        """Whether the ratio is on the right side of the limit, if there is one."""
+        if self.limit is None or self.ratio is None:
+            return True
+        return self.ratio >= self.limit if self.more_is_better else self.ratio <= self.limit
 
 
 def apart(function: Callable[..., Result], *arguments: object) -> Result:
@@ -85,7 +86,7 @@ def apart(function: Callable[..., Result], *arguments: object) -> Result:
     Raises:
         UserError: The process was killed.
     """
-    with _environment(_THREADS), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with environment(_THREADS), ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool:
@@ -95,7 +96,8 @@ def apart(function: Callable[..., Result], *arguments: object) -> Result:
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Sets variables for the processes that are started in the block."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -122,6 +124,37 @@ def cpu_seconds(*works: Work, rounds: int) -> list[float]:
             work()
             best[index] = min(best[index], time.process_time() - start)
     return best
+
+
+def least_seconds(*works: Work, rounds: int) -> list[float]:
+    """Times works in turn by the clock on the wall.
+
+    Args:
+        works: What to time.
+        rounds: How often each is run; the best counts.
+
+    Returns:
+        Each work's least seconds.
+    """
+    best = [float("inf")] * len(works)
+    for _ in range(rounds):
+        for index, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            best[index] = min(best[index], time.perf_counter() - start)
+    return best
+
+
+def product(side: int, device: torch.device, dtype: torch.dtype) -> Work:
+    """Makes a matrix product, which every machine does about as well as it can.
+
+    Args:
+        side: Of both square matrices; 2 `side`^3 FLOP.
+        device: Where.
+        dtype: In which type.
+    """
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    return lambda: matrix @ matrix
 
 
 def peak_above_inputs(work: Work) -> float:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from usseg_ray import bench_works as works
-from usseg_ray.bench_meter import Bar, Work, apart, cpu_seconds, peak_above_inputs
+from usseg_ray.bench_meter import Measure, Work, apart, cpu_seconds, peak_above_inputs
 from usseg_ray.bench_works import ConceptSteps, Forms, Sizes
 
 _PRODUCTS_RECORD = 15.6
@@ -32,7 +32,7 @@ _LONG_IMAGE = 1600
 _LARGE_BATCH = 64
 
 
-def method_bars(sizes: Sizes, *, full: bool) -> Iterator[Bar]:
+def method_bars(sizes: Sizes, *, full: bool) -> Iterator[Measure]:
     """Measures the methods' losses, in processes of their own.
 
     Args:
@@ -64,13 +64,13 @@ def method_bars(sizes: Sizes, *, full: bool) -> Iterator[Bar]:
         yield from _full_bars(sizes)
 
 
-def _seconds(what: str, value: float, reference: tuple[str, float], limit: float | None) -> Bar:
-    return Bar("methods", what, value, "CPU s", *reference, limit)
+def _seconds(what: str, value: float, reference: tuple[str, float], limit: float | None) -> Measure:
+    return Measure("methods", what, value, "CPU s", *reference, limit)
 
 
-def _memory(what: str, make: Callable[[Sizes], Work], sizes: Sizes, most: float) -> Bar:
+def _memory(what: str, make: Callable[[Sizes], Work], sizes: Sizes, most: float) -> Measure:
     value = apart(_peak, make, sizes)
-    return Bar("methods", what, value, "GB", "at most, above inputs", most, 1.0)
+    return Measure("methods", what, value, "GB", "at most, above inputs", most, 1.0)
 
 
 def _official(rewrite: float, record: float) -> tuple[str, float]:
@@ -89,7 +89,7 @@ def _official(rewrite: float, record: float) -> tuple[str, float]:
     return f"official record, scaled (rewrite: {share:.2f} of it)", record
 
 
-def _clusterbook_bars(sizes: Sizes, scale: float) -> Iterator[Bar]:
+def _clusterbook_bars(sizes: Sizes, scale: float) -> Iterator[Measure]:
     what, record = "CAUSE clusterbook loss", scale * _CLUSTERBOOK_RECORD
     ours, rewrite = apart(_clusterbook_seconds, sizes)
     yield _seconds(what, ours, ("official record, scaled", record), 1 / 25)
@@ -99,7 +99,7 @@ def _clusterbook_bars(sizes: Sizes, scale: float) -> Iterator[Bar]:
     yield _memory(f"{what}, {_LONG_IMAGE} tokens", _our_clusterbook, long, 0.3)
 
 
-def _concept_bar(sizes: Sizes, record: float) -> Bar:
+def _concept_bar(sizes: Sizes, record: float) -> Measure:
     ours, official = apart(_concept_seconds, sizes)
     times = sizes.entries / _REBUILT_ENTRIES
     rebuilding = times * apart(_rebuild_seconds, replace(sizes, entries=_REBUILT_ENTRIES))
@@ -108,11 +108,11 @@ def _concept_bar(sizes: Sizes, record: float) -> Bar:
     return _seconds(f"CAUSE concept loss + bank, {entries}", ours, reference, 1 / 20)
 
 
-def _full_bars(sizes: Sizes) -> Iterator[Bar]:
+def _full_bars(sizes: Sizes) -> Iterator[Measure]:
     large = replace(sizes, images=_LARGE_BATCH)
     peak = apart(_peak, _contrastive_with_inputs, large)
     what = f"HP contrastive loss, {_LARGE_BATCH} images"
-    yield Bar("methods", what, peak, "GB", "at most, with inputs", 16.0, 1.0)
+    yield Measure("methods", what, peak, "GB", "at most, with inputs", 16.0, 1.0)
     full = replace(sizes, entries=_FULL_ENTRIES)
     upkeep, copying, step = apart(_full_bank_seconds, full)
     what = f"{_FULL_ENTRIES * sizes.codes:,} entries"

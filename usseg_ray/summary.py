@@ -24,6 +24,7 @@ class Outcome:
         finals: The finalists' scores on the test split, the best on the selection split first.
         peak_bytes: Peak memory of all processes together.
         seconds: Wall time of the sweep's parts, in their order.
+        concurrent: Trials at a time.
     """
 
     trials: list[Trial]
@@ -31,6 +32,7 @@ class Outcome:
     finals: list[Finalist]
     peak_bytes: int
     seconds: Seconds
+    concurrent: int
 
 
 def print_outcome(

@@ -105,7 +105,8 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             finals = sweep.finals(trials.values())
         command, url = ledger.dashboard()
     inorder = sorted(trials.values(), key=lambda trial: trial.index)
-    outcome = Outcome(inorder, beside.wait(), finals, memory.peak_bytes, seconds)
+    peak = memory.peak_bytes
+    outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent)
     save_trust(criterion_trust(outcome.trials), folder)
     print_outcome(console, plan, outcome, folder, command, url)
     return outcome

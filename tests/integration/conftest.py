@@ -10,6 +10,8 @@ from tests.integration.ledgers import free_port, serving
 from usseg_ray.data import synthetic
 from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, write_split
 
+COUNTS = {"train": 37, "val": 13, "test": 11}
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
@@ -29,10 +31,9 @@ def ray_cluster() -> Iterator[None]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared set of a few synthetic scenes, with odd row counts in every split."""
     root = tmp_path_factory.mktemp("data") / "scenes"
-    counts = {"train": 37, "val": 13, "test": 11}
     shards = tuple(
         shard
-        for split, count in counts.items()
+        for split, count in COUNTS.items()
         for shard in write_split(root, split, _rows(split, count), rows_per_shard=16)
     )
     save_manifest(

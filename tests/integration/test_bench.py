@@ -1,65 +1,70 @@
-"""The benchmarks run and say what they measured; how fast is no matter of a test."""
+"""The benchmarks that need Ray run and say what they measured; how fast is no matter of a test."""
 
-import json
-import subprocess
-import sys
-from typing import Any
+from pathlib import Path
 
 import pytest
+import ray
 
-pytestmark = pytest.mark.ray
+from tests.features import vit
+from usseg_ray.bench_images import write_set
+from usseg_ray.bench_io import io_bars
+from usseg_ray.bench_sweep import Sweep, time_sweep
+from usseg_ray.config import UserError, flatten
 
-KEYS = ("benchmark", "what", "value", "unit", "reference", "reference_value", "ratio")
-
-
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "usseg_ray.bench", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-
-
-def measures(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    assert (result.returncode, result.stderr) == (0, "")
-    tree = json.loads(result.stdout)
-    found: list[dict[str, Any]] = tree["measures"]
-    for measure in found:
-        assert tuple(measure) == KEYS
-        assert measure["ratio"] == pytest.approx(measure["value"] / measure["reference_value"])
-        assert 0 < measure["value"] < float("inf")
-    return found
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_cluster"),
+    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 
 
-def test_all_benchmarks_stand_beside_a_reference() -> None:
-    found = measures(bench("--images", "700", "--json"))
-    assert [(m["benchmark"], m["unit"]) for m in found] == [
-        ("decode", "images/s"),
-        ("prepare", "images/s"),
-        ("prepare", "images/s"),
-        ("stream", "rows/s"),
-        ("stream", "s"),
-        ("stream", "s"),
+def test_reading_stands_beside_decoding() -> None:
+    found = list(io_bars(700))
+    cores = ray.cluster_resources()["CPU"]
+    assert [(one.what.split(",")[0], one.unit, one.reference.split(",")[0]) for one in found] == [
+        ("decode 480x360 JPEG", "images/s", "Pillow"),
+        ("prepare", "images/s", "decoding alone"),
+        ("prepare", "images/s", "the bar"),
+        ("stream", "rows/s", "in this process"),
+        ("stream", "rows/s", "decoding alone"),
+        ("stream", "s", "in this process"),
+        ("stream", "s", "in this process"),
     ]
-    assert [m["reference"].split(",")[0] for m in found] == [
-        "Pillow",
-        "decoding alone",
-        "the bar",
-        *["in this process"] * 3,
-    ]
-
-
-def test_one_alone() -> None:
-    found = measures(bench("decode", "--images", "5", "--json"))
-    assert [m["benchmark"] for m in found] == ["decode"]
-
-
-def test_the_table_shows_every_figure_and_its_reference() -> None:
-    result = bench("decode", "--images", "5")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "decode" in result.stdout
-    assert "Pillow" in result.stdout
-    assert result.stdout.count("images/s") == 2
+    assert all(0 < one.value < float("inf") for one in found)
+    assert found[1].reference_value == pytest.approx(found[0].value * cores)
+    assert [one.limit for one in found] == [None, None, 1.0, None, None, None, None]
 
 
 def test_too_few_images_are_one_clear_line() -> None:
-    result = bench("prepare", "--images", "4", "--json")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "--images 4: too few to time preparing" in result.stderr
+    with pytest.raises(UserError, match="4 images: too few to time preparing"):
+        list(io_bars(4))
+
+
+def test_a_sweep_is_timed_part_by_part(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", {"train": 6, "val": 3, "test": 3}, labelled=True)
+    settings = {
+        **flatten(vit(tmp_path), "backbone."),
+        "data.train_size": 32,
+        "data.eval_size": 32,
+        "data.crops": "centre",
+        "data.flip": False,
+        "train.batch_size": 3,
+        "resources.num_workers": 0,
+        "resources.cpus_per_worker": 0.5,
+    }
+    timing = time_sweep(Sweep("stego", 1, 2, stored=True), tmp_path / "set", settings)
+    (trial,) = timing.outcome.trials
+    assert (trial.metrics["epoch"], trial.status) == (2, "FINISHED")
+    seconds = timing.outcome.seconds
+    assert list(seconds) == [
+        "start",
+        "features",
+        "choosing the form of trials",
+        "trials",
+        "baselines, after the trials",
+        "finalists",
+    ]
+    assert sum(seconds.values()) < timing.wall
+    assert 0 < trial.metrics["input_seconds"] < trial.metrics["train_seconds"] < seconds["trials"]

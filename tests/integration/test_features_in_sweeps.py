@@ -1,51 +1,90 @@
-"""A second sweep on the same data and backbone reads what the first one computed."""
+"""A second sweep on the same data and backbone computes nothing, and methods share features."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conftest import PROJECT
+from tests.features import vit
+from tests.integration.conftest import COUNTS
+from usseg_ray.config import flatten
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+COUNTING = Path(__file__).parent / "counting"
 SETTINGS = {
-    "backbone.name": "textons",
     "data.train_size": 48,
     "data.eval_size": 48,
+    "data.crops": "centre",
+    "data.flip": False,
+    "data.view_draws": 1,
+    "train.epochs": 2,
+    "train.batch_size": 16,
+    "method.num_heads": 3,
+    "method.num_blocks": 1,
+    "method.dim": 8,
+    "method.pool_size": 12,
     "resources.features": "cache",
-    "resources.num_workers": 0,
 }
 
 
-def sweep(folder: Path, scenes: Path, out: str) -> str:
-    sets = [part for k, v in SETTINGS.items() for part in ("--set", f"{k}={v}")]
-    command = ["--method", "kmeans", "--data", str(scenes), "--out", out, *sets]
+def sweep(folder: Path, data: Path, name: str, backbone: dict[str, Any]) -> tuple[str, list[int]]:
+    """Runs all three methods; returns what was printed and the rows that backbones computed."""
+    settings = backbone | SETTINGS
+    sets = [part for k, v in settings.items() for part in ("--set", f"{k}={json.dumps(v)}")]
+    command = [
+        "--method",
+        "acseg,hp,stego",
+        "--num-samples",
+        "1",
+        "--seeds",
+        "1",
+        "--data",
+        str(data),
+        *sets,
+    ]
+    counts = folder / f"{name}.txt"
     done = subprocess.run(
-        [sys.executable, "-m", "usseg_ray.train", *command],
+        [sys.executable, "-m", "usseg_ray.tune", *command, "--out", f"runs/{name}"],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ
+        | {
+            "PYTHONPATH": f"{COUNTING}:{PROJECT}",
+            "COUNTED_FORWARDS": str(counts),
+            "USSEG_FEATURES": str(folder / "store"),
+        },
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert "FAILED" not in done.stdout
+    lines = counts.read_text().splitlines() if counts.exists() else []
+    return done.stdout, [int(line.split()[0]) for line in lines]
 
 
-def test_features_are_computed_once(
-    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = tmp_path / "store"
-    monkeypatch.setenv("USSEG_FEATURES", str(store))
-    first = sweep(tmp_path, scenes, "runs/first")
-    shards = {path: path.stat().st_mtime_ns for path in store.rglob("*.arrow")}
-    again = sweep(tmp_path, scenes, "runs/again")
+def test_features_are_computed_once(tmp_path: Path, scenes: Path) -> None:
+    backbone = flatten(vit(tmp_path), "backbone.")
+    backbone = {key: value for key, value in backbone.items() if value is not None}
+    first, rows = sweep(tmp_path, scenes, "first", backbone)
+    folders = [tmp_path / "runs" / name for name in ("first", "again")]
+    keys = json.loads((folders[0] / "features.json").read_text())
+    # Of training images crops, squares and photometric views; of the other splits squares.
+    assert len(keys) == 5
+    once = 3 * COUNTS["train"] + COUNTS["val"] + COUNTS["test"]
+    # What is stored beside tokens takes a pass of its own; probing takes a few rows more. Three
+    # methods of two epochs would have computed each part of the training split six times.
+    assert once <= sum(rows) < 3 * once
     assert "rows/s" in first
+    again, computed = sweep(tmp_path, scenes, "again", backbone)
+    assert computed == []
     assert "rows/s" not in again
-    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.arrow")} == shards
-    runs = [tmp_path / "runs" / name for name in ("first", "again")]
-    one, other = (json.loads((run / "features.json").read_text()) for run in runs)
-    assert one == other
-    assert len(one) == 3
-    scores = [json.loads((run / "final.json").read_text())["trial_000-seed0"] for run in runs]
-    assert scores[0] == scores[1]
+    assert json.loads((folders[1] / "features.json").read_text()) == keys
+    finals = [json.loads((folder / "final.json").read_text()) for folder in folders]
+    assert {run.split("-")[0] for run in finals[0]} == {"trial_000", "trial_001", "trial_002"}
+    assert finals[0] == finals[1]

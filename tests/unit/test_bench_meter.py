@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from usseg_ray.bench_meter import Bar, apart, cpu_seconds, peak_above_inputs
+from usseg_ray.bench_meter import (
+    Measure,
+    apart,
+    cpu_seconds,
+    least_seconds,
+    peak_above_inputs,
+    product,
+)
 from usseg_ray.config import UserError
 
 
-def bar(value: float, limit: float | None) -> Bar:
-    return Bar("methods", "loss", value, "CPU s", "product", 2.0, limit)
+def bar(value: float, limit: float | None, unit: str = "CPU s") -> Measure:
+    return Measure("methods", "loss", value, unit, "product", 2.0, limit)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +26,37 @@ def bar(value: float, limit: float | None) -> Bar:
 )
 def test_a_bar_passes_up_to_its_limit(value: float, limit: float | None, passed: bool) -> None:
     assert bar(value, limit).passed is passed
+
+
+@pytest.mark.parametrize(("value", "passed"), [(3.0, True), (2.9, False)])
+@pytest.mark.parametrize("unit", ["MB/s", "rows/s", "%"])
+def test_of_rates_a_bar_is_the_least(unit: str, value: float, passed: bool) -> None:
+    assert bar(value, 1.5, unit).passed is passed
+
+
+def test_a_figure_without_a_reference_has_no_ratio_and_misses_nothing() -> None:
+    alone = Measure("crf", "exact", 2.0, "ms/image", "absent", None, 1.0)
+    assert alone.ratio is None
+    assert alone.passed
+
+
+def test_least_seconds_take_turns_and_count_waiting() -> None:
+    turns = []
+
+    def work(name: str, seconds: float) -> None:
+        turns.append(name)
+        time.sleep(seconds)
+
+    works = [partial(work, "long", 0.06), partial(work, "short", 0.01)]
+    long, short = least_seconds(*works, rounds=2)
+    assert turns == ["long", "short"] * 2
+    assert short < 0.05 < long
+
+
+def test_a_product_is_one_of_its_type() -> None:
+    found = product(8, torch.device("cpu"), torch.bfloat16)()
+    assert isinstance(found, torch.Tensor)
+    assert (found.shape, found.dtype) == ((8, 8), torch.bfloat16)
 
 
 def test_cpu_seconds_do_not_count_waiting_and_take_turns() -> None:
