@@ -19,7 +19,7 @@ def timing(*epochs: tuple[float, float, float], epochs_each: int = 1) -> Timing:
         trial.metrics = dict(zip(names, seconds, strict=True))
         trials.append(trial)
     parts = {"start": 10.0, "trials": 60.0}
-    return Timing(100.0, Outcome(trials, {}, {}, 0, parts, 2))
+    return Timing(100.0, Outcome(trials, {}, [], 0, parts, 2))
 
 
 def test_all_other_epochs_are_as_fast_as_the_fastest() -> None:
