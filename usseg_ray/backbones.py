@@ -13,15 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import safetensors.torch
-import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from usseg_ray.batch import FeatureMap, FeatureSpec, Needs
 from usseg_ray.config import BackboneConfig, DataConfig, UserError
+from usseg_ray.model_zoo import huggingface_hub, timm
 from usseg_ray.ops.attention import cls_score, local_weights, minhead_score
 from usseg_ray.textons import Textons
 
@@ -297,7 +296,7 @@ def _last_attention(model: nn.Module) -> Any | None:  # noqa: ANN401
     return attention if hasattr(attention, "qkv") else None
 
 
-def _attention_module(model: nn.Module) -> timm.layers.Attention | None:
+def _attention_module(model: nn.Module) -> Any | None:  # noqa: ANN401
     """Finds the last attention where `_recorded_attention` computes it as the model does.
 
     That is plain attention with a CLS token: rotary positions or relative biases would be missed.

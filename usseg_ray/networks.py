@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import timm
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -21,6 +20,7 @@ from usseg_ray.backbones import check_weights
 from usseg_ray.config import BackboneConfig, Settings, UserError
 from usseg_ray.distributed import shared_generator
 from usseg_ray.keys import key_seed
+from usseg_ray.model_zoo import timm
 from usseg_ray.ops.pyramid import PyramidDecoder
 
 STRIDES = [4, 8, 16, 32]

@@ -50,10 +50,10 @@ def loaded(modules: tuple[str, ...]) -> set[str]:
     return set(json.loads(found))
 
 
-def test_methods_and_engine_load_neither_ray_nor_mlflow() -> None:
+def test_methods_and_engine_load_neither_ray_nor_mlflow_nor_timm() -> None:
     names = loaded(PLAIN)
     assert {f"usseg_ray.{module}" for module in PLAIN} <= names
-    assert not names & {"ray", "mlflow", "pyarrow.dataset"}
+    assert not names & {"ray", "mlflow", "pyarrow.dataset", "timm", "torchvision"}
 
 
 @pytest.mark.parametrize("module", ["data.reading", "data.download", "job", "trials"])
