@@ -8,18 +8,14 @@ import ray
 from tests.features import vit
 from usseg_ray.bench_images import write_set
 from usseg_ray.bench_io import io_bars
+from usseg_ray.bench_meter import apart
 from usseg_ray.bench_sweep import Sweep, time_sweep
 from usseg_ray.config import UserError, flatten
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_cluster"),
-    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
-]
+pytestmark = pytest.mark.ray
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_reading_stands_beside_decoding() -> None:
     found = list(io_bars(700))
     cores = ray.cluster_resources()["CPU"]
@@ -37,6 +33,7 @@ def test_reading_stands_beside_decoding() -> None:
     assert [one.limit for one in found] == [None, None, 1.0, None, None, None, None]
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_too_few_images_are_one_clear_line() -> None:
     with pytest.raises(UserError, match="4 images: too few to time preparing"):
         list(io_bars(4))
@@ -54,7 +51,8 @@ def test_a_sweep_is_timed_part_by_part(tmp_path: Path) -> None:
         "resources.num_workers": 0,
         "resources.cpus_per_worker": 0.5,
     }
-    timing = time_sweep(Sweep("stego", 1, 2, stored=True), tmp_path / "set", settings)
+    # In a process of its own, since Ray's processes must see the store that is made for the sweep.
+    timing = apart(time_sweep, Sweep("stego", 1, 2, stored=True), tmp_path / "set", settings)
     (trial,) = timing.outcome.trials
     assert (trial.metrics["epoch"], trial.status) == (2, "FINISHED")
     seconds = timing.outcome.seconds
