@@ -23,7 +23,8 @@ from usseg_ray.feature_store import SHARED
 from usseg_ray.plan import make_plan
 from usseg_ray.request import Request, with_spaces
 from usseg_ray.stopwatch import Seconds, timed
-from usseg_ray.sweep import Outcome, run_sweep
+from usseg_ray.summary import Outcome
+from usseg_ray.sweep import run_sweep
 
 SIDE = 224
 BACKBONE = "vit_small_patch16_224"
