@@ -4,7 +4,7 @@ It stands behind `scoring` and before `tracking`, beside `pictures`, which shows
 Nothing here depends on a screen, a clock or a random number: the same arrays give the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,29 @@ def per_class_bars(
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
+    return _rendered(figure)
+
+
+def k_curves(
+    curves: Mapping[str, Sequence[tuple[int, float, float]]], best: int, method: str
+) -> Image.Image:
+    """Draws what was measured of every number of clusters, a chart a metric.
+
+    Args:
+        curves: Metric -> K, mean and deviation over seeds, in the order of K.
+        best: The K that is recommended.
+        method: Named above.
+    """
+    figure = _figure(7, 0.8 + 2.6 * len(curves))
+    rows = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (metric, points) in zip(rows, curves.items(), strict=True):
+        counts, means, deviations = zip(*points, strict=True)
+        axes.errorbar(counts, means, deviations, color="#0072b2", marker="o", ms=4, capsize=3)
+        axes.axvline(best, color="#222222", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+        axes.set_ylabel(metric)
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[0].set_title(f"{method}, dashed: K = {best}", loc="left", size=10)
+    rows[-1].set_xlabel("K, clusters")
     return _rendered(figure)
 
 

@@ -307,6 +307,14 @@ def flatten(config: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str
     return flat
 
 
+def flatten_assigned(assigned: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes assignments of whole mappings (`backbone.timm_args={a: 1}`) as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in assigned.items():
+        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
+    return flat
+
+
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Turns dotted keys into a tree; a later key wins over an earlier one."""
     tree: dict[str, Any] = {}

@@ -31,7 +31,7 @@ def add_consensus(
         folder: Where the folders of those lie.
 
     Returns:
-        The trials that have a consensus now. It is the mean adjusted Rand index with the trials of
+        The trials whose consensus is new. It is the mean adjusted Rand index with the trials of
         each other method, averaged over those methods; in a sweep of one method with its other
         trials.
     """
@@ -46,9 +46,11 @@ def add_consensus(
         by_method: dict[str, list[float]] = {}
         for peer, maps in foreign or strangers:
             by_method.setdefault(peer.method, []).append(_agreement(own, maps))
-        trial.metrics[CONSENSUS] = fmean(map(fmean, by_method.values()))
-        trial.save(home)
-        changed.append(trial)
+        consensus = fmean(map(fmean, by_method.values()))
+        if trial.metrics.get(CONSENSUS) != consensus:
+            trial.metrics[CONSENSUS] = consensus
+            trial.save(home)
+            changed.append(trial)
     return changed
 
 

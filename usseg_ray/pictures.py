@@ -69,6 +69,21 @@ def mosaic(
     return _stack([*parts, body, legend])
 
 
+def panels(images: RGB, maps: Sequence[Ids], titles: Sequence[str], *, palette: RGB) -> Image.Image:
+    """Lays label maps of several clusterings beside the images, one image a row.
+
+    Args:
+        images: (n, H, W, 3) uint8, RGB.
+        maps: (n, H, W) cluster of every pixel, of each clustering.
+        titles: One above each of them.
+        palette: (C, 3) uint8, from `colour_for`.
+    """
+    scale = math.ceil(_MIN_CELL / images.shape[2])
+    columns = [[_enlarged(image, scale) for image in images]]
+    columns += [[paint(_repeat(ids, scale), palette) for ids in each] for each in maps]
+    return _stack([_grid(columns, ("image", *titles), None)])
+
+
 def gallery_figure(
     patches: RGB,
     found: NDArray[np.bool_],

@@ -7,7 +7,7 @@ defaults are among the first.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from typing import Any
 from usseg_ray import methods
 from usseg_ray.backbones import build_backbone, feature_spec
 from usseg_ray.batch import FeatureSpec
+from usseg_ray.cluster_counts import CLUSTERS, k_trials
 from usseg_ray.config import (
     Config,
     MethodConfig,
     UserError,
     build_config,
     flatten,
+    flatten_assigned,
     known_keys,
     unknown_key,
 )
@@ -178,14 +180,6 @@ def agreed(settings: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def flatten_assigned(assigned: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes assignments of whole mappings (`backbone.timm_args={a: 1}`) as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in assigned.items():
-        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
-    return flat
-
-
 def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     """Resolves and checks a request.
 
@@ -211,6 +205,8 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
     objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
+    if request.question == "k":
+        parts = [_counting(request, part, len(manifest.classes)) for part in parts]
     plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
     _check_labels(plan)
     _check_protocol(plan)
@@ -299,6 +295,15 @@ def _part(
         samples = tuple(space.sample(request.num_samples, config.seed))
     base = flatten(build_config(method.Config, layers))
     return MethodPlan(name, config, space, samples, base, assigned)
+
+
+def _counting(request: Request, part: MethodPlan, classes: int) -> MethodPlan:
+    """Makes a part one that tries every K with every seed, whatever its space."""
+    seeds = range(part.config.seed, part.config.seed + request.seeds)
+    space, samples = k_trials(part.space, part.assigned, classes, request.num_samples, seeds)
+    assigned = {key: value for key, value in part.assigned.items() if key not in space.space}
+    base = part.base if classes else part.base | {CLUSTERS: samples[0][CLUSTERS]}
+    return replace(part, space=space, samples=samples, base=base, assigned=assigned)
 
 
 def _check_shared(parts: list[MethodPlan]) -> None:

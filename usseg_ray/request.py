@@ -36,6 +36,7 @@ class Request(Settings):
     num_samples: int = Field(ge=1, description="Trials of each method.")
     search: Literal["random", "optuna"]
     scheduler: Literal["none", "asha"]
+    question: Literal["k"] | None = Field(None, description="What the sweep is to answer.")
     objective: str = Field("auto", description="What trials are ranked by; see `objective`.")
     max_concurrent: int | None = Field(None, ge=1)
     time_budget_s: float | None = Field(None, gt=0, description="For the trials, seconds.")

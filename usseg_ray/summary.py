@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from usseg_ray.baselines import Baselines
+from usseg_ray.cluster_counts import CLUSTERS
 from usseg_ray.finals import Finalist
 from usseg_ray.plan import Plan
 from usseg_ray.screen import draws_table, final_table, label, leaderboard, trust_table
@@ -49,7 +50,7 @@ def print_outcome(
         url: Of the dashboard.
     """
     data, several = plan.config.data, len(plan.parts) > 1
-    keys = [k for k in plan.parts[0].space.space if k != "clusters_per_class"]
+    keys = [k for k in plan.parts[0].space.space if k not in ("clusters_per_class", CLUSTERS)]
     console.print(
         leaderboard(
             outcome.trials,

@@ -25,6 +25,7 @@ from usseg_ray.cluster import (
     processes_at_start,
     trial_bundles,
 )
+from usseg_ray.cluster_counts import CLUSTERS, SEED, missing_neighbours, of_method, recommend
 from usseg_ray.command import repeatable
 from usseg_ray.consensus import add_consensus
 from usseg_ray.data.pipeline import reading_group
@@ -39,6 +40,7 @@ from usseg_ray.finals import (
 )
 from usseg_ray.forecast import Choice, choose, longest_seconds
 from usseg_ray.job import WORKERS, Draw, Jobs
+from usseg_ray.k_answer import ANSWER, answer, write_answer
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames, Waits
 from usseg_ray.objective import CONSENSUS
@@ -96,6 +98,8 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         sweep = _Sweep(plan, jobs, storage, ledger, console, slots, beside)
         with timed(seconds, "trials"):
             trials = sweep.run_trials()
+            if plan.request.question == "k":
+                trials |= sweep.surround(trials.values())
         with timed(seconds, "baselines, after the trials"):
             floors = beside.wait().get(plan.config.data.selection_split)
         sweep.compare(trials.values(), storage)
@@ -108,7 +112,10 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
     peak = memory.peak_bytes
     outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent)
     save_trust(criterion_trust(outcome.trials), folder)
+    answers = answer_k(plan, outcome.trials, storage) if plan.request.question == "k" else []
     print_outcome(console, plan, outcome, folder, command, url)
+    for sentence in answers:
+        console.print(f"[bold]{sentence}[/]", highlight=False, soft_wrap=True)
     return outcome
 
 
@@ -200,12 +207,26 @@ class _Sweep:
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
+    def surround(self, trials: Iterable[Trial]) -> dict[str, Trial]:
+        """Runs K - 1 and K + 1 of each method's best K where no trial had them."""
+        plan, draws = self.plan, dict[str, Draw]()
+        planned = [trial for trial in trials if trial.index < plan.num_trials]
+        for place, part in enumerate(plan.parts):
+            own = of_method(planned, part.method)
+            advice = recommend(own, plan.objective)
+            for k in missing_neighbours(own, advice.k) if advice else ():
+                index = plan.num_trials + 2 * place + (k > advice.k if advice else 0)
+                sample = {CLUSTERS: k, SEED: part.config.seed}
+                draws[trial_name(index)] = Draw(part.method, sample)
+        return self._run_planned(draws, self.storage, "neighbours")
+
     def compare(self, trials: Iterable[Trial], home: Storage) -> None:
         """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
         folder = self.storage.folder
         for trial in add_consensus(trials, home.folder, load_trials(folder), folder):
             found = {CONSENSUS: trial.metrics[CONSENSUS]}
             self.ledger.log(trial.name, found, int(trial.metrics["epoch"]))
+            home.push(f"{trial.name}/{TRIAL_FILE}")
 
     def finals(self, trials: Iterable[Trial]) -> list[Finalist]:
         """Trains the best trials with more seeds and scores them on the test split, if labelled."""
@@ -229,14 +250,18 @@ class _Sweep:
     def _train_again(self, chosen: list[Trial]) -> None:
         draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
         home.fetch_named(TRIAL_FILE)
+        self.compare(self._run_planned(draws, home, "finalists").values(), home)
+
+    def _run_planned(self, draws: Mapping[str, Draw], home: Storage, what: str) -> dict[str, Trial]:
+        """Runs what is left of trials beside the sweep's own; returns the records of all."""
         before = {t.name: t for t in load_trials(home.folder) if t.name in draws}
         names = _left(list(draws), before)
         if not names:
-            return
+            return before
         jobs = replace(self.jobs, planned=draws)
-        with self._watching(jobs, home, names, before, "finalists") as monitor:
+        with self._watching(jobs, home, names, before, what) as monitor:
             tune_trials(self.plan, monitor, names, self.slots)
-            self.compare(monitor.trials.values(), home)
+            return monitor.trials
 
     def _record(self, finalist: Finalist, beside: Mapping[str, float]) -> None:
         """Writes a finalist's scores, pictures and runs."""
@@ -287,6 +312,18 @@ class _Sweep:
         chosen = resources.model_copy(update={"num_workers": self.slots.num_workers})
         gpus = chosen.processes * chosen.gpus_per_worker if self.slots.device == "cuda" else 0
         return Pace(self.slots.concurrent, price and price * gpus)
+
+
+def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
+    """Writes how many clusters each method of a sweep should have, and says it in sentences."""
+    sentences = []
+    for part in plan.parts:
+        own = of_method(trials, part.method)
+        found = answer(own, part.method, plan.objective)
+        write_answer(found, own, storage.folder)
+        sentences += found.sentences()
+    storage.push(ANSWER)
+    return sentences
 
 
 def _left(names: list[str], before: Mapping[str, Trial]) -> list[str]:

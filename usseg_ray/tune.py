@@ -17,6 +17,13 @@ def tune(
     num_samples: Annotated[
         int, typer.Option(min=1, help="Trials of each method; its first takes the defaults.")
     ] = 6,
+    question: Annotated[
+        Literal["k"] | None,
+        typer.Option(
+            help="k: how many clusters? Tries --num-samples values of K with --seeds seeds each, "
+            "and answers with a curve, a K and pictures."
+        ),
+    ] = None,
     preset: options.PresetName = None,
     space: Annotated[
         str | None,
@@ -99,12 +106,13 @@ def tune(
                 workers=workers_per_trial,
             ),
             num_samples=num_samples,
+            question=question,
             search=search,
             scheduler=scheduler,
             objective=objective,
             max_concurrent=max_concurrent,
             time_budget_s=launch.seconds(time_budget) if time_budget else None,
-            finalists=finalists,
+            finalists=0 if question else finalists,
             seeds=seeds,
             warm_start=warm_start,
             gpu_hour_price=gpu_hour_price,

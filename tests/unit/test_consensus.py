@@ -74,3 +74,10 @@ def test_a_finalist_is_not_compared_with_the_trial_it_repeats(tmp_path: Path) ->
     again = leave(home, 0, "a", maps(0))
     add_consensus([again], home, trials, sweep)
     assert again.metrics[CONSENSUS] == pytest.approx(index_of(maps(0), maps(1)))
+
+
+def test_what_is_known_already_is_not_written_again(tmp_path: Path) -> None:
+    trials = [leave(tmp_path, 0, "a", maps(0)), leave(tmp_path, 1, "b", maps(1))]
+    assert add_consensus(trials, tmp_path, trials, tmp_path) == trials
+    again = load_trials(tmp_path)
+    assert add_consensus(again, tmp_path, again, tmp_path) == []

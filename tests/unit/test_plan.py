@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from usseg_ray.config import UserError, flatten
+from usseg_ray.config import UserError, flatten, flatten_assigned
 from usseg_ray.data import synthetic
 from usseg_ray.job import Draw, JobTemplate
-from usseg_ray.plan import MethodPlan, Plan, agreed, flatten_assigned, make_plan, planned_epochs
+from usseg_ray.plan import MethodPlan, Plan, agreed, make_plan, planned_epochs
 from usseg_ray.request import Request, with_spaces
 
 
@@ -327,3 +327,17 @@ def test_the_form_of_the_trials_is_not_sampled(tmp_path: Path) -> None:
     assert plan(space=str(space), num_samples=1).config.resources.num_workers == 0
     fixed = plan(space=str(space), num_samples=1, assigned={"resources.num_workers": "auto"})
     assert fixed.config.resources.num_workers == "auto"
+
+
+def test_the_question_of_k_tries_every_k_with_every_seed(tmp_path: Path) -> None:
+    asked = {"question": "k", "num_samples": 2, "seeds": 2, "assigned": UNSET_K | {"seed": 4}}
+    tiny.write(tmp_path / "whole")
+    made = plan(data=str(tmp_path / "whole"), **asked)
+    settings = [made.jobs().job(draw).settings for draw in made.draws]
+    found = [(s["num_clusters"], s["seed"]) for s in settings]
+    assert found == [(2, 4), (6, 4), (2, 5), (6, 5)]
+    tiny.write(tmp_path / "bare", labelled=False)
+    made = plan(data=str(tmp_path / "bare"), **asked)
+    assert [draw.sample["num_clusters"] for draw in made.draws] == [4, 32, 4, 32]
+    with pytest.raises(UserError, match="leave --set num_clusters out"):
+        plan(data=str(tmp_path / "whole"), question="k", assigned=TINY_SETTINGS)

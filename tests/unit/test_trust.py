@@ -9,14 +9,13 @@ from usseg_ray.trust import CRITERIA_FILE, criterion_trust, load_trust, save_tru
 SCORES = (10.0, 20.0, 30.0, 40.0)
 
 
-def trial(index: int, status: Status = "FINISHED", **metrics: float) -> Trial:
-    named = {name.replace("__", "."): value for name, value in metrics.items()}
-    return Trial(index, "acseg", {}, {}, 1, status, named)
+def trial(index: int, metrics: dict[str, float], status: Status = "FINISHED") -> Trial:
+    return Trial(index, "acseg", {}, {}, 1, status, metrics)
 
 
 def trials(name: str, *values: float) -> list[Trial]:
     return [
-        trial(index, "FINISHED", unsup_miou=score, **{name: value})
+        trial(index, {"unsup_miou": score, name: value})
         for index, (score, value) in enumerate(zip(SCORES, values, strict=True))
     ]
 
@@ -49,12 +48,12 @@ def test_the_most_trustworthy_comes_first() -> None:
 
 def test_few_trials_and_failed_ones_say_nothing() -> None:
     assert criterion_trust(trials(STABILITY, 1, 2, 3, 4)[:3]) == []
-    assert criterion_trust([trial(i, unsup_miou=float(i)) for i in range(5)]) == []
-    assert criterion_trust([trial(i, label_free__stability=float(i)) for i in range(5)]) == []
+    assert criterion_trust([trial(i, {"unsup_miou": float(i)}) for i in range(5)]) == []
+    assert criterion_trust([trial(i, {STABILITY: float(i)}) for i in range(5)]) == []
     rows = trials(STABILITY, 1, 2, 3, 4)
     rows[0].status = "FAILED"
     assert criterion_trust(rows) == []
-    failed = trial(4, "FAILED", unsup_miou=90.0, label_free__stability=9.0)
+    failed = trial(4, {"unsup_miou": 90.0, STABILITY: 9.0}, "FAILED")
     (found,) = criterion_trust([*trials(STABILITY, 1, 2, 3, 4), failed])
     assert (found.trials, found.regret) == (4, 0)
 

@@ -1,0 +1,92 @@
+"""Trials are chosen without labels, and a sweep answers how many clusters there are."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests import tiny
+from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY
+from usseg_ray.plan import make_plan
+from usseg_ray.request import Request
+from usseg_ray.sweep import Outcome, run_sweep
+from usseg_ray.trials import ranked
+from usseg_ray.trust import load_trust
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_cluster"),
+    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
+    pytest.mark.filterwarnings("ignore:.*noload.*"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+SETTINGS: dict[str, Any] = {
+    key: value
+    for key, value in tiny.SETTINGS.items()
+    if key not in ("data.name", "num_clusters") and not key.startswith("train.")
+} | {"resources.num_workers": 0, "resources.cpus_per_worker": 0.5}
+
+
+def sweep(folder: Path, data: Path, **changes: Any) -> tuple[Outcome, str]:
+    folder.mkdir(exist_ok=True)
+    options: dict[str, Any] = {
+        "methods": {"kmeans": "search_spaces/kmeans.yaml"},
+        "data": str(data),
+        "assigned": SETTINGS,
+        "num_samples": 2,
+        "search": "random",
+        "scheduler": "none",
+        "finalists": 0,
+        "seeds": 1,
+        "tracking_uri": f"sqlite:///{folder.parent / 'mlflow.db'}",
+        "key": folder.name,
+    }
+    text = io.StringIO()
+    plan = make_plan(Request(**(options | changes)))
+    outcome = run_sweep(plan, folder, Console(file=text, width=160))
+    return outcome, text.getvalue()
+
+
+def test_data_without_labels_answers_how_many_clusters(tmp_path: Path) -> None:
+    tiny.write(tmp_path / "bare", labelled=False)
+    space = tmp_path / "space.yaml"
+    space.write_text("fixed: {}\nspace: {num_clusters: {choice: [3, 7]}}")
+    asked: dict[str, Any] = {"question": "k", "methods": {"kmeans": str(space)}}
+    outcome, text = sweep(tmp_path / "answered", tmp_path / "bare", **asked)
+    counts = [trial.settings["num_clusters"] for trial in outcome.trials]
+    best = ranked(outcome.trials[:2])[0].settings["num_clusters"]
+    assert counts == [3, 7, best - 1, best + 1]
+    for trial in outcome.trials:
+        assert trial.status == "FINISHED"
+        assert trial.score == trial.metrics[STABILITY]
+        assert {*CRITERIA, CONSENSUS} <= trial.metrics.keys()
+        assert "unsup_miou" not in trial.metrics
+    answer = json.loads((tmp_path / "answered/k/kmeans.json").read_text())
+    assert [advice["k"] for advice in answer["advice"]] == [best]
+    assert {path.name for path in (tmp_path / "answered/k").iterdir()} == {
+        "kmeans.json",
+        "kmeans.png",
+        "kmeans-maps.png",
+    }
+    assert f"kmeans: K = {best} by stability" in text
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("answered/trial_*/trial.json")}
+    again, _ = sweep(tmp_path / "answered", tmp_path / "bare", **asked)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert again.trials == outcome.trials
+
+
+def test_labels_say_which_criterion_to_trust(tmp_path: Path) -> None:
+    tiny.write(tmp_path / "set")
+    outcome, text = sweep(
+        tmp_path / "ranked", tmp_path / "set", num_samples=4, objective="label_free.modularity"
+    )
+    order = [trial.metrics["label_free.modularity"] for trial in ranked(outcome.trials)]
+    assert order == sorted(order, reverse=True)
+    found = load_trust(tmp_path / "ranked")
+    assert {one.criterion for one in found} == {*CRITERIA, CONSENSUS}
+    assert all(one.trials == 4 and one.regret >= 0 for one in found)
+    assert "Criteria without labels" in text
+    assert "modularity" in text
