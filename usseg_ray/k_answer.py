@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from usseg_ray.charts import k_curves
 from usseg_ray.cluster_counts import Point, Recommendation, curve, pictured, recommend
-from usseg_ray.objective import CRITERIA, MIOU, WITHOUT_LABELS, digits, short
+from usseg_ray.objective import CRITERIA, MIOU, STABILITY, WITHOUT_LABELS, digits, short
 from usseg_ray.ops.partitions import contingency
 from usseg_ray.palettes import colour_for
 from usseg_ray.pictures import panels, save
@@ -34,7 +34,8 @@ class Answer:
     Attributes:
         method: The method.
         points: What was measured of every K.
-        advice: The K to take by the sweep's objective and, where labels are that, without them.
+        advice: The K to take by the sweep's objective, and by what stands beside it: the default
+            objective without labels, and stability.
     """
 
     method: str
@@ -55,7 +56,9 @@ def answer(trials: Iterable[Trial], method: str, objective: str) -> Answer:
         objective: What the sweep ranks by.
     """
     rows = list(trials)
-    found = (recommend(rows, metric) for metric in dict.fromkeys((objective, WITHOUT_LABELS)))
+    found = (
+        recommend(rows, metric) for metric in dict.fromkeys((objective, WITHOUT_LABELS, STABILITY))
+    )
     points = curve(rows, (MIOU, *CRITERIA))
     return Answer(method, points, [advice for advice in found if advice is not None])
 

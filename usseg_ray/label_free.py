@@ -9,6 +9,7 @@ here draws from a generator that a method could notice. docs/choosing_k.md has t
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from math import log
 
 import numpy as np
 import torch
@@ -32,10 +33,17 @@ from usseg_ray.objective import (
     STABILITY,
     USED_SHARE,
     VIEW_AGREEMENT,
+    VIEW_INFORMATION,
 )
 from usseg_ray.ops.kmeans import assign, kmeans
 from usseg_ray.ops.modularity import affinity, graph, hard_modularity
-from usseg_ray.ops.partitions import adjusted_rand_index, centroid_silhouette, evenness, shares
+from usseg_ray.ops.partitions import (
+    adjusted_rand_index,
+    centroid_silhouette,
+    evenness,
+    mutual_information,
+    shares,
+)
 from usseg_ray.ops.sampling import PointSample
 from usseg_ray.refine import label_map
 
@@ -133,6 +141,7 @@ class Judge:
         metrics = {
             STABILITY: stability(clustered if clustered.shape[1] else codes, method.num_clusters),
             VIEW_AGREEMENT: agreement(one, other),
+            VIEW_INFORMATION: mutual_information(one, other) / log(method.num_clusters),
             SILHOUETTE: centroid_silhouette(codes, parts),
             ENTROPY: evenness(share),
             USED_SHARE: float((share > 0).double().mean()),

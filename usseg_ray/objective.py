@@ -14,14 +14,23 @@ AUTO = "auto"
 MIOU = "unsup_miou"
 PREFIX = "label_free."
 STABILITY, VIEW_AGREEMENT = f"{PREFIX}stability", f"{PREFIX}view_agreement"
+VIEW_INFORMATION = f"{PREFIX}view_information"
 SILHOUETTE, MODULARITY = f"{PREFIX}silhouette", f"{PREFIX}modularity"
 ENTROPY, USED_SHARE = f"{PREFIX}entropy", f"{PREFIX}used_share"
-CRITERIA = (STABILITY, VIEW_AGREEMENT, SILHOUETTE, MODULARITY, ENTROPY, USED_SHARE)
+CRITERIA = (
+    STABILITY,
+    VIEW_AGREEMENT,
+    VIEW_INFORMATION,
+    SILHOUETTE,
+    MODULARITY,
+    ENTROPY,
+    USED_SHARE,
+)
 """What is measured of every scored epoch."""
 CONSENSUS = f"{PREFIX}consensus"
 """Agreement with other trials, which is there when all have ended."""
 OBJECTIVES = (MIOU, *CRITERIA, CONSENSUS)
-WITHOUT_LABELS = STABILITY
+WITHOUT_LABELS = VIEW_INFORMATION
 """What `auto` stands for where nothing is labelled."""
 
 

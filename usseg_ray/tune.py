@@ -50,8 +50,8 @@ def tune(
         str,
         typer.Option(
             metavar="METRIC",
-            help="What trials are ranked by: unsup_miou, label_free.stability or another criterion "
-            "without labels (docs/choosing_k.md), or auto: unsup_miou where there are labels.",
+            help="What trials are ranked by: unsup_miou, label_free.view_information or another "
+            "criterion without labels (docs/choosing_k.md); auto: unsup_miou if there are labels.",
         ),
     ] = "auto",
     warm_start: Annotated[

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests import tiny
-from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY
+from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
 from usseg_ray.plan import make_plan
 from usseg_ray.request import Request
 from usseg_ray.sweep import Outcome, run_sweep
@@ -61,17 +61,18 @@ def test_data_without_labels_answers_how_many_clusters(tmp_path: Path) -> None:
     assert counts == [3, 7, best - 1, best + 1]
     for trial in outcome.trials:
         assert trial.status == "FINISHED"
-        assert trial.score == trial.metrics[STABILITY]
+        assert trial.score == trial.metrics[WITHOUT_LABELS]
         assert {*CRITERIA, CONSENSUS} <= trial.metrics.keys()
         assert "unsup_miou" not in trial.metrics
     answer = json.loads((tmp_path / "answered/k/kmeans.json").read_text())
-    assert [advice["k"] for advice in answer["advice"]] == [best]
+    assert [advice["metric"] for advice in answer["advice"]] == [WITHOUT_LABELS, STABILITY]
+    assert answer["advice"][0]["k"] == best
     assert {path.name for path in (tmp_path / "answered/k").iterdir()} == {
         "kmeans.json",
         "kmeans.png",
         "kmeans-maps.png",
     }
-    assert f"kmeans: K = {best} by stability" in text
+    assert f"kmeans: K = {best} by view_information" in text
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("answered/trial_*/trial.json")}
     again, _ = sweep(tmp_path / "answered", tmp_path / "bare", **asked)
     assert {p: p.stat().st_mtime_ns for p in before} == before

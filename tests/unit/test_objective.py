@@ -8,7 +8,7 @@ from usseg_ray.objective import (
     CRITERIA,
     MIOU,
     OBJECTIVES,
-    STABILITY,
+    WITHOUT_LABELS,
     digits,
     require_labels,
     resolve,
@@ -20,14 +20,14 @@ def test_auto_is_label_free_where_nothing_is_labelled(tmp_path: Path) -> None:
     whole = tiny.write(tmp_path / "whole")
     bare = tiny.write(tmp_path / "bare", labelled=False)
     assert resolve("auto", whole, "val") == MIOU
-    assert resolve("auto", bare, "val") == STABILITY
+    assert resolve("auto", bare, "val") == WITHOUT_LABELS
     # A name that is not there is a slip, unless there are no labels at all.
     assert resolve("auto", whole, "vla") == MIOU
-    assert resolve("auto", bare, "vla") == STABILITY
+    assert resolve("auto", bare, "vla") == WITHOUT_LABELS
     half = whole.model_copy(
         update={"splits": whole.splits | {"val": bare.splits["val"]}},
     )
-    assert resolve("auto", half, "val") == STABILITY
+    assert resolve("auto", half, "val") == WITHOUT_LABELS
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -183,7 +183,7 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no split 'val' to rank trials on, only train"):
         plan(data=str(no_val), assigned=TINY_SETTINGS)
     assert plan(data=str(whole), assigned=TINY_SETTINGS).objective == "unsup_miou"
-    assert plan(data=str(bare), assigned=TINY_SETTINGS).objective == "label_free.stability"
+    assert plan(data=str(bare), assigned=TINY_SETTINGS).objective == "label_free.view_information"
     with pytest.raises(UserError, match="'val' has no labels to rank trials by unsup_miou"):
         plan(data=str(bare), assigned=TINY_SETTINGS, objective="unsup_miou")
     with pytest.raises(UserError, match="no split 'training'"):

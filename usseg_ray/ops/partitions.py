@@ -56,6 +56,23 @@ def adjusted_rand_index(one: Int64[Tensor, "n"], other: Int64[Tensor, "n"]) -> f
     return (both - chance) / ((rows + columns) / 2 - chance)
 
 
+def mutual_information(one: Int64[Tensor, "n"], other: Int64[Tensor, "n"]) -> float:
+    """Says how much a point's part in one partition tells of its part in another.
+
+    Args:
+        one: (n,) part of every point, from 0; at least one point.
+        other: (n,) of another partition of the same points.
+
+    Returns:
+        Nats: 0 for independent partitions or a single part, at most the entropy of either.
+    """
+    joint = contingency(one.cpu(), other.cpu()).double() / len(one)
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    # An empty cell adds nothing.
+    gain = (joint.clamp(min=_EPSILON) / independent.clamp(min=_EPSILON)).log()
+    return max(0.0, float((joint * gain).sum()))
+
+
 def shares(parts: Int64[Tensor, "n"], num_parts: int) -> Float[Tensor, "K"]:
     """Returns each part's share of the points.
 
