@@ -39,7 +39,7 @@ def test_regroup_keeps_every_row_in_order(sizes: list[int], size: int) -> None:
 
 @given(sizes_of_blocks, st.integers(1, 9))
 def test_mix_moves_rows_within_their_window_only(sizes: list[int], window: int) -> None:
-    mixed = list(mix(blocks(sizes), window, np.random.default_rng(0)))
+    mixed = list(mix(Taker(blocks(sizes)), sum(sizes), window, np.random.default_rng(0)))
     numbers = [int(n) for block in mixed for n in block["image"]]
     assert sorted(numbers) == list(range(sum(sizes)))
     assert all(place // window == number // window for place, number in enumerate(numbers))
@@ -50,12 +50,22 @@ def test_mix_shuffles() -> None:
     one, other = (
         [
             int(n)
-            for block in mix(blocks([40]), 40, np.random.default_rng(s))
+            for block in mix(Taker(blocks([40])), 40, 40, np.random.default_rng(s))
             for n in block["image"]
         ]
         for s in (0, 1)
     )
     assert one != other != list(range(40))
+
+
+@given(sizes_of_blocks, st.integers(1, 9))
+def test_mix_is_a_permutation_of_each_window(sizes: list[int], window: int) -> None:
+    rows, random = sum(sizes), np.random.default_rng(5)
+    orders = [
+        start + random.permutation(min(window, rows - start)) for start in range(0, rows, window)
+    ]
+    mixed = list(mix(Taker(blocks(sizes)), rows, window, np.random.default_rng(5)))
+    assert [block["image"].tolist() for block in mixed] == [order.tolist() for order in orders]
 
 
 @given(sizes_of_blocks, st.lists(st.integers(0, 9)))

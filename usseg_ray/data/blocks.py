@@ -24,12 +24,12 @@ def regroup(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         held.append(block)
         count += len(block["id"])
         while count >= size:
-            joined = _join(held)
+            joined = join(held)
             yield {name: column[:size] for name, column in joined.items()}
             held = [{name: column[size:] for name, column in joined.items()}]
             count -= size
     if count:
-        yield _join(held)
+        yield join(held)
 
 
 def batches_by_number(blocks: Iterable[Block], size: int) -> Iterator[Block]:
@@ -44,19 +44,12 @@ def batches_by_number(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         batches = block["number"] // size
         for found in dict.fromkeys(batches.tolist()):
             if held and found != batch:
-                yield _join(held)
+                yield join(held)
                 held = []
             batch = found
             held.append({name: column[batches == found] for name, column in block.items()})
     if held:
-        yield _join(held)
-
-
-def mix(blocks: Iterable[Block], window: int, generator: np.random.Generator) -> Iterator[Block]:
-    """Shuffles rows within windows of `window` rows."""
-    for block in regroup(blocks, window):
-        order = generator.permutation(len(block["id"]))
-        yield {name: column[order] for name, column in block.items()}
+        yield join(held)
 
 
 class Taker:
@@ -79,7 +72,29 @@ class Taker:
             yield block
 
 
-def _join(blocks: list[Block]) -> Block:
+def mix(taker: Taker, rows: int, window: int, generator: np.random.Generator) -> Iterator[Block]:
+    """Shuffles the next `rows` rows within windows of `window` rows."""
+    while rows:
+        size = min(window, rows)
+        yield _placed(taker.take(size), generator.permutation(size))
+        rows -= size
+
+
+def _placed(blocks: Iterable[Block], order: np.ndarray) -> Block:
+    """Joins blocks in another order, row by row as they come, so that none has to be kept."""
+    places, placed, first = np.argsort(order), Block(), 0
+    for block in blocks:
+        there = places[first : first + len(block["id"])]
+        for name, column in block.items():
+            if name not in placed:
+                placed[name] = np.empty((len(order), *column.shape[1:]), column.dtype)
+            placed[name][there] = column
+        first += len(there)
+    return placed
+
+
+def join(blocks: list[Block]) -> Block:
+    """Puts blocks of the same columns one after the other; a single one is not copied."""
     if len(blocks) == 1:
         return blocks[0]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}

@@ -114,7 +114,7 @@ class Reader:
         taker = Taker(self._shown(self.config.train_split, pieces, self._training))
         for epoch in epochs:
             generator = np.random.default_rng(key_seed(self.seed, "mix", epoch, self.rank))
-            mixed = mix(taker.take(rows), self.config.shuffle_window, generator)
+            mixed = mix(taker, rows, self.config.shuffle_window, generator)
             yield map(self._cropped, regroup(mixed, batch_size))
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Images]:
