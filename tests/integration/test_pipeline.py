@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray.data
+from ray.data._internal.execution.interfaces import PhysicalOperator
 
 from tests import tiny
 from usseg_ray.config import DataConfig, JitterConfig
-from usseg_ray.data.pipeline import REST_S, RayStream, Rest, ended, reading_group
+from usseg_ray.data.pipeline import (
+    REST_S,
+    TASKS_AHEAD,
+    Ahead,
+    RayStream,
+    Rest,
+    ended,
+    reading_group,
+)
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import (
@@ -159,3 +168,28 @@ def test_a_stream_that_waits_for_training_rests(
             if thread.name == "iter_threaded":
                 thread.join(10)
     assert 0 < len(steps) <= elapsed / REST_S + 1
+
+
+def test_a_stream_is_so_many_tasks_ahead_of_its_reader_and_no_more(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, together = [0], [0]
+    rule = Ahead.can_add_input
+
+    def seen(self: Ahead, op: PhysicalOperator) -> bool:
+        begun.append(op.metrics.num_tasks_submitted)
+        together.append(op.num_active_tasks())
+        return rule(self, op)
+
+    monkeypatch.setattr(Ahead, "can_add_input", seen)
+    with reading_group(2.0, 1) as group:
+        epochs = reader(scenes, RayStream(group, 2.0)).training(range(100), 3, 4)
+        next(iter(next(epochs)))
+        time.sleep(2)
+        before = max(begun)
+        time.sleep(1)
+        # What the reader's side has taken: a block in use, and those that its threads pass on.
+        assert TASKS_AHEAD * 2 < max(begun) <= TASKS_AHEAD * 2 + 12
+        assert max(begun) == before
+        assert max(together) > 2
+        del epochs

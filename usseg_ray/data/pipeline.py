@@ -2,7 +2,9 @@
 
 Each worker streams its own plan, so what it gets and in which order is decided by the plan and
 not by which task ends first; training rows are split evenly and evaluation rows are exact without
-any help from Ray's splitters (which drop remainders).
+any help from Ray's splitters (which drop remainders). A task becomes one block, and a stream is at
+most a fixed number of tasks ahead of its reader: that bounds its memory, and keeps the processes
+that read from waiting for the one that trains to give them work.
 """
 
 import logging
@@ -17,7 +19,12 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data import DataContext
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+)
+from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.interfaces import PhysicalOperator
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
@@ -29,18 +36,23 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from usseg_ray.config import UserError
-from usseg_ray.data.blocks import Block
+from usseg_ray.data.blocks import Block, join
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reading import Showing, read_piece
 
 PIECES_PER_TASK = 4
 BLOCK_BYTES = 16 * 2**20
+TASKS_AHEAD = 4
+"""Tasks of a stream, for each that may run at a time, of which the reader has taken nothing."""
+
 RESERVE_TIMEOUT_S = 60
 REST_S = 0.02
 
 
 class PieceSource(Datasource):  # type: ignore[misc]
     """A reading plan as a Ray Data source, one task per few pieces.
+
+    Tasks take at most `PIECES_PER_TASK`, and no more than come to `BLOCK_BYTES`.
 
     Args:
         root: URI of the prepared set.
@@ -50,17 +62,17 @@ class PieceSource(Datasource):  # type: ignore[misc]
 
     def __init__(self, root: str, pieces: Sequence[Piece], showing: Showing) -> None:
         super().__init__()
-        self._root, self._pieces, self._showing = root, list(pieces), showing
+        self._root, self._showing = root, showing
+        self._portions = list(self._cut(pieces))
 
     @property
     def num_tasks(self) -> int:
         """Number of reading tasks."""
-        return -(-len(self._pieces) // PIECES_PER_TASK)
+        return len(self._portions)
 
     def estimate_inmemory_data_size(self) -> int:
         """Returns the decoded size in bytes."""
-        rows = sum(piece.rows for piece in self._pieces) * self._showing.views
-        return rows * self._row_bytes()
+        return sum(self._bytes(piece) for portion in self._portions for piece in portion)
 
     def get_read_tasks(
         self,
@@ -68,40 +80,87 @@ class PieceSource(Datasource):  # type: ignore[misc]
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,  # noqa: ARG002
     ) -> list[ReadTask]:
-        """Cuts the plan into tasks of `PIECES_PER_TASK`, whatever parallelism Ray would like."""
-        starts = range(0, len(self._pieces), PIECES_PER_TASK)
-        portions = [self._pieces[start : start + PIECES_PER_TASK] for start in starts]
-        return [self._task(portion, per_task_row_limit) for portion in portions]
+        """Gives the tasks, whatever parallelism Ray would like."""
+        return [self._task(portion, per_task_row_limit) for portion in self._portions]
 
     def _task(self, pieces: list[Piece], row_limit: int | None) -> ReadTask:
-        rows = sum(piece.rows for piece in pieces) * self._showing.views
         metadata = BlockMetadata(
-            num_rows=rows, size_bytes=rows * self._row_bytes(), input_files=None, exec_stats=None
+            num_rows=sum(piece.rows for piece in pieces) * self._showing.views,
+            size_bytes=sum(map(self._bytes, pieces)),
+            input_files=None,
+            exec_stats=None,
         )
         read = partial(_read, self._root, pieces, self._showing)
         return ReadTask(read, metadata, per_task_row_limit=row_limit)
 
-    def _row_bytes(self) -> int:
-        images = 1 + (4 if self._showing.pair else 0) + any(p.partners for p in self._pieces[:1])
-        return self._showing.frame.size**2 * (3 * images + (4 if self._showing.labels else 0))
+    def _cut(self, pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+        portion, held = list[Piece](), 0
+        for piece in pieces:
+            size = self._bytes(piece)
+            if portion and (len(portion) == PIECES_PER_TASK or held + size > BLOCK_BYTES):
+                yield portion
+                portion, held = [], 0
+            portion.append(piece)
+            held += size
+        if portion:
+            yield portion
+
+    def _bytes(self, piece: Piece) -> int:
+        images = 1 + (4 if self._showing.pair else 0) + bool(piece.partners)
+        row = self._showing.frame.size**2 * (3 * images + (4 if self._showing.labels else 0))
+        return piece.rows * self._showing.views * row
 
 
 def _read(root: str, pieces: list[Piece], showing: Showing) -> Iterable[pa.Table]:
+    blocks = (read_piece(root, piece, showing) for piece in pieces)
+    if not showing.whole:
+        # One block: Ray Data would copy each of several to make one of them, and the reader again.
+        yield _table(join(list(blocks)))
+        return
+    for block in blocks:
+        if len(block["id"]):
+            yield _table(block)
+
+
+def _table(block: Block) -> pa.Table:
     from ray.data.extensions import (  # noqa: PLC0415
         ArrowTensorArray,
         ArrowVariableShapedTensorArray,
     )
 
-    for piece in pieces:
-        block = read_piece(root, piece, showing)
-        if showing.whole and not len(block["id"]):
-            continue
-        columns: dict[str, Any] = {"id": pa.array(block["id"].tolist(), pa.string())}
-        for name in block.keys() - {"id"}:
-            column = block[name]
-            kind = ArrowVariableShapedTensorArray if column.dtype == object else ArrowTensorArray
-            columns[name] = kind.from_numpy(column)
-        yield pa.table(columns)
+    columns: dict[str, Any] = {"id": pa.array(block["id"].tolist(), pa.string())}
+    for name in block.keys() - {"id"}:
+        column = block[name]
+        kind = ArrowVariableShapedTensorArray if column.dtype == object else ArrowTensorArray
+        columns[name] = kind.from_numpy(column)
+    return pa.table(columns)
+
+
+class Ahead(BackpressurePolicy):  # type: ignore[misc]
+    """Keeps a stream at most so many tasks ahead of its reader, and lets no other rule hold it.
+
+    Ray Data's own rules take the memory that they share out from the placement group, where none
+    can be reserved: they then run one task at a time, and that only when the reader waits. Tasks
+    beyond those that may run wait in Ray's core, which gives a process the next at once.
+
+    Args:
+        tasks: How many, those that run and those that wait included.
+        data_context: See Ray Data.
+        topology: See Ray Data.
+        resource_manager: See Ray Data.
+    """
+
+    def __init__(
+        self, tasks: int, data_context: DataContext, topology: object, resource_manager: object
+    ) -> None:
+        super().__init__(data_context, topology, resource_manager)
+        self._tasks = tasks
+
+    def can_add_input(self, op: PhysicalOperator) -> bool:
+        """Says whether another task may be handed to Ray's core."""
+        waiting: int = self._topology[op].total_enqueued_output_blocks()
+        running: int = op.num_active_tasks()
+        return running + waiting < self._tasks
 
 
 class Rest(ExecutionCallback):  # type: ignore[misc]
@@ -132,11 +191,11 @@ class RayStream:
         """Reads pieces in parallel and yields their blocks in order."""
         if not pieces:
             return
-        self._set_context()
         source = PieceSource(root, pieces, showing)
-        dataset = ray.data.read_datasource(
-            source, num_cpus=min(1.0, self._cpus), override_num_blocks=source.num_tasks
-        )
+        with DataContext.current(self._context(showing)):
+            dataset = ray.data.read_datasource(
+                source, num_cpus=min(1.0, self._cpus), override_num_blocks=source.num_tasks
+            )
         wanted = sum(piece.rows for piece in pieces)
         seen = 0
         with ended(dataset):
@@ -148,12 +207,17 @@ class RayStream:
         if seen != wanted and not showing.labels:
             raise RuntimeError(f"Ray Data gave {seen} of {wanted} rows of {root}")
 
-    def _set_context(self) -> None:
-        context = DataContext.get_current()
-        context.target_max_block_size = BLOCK_BYTES
-        context.enable_progress_bars = False
+    def _context(self, showing: Showing) -> DataContext:
+        context = DataContext(enable_progress_bars=False)
         context.execution_options.preserve_order = True
         context.custom_execution_callback_classes = [Rest]
+        if showing.whole:
+            # Rows of many sizes: Ray Data measures each block, and keeps to its own rules.
+            context.target_max_block_size = BLOCK_BYTES
+        else:
+            context.target_max_block_size = None
+            ahead = partial(Ahead, TASKS_AHEAD * max(1, int(self._cpus)))
+            context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [ahead])
         strategy = PlacementGroupSchedulingStrategy(get_placement_group(self._group))
         with warnings.catch_warnings():
             # Deprecated for 2027 and the only way to give a stream resources of its own in the
@@ -161,6 +225,7 @@ class RayStream:
             warnings.simplefilter("ignore", RayDeprecationWarning)
             context.scheduling_strategy = strategy
             context.scheduling_strategy_large_args = strategy
+        return context
 
 
 @contextmanager
