@@ -19,15 +19,17 @@ from usseg_ray.bench_eval import evaluation_bars
 from usseg_ray.bench_extraction import extraction_bars
 from usseg_ray.bench_features import reading_bars
 from usseg_ray.bench_history import append, change_table, compare, load, make_record
+from usseg_ray.bench_images import make_jpegs
 from usseg_ray.bench_io import io_bars
 from usseg_ray.bench_meter import Measure
 from usseg_ray.bench_methods import method_bars
+from usseg_ray.bench_stream import streaming_measures
 from usseg_ray.bench_sweep import sweep_bars
 from usseg_ray.bench_training import training_bars
 from usseg_ray.bench_works import Sizes
 from usseg_ray.cli import Version, console, errors, make_app, run
 
-IMAGES, MANY_IMAGES = 2_000, 10_000
+IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 2_000, 10_000, 500
 
 Bars = Iterator[Measure]
 
@@ -35,7 +37,9 @@ app = make_app()
 
 
 def _io(full: bool) -> Bars:
-    return io_bars(MANY_IMAGES if full else IMAGES)
+    yield from io_bars(MANY_IMAGES if full else IMAGES)
+    if full:
+        yield from streaming_measures(list(make_jpegs(DISTINCT_IMAGES)))
 
 
 def _features(full: bool) -> Bars:  # noqa: ARG001

@@ -68,7 +68,7 @@ def streaming_measures(
         "stream", here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate
     )
     yield Measure(
-        "stream",
+        "io",
         "gap between epochs, full speed",
         ours.gap,
         "s",
@@ -76,10 +76,10 @@ def streaming_measures(
         ours.longest_wait,
     )
     bar = "the bar"
-    yield Measure("stream", "gap between epochs, training", trained.gap, "s", bar, LONGEST_GAP_S)
+    yield Measure("io", "gap between epochs, training", trained.gap, "s", bar, LONGEST_GAP_S)
     share = psutil.virtual_memory().total / GB
     peak = memory.peak_bytes / GB
-    yield Measure("stream", "peak of all processes, training", peak, "GB", "memory here", share)
+    yield Measure("io", "peak of all processes, training", peak, "GB", "memory here", share)
 
 
 class _Side:

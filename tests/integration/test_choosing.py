@@ -12,7 +12,8 @@ from tests import tiny
 from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
 from usseg_ray.plan import make_plan
 from usseg_ray.request import Request
-from usseg_ray.sweep import Outcome, run_sweep
+from usseg_ray.summary import Outcome
+from usseg_ray.sweep import run_sweep
 from usseg_ray.trials import ranked
 from usseg_ray.trust import load_trust
 
