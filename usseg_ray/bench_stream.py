@@ -65,7 +65,7 @@ def streaming_measures(
                 trained.take(trained.batches, step_s=2 * BATCH / ours.rate)
     here = f"Ray Data, {count} processes"
     yield Measure(
-        "stream", here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate
+        "io", here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate
     )
     yield Measure(
         "io",
