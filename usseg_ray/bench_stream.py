@@ -64,9 +64,7 @@ def streaming_measures(
                 trained = _Side(root, manifest, stream, rows // 8)
                 trained.take(trained.batches, step_s=2 * BATCH / ours.rate)
     here = f"Ray Data, {count} processes"
-    yield Measure(
-        "io", here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate
-    )
+    yield Measure("io", here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate)
     yield Measure(
         "io",
         "gap between epochs, full speed",

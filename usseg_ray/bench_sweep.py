@@ -20,7 +20,7 @@ from usseg_ray.config import UserError, flatten
 from usseg_ray.data.library import find_prepared
 from usseg_ray.feature_folder import FOLDER, LIMIT
 from usseg_ray.feature_store import SHARED
-from usseg_ray.plan import make_plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request, with_spaces
 from usseg_ray.stopwatch import Seconds, timed
 from usseg_ray.summary import Outcome

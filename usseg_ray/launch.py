@@ -18,7 +18,8 @@ from usseg_ray.cost import estimate
 from usseg_ray.feature_plan import CHOSEN_FILE
 from usseg_ray.finals import FINAL_FILE
 from usseg_ray.job import WORKERS
-from usseg_ray.plan import Plan, agreed, make_plan
+from usseg_ray.plan import Plan, agreed
+from usseg_ray.planning import make_plan
 from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.screen import sampled, value
 from usseg_ray.search_space import parse_assignments

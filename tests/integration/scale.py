@@ -34,7 +34,7 @@ def drive(trials: int, folder: Path) -> None:
     from rich.console import Console
 
     from usseg_ray import sweep
-    from usseg_ray.plan import make_plan
+    from usseg_ray.planning import make_plan
     from usseg_ray.request import Request
 
     space = folder / "space.yaml"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests import tiny
 from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
-from usseg_ray.plan import make_plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
 from usseg_ray.summary import Outcome
 from usseg_ray.sweep import run_sweep

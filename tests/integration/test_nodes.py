@@ -21,7 +21,7 @@ from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
 from usseg_ray.data.shards import resolve
 from usseg_ray.evaluation import Asked, evaluate_trial
-from usseg_ray.plan import make_plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
 from usseg_ray.run_context import PlainContext
 from usseg_ray.storage import Storage

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from usseg_ray.config import UserError
-from usseg_ray.plan import Plan, make_plan
+from usseg_ray.plan import Plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request, with_spaces
 from usseg_ray.summary import Outcome
 from usseg_ray.sweep import run_sweep

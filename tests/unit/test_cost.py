@@ -5,7 +5,7 @@ import pytest
 
 from tests import tiny
 from usseg_ray.cost import Cost, estimate
-from usseg_ray.plan import make_plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request, with_spaces
 
 SMALL = {

@@ -15,7 +15,8 @@ from usseg_ray.config import UserError
 from usseg_ray.feature_folder import FeatureFolder
 from usseg_ray.feature_shared import SharedStore
 from usseg_ray.feature_store import FeatureStore
-from usseg_ray.plan import Plan, make_plan
+from usseg_ray.plan import Plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
 
 FIXED = {"data.crops": "five", "data.flip": False}

@@ -3,7 +3,8 @@ from typing import Any
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from usseg_ray.plan import Plan, make_plan
+from usseg_ray.plan import Plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request, with_spaces
 from usseg_ray.searchers import MethodSearcher, searcher_for
 from usseg_ray.trials import Trial, trial_name
