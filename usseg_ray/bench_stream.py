@@ -16,7 +16,7 @@ import ray
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from usseg_ray.bench_meter import GB, Measure
+from usseg_ray.bench_meter import Measure
 from usseg_ray.cluster import local_ray
 from usseg_ray.config import DataConfig
 from usseg_ray.data.blocks import Block
@@ -32,6 +32,7 @@ LONGEST_GAP_S = 1.0
 
 _FIRST, _LAST = 0.2, 0.9
 _EPOCHS = 2
+_MB = 1e6
 _TURN = 32
 """Batches that are taken in turn, at first untimed, until the other side rests, and then timed."""
 
@@ -59,10 +60,10 @@ def streaming_measures(
             stream = RayStream(group, count)
             ours, theirs = (_Side(root, manifest, one, rows) for one in (stream, _Loader(count)))
             _race(ours, theirs)
-            theirs.close()
             with PeakMemory() as memory:
                 trained = _Side(root, manifest, stream, rows // 8)
                 trained.take(trained.batches, step_s=2 * BATCH / ours.rate)
+                trained.close()
     here = f"Ray Data, {count} processes"
     yield Measure("io", here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate)
     yield Measure(
@@ -75,9 +76,8 @@ def streaming_measures(
     )
     bar = "the bar"
     yield Measure("io", "gap between epochs, training", trained.gap, "s", bar, LONGEST_GAP_S)
-    share = psutil.virtual_memory().total / GB
-    peak = memory.peak_bytes / GB
-    yield Measure("io", "peak of all processes, training", peak, "GB", "memory here", share)
+    peak, most = memory.peak_bytes / _MB, psutil.virtual_memory().total / _MB
+    yield Measure("io", "peak of all processes, training", peak, "MB", "memory here", most)
 
 
 class _Side:
@@ -132,6 +132,8 @@ def _race(*sides: _Side) -> None:
         for side in sides:
             side.take(_TURN)
             side.take(_TURN, timed=_FIRST * turns <= turn < _LAST * turns)
+    for side in sides:
+        side.close()
 
 
 class _Loader:
