@@ -75,13 +75,13 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
-        folder, request = _reopened(resume)
+        folder, request = reopened(resume)
     elif request is None:
         raise UserError("nothing to do: give --method, or --resume NAME")
     else:
         if out is not None and is_uri(out):
             request = request.model_copy(update={"storage": out})
-        folder = _new_folder(request, out)
+        folder = new_folder(request, out)
     plan = make_plan(request, make_data=not dry_run)
     if dry_run:
         print_plan(plan)
@@ -108,8 +108,18 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _reopened(resume: str) -> tuple[Path, Request]:
-    """Finds an earlier run; of one that is kept at a URI, fetches what a driver reads."""
+def reopened(resume: str) -> tuple[Path, Request]:
+    """Finds an earlier run; of one that is kept at a URI, fetches what a driver reads.
+
+    Args:
+        resume: Name, folder or URI.
+
+    Returns:
+        Its folder on this machine, and what was asked.
+
+    Raises:
+        UserError: There is no such run, or its folder is another run's.
+    """
     if is_uri(resume):
         storage = Storage(local_copy(resume), resume)
         if REQUEST_FILE not in storage.files():
@@ -126,7 +136,16 @@ def _reopened(resume: str) -> tuple[Path, Request]:
     return folder, request
 
 
-def _new_folder(request: Request, out: str | None) -> Path:
+def new_folder(request: Request, out: str | None) -> Path:
+    """Chooses the folder of a new run.
+
+    Args:
+        request: What was asked.
+        out: Folder or URI, if one was given.
+
+    Raises:
+        UserError: There is something already.
+    """
     if out is not None:
         folder = local_copy(out) if is_uri(out) else Path(out)
         there = Storage(folder, request.storage).files() if is_uri(out) else []

@@ -7,7 +7,7 @@ import torch
 
 from usseg_ray.contexts import TuneContext
 from usseg_ray.run_context import BEST, RunContext
-from usseg_ray.storage import Storage
+from usseg_ray.storage import Storage, opened
 from usseg_ray.trials import CHECKPOINTS
 
 # No Tune listens here.
@@ -77,3 +77,19 @@ def test_both_states_are_there_until_the_sweep_has_taken_note(
         report(context, 2)
     assert seen == [(str(tmp_path / CHECKPOINTS / "epoch_0002"), ["epoch_0001", "epoch_0002"])]
     assert kept(tmp_path) == ["epoch_0002"]
+
+
+def test_a_run_at_a_uri_goes_on_on_another_machine(tmp_path: Path) -> None:
+    kept_at = tmp_path / "bucket" / "trial_000"
+    uri = kept_at.as_uri()
+    with opened(uri) as first:
+        for epoch in (1, 2):
+            report(TuneContext(CPU, first), epoch)
+    # An object store shows the folder of a file that is still under way.
+    (kept_at / CHECKPOINTS / "epoch_0003").mkdir()
+    with opened(uri) as second:
+        context = TuneContext(CPU, second)
+        assert (context.restore() or {})["epoch"] == 2
+        report(context, 3)
+    assert kept(kept_at) == ["epoch_0003"]
+    assert (kept_at / CHECKPOINTS / "epoch_0003" / "checkpoint.pt").is_file()
