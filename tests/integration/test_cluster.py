@@ -27,6 +27,50 @@ with local_ray():
     }))
 """
 
+GROWING = """
+import io, threading
+import ray
+from ray.cluster_utils import Cluster
+from rich.console import Console
+from usseg_ray.capacity import await_machines
+from usseg_ray.config import UserError
+small = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args=small | {"num_cpus": 0})
+ray.init(address=cluster.address, log_to_driver=False)
+said = Console(file=io.StringIO(), width=200)
+asked = [{"CPU": 0.5}, {"CPU": 0.5}]
+try:
+    await_machines(asked, said, timeout_s=1)
+except UserError as error:
+    print("REFUSED", error)
+waiting = threading.Thread(target=await_machines, args=(asked, said, 60), daemon=True)
+waiting.start()
+waiting.join(1)
+print("WAITS", waiting.is_alive())
+cluster.add_node(num_cpus=1, **small)
+waiting.join(60)
+print("CAME", not waiting.is_alive())
+ray.shutdown()
+cluster.shutdown()
+print("SAID", said.file.getvalue())
+"""
+
+
+def test_a_cluster_without_a_machine_yet_is_waited_for(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", GROWING],
+        env=environment | {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "REFUSED No machine with 1 CPUs came within 1 s." in done.stdout
+    assert "WAITS True" in done.stdout
+    assert "CAME True" in done.stdout
+    assert done.stdout.count("Waiting for machines with 1 CPUs") == 2
+
 
 def test_a_local_cluster_is_private(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
