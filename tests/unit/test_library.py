@@ -1,3 +1,5 @@
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,13 @@ def test_where_the_library_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert cache_root() == Path("/cache/usseg_ray")
     monkeypatch.setenv("USSEG_DATA", "~/sets")
     assert cache_root() == tmp_path / "sets"
+
+
+@pytest.mark.parametrize("scheme", ["s3://x:y@", "gs://anonymous@"])
+def test_a_bucket_out_of_reach_is_said_to_be_within_seconds(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    start = time.monotonic()
+    with pytest.raises(UserError, match="cannot be reached"):
+        find_prepared(f"{scheme}bucket/cows?endpoint_override=127.0.0.1:{port}&scheme=http")
+    assert time.monotonic() - start < 20
