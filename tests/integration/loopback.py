@@ -162,10 +162,15 @@ def adapted(key: Path, home: Path) -> dict[str, Any]:
         # What runs is what was carried over, not this checkout.
         "echo 'export PYTHONPATH=$HOME/usseg_ray' >> ~/.usseg_ray.env",
     ]
+    # As the file says for a cluster of one machine.
+    offers_nothing = """RAY_OVERRIDE_RESOURCES='{"CPU":0,"GPU":0,"memory":0}' """
     config["head_start_ray_commands"] = [
-        command.replace("--num-cpus=0", "--num-cpus=2 --object-store-memory=200000000")
+        command.replace(offers_nothing, "").replace(
+            "--head", "--head --num-cpus=2 --object-store-memory=200000000"
+        )
         for command in config["head_start_ray_commands"]
     ]
+    assert "OVERRIDE" not in str(config["head_start_ray_commands"])
     return dict(config)
 
 
@@ -255,6 +260,7 @@ def main(folder: Path) -> None:
     submit = ("job", "submit", "--address", dashboard, "--", *SWEEP.split())
     out = cluster.home / "runs" / "first"
     seen["sweep"] = cluster.run("ray job submit", *submit, "--data", "tiny", "--out", str(out))
+    seen["final"] = json.loads((out / "final.json").read_text("utf-8"))
     script = folder / "attached.py"
     script.write_text(ATTACHED)
     seen["attached"] = cluster.run("ray submit", "submit", *on, str(script))

@@ -68,8 +68,8 @@ def test_a_sweep_of_two_trials_ran_as_a_job_and_left_its_scores(seen: dict[str, 
     assert "succeeded" in seen["sweep"]
     assert len(re.findall(r"trial_00[01] finished", seen["sweep"])) == 2
     assert "Best trial on test" in seen["sweep"]
-    final = json.loads(re.search(r"^\{.*?^\}", seen["exec"], re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]
-    assert "kmeans" in json.dumps(final)
+    assert "unsup_miou" in json.dumps(seen["final"])
+    assert "unsup_miou" in seen["exec"]
     assert "local.cluster.node" in seen["exec"]
 
 
