@@ -46,6 +46,7 @@ class Request(Settings):
     warm_start: str | None = Field(None, description="Earlier sweep that Optuna learns from.")
     tracking_uri: str | None = None
     storage: str = Field("", description="URI at which the run is kept; empty for its folder.")
+    register_as: str | None = Field(None, description="Name of the champion in the registry.")
     key: str = Field("", description="Names the sweep in the tracking store.")
 
     def save(self, folder: Path) -> None:

@@ -53,7 +53,8 @@ from usseg_ray.stopwatch import Seconds, timed
 from usseg_ray.storage import Storage
 from usseg_ray.summary import Outcome, print_outcome
 from usseg_ray.tracking import EXPERIMENT, Ledger
-from usseg_ray.trials import ENDED, TRIAL_FILE, Scored, Trial, load_trials, trial_name
+from usseg_ray.tracking_model import save_model
+from usseg_ray.trials import CHECKPOINTS, ENDED, TRIAL_FILE, Scored, Trial, load_trials, trial_name
 from usseg_ray.trust import criterion_trust, save_trust
 from usseg_ray.tuning import Slots, names_of, scheduler_for, tune_trials
 
@@ -239,6 +240,7 @@ class _Sweep:
         finalists = score_finalists(self.jobs, chosen, plan.request.seeds, self.storage)
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
+            self._keep_model(finalist.trial, champion=finalist is finalists[0])
         if finalists:
             best, beside = finalists[0], self.beside.wait().get(split, {})
             floors = {f"test.baseline.{key}": value for key, value in beside.items()}
@@ -281,6 +283,16 @@ class _Sweep:
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
+
+    def _keep_model(self, trial: Trial, *, champion: bool) -> None:
+        """Keeps a finalist's model, registered where it is the first and that was asked."""
+        last = Path(str(trial.checkpoint))
+        self.storage.fetch(f"{trial.name}/{CHECKPOINTS}/{last.name}")
+        folder = self.storage.folder / FINALISTS / trial.name / "model"
+        save_model(trial.method, trial.settings, last, folder)
+        self.ledger.log_model(
+            trial.name, folder, self.plan.request.register_as if champion else None
+        )
 
     @contextmanager
     def _watching(

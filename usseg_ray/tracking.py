@@ -191,6 +191,16 @@ class Ledger:
         if table.exists():
             self._put("table", trial, path=str(table))
 
+    def log_model(self, trial: str, model: Path, register: str | None = None) -> None:
+        """Uploads a model of a run.
+
+        Args:
+            trial: Name of an opened trial or final.
+            model: Folder as `tracking_model.save_model` writes it; it stays there.
+            register: Name in the model registry under which this becomes the `champion`.
+        """
+        self._put("model", trial, path=str(model.absolute()), register=register)
+
     def close_trial(self, trial: str, status: Status, reason: str | None = None) -> None:
         """Ends a trial's run.
 

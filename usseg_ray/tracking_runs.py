@@ -5,6 +5,7 @@ seed), so that a retried or resumed one is found and reopened. Everything here c
 and leaves the same: a metric is written once a step, a param once and for all.
 """
 
+import contextlib
 import json
 import math
 from collections import defaultdict
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
@@ -30,6 +32,8 @@ from usseg_ray.tracking_store import (
 )
 
 NONFINITE_TAG = "usseg.nonfinite_values"
+CHAMPION = "champion"
+"""Alias of the version of a registered model that is to be used."""
 CHANGED = "changed."
 """Begins the name of the metric that follows a setting which has changed since the run began."""
 
@@ -171,6 +175,32 @@ class Runs:
         self._client.log_dict(run_id, {"columns": columns, "data": data}, path.name)
         shown = json.dumps([{"path": path.name, "type": "table"}])
         self._client.set_tag(run_id, mlflow_tags.MLFLOW_LOGGED_ARTIFACTS, shown)
+
+    def _do_model(self, operation: Operation) -> None:
+        """Uploads a model and, if asked, registers it as the champion; data: path, register."""
+        run_id, data = self._id(operation.run), operation.data
+        name = operation.run or self._sweep
+        own = f"name = '{name}' AND source_run_id = '{run_id}'"
+        found = self._client.search_logged_models([self._experiment_id], own)
+        model = found[0] if found else None
+        if model is None:
+            model = self._client.create_logged_model(self._experiment_id, name, run_id)
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        self._client.log_model_artifacts(model.model_id, data["path"])
+        self._client.finalize_logged_model(model.model_id, "READY")
+        if data["register"]:
+            self._crown(data["register"], model.model_id, run_id)
+
+    def _crown(self, name: str, model_id: str, run_id: str) -> None:
+        """Makes a model the newest version of a registered one, and its champion."""
+        with contextlib.suppress(MlflowException):  # there is one of that name
+            self._client.create_registered_model(name)
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        source = f"models:/{model_id}"
+        version = next((v for v in versions if v.source == source), None)
+        if version is None:
+            version = self._client.create_model_version(name, source, run_id, model_id=model_id)
+        self._client.set_registered_model_alias(name, CHAMPION, version.version)
 
     def _do_end(self, operation: Operation) -> None:
         """Ends a run; data: status, reason."""

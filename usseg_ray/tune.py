@@ -82,6 +82,13 @@ def tune(
     precision: options.Precision = None,
     workers_per_trial: options.WorkersPerTrial = None,
     tracking_uri: options.TrackingUri = None,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Register the best trial's model in MLflow, as the champion of that name.",
+        ),
+    ] = None,
     dry_run: options.DryRun = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
@@ -117,6 +124,7 @@ def tune(
             warm_start=warm_start,
             gpu_hour_price=gpu_hour_price,
             tracking_uri=tracking_uri,
+            register_as=register,
         )
     launch.launch(asked, out, resume, dry_run=dry_run)
 

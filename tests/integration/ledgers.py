@@ -124,7 +124,8 @@ def serving(folder: Path, port: int, store: str = "sqlite:///server.db") -> Iter
         yield address
     finally:
         # Not SIGTERM: it would wait for the connections that this process keeps.
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
 
 

@@ -1,0 +1,75 @@
+"""A trial's model in the store: loaded by MLflow alone, it segments as the trial did."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from tests.integration.ledgers import MARKS, opened, runs
+from usseg_ray import methods
+from usseg_ray.config import build_config, flatten
+from usseg_ray.data import synthetic
+from usseg_ray.data.shards import load_manifest
+from usseg_ray.loop import assemble
+from usseg_ray.run_context import PlainContext, save_state
+from usseg_ray.tracking_model import save_model
+
+pytestmark = MARKS
+
+SETTINGS = {
+    "backbone.name": "textons",
+    "data.train_size": 48,
+    "data.eval_size": 64,
+    "train.epochs": 1,
+    "train.steps_per_epoch": 2,
+    "train.batch_size": 4,
+    "num_clusters": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Settings and checkpoint of a short STEGO run."""
+    folder = tmp_path_factory.mktemp("trained")
+    method = methods.get("stego")
+    config = build_config(method.Config, [SETTINGS | {"data.name": str(scenes)}])
+    context = PlainContext(torch.device("cpu"), [])
+    run = assemble(config, method, str(scenes), load_manifest(str(scenes)), context)
+    run.fit()
+    assert context.state is not None
+    save_state(context.state, folder)
+    return flatten(config), folder
+
+
+def test_a_logged_model_segments_images_of_any_size(
+    folder: Path, trained: tuple[dict[str, Any], Path]
+) -> None:
+    settings, checkpoint = trained
+    save_model("stego", settings, checkpoint, folder / "model")
+    for _ in range(2):
+        with opened() as ledger:
+            ledger.open_trial("t", {}, {})
+            ledger.log_model("t", folder / "model", register="scenes")
+    client = MlflowClient(ledger.uri)
+    version = client.get_model_version_by_alias("scenes", "champion")
+    assert version.run_id == runs(folder)["t"].info.run_id
+    assert len(client.search_model_versions("name = 'scenes'")) == 1
+    mlflow.set_tracking_uri(ledger.uri)  # as the user of a model does
+    try:
+        model = mlflow.pyfunc.load_model("models:/scenes@champion")
+    finally:
+        mlflow.set_tracking_uri(None)
+    image, _ = synthetic.scene(7, "val", 0)
+    maps = model.predict(image[None])
+    assert maps.shape == (1, *image.shape[:2])
+    assert maps.dtype == np.int64
+    assert 1 < len(np.unique(maps)) <= 5
+    assert model.predict(np.stack([image[:40, :70]] * 2)).shape == (2, 40, 70)
+    assert model.metadata.signature is not None
+    example = model.input_example
+    assert example.shape[-1] == 3
+    assert model.predict(example).shape == example.shape[:-1]
