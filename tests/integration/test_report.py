@@ -109,14 +109,14 @@ def test_floors_stand_among_the_trials_without_a_rank(page: Page, runs: dict[str
     parent = runs["first-1a2b3c"].data.metrics
     kinds = {"position": "floor", "colour": "floor", "kmeans": "features", "linear": "supervised"}
     for name, kind in kinds.items():
-        assert table.numbers_of(name, MIOU) == [parent[f"baseline.{name}"]]
-        assert table.numbers_of(name, "rank") == []
-        assert table.kinds[table.row(name)] == kind
-        assert table.rows[table.row(name)][table.column("remark")]
+        shown = f"{name} ({kind})"
+        assert table.numbers_of(shown, MIOU) == [parent[f"baseline.{name}"]]
+        assert table.numbers_of(shown, "rank") == []
+        assert table.kinds[table.row(shown)] == kind
     scores = [numbers[table.column(MIOU)][0] for numbers in table.numbers]
     assert scores == sorted(scores, reverse=True)
     finals = page.table(FINALS_TABLE)
-    assert finals.numbers_of("position", MIOU) == [parent["test.baseline.position"]]
+    assert finals.numbers_of("position (floor)", MIOU) == [parent["test.baseline.position"]]
 
 
 def test_finalists_have_means_and_deviations_over_seeds(page: Page, runs: dict[str, Run]) -> None:
@@ -247,10 +247,11 @@ def test_costs_are_times_and_the_price_of_the_gpus(
 def test_published_numbers_are_marked_and_never_ranked(page: Page) -> None:
     # PiCIE's own numbers were measured as these, on val, without a refiner.
     table = page.table(TRIALS_TABLE)
-    row = table.row("picie, ResNet-18 FPN")
-    assert table.kinds[row] == "published"
-    assert table.numbers_of("picie, ResNet-18 FPN", "rank") == []
-    assert table.rows[row][table.column("remark")].startswith("published, not ours")
+    name = "picie, ResNet-18 FPN (published)"
+    assert table.kinds[table.row(name)] == "published"
+    assert table.numbers_of(name, MIOU) == [13.8]
+    assert table.numbers_of(name, "rank") == []
+    assert table.rows[table.row(name)][table.column("remark")] == "not ours: Cho et al., CVPR 2021"
     others = [t for t in page.tables if t.caption.startswith("Published, under another protocol")]
     assert {"stego-320" in t.caption for t in others} == {True}
     assert not any(row[0].startswith("trial") for t in others for row in t.rows)

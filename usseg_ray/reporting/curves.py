@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from usseg_ray.baselines import CEILING, FLOORS
 from usseg_ray.objective import MIOU, STABILITY, short
 from usseg_ray.reporting.content import (
     Block,
@@ -23,6 +22,7 @@ from usseg_ray.reporting.content import (
 )
 from usseg_ray.reporting.store import Logged, Store, Sweep
 from usseg_ray.reporting.svg import Axis, Series, line_chart, parallel_axes
+from usseg_ray.screen import label as baseline_label
 from usseg_ray.tracking_store import SEED_TAG
 
 _SCORE = "unsupervised mIoU, %"
@@ -90,11 +90,10 @@ def _k_chart(
 
 def _levels(sweep: Sweep) -> list[tuple[str, float]]:
     """Names the lines across: the floors and the ceiling of the selection split."""
-    words = {CEILING: "supervised"} | dict.fromkeys(FLOORS, "floor")
     return [
-        (f"{name} ({words.get(name, 'features')})", value)
+        (baseline_label(key.removeprefix("baseline.")), value)
         for key, value in sorted(sweep.parent.metrics.items())
-        if key.startswith("baseline.") and (name := key.removeprefix("baseline."))
+        if key.startswith("baseline.")
     ]
 
 

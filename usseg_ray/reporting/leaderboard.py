@@ -13,14 +13,9 @@ from usseg_ray.objective import MIOU, short
 from usseg_ray.published_scores import PublishedScore, published_scores
 from usseg_ray.reporting.content import Block, Cell, Column, Kind, Note, Row, Section, Spread, Table
 from usseg_ray.reporting.store import Logged, Sweep
+from usseg_ray.screen import label
 from usseg_ray.tracking_store import REASON_TAG
 
-_KINDS: dict[Kind, str] = {
-    "floor": "floor",
-    "features": "k-means of the same features",
-    "supervised": "supervised ceiling",
-    "published": "published, not ours",
-}
 _PLACED = (Column("name", "trial"), Column("rank", "rank", 0))
 _MIOU = Column(MIOU, "unsupervised mIoU, %")
 _NAMED = (
@@ -40,6 +35,7 @@ _FINALISTS = (
     _MIOU,
     *_NAMED,
     Column("seeds", "seeds", 0),
+    _REMARK,
     Column("behind", "behind the choice, points"),
     Column("interval", "95 % of a paired bootstrap"),
     Column("noise", "beyond noise?"),
@@ -47,7 +43,6 @@ _FINALISTS = (
     Column("linear_miou", "linear probe (supervised), %"),
     Column("label_selected_miou", "label-picked epoch mIoU, %"),
     Column("place", "selection place", 0),
-    _REMARK,
 )
 _TEST_SCORES = [column.key for column in (_MIOU, *_SCORES)] + ["linear_miou", "label_selected_miou"]
 _PUBLISHED = (
@@ -55,7 +50,6 @@ _PUBLISHED = (
     _MIOU,
     _SCORES[0],
     Column("source", "source"),
-    _REMARK,
 )
 
 
@@ -216,7 +210,7 @@ def _beside(sweeps: Sequence[Sweep], prefix: str) -> list[Row]:
     rows = []
     for name, value in found:
         kind: Kind = "floor" if name in FLOORS else "supervised" if name == CEILING else "features"
-        rows.append(Row({"name": name, "unsup_miou": value, "remark": _KINDS[kind]}, kind))
+        rows.append(Row({"name": label(name), "unsup_miou": value}, kind))
     return rows
 
 
@@ -235,7 +229,7 @@ def _same(score: PublishedScore, protocol: str) -> bool:
 def _published_rows(protocol: str) -> list[Row]:
     return [
         Row(
-            _published_cells(score) | {"remark": f"{_KINDS['published']}: {score.source}"},
+            _published_cells(score) | {"remark": f"not ours: {score.source}"},
             "published",
         )
         for score in published_scores(data_name(protocol))
@@ -246,7 +240,7 @@ def _published_rows(protocol: str) -> list[Row]:
 def _published_cells(score: PublishedScore) -> dict[str, str | float | None]:
     variant = f" ({score.variant})" if score.variant else ""
     return {
-        "name": f"{score.method}{variant}, {score.backbone}",
+        "name": f"{score.method}{variant}, {score.backbone} (published)",
         "unsup_miou": score.unsup_miou,
         "unsup_acc": score.unsup_acc,
     }
@@ -266,8 +260,7 @@ def _published(sweeps: Sequence[Sweep]) -> list[Block]:
         for stamp, group in groupby(scores, key=lambda score: score.stamp):
             rows = tuple(
                 Row(
-                    _published_cells(score)
-                    | {"source": score.source, "remark": _KINDS["published"]},
+                    _published_cells(score) | {"source": score.source},
                     "published",
                 )
                 for score in group

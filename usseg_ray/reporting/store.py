@@ -7,7 +7,7 @@ existing store and writes nothing.
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from usseg_ray.tracking_store import (
     check_database,
     explained,
     patience,
+    search,
     sqlite_path,
     store_uri,
     without_password,
@@ -229,7 +230,8 @@ class Store:
         """Reads all values of a metric: (step, value), by step."""
         if metric not in run.metrics:
             return []
-        values = self._client.get_metric_history(run.id, metric)
+        with explained(self._uri):
+            values = self._client.get_metric_history(run.id, metric)
         return sorted({value.step: value.value for value in values}.items())
 
     def seconds(self, run: Logged) -> float | None:
@@ -240,7 +242,8 @@ class Store:
         """
         if SEED_TAG not in run.tags:
             return run.seconds
-        epochs = self._client.get_metric_history(run.id, "epoch")
+        with explained(self._uri):
+            epochs = self._client.get_metric_history(run.id, "epoch")
         return max(((epoch.timestamp - run.start) / 1000 for epoch in epochs), default=None)
 
     def artifact(self, run: Logged, path: str) -> bytes | None:
@@ -266,7 +269,7 @@ class Store:
 
     def _sweep(self, key: str) -> Sweep:
         quote = '"' if "'" in key else "'"
-        found = list(self._search(f"tags.`{SWEEP_TAG}` = {quote}{key}{quote}"))
+        found = self._search(f"tags.`{SWEEP_TAG}` = {quote}{key}{quote}")
         (objective, *_) = (run.data.tags.get(_OBJECTIVE, MIOU) for run in found if _is_parent(run))
         runs = [Logged.of(run, objective) for run in found]
         trials = [run for run in runs if TRIAL_TAG in run.tags and SEED_TAG not in run.tags]
@@ -278,17 +281,9 @@ class Store:
             tuple(sorted(seeds, key=lambda run: (run.trial, _number(run.tags[SEED_TAG])))),
         )
 
-    def _search(self, query: str) -> Iterator[Run]:
-        """Yields runs, the latest first."""
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id], query, order_by=["start_time DESC"], page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _search(self, query: str) -> list[Run]:
+        """Finds runs, the latest first."""
+        return search(self._client, self._experiment_id, query)
 
 
 def _is_parent(run: Run) -> bool:
