@@ -15,7 +15,7 @@ BACKBONE = "vit_tiny_patch16_224"
 
 def test_batches_are_a_part_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USSEG_FEATURES", "set anew, and back after the test")
-    epoch, batches = _epoch("stego", 16, BACKBONE)
+    epoch, batches = _epoch("stego", 16, BACKBONE, True)
     assert 0 < batches < epoch < 60
 
 

@@ -5,19 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests import tiny
-from tests.features import HERE
+from tests.features import HERE, vit
 from usseg_ray import feature_plan as subject
-from usseg_ray.backbones import build_backbone
-from usseg_ray.config import UserError
+from usseg_ray.backbones import TimmFeatures, build_backbone
+from usseg_ray.batch import FeatureMap
+from usseg_ray.config import UserError, flatten
+from usseg_ray.feature_extraction import features_here
 from usseg_ray.feature_folder import FeatureFolder
 from usseg_ray.feature_shared import SharedStore
-from usseg_ray.feature_store import FeatureStore
+from usseg_ray.feature_store import FeatureStore, default_store
+from usseg_ray.job import StoredView
+from usseg_ray.label_free import NUM_IMAGES, VIEWED
 from usseg_ray.plan import Plan
 from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
+from usseg_ray.run_context import PlainContext
+from usseg_ray.worker import baselines, build_run
 
 FIXED = {"data.crops": "five", "data.flip": False}
 
@@ -107,3 +114,44 @@ def test_what_is_there_is_chosen_without_measuring_and_for_good(
     # A resumed sweep reads what it read before, whatever has come since.
     (tmp_path / subject.CHOSEN_FILE).write_text(json.dumps(keys[:1]))
     assert subject._chosen(plan, store, asked, "cpu", tmp_path, silent) == keys[:1]
+
+
+def test_what_is_stored_is_all_that_a_sweep_looks_at(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path / "store"))
+    settings = flatten(vit(tmp_path), "backbone.") | FIXED | {"data.view_draws": 1}
+    small = tiny.ACSEG | tiny.OWN["stego"] | {"method.pool_size": 12, "train.epochs": 1}
+    plan = plan_of(root, "acseg", "hp", "stego", **settings, **small)
+    backbone, stored = build_backbone(plan.config.backbone), dict[str, tuple[StoredView, ...]]()
+    for use in subject._uses(plan):
+        wanted = subject._wanted(plan, use, backbone, "cpu")
+        default_store().obtain(wanted, features_here(backbone, "cpu")).close()
+        view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
+        for method in use.methods:
+            stored[method] = (*stored.get(method, ()), view)
+    counted = count_forwards(monkeypatch)
+    jobs = plan.jobs().with_stored(stored)
+    for draw in plan.draws:
+        run = build_run(jobs.job(draw), PlainContext(torch.device("cpu"), []))
+        run.fit()
+        # The second views of a few images, which label-free criteria look at.
+        assert sum(counted) == NUM_IMAGES // VIEWED
+        counted.clear()
+        run.score("test")
+    run.linear("test")
+    baselines(jobs.job(plan.draws[0]))
+    assert counted == []
+
+
+def count_forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the rows of each forward pass from now on."""
+    counted: list[int] = []
+    forward = TimmFeatures.forward
+
+    def counting(self: TimmFeatures, normalised: torch.Tensor, *rest: Any) -> FeatureMap:
+        counted.append(len(normalised))
+        return forward(self, normalised, *rest)
+
+    monkeypatch.setattr(TimmFeatures, "forward", counting)
+    return counted
