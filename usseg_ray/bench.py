@@ -29,7 +29,7 @@ from usseg_ray.bench_training import training_bars
 from usseg_ray.bench_works import Sizes
 from usseg_ray.cli import Version, console, errors, make_app, run
 
-IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 2_000, 10_000, 500
+IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 1_500, 10_000, 500
 
 Bars = Iterator[Measure]
 
