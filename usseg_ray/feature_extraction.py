@@ -7,6 +7,7 @@ process that asked writes them, so that a folder on one machine's disk is enough
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -189,12 +190,20 @@ def _interleaved(drawn: list[np.ndarray]) -> np.ndarray:
 
 
 def features_here(backbone: Backbone, device: str) -> Features:
-    """Computes features in this process, on a device."""
+    """Computes features in this process, on a device.
+
+    A thread decodes the next batch while one is computed: on a few cores, and on a GPU, what waits
+    for the decoder is a good part of the time.
+    """
 
     def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
         extractor = Extractor(wanted, device, backbone=backbone)
-        shown = stream_here(wanted.root, pieces, wanted.entry.recipe.showing)
-        return map(extractor, regroup(shown, BATCH_ROWS))
+        shown = regroup(stream_here(wanted.root, pieces, wanted.entry.recipe.showing), BATCH_ROWS)
+        with ThreadPoolExecutor(1, "usseg-decoding") as decoding:
+            coming = decoding.submit(next, shown, None)
+            while (block := coming.result()) is not None:
+                coming = decoding.submit(next, shown, None)
+                yield extractor(block)
 
     return features
 
