@@ -13,12 +13,13 @@ from rich.table import Table
 from usseg_ray import methods
 from usseg_ray.beside import BASELINES_FILE
 from usseg_ray.cli import console
+from usseg_ray.comparable import agreed
 from usseg_ray.config import UserError, flatten, known_keys
 from usseg_ray.cost import estimate
 from usseg_ray.feature_plan import CHOSEN_FILE
 from usseg_ray.finals import FINAL_FILE
 from usseg_ray.job import WORKERS
-from usseg_ray.plan import Plan, agreed
+from usseg_ray.plan import Plan
 from usseg_ray.planning import make_plan
 from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.screen import sampled, value

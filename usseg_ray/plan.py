@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def config(self) -> Config[MethodConfig]:
-        """Settings of the first trial; all but `planning.FREE_GROUPS` and `FREE_KEYS` hold."""
+        """Settings of the first trial; all but what `comparable.is_free` says hold for all."""
         return self.parts[0].config
 
     @property
@@ -131,18 +131,3 @@ def planned_epochs(job: Job) -> int:
     method = methods.get(job.method)
     config = build_config(method.Config, [job.settings])
     return sum(method.stage_epochs(config.method, config.train.epochs)) or 1
-
-
-def agreed(settings: list[dict[str, Any]]) -> dict[str, Any]:
-    """Lists what several methods' flattened settings agree in.
-
-    Keys of `method` are left out where there are several: of another method they mean another
-    thing.
-    """
-    first, *others = settings
-    return {
-        key: value
-        for key, value in first.items()
-        if not (others and key.startswith("method."))
-        and all(key in other and other[key] == value for other in others)
-    }

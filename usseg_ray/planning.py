@@ -13,6 +13,7 @@ from usseg_ray import methods
 from usseg_ray.backbones import build_backbone, feature_spec
 from usseg_ray.batch import FeatureSpec
 from usseg_ray.cluster_counts import CLUSTERS, k_trials
+from usseg_ray.comparable import differing, is_free
 from usseg_ray.config import (
     UserError,
     build_config,
@@ -30,24 +31,6 @@ from usseg_ray.protocols import find_protocol
 from usseg_ray.request import Request
 from usseg_ray.search_space import SearchSpace, check_space, load_space
 from usseg_ray.trials import Trial, find_run, load_trials
-
-FREE_GROUPS = ("method.", "train.")
-FREE_KEYS = (
-    "num_clusters",
-    "clusters_per_class",
-    "data.train_size",
-    "data.crop_scale",
-    "data.flip",
-    "data.crops",
-    "data.crop_ratios",
-    "data.crop_filter",
-    "data.crop_jpeg",
-    "data.view_draws",
-    "data.shuffle_window",
-    "data.keep_mib",
-)
-"""With `FREE_GROUPS`, what the methods of a sweep may differ in; the rest is the protocol, the
-backbone and the machine's shares, without which scores could not stand in one column."""
 
 
 def make_plan(request: Request, *, make_data: bool = True) -> Plan:
@@ -97,7 +80,7 @@ def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[T
         for trial in trials
         if objective in trial.metrics
         and trial.method in settings
-        and not _differ(settings[trial.method], trial.settings)
+        and not differing(settings[trial.method], trial.settings)
     )
     if not found:
         raise UserError(
@@ -105,16 +88,6 @@ def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[T
             f"{', '.join(settings)} by {objective} on the same data, backbone and protocol."
         )
     return found
-
-
-def _differ(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
-    """Lists the settings, of those that methods may not differ in, that two configs differ in."""
-    return [
-        key
-        for key, value in others.items()
-        if not (key.startswith((*FREE_GROUPS, "resources.")) or key in (*FREE_KEYS, "seed"))
-        and settings.get(key) != value
-    ]
 
 
 def _about(name: str, names: list[str], error: UserError) -> UserError:
@@ -182,8 +155,7 @@ def _check_shared(parts: list[MethodPlan]) -> None:
     settings = flatten(first.config)
     for part in others:
         for key, value in flatten(part.config).items():
-            free = key.startswith(FREE_GROUPS) or key in FREE_KEYS
-            if not free and settings.get(key) != value:
+            if not is_free(key) and settings.get(key) != value:
                 raise UserError(
                     f"{first.method} and {part.method} cannot be compared in one sweep: {key} is "
                     f"{settings.get(key)} and {value}. --set {key}=VALUE makes them equal."

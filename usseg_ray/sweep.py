@@ -27,6 +27,7 @@ from usseg_ray.cluster import (
 )
 from usseg_ray.cluster_counts import CLUSTERS, SEED, missing_neighbours, of_method, recommend
 from usseg_ray.command import repeatable
+from usseg_ray.comparable import agreed
 from usseg_ray.consensus import add_consensus
 from usseg_ray.data.pipeline import reading_group
 from usseg_ray.feature_plan import CHOSEN_FILE, stored_features
@@ -44,7 +45,7 @@ from usseg_ray.k_answer import ANSWER, answer, write_answer
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames, Waits
 from usseg_ray.objective import CONSENSUS
-from usseg_ray.plan import Plan, agreed
+from usseg_ray.plan import Plan
 from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
 from usseg_ray.screen import Pace, Screen

@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 
 from tests import tiny
+from usseg_ray.comparable import agreed
 from usseg_ray.config import UserError, flatten, flatten_assigned
 from usseg_ray.data import synthetic
 from usseg_ray.job import Draw, JobTemplate
-from usseg_ray.plan import MethodPlan, Plan, agreed, planned_epochs
+from usseg_ray.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.planning import make_plan
 from usseg_ray.request import Request, with_spaces
 
