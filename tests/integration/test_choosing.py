@@ -12,6 +12,7 @@ from tests import tiny
 from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
 from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
+from usseg_ray.search_space import find_space
 from usseg_ray.summary import Outcome
 from usseg_ray.sweep import run_sweep
 from usseg_ray.trials import ranked
@@ -34,7 +35,7 @@ SETTINGS: dict[str, Any] = {
 def sweep(folder: Path, data: Path, **changes: Any) -> tuple[Outcome, str]:
     folder.mkdir(exist_ok=True)
     options: dict[str, Any] = {
-        "methods": {"kmeans": "search_spaces/kmeans.yaml"},
+        "methods": {"kmeans": str(find_space("kmeans"))},
         "data": str(data),
         "assigned": SETTINGS,
         "num_samples": 2,
