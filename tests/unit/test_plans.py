@@ -12,6 +12,7 @@ from usseg_ray.data.plans import (
     dealt_plan,
     evaluation_plan,
     row_groups,
+    spread,
     training_plan,
     with_partners,
 )
@@ -220,3 +221,14 @@ def test_partners_are_neighbours_but_never_the_row_itself() -> None:
     assert all(everything[partner.number] == partner[:3] for partner in partners)
     assert with_partners(plan, SMALL, "train", table, seed=3) == paired
     assert with_partners(plan, SMALL, "train", table, seed=4) != paired
+
+
+@given(total=st.integers(1, 500), count=st.integers(1, 64))
+def test_rows_that_lie_evenly_over_a_split(total: int, count: int) -> None:
+    rows = spread(total, count)
+    assert len(rows) == min(total, count)
+    assert rows == sorted(set(rows))
+    assert 0 <= rows[0] <= rows[-1] < total
+    steps = np.diff(rows)
+    assert not len(steps) or steps.max() - steps.min() <= 1
+    assert set(spread(total, count)) <= set(spread(total, 4 * count))

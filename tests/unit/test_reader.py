@@ -279,3 +279,39 @@ def test_pairs_come_in_training_alone(prepared: tuple[str, Manifest]) -> None:
         assert given.geometry is not None
         assert given.geometry.dtype == torch.float64
     assert next(one.passes("train", 4)).first is None
+
+
+def test_a_few_images_lie_evenly_over_the_split(prepared: tuple[str, Manifest]) -> None:
+    alone = walk(reader(prepared)[0].few(5, 2))
+    assert [ids for ids, _ in alone] == [
+        ("train-00", "train-02"),
+        ("train-05", "train-08"),
+        ("train-11",),
+    ]
+    whole = {
+        name: row
+        for ids, rows in walk(reader(prepared)[0].passes("train", 4))
+        for name, row in zip(ids, rows, strict=True)
+    }
+    assert all(
+        torch.equal(whole[name], row)
+        for ids, rows in alone
+        for name, row in zip(ids, rows, strict=True)
+    )
+    shared = [walk(reader(prepared, rank=rank, world=2)[0].few(5, 2)) for rank in (0, 1)]
+    assert equal([shared[0][0], shared[1][0], shared[0][1]], alone)
+    assert walk(reader(prepared, rank=4, world=5)[0].few(5, 2)) == []
+    everything = [name for ids, _ in walk(reader(prepared)[0].few(99, 4)) for name in ids]
+    assert everything == sorted(whole)
+
+
+def test_a_few_images_have_pixels_where_nobody_looks_at_them(
+    prepared: tuple[str, Manifest],
+) -> None:
+    def nobody(split: str, view: str, *, training: bool) -> bool:
+        return not (split and view) or training
+
+    config = DataConfig(train_size=tiny.SIDE, eval_size=tiny.SIDE)
+    blind = Reader(*prepared, config, looked_at=nobody)
+    assert next(iter(blind.passes("train", 2))).pixels.numel() == 0
+    assert next(iter(blind.few(4, 2))).pixels.shape == (2, 3, tiny.SIDE, tiny.SIDE)
