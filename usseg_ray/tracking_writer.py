@@ -125,13 +125,17 @@ class Writer:
     def _failed(self, error: Exception, operations: list[Operation], position: int) -> None:
         """Tells a store that is away from one that refuses, and waits or gives up."""
         self._runs.forget()
-        if not self._answers(error):
+        if not self._answers(error) or not operations:
             return self._wait()
-        # One by one, to find the operation that is refused.
-        self._careful, alone = _BATCH, len(operations) == 1
-        self._tries += alone
+        self._tries += 1
+        if len(operations) > 1:
+            # It may have come back in between; if not, one by one finds what is refused.
+            if self._tries > 1:
+                self._careful, self._tries = len(operations), 0
+            return self._wait()
         busy = isinstance(error, MlflowException) and error.error_code == _BUSY
-        if alone and not busy and (self._tries >= _TRIES or isinstance(error, FileNotFoundError)):
+        hopeless = self._tries >= _TRIES or isinstance(error, FileNotFoundError)
+        if hopeless and not busy:
             what = f"{operations[0].kind!r} of {operations[0].run or 'the sweep'}"
             self._say(f"Tracking store {self._store} refuses {what}: {cause(error)}")
             return self._succeeded(position)
