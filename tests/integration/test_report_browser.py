@@ -129,6 +129,10 @@ def test_it_follows_the_scheme_and_prints_on_white(browser: Browser, page: Path)
     browser.ask("Emulation.setEmulatedMedia", media="print")
     assert browser.run(ground) == "rgb(255, 255, 255)"
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    letter = 965  # pixels between the margins, of which A4 has more
+    browser.open(page, width=letter)
+    browser.ask("Emulation.setEmulatedMedia", media="print")
+    assert browser.run(OVERFLOW) == 0
     browser.open(page, width=1280)
     assert browser.print().startswith(b"%PDF")
 
