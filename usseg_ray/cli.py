@@ -1,5 +1,6 @@
 """What the commands share: the way they end, and the options that mean the same everywhere."""
 
+import errno
 import sys
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from usseg_ray.config import UserError
 console = Console()
 errors = Console(stderr=True)
 INTERRUPTED = 130
+# What a place says that cannot be written, on whichever of a command's many ways to it.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def _print_version(wanted: bool) -> None:
@@ -39,16 +42,30 @@ def make_app() -> typer.Typer:
 def run(app: typer.Typer) -> None:
     """Runs a command; a `UserError` ends it with its message and exit code 2, Ctrl-C with 130.
 
+    So does a place that cannot be written: a full disk, a folder that is read-only.
+
     Args:
         app: The command of one module.
     """
     try:
         app()
     except UserError as error:
-        errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _refuse(
+            f"{where}{error.strerror}.\nMake room, correct its rights, or name another folder; "
+            "python -m usseg_ray.doctor looks at those that a run writes."
+        )
     except SystemExit as end:
         # What typer makes of Ctrl-C, without a word.
         if end.code == INTERRUPTED:
             errors.print("Interrupted.", highlight=False)
         raise
+
+
+def _refuse(message: str) -> None:
+    errors.print(f"[bold red]Error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)

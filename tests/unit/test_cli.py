@@ -10,6 +10,7 @@ from usseg_ray import __version__, methods, options
 COMMANDS = ("tune", "train", "evaluate", "prepare", "features")
 PROJECT = Path(__file__).parents[2]
 PROGRAM = """
+import os
 import sys
 from usseg_ray.cli import make_app, run
 from usseg_ray.config import UserError
@@ -22,6 +23,11 @@ def main(kind: str) -> None:
         raise UserError("expected [low, high], got [3, 1] in [/x/y.yaml]")
     if kind == "interrupt":
         raise KeyboardInterrupt
+    if kind == "full":
+        with open("/dev/full", "w") as file:
+            file.write("x" * 10_000)
+    if kind == "read-only":
+        os.mkdir("/sys/runs")
     if kind == "bug":
         raise RuntimeError("a bug")
     print("done")
@@ -43,6 +49,19 @@ def test_a_users_mistake_is_one_line_and_exit_code_2() -> None:
     # Brackets in a message are the message's own.
     assert done.stderr == "Error: expected [low, high], got [3, 1] in [/x/y.yaml]\n"
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full and /sys are Linux's")
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("full", "No space left on device"), ("read-only", "/sys/runs: ")],
+)
+def test_a_place_that_cannot_be_written_is_two_lines_and_exit_code_2(kind: str, says: str) -> None:
+    done = called("-c", PROGRAM, kind)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 2
 
 
 def test_ctrl_c_is_no_traceback() -> None:
