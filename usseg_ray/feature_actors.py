@@ -42,7 +42,7 @@ class Pool:
     reading: float
 
 
-def share_out(resources: Mapping[str, float], device: str) -> Pool:
+def share_out(resources: Mapping[str, float], device: str, node_cpus: float) -> Pool:
     """Shares a cluster's resources between actors and reading tasks.
 
     Actors never get all CPUs: reading tasks would wait for ever, and the actors for them.
@@ -52,6 +52,7 @@ def share_out(resources: Mapping[str, float], device: str) -> Pool:
         device: Where to compute. With GPUs an actor drives one, in one thread, and the CPUs
             decode; without, a few actors compute with a few threads each, which needs less memory
             than one for every CPU, and decoding is the smaller part.
+        node_cpus: CPUs of the largest node: an actor that asks for more would wait for ever.
 
     Returns:
         The shares.
@@ -62,7 +63,7 @@ def share_out(resources: Mapping[str, float], device: str) -> Pool:
         each = min(1.0, cpus / actors / 2)
         left = cpus - actors * each
         return Pool(actors, each, 1.0, 1, min(1.0, left), left)
-    threads = int(min(THREADS, cpus))
+    threads = max(1, int(min(THREADS, cpus, node_cpus)))
     actors = max(1, int(cpus / threads))
     # What an actor leaves of its threads is a reading task's.
     share = 0.25
@@ -77,7 +78,9 @@ def ray_features(device: str) -> Features:
     """
 
     def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
-        pool = share_out(ray.cluster_resources(), device)
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        largest = max(resources.get("CPU", 0.0) for resources in alive)
+        pool = share_out(ray.cluster_resources(), device, largest)
         source = PieceSource(wanted.root, pieces, wanted.entry.recipe.showing)
         context = DataContext(enable_progress_bars=False, target_max_block_size=BLOCK_BYTES)
         context.execution_options.preserve_order = True
