@@ -13,7 +13,7 @@ import yaml
 
 from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
-from usseg_ray.plan import make_plan
+from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
 from usseg_ray.run_context import PlainContext
 from usseg_ray.worker import build_run
