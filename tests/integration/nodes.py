@@ -18,6 +18,9 @@ from pathlib import Path
 
 import psutil
 
+# It sets the environment that makes Ray listen on loopback, for the nodes as for who joins them.
+import usseg_ray  # noqa: F401
+
 # A lost node is noticed after 2 s instead of Ray's 15.
 ENVIRONMENT = {
     "RAY_health_check_initial_delay_ms": "1000",
