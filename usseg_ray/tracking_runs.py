@@ -286,6 +286,8 @@ class Runs:
         if reason:
             self._client.set_tag(run_id, REASON_TAG, reason[:1000])
         self._client.set_terminated(run_id, status, at)
+        # Read again if the run is opened again: the driver must not grow with trials and epochs.
+        self._histories.pop(run_id, None)
 
 
 def final_name(trial: str, seed: int) -> str:
