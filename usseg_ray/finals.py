@@ -16,7 +16,7 @@ import ray
 
 from usseg_ray import worker
 from usseg_ray.beside import as_task
-from usseg_ray.job import Draw, Jobs
+from usseg_ray.job import Draw, Job, Jobs
 from usseg_ray.record import read_counts
 from usseg_ray.significance import Difference, paired_bootstrap
 from usseg_ray.storage import Storage
@@ -24,6 +24,9 @@ from usseg_ray.trials import Trial, best_of_each, load_trials, ranked, trial_nam
 
 FINALISTS = "finalists"
 FINAL_FILE = "final.json"
+
+Asked = tuple[Job, str, str, str]
+"""Arguments of `worker.final_score`."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
 
 
 def score_finalists(
-    jobs: Jobs, chosen: list[Trial], num_seeds: int, storage: Storage
+    jobs: Jobs, chosen: list[Trial], num_seeds: int, storage: Storage, concurrent: int
 ) -> list[Finalist]:
     """Scores every run of the finalists on the test split: once in the life of a sweep.
 
@@ -124,6 +127,7 @@ def score_finalists(
         chosen: The finalists.
         num_seeds: Seeds of each.
         storage: The sweep's folder.
+        concurrent: Processes that score at a time.
 
     Returns:
         The finalists by their mean score on the selection split, best first; a run that failed is
@@ -133,7 +137,8 @@ def score_finalists(
     path = folder / FINAL_FILE
     scored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     trained = {trial.name: trial for trial in load_trials(folder / FINALISTS)}
-    runs, pending = [], {}
+    runs: list[tuple[Trial, int, Trial]] = []
+    asked: dict[str, Asked] = {}
     for trial in chosen:
         for seed in seeds_of(trial, num_seeds):
             name = trial_name(trial.index, seed)
@@ -142,11 +147,11 @@ def score_finalists(
                 continue
             runs.append((trial, seed, run))
             if name not in scored:
-                pending[name] = _scoring(jobs, trial, seed, run, storage)
-    for name, task in pending.items():
-        scored[name] = ray.get(task)
+                asked[name] = _asked(jobs, trial, seed, run, storage)
+    for names, task in _start(asked, concurrent):
+        scored |= zip(names, ray.get(task), strict=True)
         _write(scored, path)
-    if pending:
+    if asked:
         storage.push(FINAL_FILE)
     storage.fetch(*(f"{FINALISTS}/{trial_name(t.index, seed)}/test" for t, seed, _ in runs))
     found = []
@@ -158,12 +163,21 @@ def score_finalists(
     return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
 
 
-def _scoring(jobs: Jobs, trial: Trial, seed: int, run: Trial, storage: Storage) -> Any:  # noqa: ANN401
+def _start(asked: Mapping[str, Asked], concurrent: int) -> list[tuple[list[str], Any]]:
+    """Shares the work among as many tasks as run at a time: each loads PyTorch first."""
+    shares = [list(asked)[start::concurrent] for start in range(min(concurrent, len(asked)))]
+    return [
+        (names, as_task(worker.final_scores, asked[names[0]][0]).remote([asked[n] for n in names]))
+        for names in shares
+    ]
+
+
+def _asked(jobs: Jobs, trial: Trial, seed: int, run: Trial, storage: Storage) -> Asked:
     job = jobs.job(Draw(trial.method, trial.sample, seed))
     home = storage.sub(run.name if run.seed is None else f"{FINALISTS}/{run.name}")
     target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
     last = Path(str(run.checkpoint)).name
-    return as_task(worker.final_score, job).remote(job, last, home.place, target.place)
+    return job, last, home.place, target.place
 
 
 def _write(scored: Mapping[str, Any], path: Path) -> None:

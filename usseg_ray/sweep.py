@@ -238,7 +238,9 @@ class _Sweep:
             return []
         chosen = pick(trials, plan.request.finalists)
         self._train_again(chosen)
-        finalists = score_finalists(self.jobs, chosen, plan.request.seeds, self.storage)
+        finalists = score_finalists(
+            self.jobs, chosen, plan.request.seeds, self.storage, self.slots.concurrent
+        )
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
             self._keep_model(finalist.trial, champion=finalist is finalists[0])

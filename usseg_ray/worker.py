@@ -65,6 +65,15 @@ def baselines(job: Job) -> Baselines:
     return compute_baselines(config, job.root, manifest, device, stream, stored=stored)
 
 
+def final_scores(asked: list[tuple[Job, str, str, str]]) -> list[dict[str, float]]:
+    """Scores several trials one after the other, in a process that loads everything once.
+
+    Args:
+        asked: Arguments of `final_score` for each.
+    """
+    return [final_score(*arguments) for arguments in asked]
+
+
 def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str, float]:
     """Scores a trial once on the test split, as it ended and as it was at its best.
 
@@ -84,20 +93,26 @@ def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str,
         home.fetch(last, BEST)
         found = score_split(job, str(home.folder / last), str(target.folder), split)
         target.push(ARRAYS, COUNTS)
-        return found | _label_selected(job, home.folder / BEST, split)
+        return found | _label_selected(job, home.folder / BEST, home.folder / last, found)
 
 
-def _label_selected(job: Job, best: Path, split: str) -> dict[str, float]:
-    if not (best / CHECKPOINT).exists():
+def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -> dict[str, float]:
+    """Scores the state that labels would pick, unless it is the last, which has its scores."""
+    if not found or not (best / CHECKPOINT).exists():
         return {}
-    run, state = _restored(job, best)
-    scores = run.score(split, refit=False).scores
-    if scores is None:
-        return {}
+    device = torch.device(job.device)
+    epoch = load_state(best, device)["epoch"]
+    miou, accuracy = found["unsup_miou"], found["unsup_acc"]
+    if epoch != load_state(last, device)["epoch"]:
+        run, _ = _restored(job, best)
+        scores = run.score(job.settings["data.test_split"], refit=False).scores
+        if scores is None:
+            return {}
+        miou, accuracy = scores.unsup_miou, scores.unsup_acc
     return {
-        "label_selected_miou": scores.unsup_miou,
-        "label_selected_acc": scores.unsup_acc,
-        "label_selected_epoch": float(state["epoch"]),
+        "label_selected_miou": miou,
+        "label_selected_acc": accuracy,
+        "label_selected_epoch": float(epoch),
     }
 
 
