@@ -4,6 +4,7 @@ The frozen backbone runs here and nowhere else. What a method did not declare in
 computed nor there.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -30,6 +31,18 @@ class Stored(Protocol):
 
     def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
         """Gives those of rows, on the device that computes; `None` where none are kept."""
+
+    def beside(
+        self, rows: Rows, needs: Needs, what: str, compute: Callable[[], FeatureMap]
+    ) -> FeatureMap:
+        """Gives features of a few rows shown in yet another way, computed the first time alone.
+
+        Args:
+            rows: Of which the images were made.
+            needs: What is read beside tokens.
+            what: Names how they are shown.
+            compute: Computes them.
+        """
 
 
 class Featuriser:
@@ -75,6 +88,23 @@ class Featuriser:
         return self._batch(images)
 
     @torch.no_grad()
+    def shown_otherwise(self, images: Images, rows: Rows, what: str) -> Batch:
+        """Computes a batch of a few images that the reader did not make; kept with stored rows.
+
+        Args:
+            images: As they are shown.
+            rows: Of which they were made.
+            what: Names how they are shown; with the rows it decides their pixels.
+        """
+        if self.stored is None or not self.needs.features:
+            return self._batch(images)
+        pixels = self._pixels(images.pixels)
+        features = self.stored.beside(
+            rows, self.needs, what, lambda: self._features(self._normalise(pixels), self.needs)
+        )
+        return self._assembled(images, pixels, features)
+
+    @torch.no_grad()
     def crops(self, images: Images) -> Batch:
         """Computes a batch of training crops with its pair of views, where the method wants one."""
         return replace(self._batch(images), pair=self._pair(images))
@@ -106,7 +136,11 @@ class Featuriser:
         if not self.needs.features:
             nothing = FeatureMap(pixels.new_zeros(len(pixels), 0, 1, 1))
             return Batch(images.ids, pixels, nothing)
-        features = self._known(images.rows, pixels, self.needs)
+        return self._assembled(images, pixels, self._known(images.rows, pixels, self.needs))
+
+    def _assembled(
+        self, images: Images, pixels: Float[Tensor, "B 3 H W"], features: FeatureMap
+    ) -> Batch:
         if not self.needs.crop_tokens:
             return Batch(images.ids, pixels, features)
 

@@ -7,7 +7,7 @@ here draws from a generator that a method could notice. docs/choosing_k.md has t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import log
 
@@ -57,6 +57,8 @@ REFIT_ITERATIONS = 20
 GRID = 32
 """Side of the label maps that trials are compared on."""
 KEY = "label_free"
+SECOND_VIEW = "mirrored and recoloured, 1"
+"""Names what `second_views` does; its number rises when that changes."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,9 @@ class Judge:
         chosen = torch.tensor(viewed, dtype=torch.int64)
         names = tuple(images.ids[index] for index in viewed)
         shown = Images(names, second_views(images.pixels[chosen], names))
+        rows = replace(images.rows, numbers=numbers[chosen], crops=images.rows.crops[chosen])
         # A backbone need not know what to make of no image.
-        view = self._featurise(shown) if viewed else None
+        view = self._featurise.shown_otherwise(shown, rows, SECOND_VIEW) if viewed else None
         return _Fixed(self._featurise(images), numbers, view, chosen)
 
 

@@ -1,6 +1,10 @@
 """How a process finds the stored features that its job names."""
 
-from collections.abc import Mapping
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields
 
 import torch
 
@@ -10,6 +14,9 @@ from usseg_ray.feature_recipe import parts_of
 from usseg_ray.feature_store import default_store
 from usseg_ray.featuriser import Stored
 from usseg_ray.job import StoredView
+
+BESIDE = "beside"
+"""Folder in an entry's own for features of a few rows that are shown in yet another way."""
 
 
 class _Opened:
@@ -28,6 +35,26 @@ class _Opened:
         draws = 0 if rows.draws is None else rows.draws.numpy()
         found = entry.rows(rows.numbers.numpy(), rows.crops.numpy(), draws)
         return entry.feature_map(found, self._device)
+
+    def beside(
+        self, rows: Rows, needs: Needs, what: str, compute: Callable[[], FeatureMap]
+    ) -> FeatureMap:
+        entry = self._entries.get((rows.split, rows.view))
+        if entry is None:
+            return compute()
+        asked = (what, rows.numbers.tolist(), parts_of(needs))
+        file = entry.folder / BESIDE / f"{hashlib.sha256(repr(asked).encode()).hexdigest()}.pt"
+        if file.exists():
+            return FeatureMap(**torch.load(file, map_location=self._device, weights_only=True))
+        found = compute()
+        parts = {one.name: getattr(found, one.name) for one in fields(found)}
+        # What cannot be kept is computed again.
+        with suppress(OSError):
+            file.parent.mkdir(exist_ok=True)
+            partial = file.with_suffix(f".{uuid.uuid4().hex}")
+            torch.save(parts, partial)
+            partial.replace(file)
+        return found
 
 
 def open_stored(views: tuple[StoredView, ...], needs: Needs, device: torch.device) -> Stored | None:
