@@ -57,25 +57,31 @@ def run(
     return here
 
 
+def apart(command: str, *arguments: str, folder: Path) -> Ended:
+    """Runs a command in a process of its own, as users do."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"usseg_ray.{command}", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     """A folder in which one ACSeg run was made, `runs/small`."""
     folder = tmp_path_factory.mktemp("evaluate")
     sets = [part for k, v in SMALL.items() for part in ("--set", f"{k}={v}")]
     options = ("--method", "acseg", "--data", str(scenes), "--out", "runs/small")
-    done = subprocess.run(
-        [sys.executable, "-m", "usseg_ray.train", *options, *sets],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = apart("train", *options, *sets, folder=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path, run: Command) -> None:
-    first, again = (run("evaluate", "small") for _ in range(2))
+def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path) -> None:
+    first, again = (apart("evaluate", "small", folder=place) for _ in range(2))
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == again.stdout
     sweep = place / "runs" / "small"
