@@ -13,8 +13,16 @@ from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, wr
 COUNTS = {"train": 37, "val": 13, "test": 11}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def feature_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A feature store of the tests alone: what is stored does not hang on what was before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("USSEG_FEATURES", str(tmp_path_factory.mktemp("features")))
+        yield
+
+
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster(feature_store: None) -> Iterator[None]:
     """A local cluster with more logical CPUs than cores, joined by everything under test."""
     ray.init(
         num_cpus=4,
