@@ -278,7 +278,9 @@ def test_data_without_labels_is_segmented_without_scores(tmp_path: Path, scenes:
     (bare / "manifest.json").write_text(json.dumps(manifest))
     plan = plan_for(folder, bare, assigned={"num_clusters": 4, "train.epochs": 1})
     outcome, text = run(plan, folder)
-    assert outcome.trials[0].score is None
+    assert "unsup_miou" not in outcome.trials[0].metrics
+    assert outcome.trials[0].objective == "label_free.view_information"
+    assert 0 <= (outcome.trials[0].score or -1) <= 1
     assert outcome.baselines == {}
     assert outcome.finals == []
     assert (folder / "trial_000" / "pictures" / "mosaic.png").exists()
@@ -296,7 +298,7 @@ def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path, scenes: Pat
 def test_when_time_is_up_trials_end_and_can_go_on(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "brief"
     plan = plan_for(
-        folder, scenes, time_budget_s=4.0, finalists=0, assigned={"train.epochs": 100_000}
+        folder, scenes, time_budget_s=15.0, finalists=0, assigned={"train.epochs": 100_000}
     )
     outcome, _ = run(plan, folder)
     (trial,) = outcome.trials
