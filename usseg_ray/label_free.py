@@ -158,7 +158,9 @@ class Judge:
             yield from self._kept
             return
         kept: list[_Fixed] | None = []
-        for images in self._reader.few(NUM_IMAGES, self._batch_size):
+        for images in self._reader.few(
+            self._reader.config.train_split, NUM_IMAGES, self._batch_size
+        ):
             fixed = self._prepare(images)
             if kept is not None:
                 kept.append(fixed)

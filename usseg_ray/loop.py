@@ -43,6 +43,8 @@ from usseg_ray.scoring import (
 from usseg_ray.stopwatch import Seconds, timed, timed_items
 
 PROBE_BATCHES = 128
+SEGMENTED = 64
+"""Images that are looked at where there are no labels to score them by."""
 
 Watch = Callable[[str, int, int], None]
 
@@ -242,7 +244,7 @@ class Run:
         splits = self.reader.manifest.splits
         if self.truth is None or split not in splits or not splits[split].labelled:
             seen = split if split in splits else self.config.data.train_split
-            return segment(predictor, self.reader.passes(seen, size))
+            return segment(predictor, self.reader.few(seen, SEGMENTED, size))
         evaluation = self._evaluated(predictor, split, self.truth, None)
         if rank() > 0:
             return evaluation

@@ -37,6 +37,8 @@ SMALL: dict[str, Any] = {
     "method.warmup_steps": 2,
     "method.lr": 0.01,
     "resources.num_workers": 0,
+    # What is worth storing hangs on how fast the machine is just now.
+    "resources.features": "recompute",
     "resources.cpus_per_worker": 0.5,
     "resources.data_cpus_per_worker": 0.25,
 }
@@ -222,14 +224,12 @@ def test_two_workers_train_and_count_every_row_once(tmp_path: Path, scenes: Path
     assert outcome.finals[0].scores[0]["evaluated_images"] == 11
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(
-    tmp_path: Path, scenes: Path, num_workers: int
-) -> None:
+def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "failing"
     space = SPACE.format(key="method.lr", values="{choice: [1.0e+37]}")
     assigned = {k: v for k, v in SMALL.items() if k != "method.lr"}
-    assigned["resources.num_workers"] = num_workers
+    # Of a worker group; light trials that fail have a test of their own.
+    assigned["resources.num_workers"] = 1
     request = plan_for(folder, scenes, space=space, num_samples=2).request
     plan = make_plan(request.model_copy(update={"assigned": assigned}))
     outcome, _ = run(plan, folder)
@@ -240,10 +240,7 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(
     assert sorted(c.info.status for c in children) == ["FAILED", "FINISHED"]
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_asha_stops_weak_trials_and_optuna_draws_them(
-    tmp_path: Path, scenes: Path, num_workers: int
-) -> None:
+def test_asha_stops_weak_trials_and_optuna_draws_them(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "asha"
     space = SPACE.format(key="method.gamma", values="{uniform: [0.5, 2.0]}")
     plan = plan_for(
@@ -254,7 +251,7 @@ def test_asha_stops_weak_trials_and_optuna_draws_them(
         search="optuna",
         scheduler="asha",
         max_concurrent=1,
-        assigned={"train.epochs": 4, "resources.num_workers": num_workers},
+        assigned={"train.epochs": 4},
     )
     outcome, _ = run(plan, folder)
     assert {t.status for t in outcome.trials} <= {"FINISHED", "STOPPED"}

@@ -23,7 +23,6 @@ from tests.integration.ledgers import (
     free_port,
     opened,
     runs,
-    serving,
     trial_folder,
 )
 
@@ -124,10 +123,3 @@ def test_a_database_may_crash_behind_the_sweep(folder: Path, postgres: Postgres)
     assert PASSWORD not in "".join(said)
     left = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in left if PASSWORD.encode() in path.read_bytes()]
-
-
-def test_a_database_may_crash_behind_its_server(folder: Path, postgres: Postgres) -> None:
-    postgres.create("behind")
-    with serving(folder, free_port(), postgres.uri.replace("/postgres", "/behind")) as address:
-        said = sweep_through_a_crash(address, postgres, folder)
-    assert any("is back" in line for line in said)

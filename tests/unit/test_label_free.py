@@ -141,7 +141,7 @@ def test_stored_features_are_used_and_the_second_view_is_computed(prepared: Set)
 
     tokens = {
         number: batch.features.tokens[index]
-        for images in run.reader.few(99, 4)
+        for images in run.reader.few("train", 99, 4)
         for batch in [run.featurise(images)]
         for index, number in enumerate(images.rows.numbers.tolist() if images.rows else [])
     }
@@ -159,7 +159,7 @@ def test_stored_features_are_used_and_the_second_view_is_computed(prepared: Set)
             assert what
             return compute()
 
-    batch = run.featurise(next(iter(run.reader.few(1, 1))))
+    batch = run.featurise(next(iter(run.reader.few("train", 1, 1))))
     run.featurise.__class__ = Counting
     run.featurise.stored = Kept()
     assert judge_of(run)(run.method).metrics == plain.metrics

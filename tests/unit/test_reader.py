@@ -282,7 +282,7 @@ def test_pairs_come_in_training_alone(prepared: tuple[str, Manifest]) -> None:
 
 
 def test_a_few_images_lie_evenly_over_the_split(prepared: tuple[str, Manifest]) -> None:
-    alone = walk(reader(prepared)[0].few(5, 2))
+    alone = walk(reader(prepared)[0].few("train", 5, 2))
     assert [ids for ids, _ in alone] == [
         ("train-00", "train-02"),
         ("train-05", "train-08"),
@@ -298,10 +298,10 @@ def test_a_few_images_lie_evenly_over_the_split(prepared: tuple[str, Manifest]) 
         for ids, rows in alone
         for name, row in zip(ids, rows, strict=True)
     )
-    shared = [walk(reader(prepared, rank=rank, world=2)[0].few(5, 2)) for rank in (0, 1)]
+    shared = [walk(reader(prepared, rank=rank, world=2)[0].few("train", 5, 2)) for rank in (0, 1)]
     assert equal([shared[0][0], shared[1][0], shared[0][1]], alone)
-    assert walk(reader(prepared, rank=4, world=5)[0].few(5, 2)) == []
-    everything = [name for ids, _ in walk(reader(prepared)[0].few(99, 4)) for name in ids]
+    assert walk(reader(prepared, rank=4, world=5)[0].few("train", 5, 2)) == []
+    everything = [name for ids, _ in walk(reader(prepared)[0].few("train", 99, 4)) for name in ids]
     assert everything == sorted(whole)
 
 
@@ -314,4 +314,4 @@ def test_a_few_images_have_pixels_where_nobody_looks_at_them(
     config = DataConfig(train_size=tiny.SIDE, eval_size=tiny.SIDE)
     blind = Reader(*prepared, config, looked_at=nobody)
     assert next(iter(blind.passes("train", 2))).pixels.numel() == 0
-    assert next(iter(blind.few(4, 2))).pixels.shape == (2, 3, tiny.SIDE, tiny.SIDE)
+    assert next(iter(blind.few("train", 4, 2))).pixels.shape == (2, 3, tiny.SIDE, tiny.SIDE)

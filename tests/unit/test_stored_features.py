@@ -115,6 +115,11 @@ def test_stored_features_give_the_scores_of_computed_ones(
         if "loss" in one:
             assert other["loss"] == pytest.approx(one["loss"], rel=1e-3, abs=1e-5)
         assert other["unsup_miou"] == pytest.approx(one["unsup_miou"], abs=0.5)
+    # Pictures need pixels, which nobody reads for a method on stored features.
+    run.truth = None
+    shown = run.score("val", refit=False).examples.pixels
+    assert shown
+    assert all(one.size for one in shown)
 
 
 def history(run: Run) -> list[dict[str, float]]:

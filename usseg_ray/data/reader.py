@@ -176,17 +176,18 @@ class Reader:
             for block in stream_here(self.root, cut(groups, number, number + 1), showing):
                 yield _labelled(block, split, showing)
 
-    def few(self, count: int, batch_size: int) -> Iterator[Images]:
-        """Reads this worker's share of a few training images, pixels included.
+    def few(self, split: str, count: int, batch_size: int) -> Iterator[Images]:
+        """Reads this worker's share of a few images, pixels included.
 
-        They lie evenly over the training split and are framed as for clustering: the same images
-        in the same batches in every run and for any number of workers.
+        They lie evenly over their split and are framed as for clustering: the same images in the
+        same batches in every run and for any number of workers.
 
         Args:
+            split: Which split.
             count: Images of all workers; all that there are where there are fewer.
             batch_size: Images in a batch.
         """
-        split, showing = self.config.train_split, Showing(self._clustered)
+        showing = Showing(self._clustered)
         groups = row_groups(self.manifest, split)
         chosen = spread(sum(piece.rows for piece in groups), count)
         batches = [
