@@ -45,7 +45,12 @@ def epoch(sweep: Path, trial: int) -> float:
 
 
 def timeless(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if "second" not in name}
+    """Leaves out times, and what is known of a trial only when all have ended."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if "second" not in name and name != "label_free.consensus"
+    }
 
 
 def undisturbed(sweep: Path, trial: int) -> dict[str, float]:
@@ -77,6 +82,7 @@ def begin(
     settings = SETTINGS | {"train.steps_per_epoch": 40, "train.epochs": EPOCHS}
     sets = [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
     asked = ["--data", data, "--space", str(space), "--num-samples", "2", *sets]
+    asked += ["--finalists", "0"]
     asked += ["--max-concurrent", "2", "--workers-per-trial", workers, "--out", out]
     return start(folder, *asked, *options, environment=environment)
 
