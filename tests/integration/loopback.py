@@ -35,7 +35,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.prefix) / "bin" / "ray"
 GCS_PORT, DASHBOARD, TUNNEL, CLIENT_PORT = 6379, 8265, 8300, 10001
 SWEEP = (
-    "python -m usseg_ray.tune --method kmeans --num-samples 2 --finalists 1 --seeds 1 --workers-per-trial 0 --device cpu "
+    "python -m usseg_ray.tune --method kmeans --num-samples 2 --finalists 1 --seeds 1 "
+    "--workers-per-trial 0 --device cpu "
     "--set backbone.name=textons --set data.train_size=32 --set data.eval_size=32 "
     "--set resources.features=recompute --set method.restarts=2"
 )
