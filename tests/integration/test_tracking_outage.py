@@ -68,6 +68,7 @@ def test_a_server_that_is_away_costs_neither_time_nor_metrics(
     assert {file.path for file in MlflowClient(server).list_artifacts(found["u"].info.run_id)} == {
         "config.yaml",
         "confusion.csv",
+        "examples.npz",
         "per_class.json",
         "pictures",
     }
