@@ -35,15 +35,20 @@ class Finalist:
 
     Attributes:
         trial: The sweep's trial.
-        selection: Seed -> score on the selection split, percent.
+        runs: Seed -> the run that was trained with it to its end.
         scores: Seed -> metrics on the test split, in percent.
         behind: How far the first finalist is before it; `None` for the first one.
     """
 
     trial: Trial
-    selection: dict[int, float]
+    runs: dict[int, Trial]
     scores: dict[int, dict[str, float]]
     behind: Difference | None = None
+
+    @property
+    def selection(self) -> dict[int, float]:
+        """Seed -> what trials are ranked by, on the selection split."""
+        return {seed: run.score or 0.0 for seed, run in self.runs.items()}
 
     def mean(self, metric: str) -> float | None:
         """Averages a test metric over the seeds, if they have it."""
@@ -80,12 +85,16 @@ def pick(trials: Iterable[Trial], count: int) -> list[Trial]:
         count: How many to choose.
 
     Returns:
-        Trials that can be scored, best first.
+        Trials that can be scored and did not fail, best first.
     """
-    able = [t for t in ranked(trials) if t.score is not None and t.checkpoint]
+    able = [t for t in ranked(trials) if _has_state(t) and t.status != "FAILED"]
     first = best_of_each(able)
     others = [trial for trial in able if trial not in first]
     return ranked([*first, *others][:count])
+
+
+def _has_state(trial: Trial) -> bool:
+    return trial.score is not None and trial.checkpoint is not None
 
 
 def seeds_of(trial: Trial, count: int) -> list[int]:
@@ -112,6 +121,30 @@ def again(finalists: list[Trial], num_seeds: int) -> dict[str, Draw]:
     }
 
 
+def ended_runs(
+    chosen: Iterable[Trial], num_seeds: int, trained: Iterable[Trial]
+) -> list[tuple[Trial, int, Trial]]:
+    """Finds what is to be scored: only runs that came to their end count.
+
+    Args:
+        chosen: The finalists.
+        num_seeds: Seeds of each.
+        trained: What was trained again for them.
+
+    Returns:
+        Finalist, seed, and the run with this seed.
+    """
+    named = {run.name: run for run in trained}
+    found = []
+    for trial in chosen:
+        for seed in seeds_of(trial, num_seeds):
+            own = trial if seed == trial.settings["seed"] else None
+            run = named.get(trial_name(trial.index, seed), own)
+            if run is not None and run.status == "FINISHED" and _has_state(run):
+                found.append((trial, seed, run))
+    return found
+
+
 def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
     """Says where the test evaluation of a finalist's run lies in a sweep's folder."""
     return folder / FINALISTS / trial_name(trial.index, seed) / "test"
@@ -130,24 +163,18 @@ def score_finalists(
         concurrent: Processes that score at a time.
 
     Returns:
-        The finalists by their mean score on the selection split, best first; a run that failed is
-        left out.
+        The finalists by their mean score on the selection split, best first; a run that did not
+        come to its end is left out.
     """
     folder = storage.folder
     path = folder / FINAL_FILE
     scored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    trained = {trial.name: trial for trial in load_trials(folder / FINALISTS)}
-    runs: list[tuple[Trial, int, Trial]] = []
-    asked: dict[str, Asked] = {}
-    for trial in chosen:
-        for seed in seeds_of(trial, num_seeds):
-            name = trial_name(trial.index, seed)
-            run = trained.get(name, trial if trial.settings["seed"] == seed else None)
-            if run is None or run.score is None or not run.checkpoint:
-                continue
-            runs.append((trial, seed, run))
-            if name not in scored:
-                asked[name] = _asked(jobs, trial, seed, run, storage)
+    runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
+    asked = {
+        name: _asked(jobs, trial, seed, run, storage)
+        for trial, seed, run in runs
+        if (name := trial_name(trial.index, seed)) not in scored
+    }
     for names, task in _start(asked, concurrent):
         scored |= zip(names, ray.get(task), strict=True)
         _write(scored, path)
@@ -156,10 +183,10 @@ def score_finalists(
     storage.fetch(*(f"{FINALISTS}/{trial_name(t.index, seed)}/test" for t, seed, _ in runs))
     found = []
     for trial in chosen:
-        own = [(seed, run) for of, seed, run in runs if of is trial]
-        scores = {seed: scored[trial_name(trial.index, seed)] for seed, _ in own}
-        if scores:
-            found.append(Finalist(trial, {s: run.score or 0.0 for s, run in own}, scores))
+        own = {seed: run for of, seed, run in runs if of is trial}
+        if own:
+            scores = {seed: scored[trial_name(trial.index, seed)] for seed in own}
+            found.append(Finalist(trial, own, scores))
     return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
 
 
@@ -172,9 +199,14 @@ def _start(asked: Mapping[str, Asked], concurrent: int) -> list[tuple[list[str],
     ]
 
 
+def run_place(run: Trial) -> str:
+    """Says where a run lies in its sweep's folder: one of a finalist apart from the trials."""
+    return run.name if run.seed is None else f"{FINALISTS}/{run.name}"
+
+
 def _asked(jobs: Jobs, trial: Trial, seed: int, run: Trial, storage: Storage) -> Asked:
     job = jobs.job(Draw(trial.method, trial.sample, seed))
-    home = storage.sub(run.name if run.seed is None else f"{FINALISTS}/{run.name}")
+    home = storage.sub(run_place(run))
     target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
     last = Path(str(run.checkpoint)).name
     return job, last, home.place, target.place
@@ -194,7 +226,7 @@ def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:
     return [
         Finalist(
             finalist.trial,
-            finalist.selection,
+            finalist.runs,
             finalist.scores,
             paired_bootstrap(counts[0], counts[place]) if place else None,
         )

@@ -37,6 +37,7 @@ from usseg_ray.finals import (
     again,
     final_folder,
     pick,
+    run_place,
     score_finalists,
 )
 from usseg_ray.forecast import Choice, choose, longest_seconds
@@ -243,7 +244,7 @@ class _Sweep:
         )
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
-            self._keep_model(finalist.trial, champion=finalist is finalists[0])
+            self._keep_model(finalist, champion=finalist is finalists[0])
         if finalists:
             best, beside = finalists[0], self.beside.wait().get(split, {})
             floors = {f"test.baseline.{key}": value for key, value in beside.items()}
@@ -287,15 +288,14 @@ class _Sweep:
         self.ledger.log(trial.name, finalist.metrics(), 0)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
 
-    def _keep_model(self, trial: Trial, *, champion: bool) -> None:
+    def _keep_model(self, finalist: Finalist, *, champion: bool) -> None:
         """Keeps a finalist's model, registered where it is the first and that was asked."""
-        last = Path(str(trial.checkpoint))
-        self.storage.fetch(f"{trial.name}/{CHECKPOINTS}/{last.name}")
-        folder = self.storage.folder / FINALISTS / trial.name / "model"
-        save_model(trial.method, trial.settings, last, folder)
-        self.ledger.log_model(
-            trial.name, folder, self.plan.request.register_as if champion else None
-        )
+        name, run = finalist.trial.name, next(iter(finalist.runs.values()))
+        last = Path(str(run.checkpoint))
+        self.storage.fetch(f"{run_place(run)}/{CHECKPOINTS}/{last.name}")
+        folder = self.storage.folder / FINALISTS / name / "model"
+        save_model(run.method, run.settings, last, folder)
+        self.ledger.log_model(name, folder, self.plan.request.register_as if champion else None)
 
     @contextmanager
     def _watching(

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from usseg_ray.finals import Finalist, again, pick, seeds_of
+from usseg_ray.finals import Finalist, again, ended_runs, pick, seeds_of
 from usseg_ray.job import Draw
 from usseg_ray.significance import Difference
 from usseg_ray.trials import Status, Trial
@@ -56,9 +58,24 @@ def test_one_that_was_cut_short_is_trained_to_its_end(status: Status) -> None:
     assert list(again([trial(0, "hp", 1, status)], 2)) == ["trial_000-seed5", "trial_000-seed6"]
 
 
+def run(of: Trial, seed: int, status: Status = "FINISHED") -> Trial:
+    return replace(of, status=status, seed=seed)
+
+
+def test_only_runs_that_came_to_their_end_are_scored() -> None:
+    whole, cut = trial(0, "hp", 2), trial(1, "hp", 1, "STOPPED")
+    trained = [run(whole, 6, "FAILED"), run(whole, 7), run(cut, 5), run(cut, 6, "KILLED")]
+    found = ended_runs([whole, cut], 3, trained)
+    assert found == [(whole, 5, whole), (whole, 7, trained[1]), (cut, 5, trained[2])]
+
+
+def test_a_trial_that_failed_on_its_way_is_no_finalist() -> None:
+    assert pick([trial(0, "hp", 90, "FAILED"), trial(1, "hp", 10)], 2) == [trial(1, "hp", 10)]
+
+
 def test_the_seeds_are_averaged() -> None:
     scores = {5: {"unsup_miou": 30.0, "collapsed": 0.0}, 6: {"unsup_miou": 34.0, "collapsed": 1.0}}
-    found = Finalist(trial(0, "hp", 1), {5: 1.0}, scores, Difference(1.0, -1.0, 3.0))
+    found = Finalist(trial(0, "hp", 1), {}, scores, Difference(1.0, -1.0, 3.0))
     assert found.mean("unsup_miou") == 32
     assert found.deviation("unsup_miou") == pytest.approx(2 * 2**0.5)
     assert found.mean("nothing") is None
@@ -73,6 +90,6 @@ def test_the_seeds_are_averaged() -> None:
 
 
 def test_one_seed_has_no_deviation() -> None:
-    found = Finalist(trial(0, "hp", 1), {5: 1.0}, {5: {"unsup_miou": 30.0}})
+    found = Finalist(trial(0, "hp", 1), {}, {5: {"unsup_miou": 30.0}})
     assert found.deviation("unsup_miou") is None
     assert found.metrics() == {"test.unsup_miou": 30}

@@ -124,9 +124,9 @@ def test_what_methods_vary_is_listed_below() -> None:
 def test_final_scores_stand_above_the_baselines() -> None:
     scores = {"unsup_miou": 38.04, "unsup_acc": 60.0, "label_selected_miou": 39.0}
     other = {"unsup_miou": 40.04, "unsup_acc": 60.0}
-    first = Finalist(trial(3, 40.0), {0: 40.0, 1: 41.0}, {0: scores, 1: other})
-    second = Finalist(trial(1, 39.0), {0: 39.0}, {0: other}, Difference(1.2, -0.5, 3.0))
-    third = Finalist(trial(2, 30.0), {0: 30.0}, {0: scores}, Difference(4.0, 2.5, 6.0))
+    first = Finalist(trial(3, 40.0), {}, {0: scores, 1: other})
+    second = Finalist(trial(1, 39.0), {}, {0: other}, Difference(1.2, -0.5, 3.0))
+    third = Finalist(trial(2, 30.0), {}, {0: scores}, Difference(4.0, 2.5, 6.0))
     table = final_table([first, second, third], BASELINES["test"], "test")
     assert cells(table) == [
         ["acseg", "trial_003", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "-", "39.0", ""],
