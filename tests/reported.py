@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from usseg_ray.drawing import draw
 from usseg_ray.gallery import Patches
 from usseg_ray.metrics import MatchedCounts, score
 from usseg_ray.protocols import PLAIN
-from usseg_ray.record import draw, write_counts, write_evaluation
+from usseg_ray.record import write_counts, write_evaluation
 from usseg_ray.scoring import Evaluation, Examples, GroundTruth, Result
 from usseg_ray.tracking import Ledger
 

@@ -15,10 +15,10 @@ from usseg_ray.config import Config, MethodConfig, UserError, build_config
 from usseg_ray.crfs import crf_kind, open_crf
 from usseg_ray.data.shards import Manifest
 from usseg_ray.data.sources import open_data
+from usseg_ray.drawing import draw
 from usseg_ray.job import Job
 from usseg_ray.loop import Watch
 from usseg_ray.protocols import Refinement, find_protocol, protocol_settings, stamp
-from usseg_ray.record import draw
 from usseg_ray.refine import Refining
 from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.scoring import ground_truth

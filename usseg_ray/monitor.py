@@ -16,11 +16,12 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
 from usseg_ray.beside import BaselineTask
 from usseg_ray.cluster import lacking
+from usseg_ray.drawing import draw
 from usseg_ray.job import Jobs
 from usseg_ray.objective import MIOU
 from usseg_ray.ops.kmeans import available_backend
 from usseg_ray.plan import planned_epochs
-from usseg_ray.record import ARRAYS, draw
+from usseg_ray.record import ARRAYS
 from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
 from usseg_ray.storage import Storage

@@ -30,6 +30,7 @@ from usseg_ray.command import repeatable
 from usseg_ray.comparable import agreed
 from usseg_ray.consensus import add_consensus
 from usseg_ray.data.pipeline import reading_group
+from usseg_ray.drawing import draw
 from usseg_ray.feature_plan import CHOSEN_FILE, stored_features
 from usseg_ray.finals import (
     FINALISTS,
@@ -47,7 +48,6 @@ from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames, Waits
 from usseg_ray.objective import CONSENSUS
 from usseg_ray.plan import Plan
-from usseg_ray.record import draw
 from usseg_ray.scoring import ground_truth
 from usseg_ray.screen import Pace, Screen
 from usseg_ray.searchers import searcher_for

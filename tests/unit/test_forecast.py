@@ -2,11 +2,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import tiny
 from usseg_ray.config import flatten
 from usseg_ray.data.shards import Manifest
-from usseg_ray.forecast import ROWS, SHORT_S, _excerpt, choose, longest_seconds, trial_seconds
+from usseg_ray.forecast import (
+    ROWS,
+    SHORT_S,
+    _Clock,
+    _EnoughError,
+    _excerpt,
+    choose,
+    longest_seconds,
+    trial_seconds,
+)
 from usseg_ray.job import Job
 
 LARGE = {"train": 3 * ROWS, "val": 2 * ROWS}
@@ -51,6 +61,14 @@ def test_a_set_larger_than_the_excerpt_takes_longer(root: str, tmp_path: Path) -
     tiny.write(tmp_path, splits={"train": 40 * ROWS, "val": 40 * ROWS})
     few = trial_seconds(job(root, train__epochs=1), budget=0.5)
     assert trial_seconds(job(str(tmp_path), train__epochs=1), budget=0.5) > 5 * few
+
+
+def test_what_is_loaded_in_the_first_epoch_does_not_count() -> None:
+    clock = _Clock(torch.device("cpu"), images=2, budget=0.0)
+    clock.report({"images_per_second": 0.1}, {}, None)
+    with pytest.raises(_EnoughError):
+        clock.report({"images_per_second": 50.0}, {}, None)
+    assert clock.image_seconds == pytest.approx(0.02)
 
 
 def test_a_method_without_stages_is_only_scored(root: str) -> None:
