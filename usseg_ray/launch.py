@@ -27,6 +27,7 @@ from usseg_ray.search_space import parse_assignments
 from usseg_ray.storage import Storage, is_uri
 from usseg_ray.sweep import run_sweep
 from usseg_ray.trials import RUNS, TRIAL_FILE, find_run, local_copy, trial_name
+from usseg_ray.warm_start import offer
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -94,6 +95,8 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         Storage(folder, request.storage).push(REQUEST_FILE)
         plan = replace(plan, request=request)
     console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
+    if request.search == "optuna" and request.warm_start is None:
+        _offer(plan)
     try:
         run_sweep(plan, folder.absolute(), console)
     except KeyboardInterrupt:
@@ -103,6 +106,11 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
             soft_wrap=True,
         )
         raise
+
+
+def _offer(plan: Plan) -> None:
+    if sentence := offer(list(plan.parts), plan.objective):
+        console.print(sentence, highlight=False)
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

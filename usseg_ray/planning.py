@@ -13,7 +13,7 @@ from usseg_ray import methods
 from usseg_ray.backbones import build_backbone, feature_spec
 from usseg_ray.batch import FeatureSpec
 from usseg_ray.cluster_counts import CLUSTERS, k_trials
-from usseg_ray.comparable import differing, is_free
+from usseg_ray.comparable import is_free
 from usseg_ray.config import (
     UserError,
     build_config,
@@ -30,7 +30,8 @@ from usseg_ray.presets import data_defaults, preset_settings
 from usseg_ray.protocols import find_protocol
 from usseg_ray.request import Request
 from usseg_ray.search_space import SearchSpace, check_space, load_space
-from usseg_ray.trials import Trial, find_run, load_trials
+from usseg_ray.trials import Trial
+from usseg_ray.warm_start import known_trials
 
 
 def make_plan(request: Request, *, make_data: bool = True) -> Plan:
@@ -68,26 +69,12 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
 
 
 def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[Trial, ...]:
-    """Finds the trials of an earlier sweep whose scores may stand beside those of this one."""
+    """Finds what Optuna is to learn from."""
     if request.warm_start is None:
         return ()
     if request.search != "optuna":
         raise UserError("--warm-start is for --search optuna, which learns from earlier trials.")
-    settings = {part.method: flatten(part.config) for part in parts}
-    trials = load_trials(find_run(request.warm_start))
-    found = tuple(
-        trial
-        for trial in trials
-        if objective in trial.metrics
-        and trial.method in settings
-        and not differing(settings[trial.method], trial.settings)
-    )
-    if not found:
-        raise UserError(
-            f"--warm-start {request.warm_start}: none of its {len(trials)} trials has a score of "
-            f"{', '.join(settings)} by {objective} on the same data, backbone and protocol."
-        )
-    return found
+    return known_trials(request.warm_start, parts, objective)
 
 
 def _about(name: str, names: list[str], error: UserError) -> UserError:
@@ -142,6 +129,11 @@ def _part(
 
 def _counting(request: Request, part: MethodPlan, classes: int) -> MethodPlan:
     """Makes a part one that tries every K with every seed, whatever its space."""
+    if request.search != "random":
+        raise UserError(
+            f"--question k tries every K with every seed: --search {request.search} has nothing "
+            "to choose; leave it out."
+        )
     seeds = range(part.config.seed, part.config.seed + request.seeds)
     space, samples = k_trials(part.space, part.assigned, classes, request.num_samples, seeds)
     assigned = {key: value for key, value in part.assigned.items() if key not in space.space}

@@ -156,8 +156,19 @@ def load_trials(sweep: Path) -> list[Trial]:
 
 
 def load_trial(folder: Path) -> Trial:
-    """Reads the record of one trial from its folder."""
-    return Trial(**json.loads((folder / TRIAL_FILE).read_text()))
+    """Reads the record of one trial from its folder.
+
+    Raises:
+        UserError: It is damaged, or of another version.
+    """
+    path = folder / TRIAL_FILE
+    try:
+        return Trial(**json.loads(path.read_text()))
+    except (TypeError, json.JSONDecodeError):
+        raise UserError(
+            f"{path} is no record of a trial of this version: it is damaged, or another version "
+            "of usseg_ray wrote it. Read it with that version, or move its folder away."
+        ) from None
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:

@@ -56,7 +56,10 @@ def tune(
     ] = "auto",
     warm_start: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Earlier sweep on the same data that optuna learns from."),
+        typer.Option(
+            metavar="RUN,...|all",
+            help="Earlier sweeps on the same data that optuna learns from; all: those in ./runs.",
+        ),
     ] = None,
     max_concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time; as many as fit if unset.")
