@@ -15,6 +15,7 @@ from usseg_ray.config import (
     UserError,
     build_config,
     flatten,
+    flatten_assigned,
     known_keys,
     unflatten,
     unknown_key,
@@ -204,3 +205,12 @@ def test_every_field_has_a_type_and_a_default(group: type[BaseModel]) -> None:
 def test_every_key_is_described(method: Any) -> None:
     silent = {key for key, text in known_keys(method.Config).items() if not text.strip()}
     assert silent == SELF_EXPLANATORY
+
+
+def test_assigned_mappings_become_keys() -> None:
+    assert flatten_assigned({"backbone.timm_args": {"a": 1, "b": {"c": 2}}, "seed": 1}) == {
+        "backbone.timm_args.a": 1,
+        "backbone.timm_args.b.c": 2,
+        "seed": 1,
+    }
+    assert flatten_assigned({"backbone.timm_args": {}}) == {"backbone.timm_args": {}}

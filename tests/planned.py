@@ -1,0 +1,44 @@
+"""What the tests of plans share: requests that are small, and the plans that follow."""
+
+from typing import Any
+
+from tests import tiny
+from usseg_ray.job import JobTemplate
+from usseg_ray.plan import MethodPlan, Plan
+from usseg_ray.planning import make_plan
+from usseg_ray.request import Request, with_spaces
+
+
+def request(**changed: Any) -> Request:
+    names = changed.pop("names", ["acseg"])
+    space = changed.pop("space", "own")
+    files = dict.fromkeys(names) if space is None else None
+    asked: dict[str, Any] = {
+        "methods": files or with_spaces(names, None if space == "own" else space),
+        "data": "synthetic",
+        "assigned": {},
+        "num_samples": 6,
+        "search": "random",
+        "scheduler": "none",
+    }
+    return Request.model_validate(asked | changed)
+
+
+def plan(**changed: Any) -> Plan:
+    return make_plan(request(**changed), make_data=False)
+
+
+def only(made: Plan) -> MethodPlan:
+    (part,) = made.parts
+    return part
+
+
+def template(made: Plan, method: str = "acseg") -> JobTemplate:
+    return made.jobs().templates[method]
+
+
+TINY_SETTINGS = {k: v for k, v in (tiny.SETTINGS | tiny.ACSEG).items() if k != "data.name"}
+UNSET_K = {k: v for k, v in TINY_SETTINGS.items() if k != "num_clusters"}
+
+
+BOTH = ["acseg", "kmeans"]
