@@ -44,6 +44,7 @@ def test_precedence_of_defaults_space_and_set(tmp_path: Path) -> None:
     [
         ({"assigned": {"method.gama": 1}}, "'method.gama'; did you mean 'method.gamma'"),
         ({"assigned": {"method.gamma": -1}}, "method.gamma = -1"),
+        ({"question": "k", "search": "optuna"}, "--search optuna has nothing to choose"),
         ({"assigned": {"data.eval_size": 150}}, "data.eval_size = 150 is no multiple"),
         ({"assigned": {"method.background": "split"}}, "asks for last-block attention"),
         ({"assigned": {"method.num_heads": 7}}, "num_heads = 7 does not divide"),
