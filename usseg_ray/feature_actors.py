@@ -96,9 +96,6 @@ def ray_features(device: str) -> Features:
                 compute=ActorPoolStrategy(size=pool.actors),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
-                # A lost machine's actors start again on others; on the only one, what ended an
-                # actor would end it again.
-                max_restarts=-1 if len(alive) > 1 else 0,
             )
         with quiet(), _users_mistakes(), ended(rows):
             yield from rows.iter_batches(batch_size=None, batch_format="numpy")
