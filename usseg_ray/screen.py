@@ -243,12 +243,15 @@ def final_table(finalists: Iterable[Finalist], baselines: Mapping[str, float], s
         The table.
     """
     title = f"Finalists on {split}, every run scored once (mean and deviation over seeds)"
-    headings = ("unsup_miou", "acc", "[dim]linear[/]", "[dim]label-selected[/]", "behind the first")
-    table = Table("method", "trial", "K", "seeds", *headings, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    # In 80 columns nothing is cut.
+    for heading in ("trial", "K", "seeds", "unsup_miou"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("acc", "[dim]linear[/]", "[dim]label selected[/]", "behind the first"):
+        table.add_column(heading)
     for finalist in finalists:
         table.add_row(
-            finalist.trial.method,
-            finalist.trial.name,
+            f"{finalist.trial.name}\n{finalist.trial.method}",
             str(finalist.trial.settings.get("num_clusters")),
             str(len(finalist.scores)),
             *(_spread(finalist, name) for name in ("unsup_miou", "unsup_acc", "linear_miou")),
@@ -257,7 +260,8 @@ def final_table(finalists: Iterable[Finalist], baselines: Mapping[str, float], s
         )
     table.add_section()
     for name, score in baselines.items():
-        table.add_row(f"[dim]{label(name)}[/]", "", "", "", number(score, 1))
+        name_and_kind = label(name).replace(" ", "\n")
+        table.add_row(f"[dim]{name_and_kind}[/]", "", "", number(score, 1))
     return table
 
 

@@ -129,10 +129,10 @@ def test_final_scores_stand_above_the_baselines() -> None:
     third = Finalist(trial(2, 30.0), {}, {0: scores}, Difference(4.0, 2.5, 6.0))
     table = final_table([first, second, third], BASELINES["test"], "test")
     assert cells(table) == [
-        ["acseg", "trial_003", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "-", "39.0", ""],
-        ["acseg", "trial_001", "11", "1", "40.0", "60.0", "-", "-", "1.2 [-0.5, 3.0], noise"],
-        ["acseg", "trial_002", "12", "1", "38.0", "60.0", "-", "39.0", "4.0 [2.5, 6.0]"],
-        ["[dim]position (floor)[/]", "", "", "", "99.0", "", "", "", ""],
+        ["trial_003\nacseg", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "-", "39.0", ""],
+        ["trial_001\nacseg", "11", "1", "40.0", "60.0", "-", "-", "1.2 [-0.5, 3.0], noise"],
+        ["trial_002\nacseg", "12", "1", "38.0", "60.0", "-", "39.0", "4.0 [2.5, 6.0]"],
+        ["[dim]position\n(floor)[/]", "", "", "99.0", "", "", "", ""],
     ]
     assert "on test, every run scored once" in shown(table)
 
