@@ -17,7 +17,7 @@ from usseg_ray.finals import Finalist
 from usseg_ray.objective import MIOU, digits, short
 from usseg_ray.significance import Difference
 from usseg_ray.trials import Trial, ranked
-from usseg_ray.trust import Trust
+from usseg_ray.trust import Trust, choice
 
 STATUS_STYLE = {
     "RUNNING": "cyan",
@@ -279,7 +279,7 @@ def trust_table(found: Iterable[Trust]) -> Table:
     table.title_justify = "left"
     for one in found:
         points = (number(points, 1) for points in (one.miou, one.regret, one.random_regret))
-        table.add_row(short(one.criterion), number(one.spearman, 2), one.chosen, *points)
+        table.add_row(short(one.criterion), number(one.spearman, 2), choice(one), *points)
     return table
 
 

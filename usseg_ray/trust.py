@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 from scipy.stats import spearmanr
 
@@ -28,8 +29,9 @@ class Trust:
         trials: Trials that have both it and unsupervised mIoU.
         spearman: Rank correlation of the two; `None` where either is the same for all trials.
         chosen: Name of the trial that is best by the criterion; of equal ones the first.
-        miou: Unsupervised mIoU of that trial, percent.
-        regret: How far it is below the best of these trials, points.
+        equal: How many others are as good by the criterion.
+        miou: Unsupervised mIoU of that trial, percent; of equal ones their mean.
+        regret: How far that is below the best of these trials, points.
         random_regret: How far a trial drawn at random is below it on average, points.
     """
 
@@ -37,9 +39,15 @@ class Trust:
     trials: int
     spearman: float | None
     chosen: str
+    equal: int
     miou: float
     regret: float
     random_regret: float
+
+
+def choice(trust: Trust) -> str:
+    """Names what a criterion chooses."""
+    return trust.chosen + (f" or {trust.equal} more" if trust.equal else "")
 
 
 def criterion_trust(trials: Iterable[Trial]) -> list[Trust]:
@@ -63,16 +71,18 @@ def criterion_trust(trials: Iterable[Trial]) -> list[Trust]:
 def _trust(criterion: str, trials: list[Trial]) -> Trust:
     values = [trial.metrics[criterion] for trial in trials]
     scores = [trial.metrics[MIOU] for trial in trials]
-    chosen = max(trials, key=lambda trial: trial.metrics[criterion])
+    chosen = [trial for trial in trials if trial.metrics[criterion] == max(values)]
+    miou = fmean(trial.metrics[MIOU] for trial in chosen)
     varied = min(len(set(values)), len(set(scores))) > 1
     best = max(scores)
     return Trust(
         criterion=criterion,
         trials=len(trials),
         spearman=float(spearmanr(values, scores).statistic) if varied else None,
-        chosen=chosen.name,
-        miou=chosen.metrics[MIOU],
-        regret=best - chosen.metrics[MIOU],
+        chosen=min(trial.name for trial in chosen),
+        equal=len(chosen) - 1,
+        miou=miou,
+        regret=best - miou,
         random_regret=best - sum(scores) / len(scores),
     )
 

@@ -4,7 +4,7 @@ import pytest
 
 from usseg_ray.objective import CONSENSUS, MODULARITY, STABILITY
 from usseg_ray.trials import Status, Trial
-from usseg_ray.trust import CRITERIA_FILE, criterion_trust, load_trust, save_trust
+from usseg_ray.trust import CRITERIA_FILE, choice, criterion_trust, load_trust, save_trust
 
 SCORES = (10.0, 20.0, 30.0, 40.0)
 
@@ -36,7 +36,15 @@ def test_a_criterion_that_ranks_the_other_way_round() -> None:
 def test_a_criterion_that_tells_nothing_apart() -> None:
     (found,) = criterion_trust(trials(CONSENSUS, 1, 1, 1, 1))
     assert found.spearman is None
-    assert found.chosen == "trial_000"
+    assert choice(found) == "trial_000 or 3 more"
+    assert (found.miou, found.regret, found.random_regret) == (25, 15, 15)
+
+
+def test_equal_trials_count_by_their_mean_whatever_their_order() -> None:
+    rows = trials(STABILITY, 1, 3, 2, 3)
+    (found,) = criterion_trust(rows)
+    assert (found.chosen, found.equal, found.miou) == ("trial_001", 1, 30)
+    assert criterion_trust(reversed(rows)) == [found]
 
 
 def test_the_most_trustworthy_comes_first() -> None:

@@ -13,7 +13,7 @@ from usseg_ray.objective import short
 from usseg_ray.reporting.content import Block, Cell, Column, Note, Row, Section, Spread, Table
 from usseg_ray.reporting.store import Logged, Store, Sweep
 from usseg_ray.trials import Status, Trial, number_and_seed
-from usseg_ray.trust import FEWEST_TRIALS, Trust, criterion_trust
+from usseg_ray.trust import FEWEST_TRIALS, Trust, choice, criterion_trust
 
 _COST = (
     Column("name", "run"),
@@ -88,8 +88,8 @@ def trust(sweeps: Sequence[Sweep]) -> Section:
     """Says how far each label-free criterion may be trusted to choose among the trials."""
     blocks: list[Block] = []
     for sweep in sweeps:
-        if found := criterion_trust(_as_trial(*one) for one in enumerate(sweep.trials)):
-            rows = tuple(_trust_row(one, sweep.trials) for one in found)
+        if found := criterion_trust(map(_as_trial, sweep.trials)):
+            rows = tuple(_trust_row(one) for one in found)
             blocks.append(Table(f"Choosing without labels: {sweep.protocol}", _TRUST, rows))
     why = Note(
         f"Fewer than {FEWEST_TRIALS} trials have a criterion without labels in the store, and an "
@@ -98,20 +98,20 @@ def trust(sweeps: Sequence[Sweep]) -> Section:
     return Section("trust", "Criteria without labels", tuple(blocks) or (why,))
 
 
-def _as_trial(place: int, run: Logged) -> Trial:
-    """Describes a run as `criterion_trust` knows trials, by its place among them."""
+def _as_trial(run: Logged) -> Trial:
+    """Describes a run as `criterion_trust` knows trials."""
+    number, _ = number_and_seed(run.trial)
     status: Status = "FINISHED" if run.status == "FINISHED" else "FAILED"
-    return Trial(place, run.method, {}, {}, 0, status, metrics=run.metrics)
+    return Trial(number, run.method, {}, {}, 0, status, metrics=run.metrics)
 
 
-def _trust_row(found: Trust, trials: Sequence[Logged]) -> Row:
-    place, _ = number_and_seed(found.chosen)
+def _trust_row(found: Trust) -> Row:
     return Row(
         {
             "criterion": short(found.criterion),
             "trials": float(found.trials),
             "spearman": found.spearman,
-            "chosen": trials[place].trial,
+            "chosen": choice(found),
             "unsup_miou": found.miou,
             "regret": found.regret,
             "random_regret": found.random_regret,
