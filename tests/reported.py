@@ -101,7 +101,7 @@ def _trial(ledger: Ledger, index: int) -> None:
 
 def _finals(ledger: Ledger, trial: str, base: float, folder: Path) -> None:
     index = int(trial[-3:])
-    tags = {"usseg.method": TRIALS[index][0], "usseg.protocol": TEST_STAMP}
+    tags = {"usseg.method": TRIALS[index][0], "usseg.test_protocol": TEST_STAMP}
     for seed in (0, 1, 2):
         name = ledger.open_final(trial, seed, _settings(index, seed), tags)
         if seed:

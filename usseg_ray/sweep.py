@@ -280,7 +280,7 @@ class _Sweep:
             Scored(name, trial.method, protocol, metrics, dict(beside)).save(where)
             draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
             settings = self.jobs.job(Draw(trial.method, trial.sample, seed)).settings
-            tags = {"usseg.protocol": protocol, "usseg.method": trial.method}
+            tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
             self.ledger.open_final(trial.name, seed, settings, tags)
             self.ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
             self.ledger.attach(name, where)

@@ -34,6 +34,7 @@ from usseg_ray.tracking_store import (
 )
 
 _METHOD, _PROTOCOL = "usseg.method", "usseg.protocol"
+_TEST_PROTOCOL = "usseg.test_protocol"
 _FOLDER, _OBJECTIVE = "usseg.folder", "usseg.objective"
 
 
@@ -138,8 +139,8 @@ class Sweep:
     def test_protocol(self) -> str:
         """What finalists were scored under, on the test split."""
         for run in self.seeds:
-            if run.tags.get(_PROTOCOL, self.protocol) != self.protocol:
-                return run.tags[_PROTOCOL]
+            if stamp := run.tags.get(_TEST_PROTOCOL):
+                return stamp
         selection = self.settings.get("data.selection_split", "val")
         test = self.settings.get("data.test_split", "test")
         return self.protocol.replace(f" {selection}, ", f" {test}, ", 1)
