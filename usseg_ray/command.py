@@ -8,9 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-# A user's name and password before a host, and what queries of database addresses call a secret.
-_USER = re.compile(r"://(?:[^/@:\s]*:[^@\s]*|[^/@\s]+)@")
-_SECRET = re.compile(r"(?i)([?&;][^=&\s]*(?:passw|pwd|secret|token|key)[^=&\s]*=)[^&\s]*")
+from usseg_ray.redaction import redacted
 
 
 def repeatable(argv: Sequence[str]) -> str:
@@ -28,5 +26,4 @@ def repeatable(argv: Sequence[str]) -> str:
     resumed = any(re.match(r"--resume(=|$)", argument) for argument in arguments)
     if resumed or path.absolute().parent != Path(__file__).absolute().parent:
         return ""
-    shown = (_SECRET.sub(r"\1***", _USER.sub("://***@", argument)) for argument in arguments)
-    return shlex.join(["python", "-m", f"usseg_ray.{path.stem}", *shown])
+    return shlex.join(["python", "-m", f"usseg_ray.{path.stem}", *map(redacted, arguments)])

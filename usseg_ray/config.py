@@ -20,9 +20,18 @@ from pydantic import (
     model_validator,
 )
 
+from usseg_ray.redaction import redacted
+
 
 class UserError(Exception):
-    """Something that the user can mend; its one or two lines say what, where and how."""
+    """Something that the user can mend; its one or two lines say what, where and how.
+
+    Args:
+        message: The lines; the secrets of addresses in them are left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class Settings(BaseModel):

@@ -30,6 +30,13 @@ def test_places_are_told_apart_and_extended() -> None:
     assert below(f"s3://b/a?{options}", "t") == f"s3://b/a/t?{options}"
 
 
+@pytest.mark.parametrize("place", ["none://ID:SECRET@b/run", "s3://ID:SECRET@b/run?no_option=1"])
+def test_errors_name_a_place_without_its_secrets(tmp_path: Path, place: str) -> None:
+    with pytest.raises(UserError, match=r"://\*\*\*@b/run") as error:
+        Storage(tmp_path, place).files()
+    assert "SECRET" not in str(error.value)
+
+
 def test_what_is_complete_is_found_again_elsewhere(tmp_path: Path, uri: str) -> None:
     here = Storage(tmp_path / "here", uri)
     for name in ("train/epoch_1/checkpoint.pt", "train/epoch_1/.half", "a.json", "b.json"):

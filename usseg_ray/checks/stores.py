@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from usseg_ray.checks.finding import Finding, error, ok, warning
 from usseg_ray.checks.machine import check_folder
+from usseg_ray.redaction import redacted
 
 # Signed requests to a bucket are refused beyond minutes; logs cannot be put in order long before.
 MAX_SKEW_S = 30.0
@@ -137,10 +138,10 @@ def check_place(uri: str, patience_s: float = 10.0) -> list[Finding]:
     asking = threading.Thread(target=look, daemon=True)
     asking.start()
     asking.join(patience_s)
-    fix = "Check its name, the region, and this machine's right to read it."
+    fix, shown = "Check its name, the region, and this machine's right to read it.", redacted(uri)
     if "type" not in answer:
         why = answer.get("why", f"no answer in {patience_s:.0f} s")
-        return [error(f"It cannot be reached ({why}).", uri, fix)]
+        return [error(f"It cannot be reached ({redacted(why)}).", shown, fix)]
     if answer["type"] == "NotFound":
-        return [warning("It is not there yet.", uri, fix)]
-    return [ok("it can be reached", uri)]
+        return [warning("It is not there yet.", shown, fix)]
+    return [ok("it can be reached", shown)]

@@ -76,6 +76,7 @@ def test_a_bucket_out_of_reach_is_an_error_within_seconds() -> None:
     (found,) = stores.check_place(place, patience_s=2.0)
     assert found.level == "error"
     assert "cannot be reached" in found.what
+    assert found.where.startswith("s3://***@bucket/data")
     assert time.monotonic() - start < 5
 
 
