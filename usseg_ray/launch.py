@@ -21,6 +21,7 @@ from usseg_ray.finals import FINAL_FILE
 from usseg_ray.job import WORKERS
 from usseg_ray.plan import Plan
 from usseg_ray.planning import make_plan
+from usseg_ray.redaction import redacted
 from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.screen import sampled, value
 from usseg_ray.search_space import parse_assignments
@@ -90,7 +91,7 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not request.key:
-        request = request.model_copy(update={"key": f"{folder.name}-{uuid.uuid4().hex[:6]}"})
+        request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}")
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
         plan = replace(plan, request=request)
@@ -101,7 +102,7 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         run_sweep(plan, folder.absolute(), console)
     except KeyboardInterrupt:
         console.print(
-            f"To go on: python -m usseg_ray.tune --resume {request.storage or folder}",
+            f"To go on: python -m usseg_ray.tune --resume {redacted(request.storage) or folder}",
             highlight=False,
             soft_wrap=True,
         )

@@ -29,7 +29,7 @@ from usseg_ray.plan import MethodPlan, Plan
 from usseg_ray.presets import data_defaults, preset_settings
 from usseg_ray.protocols import find_protocol
 from usseg_ray.request import Request
-from usseg_ray.search_space import SearchSpace, check_space, load_space
+from usseg_ray.search_space import SearchSpace, check_space, load_space, space_of
 from usseg_ray.trials import Trial
 from usseg_ray.warm_start import known_trials
 
@@ -104,7 +104,8 @@ def _part(
     method, file = methods.get(name), request.methods[name]
     space = SearchSpace({}, {}, "no search space")
     if file is not None:
-        space = load_space(Path(file))
+        kept = request.spaces.get(name)
+        space = load_space(Path(file)) if kept is None else space_of(kept, Path(file))
         if not space.space and len(request.methods) == 1 and request.num_samples > 1:
             raise UserError(
                 f"{file}: `space` is empty, so all {request.num_samples} trials would be the same: "

@@ -14,7 +14,7 @@ from usseg_ray import __version__, methods
 from usseg_ray.baselines import FLOORS
 from usseg_ray.config import Settings, UserError
 from usseg_ray.presets import find_preset
-from usseg_ray.search_space import find_space
+from usseg_ray.search_space import find_space, read_tree
 
 REQUEST_FILE = "sweep.yaml"
 DEFAULT_METHOD = "acseg"
@@ -30,6 +30,11 @@ class Request(Settings):
 
     version: str = __version__
     methods: dict[str, str | None] = Field(min_length=1)
+    spaces: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="What the files of `methods` held when the run began: a run is gone on with as "
+        "it began, also where they have changed since or are missing.",
+    )
     data: str
     preset: str | None = None
     assigned: dict[str, Any]
@@ -48,6 +53,16 @@ class Request(Settings):
     storage: str = Field("", description="URI at which the run is kept; empty for its folder.")
     register_as: str | None = Field(None, description="Name of the champion in the registry.")
     key: str = Field("", description="Names the sweep in the tracking store.")
+
+    def begun(self, key: str) -> "Request":
+        """Completes a request whose plan was made, and that is to be kept.
+
+        Args:
+            key: Names the run in the tracking store.
+        """
+        files = {name: Path(file) for name, file in self.methods.items() if file is not None}
+        spaces = {name: read_tree(file) for name, file in files.items()}
+        return self.model_copy(update={"key": key, "spaces": spaces})
 
     def save(self, folder: Path) -> None:
         """Writes the request into the sweep's folder."""

@@ -121,12 +121,33 @@ def load_space(path: Path) -> SearchSpace:
     Raises:
         UserError: The file is missing or malformed; says where.
     """
+    return space_of(read_tree(path), path)
+
+
+def read_tree(path: Path) -> Any:  # noqa: ANN401 (whatever YAML holds)
+    """Reads what a search space's file holds, unchecked.
+
+    Raises:
+        UserError: The file is missing, or not YAML.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such search space.")
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
+        return yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def space_of(tree: Any, path: Path) -> SearchSpace:  # noqa: ANN401
+    """Makes a search space of what its file holds.
+
+    Args:
+        tree: As `read_tree` gives it.
+        path: Of the file, for messages.
+
+    Raises:
+        UserError: It is malformed; says where.
+    """
     if not isinstance(tree, dict) or not all(isinstance(v, dict | None) for v in tree.values()):
         raise UserError(f"{path}: expected the two mappings `fixed` and `space`.")
     for key in tree:

@@ -9,6 +9,7 @@ from usseg_ray.config import UserError, flatten
 from usseg_ray.data import synthetic
 from usseg_ray.job import Draw
 from usseg_ray.planning import make_plan
+from usseg_ray.request import Request
 
 
 def test_the_default_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +93,19 @@ def test_an_end_that_cannot_be_built_is_found(tmp_path: Path, line: str, message
     with pytest.raises(UserError, match=message) as caught:
         plan(space=str(space))
     assert str(space) in str(caught.value)
+
+
+def test_a_run_is_planned_again_as_it_began(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("space: {method.gamma: {uniform: [0.5, 2.0]}}")
+    asked = request(methods={"acseg": str(space)}, num_samples=3)
+    asked.begun("key").save(tmp_path)
+    planned = make_plan(asked, make_data=False).draws
+    space.write_text("space: {method.gamma: {uniform: [3.0, 4.0]}}")
+    again = Request.load(tmp_path)
+    assert make_plan(again, make_data=False).draws == planned
+    space.unlink()
+    assert make_plan(again, make_data=False).draws == planned
 
 
 def test_an_empty_space_has_nothing_to_sweep(tmp_path: Path) -> None:
