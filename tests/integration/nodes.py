@@ -1,8 +1,7 @@
 """A Ray cluster of several nodes on this machine, whose nodes can be lost: run as a program.
 
-It prints a line of JSON, then obeys lines on its standard input: `lose 1` kills node 1 as if its
-machine were gone, `end` (or the end of the input) stops the cluster. A process of its own, since
-Ray's `Cluster` wants the main thread and leaves its mark on the process that makes it.
+It prints a line of JSON and stays until its input ends. A process of its own, since Ray's `Cluster`
+wants the main thread and leaves its mark on the process that makes it.
 """
 
 import json
@@ -11,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,11 @@ import psutil
 # It sets the environment that makes Ray listen on loopback, for the nodes as for who joins them.
 import usseg_ray  # noqa: F401
 
-# A lost node is noticed after 2 s instead of Ray's 15.
+# A lost node is noticed as soon as on the clusters of cluster.yaml.
 ENVIRONMENT = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "500",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "b" * 64,
 }
@@ -39,14 +37,12 @@ class Nodes:
     Attributes:
         address: To join it.
         environment: Of every process that does.
-        program: What keeps it.
         raylets: Process id of each node's raylet; trials are their children.
         head: Process ids of the head's services.
     """
 
     address: str
     environment: dict[str, str]
-    program: "subprocess.Popen[str]"
     raylets: tuple[int, ...]
     head: tuple[int, ...]
 
@@ -58,25 +54,12 @@ class Nodes:
         return False
 
     def lose(self, node: int) -> None:
-        """Kills a node: its raylet and everything under it, in no order."""
-        self._tell(f"lose {node}")
+        """Kills a node as if its machine were gone: its raylet and everything under it."""
+        _kill([self.raylets[node]])
 
     def lose_head(self) -> None:
         """Kills the head's services."""
-        for pid in self.head:
-            with suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).kill()
-
-    def add(self) -> None:
-        """Adds a node, in the place of a lost one."""
-        self._tell("add")
-
-    def _tell(self, what: str) -> None:
-        assert self.program.stdin
-        assert self.program.stdout
-        self.program.stdin.write(f"{what}\n")
-        self.program.stdin.flush()
-        assert self.program.stdout.readline().strip() == "done"
+        _kill(self.head)
 
 
 @contextmanager
@@ -106,7 +89,7 @@ def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> 
         said = json.loads(program.stdout.readline())
         started = psutil.Process(program.pid).children(recursive=True)
         joined = environment | {"RAY_ADDRESS": said["address"]}
-        yield Nodes(said["address"], joined, program, tuple(said["raylets"]), tuple(said["head"]))
+        yield Nodes(said["address"], joined, tuple(said["raylets"]), tuple(said["head"]))
     finally:
         with suppress(psutil.NoSuchProcess):
             started += psutil.Process(program.pid).children(recursive=True)
@@ -119,7 +102,7 @@ def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> 
 
 
 def main(count: int, cpus: int) -> None:
-    """Keeps a cluster until told otherwise."""
+    """Keeps a cluster until the standard input ends."""
     from ray.cluster_utils import Cluster
 
     local = {"node_ip_address": "127.0.0.1"}
@@ -135,21 +118,20 @@ def main(count: int, cpus: int) -> None:
     said = {"address": cluster.address, "raylets": raylets, "head": head}
     sys.stdout.write(f"{json.dumps(said)}\n")
     sys.stdout.flush()
-    for line in sys.stdin:
-        order, *which = line.split()
-        if order == "lose":
-            raylet = psutil.Process(raylets[int(which[0])])
-            below = raylet.children(recursive=True)
-            cluster.remove_node(workers[int(which[0])], allow_graceful=False)
-            for process in below:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-        elif order == "add":
-            cluster.add_node(num_cpus=cpus, **local)
-        else:
-            break
-        sys.stdout.write("done\n")
-        sys.stdout.flush()
+    sys.stdin.read()
+
+
+def _kill(pids: Sequence[int]) -> None:
+    """Kills processes and all below them; none can start another one before its own end."""
+    processes = list[psutil.Process]()
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            one = psutil.Process(pid)
+            one.suspend()
+            processes += [one, *one.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _pids(node: "object") -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from tests.conftest import PROJECT
+from tests.integration.nodes import ENVIRONMENT
 
 DEPLOY = PROJECT / "docs" / "deploy"
 CLOUDS = [PROJECT / "cluster.yaml", DEPLOY / "gcp.yaml"]
@@ -39,6 +40,17 @@ def test_ray_accepts_the_file(path: Path) -> None:
     jsonschema.validate(read(path), json.loads(schema.read_text("utf-8")))
     prepared = prepare_config(read(path))
     assert prepared["head_node_type"] in prepared["available_node_types"]
+
+
+def test_a_lost_machine_is_noticed_as_soon_as_where_that_was_measured() -> None:
+    checks = {k: v for k, v in ENVIRONMENT.items() if k.startswith("RAY_health_check")}
+    assert len(checks) == 3
+    pod = read(DEPLOY / "kuberay_rayjob.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]
+    known = pod["template"]["spec"]["containers"][0]["env"]
+    for name, value in checks.items():
+        assert {"name": name, "value": value} in known
+        told = (" ".join(read(path)["setup_commands"]) for path in LAUNCHED)
+        assert all(f"'{name}={value}'" in commands for commands in told)
 
 
 @pytest.mark.parametrize("path", LAUNCHED, ids=lambda path: path.name)
