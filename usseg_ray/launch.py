@@ -21,6 +21,7 @@ from usseg_ray.finals import FINAL_FILE
 from usseg_ray.job import WORKERS
 from usseg_ray.plan import Plan
 from usseg_ray.planning import make_plan
+from usseg_ray.record import ARRAYS
 from usseg_ray.redaction import redacted
 from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.screen import sampled, value
@@ -141,7 +142,8 @@ def reopened(resume: str) -> tuple[Path, Request]:
     else:
         folder = find_run(resume)
         request = Request.load(folder)
-    kept = (CHOSEN_FILE, BASELINES_FILE, FINAL_FILE, TRIAL_FILE)
+    # With the arrays of those that ended, the others' consensus is measured.
+    kept = (CHOSEN_FILE, BASELINES_FILE, FINAL_FILE, TRIAL_FILE, ARRAYS)
     Storage(folder, request.storage).fetch_named(*kept)
     return folder, request
 

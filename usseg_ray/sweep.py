@@ -48,6 +48,7 @@ from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames, Waits
 from usseg_ray.objective import CONSENSUS
 from usseg_ray.plan import Plan
+from usseg_ray.record import ARRAYS
 from usseg_ray.scoring import ground_truth
 from usseg_ray.screen import Pace, Screen
 from usseg_ray.searchers import searcher_for
@@ -255,7 +256,7 @@ class _Sweep:
 
     def _train_again(self, chosen: list[Trial]) -> None:
         draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
-        home.fetch_named(TRIAL_FILE)
+        home.fetch_named(TRIAL_FILE, ARRAYS)
         self.compare(self._run_planned(draws, home, "finalists").values(), home)
 
     def _run_planned(self, draws: Mapping[str, Draw], home: Storage, what: str) -> dict[str, Trial]:

@@ -1,6 +1,7 @@
-"""A cluster that loses nodes: trials go on elsewhere, to the scores of an undisturbed sweep."""
+"""A cluster that loses a node or its head: the sweep ends with an undisturbed one's leaderboard."""
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,12 +11,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pyarrow.fs import copy_files
 
+from tests.integration.bucket import bucket
 from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
+from usseg_ray.data.shards import resolve
 from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
 from usseg_ray.run_context import PlainContext
+from usseg_ray.storage import Storage
+from usseg_ray.trials import load_trials, ranked, trial_name
 from usseg_ray.worker import build_run
 
 pytestmark = [
@@ -24,7 +30,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload.*"),
 ]
 
-EPOCHS = 6
+EPOCHS, TRIALS = 6, 2
+SWEEP = SETTINGS | {"train.steps_per_epoch": 40, "train.epochs": EPOCHS}
+SPACE = {"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}
+Leaderboard = list[tuple[str, dict[str, float]]]
 
 
 def until(true: Callable[[], bool], process: "subprocess.Popen[str]", what: str) -> None:
@@ -53,13 +62,32 @@ def timeless(metrics: dict[str, float]) -> dict[str, float]:
     }
 
 
-def undisturbed(sweep: Path, trial: int) -> dict[str, float]:
-    """Returns the last metrics of a trial that is fitted in this very process."""
-    plan = make_plan(Request.load(sweep))
-    job = plan.jobs().on("cpu", "").in_processes(0).job(plan.draws[trial])
-    whole = PlainContext(torch.device("cpu"), [])
-    build_run(job, whole).fit()
-    return timeless(whole.history[-1])
+@pytest.fixture(scope="module")
+def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
+    """The same trials, fitted one after the other in this very process."""
+    space = tmp_path_factory.mktemp("space") / "space.yaml"
+    space.write_text(yaml.safe_dump(SPACE))
+    request = Request(
+        methods={"acseg": str(space)},
+        data=str(scenes),
+        assigned=SWEEP,
+        num_samples=TRIALS,
+        search="random",
+        scheduler="none",
+    )
+    plan = make_plan(request)
+    jobs = plan.jobs().on("cpu", "").in_processes(0)
+    found = list[dict[str, float]]()
+    for draw in plan.draws:
+        whole = PlainContext(torch.device("cpu"), [])
+        build_run(jobs.job(draw), whole).fit()
+        found.append(timeless(whole.history[-1]))
+    order = sorted(range(TRIALS), key=lambda trial: -found[trial]["unsup_miou"])
+    return [(trial_name(trial), found[trial]) for trial in order]
+
+
+def leaderboard(sweep: Path) -> Leaderboard:
+    return [(trial.name, timeless(trial.metrics)) for trial in ranked(load_trials(sweep))]
 
 
 def reports(sweep: Path, trial: int) -> list[dict[str, Any]]:
@@ -69,28 +97,23 @@ def reports(sweep: Path, trial: int) -> list[dict[str, Any]]:
 
 
 def begin(
-    folder: Path,
-    data: str,
-    environment: dict[str, str],
-    workers: str,
-    *options: str,
-    out: str = "runs/broken",
+    folder: Path, data: str, environment: dict[str, str], *options: str, out: str = "runs/broken"
 ) -> "subprocess.Popen[str]":
-    """Starts a sweep of two trials, side by side, on a cluster."""
+    """Starts the sweep on a cluster, every trial in its own process."""
     space = folder / "space.yaml"
-    space.write_text(yaml.safe_dump({"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}))
-    settings = SETTINGS | {"train.steps_per_epoch": 40, "train.epochs": EPOCHS}
-    sets = [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
-    asked = ["--data", data, "--space", str(space), "--num-samples", "2", *sets]
-    asked += ["--finalists", "0"]
-    asked += ["--max-concurrent", "2", "--workers-per-trial", workers, "--out", out]
+    space.write_text(yaml.safe_dump(SPACE))
+    sets = [part for k, v in SWEEP.items() for part in ("--set", f"{k}={v}")]
+    asked = ["--data", data, "--space", str(space), "--num-samples", str(TRIALS), *sets]
+    asked += ["--finalists", "0", "--workers-per-trial", "0", "--out", out]
     return start(folder, *asked, *options, environment=environment)
 
 
-def test_a_lost_nodes_trials_go_on_elsewhere(tmp_path: Path, scenes: Path) -> None:
+def test_a_lost_nodes_trials_go_on_elsewhere(
+    tmp_path: Path, scenes: Path, undisturbed: Leaderboard
+) -> None:
     sweep = tmp_path / "runs" / "broken"
     with nodes(3) as cluster:
-        process = begin(tmp_path, str(scenes), cluster.environment, "0")
+        process = begin(tmp_path, str(scenes), cluster.environment, "--max-concurrent", "2")
         until(lambda: min(epoch(sweep, 0), epoch(sweep, 1)) >= 1, process, "no epoch came")
         killed = time.monotonic()
         cluster.lose(next(node for node in range(3) if cluster.runs(node, "ImplicitFunc")))
@@ -101,13 +124,57 @@ def test_a_lost_nodes_trials_go_on_elsewhere(tmp_path: Path, scenes: Path) -> No
         until(lambda: epoch(sweep, lost) > before, process, "the trial did not go on")
         seconds = time.monotonic() - killed
         output, _ = process.communicate(timeout=PATIENCE_S)
-    print(f"noticed after {noticed:.1f} s, next epoch reported after {seconds:.1f} s")
+    print(f"node: noticed after {noticed:.1f} s, next epoch reported after {seconds:.1f} s")
     assert process.returncode == 0, output
     assert statuses(tmp_path) == {"trial_000": "FINISHED", "trial_001": "FINISHED"}
-    for trial in range(2):
-        assert timeless(record(sweep, trial)["metrics"]) == undisturbed(sweep, trial)
+    assert leaderboard(sweep) == undisturbed
     # What was committed is not learnt again, and the other trial's process never ended.
     told = reports(sweep, lost)
     assert [report["epoch"] for report in told] == list(range(1, EPOCHS + 1))
     assert len({report["pid"] for report in told}) == 2
     assert len({report["pid"] for report in reports(sweep, 1 - lost)}) == 1
+
+
+def test_a_sweep_that_lost_its_head_goes_on_from_a_bucket(
+    tmp_path: Path, scenes: Path, undisturbed: Leaderboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data and run lie in a bucket: the second head has nothing else of the first."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    data, out = "s3://bucket/data/scenes", "s3://bucket/runs/broken"
+    with bucket() as found:
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
+        filesystem, root = resolve(data)
+        copy_files(str(scenes), root, destination_filesystem=filesystem)
+        with nodes(1) as cluster:
+            store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+            process = begin(first, data, cluster.environment, "--tracking-uri", store, out=out)
+            sweep = first / "runs" / "broken"
+            until(lambda: epoch(sweep, 1) >= 2, process, "no epoch of the second trial came")
+            cluster.lose_head()
+            process.kill()
+            process.communicate()
+        kept, reached = record(sweep, 0), epoch(sweep, 1)
+        shutil.rmtree(first)
+        started = time.monotonic()
+        with nodes(1) as cluster:
+            again = start(second, "--resume", out, environment=dict(cluster.environment))
+            sweep = second / "runs" / "broken"
+            until(lambda: bool(reports(sweep, 1)), again, "the second trial did not go on")
+            seconds = time.monotonic() - started
+            output, _ = again.communicate(timeout=PATIENCE_S)
+        stored = Storage(tmp_path / "stored", out)
+        assert stored.folders("trial_001/train") == [f"epoch_{EPOCHS:04d}"]
+    print(f"head: next epoch reported {seconds:.1f} s after a new cluster was begun")
+    assert again.returncode == 0, output
+    assert statuses(tmp_path) == {"trial_000": "FINISHED", "trial_001": "FINISHED"}
+    assert leaderboard(sweep) == undisturbed
+    # The trial that had ended is not trained again, the other one goes on after its checkpoint.
+    assert "label_free.consensus" in record(sweep, 0)["metrics"]
+    assert timeless(record(sweep, 0)["metrics"]) == timeless(kept["metrics"])
+    assert record(sweep, 0)["seconds"] == kept["seconds"]
+    assert reports(sweep, 0) == []
+    assert reports(sweep, 1)[0]["epoch"] > reached
+    assert len({report["pid"] for report in reports(sweep, 1)}) == 1

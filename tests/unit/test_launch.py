@@ -59,7 +59,8 @@ def test_a_run_is_reopened_by_its_uri_anywhere(
     driver = Storage(tmp_path / "driver", uri)
     (driver.folder / "trial_000").mkdir(parents=True)
     asked(uri, key="k").save(driver.folder)
-    (driver.folder / "trial_000" / "trial.json").write_text("{}")
+    for name in ("trial.json", "evaluation.npz"):
+        (driver.folder / "trial_000" / name).write_text("{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no run is kept there \(sweep.yaml is missing\)"):
         reopened(uri)
@@ -67,6 +68,7 @@ def test_a_run_is_reopened_by_its_uri_anywhere(
     folder, request = reopened(uri)
     assert (folder, request.key, request.storage) == (Path("runs/first"), "k", uri)
     assert (folder / "trial_000" / "trial.json").is_file()
+    assert (folder / "trial_000" / "evaluation.npz").is_file()
     # The folder says where it is kept.
     (folder / "trial_000" / "trial.json").unlink()
     assert reopened("first")[1].storage == uri
