@@ -46,12 +46,9 @@ class Nodes:
     raylets: tuple[int, ...]
     head: tuple[int, ...]
 
-    def runs(self, node: int, what: str) -> bool:
-        """Tells whether a node has a process that Ray named after what it runs."""
-        with suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.raylets[node]).children()
-            return any(what in " ".join(child.cmdline()) for child in children)
-        return False
+    def node_of(self, pid: int) -> int:
+        """Finds the node on which Ray started a process."""
+        return self.raylets.index(psutil.Process(pid).ppid())
 
     def lose(self, node: int) -> None:
         """Kills a node as if its machine were gone: its raylet and everything under it."""

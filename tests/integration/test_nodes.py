@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*noload.*"),
 ]
 
-EPOCHS, TRIALS = 6, 2
+EPOCHS, TRIALS = 4, 2
 SWEEP = SETTINGS | {"train.steps_per_epoch": 40, "train.epochs": EPOCHS}
 SPACE = {"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}
 Leaderboard = list[tuple[str, dict[str, float]]]
@@ -115,11 +115,13 @@ def test_a_lost_nodes_trials_go_on_elsewhere(
     with nodes(3) as cluster:
         process = begin(tmp_path, str(scenes), cluster.environment, "--max-concurrent", "2")
         until(lambda: min(epoch(sweep, 0), epoch(sweep, 1)) >= 1, process, "no epoch came")
+        lost = min((0, 1), key=lambda trial: epoch(sweep, trial))
+        node = cluster.node_of(reports(sweep, lost)[-1]["pid"])
         killed = time.monotonic()
-        cluster.lose(next(node for node in range(3) if cluster.runs(node, "ImplicitFunc")))
-        until(lambda: any(sweep.glob(".tune/*/error.txt")), process, "nobody noticed")
+        cluster.lose(node)
+        failed = f".tune/trial_{lost:03d}*/error.txt"
+        until(lambda: any(sweep.glob(failed)), process, "nobody noticed")
         noticed = time.monotonic() - killed
-        (lost,) = [i for i in (0, 1) if any(sweep.glob(f".tune/trial_{i:03d}*/error.txt"))]
         before = epoch(sweep, lost)
         until(lambda: epoch(sweep, lost) > before, process, "the trial did not go on")
         seconds = time.monotonic() - killed
