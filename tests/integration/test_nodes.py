@@ -114,8 +114,8 @@ def test_a_lost_nodes_trials_go_on_elsewhere(
     sweep = tmp_path / "runs" / "broken"
     with nodes(3) as cluster:
         process = begin(tmp_path, str(scenes), cluster.environment, "--max-concurrent", "2")
-        until(lambda: min(epoch(sweep, 0), epoch(sweep, 1)) >= 1, process, "no epoch came")
-        lost = min((0, 1), key=lambda trial: epoch(sweep, trial))
+        until(lambda: all(reports(sweep, trial) for trial in (0, 1)), process, "no epoch came")
+        lost = min((0, 1), key=lambda trial: len(reports(sweep, trial)))
         node = cluster.node_of(reports(sweep, lost)[-1]["pid"])
         killed = time.monotonic()
         cluster.lose(node)
