@@ -1,5 +1,6 @@
 """Ray Tune under a sweep: which trials run, side by side, until all are done or time is up."""
 
+import logging
 from dataclasses import dataclass
 
 from ray import tune
@@ -13,6 +14,9 @@ from usseg_ray.trainer import run_trial, trial_resources
 from usseg_ray.trials import trial_name
 
 TUNE_STATE = ".tune"
+# Tune copies its own state while it writes it, which may fail and is then told as an error with a
+# traceback. Nothing reads that copy.
+logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)

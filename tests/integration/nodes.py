@@ -37,18 +37,25 @@ class Nodes:
     Attributes:
         address: To join it.
         environment: Of every process that does.
+        folder: Where Ray keeps its sessions.
         raylets: Process id of each node's raylet; trials are their children.
         head: Process ids of the head's services.
     """
 
     address: str
     environment: dict[str, str]
+    folder: Path
     raylets: tuple[int, ...]
     head: tuple[int, ...]
 
-    def node_of(self, pid: int) -> int:
-        """Finds the node on which Ray started a process."""
-        return self.raylets.index(psutil.Process(pid).ppid())
+    def running(self, what: str) -> list[int]:
+        """Lists the nodes with a process that Ray named after what it runs."""
+        found = set[int]()
+        for node, raylet in enumerate(self.raylets):
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(raylet).children():
+                    found |= {node} if what in " ".join(child.cmdline()) else set()
+        return sorted(found)
 
     def lose(self, node: int) -> None:
         """Kills a node as if its machine were gone: its raylet and everything under it."""
@@ -86,7 +93,8 @@ def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> 
         said = json.loads(program.stdout.readline())
         started = psutil.Process(program.pid).children(recursive=True)
         joined = environment | {"RAY_ADDRESS": said["address"]}
-        yield Nodes(said["address"], joined, tuple(said["raylets"]), tuple(said["head"]))
+        raylets, head = tuple(said["raylets"]), tuple(said["head"])
+        yield Nodes(said["address"], joined, folder / "ray", raylets, head)
     finally:
         with suppress(psutil.NoSuchProcess):
             started += psutil.Process(program.pid).children(recursive=True)
