@@ -99,7 +99,7 @@ def reports(sweep: Path, trial: int) -> list[dict[str, Any]]:
 
 
 def failed(sessions: Path) -> list[int]:
-    """Lists the trials of which Tune noted a failure, where it does so before it copies the note."""
+    """Lists the trials of which Tune noted a failure, where it notes it first."""
     found = sessions.glob("session_latest/artifacts/*/.tune/driver_artifacts/trial_*/error.txt")
     return [int(file.parent.name.split("_")[1]) for file in found]
 
