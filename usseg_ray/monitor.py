@@ -26,6 +26,7 @@ from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
 from usseg_ray.storage import Storage
 from usseg_ray.tracking import Ledger
+from usseg_ray.trainer import NODE_DIED
 from usseg_ray.trials import (
     BATCH_FILE,
     BATCH_SIZE,
@@ -37,9 +38,6 @@ from usseg_ray.trials import (
     number_and_seed,
     trial_name,
 )
-
-NODE_DIED = "its node has died"
-"""Ray's words for an actor that was lost with its machine, of whatever error they are part."""
 
 TUNE_KEYS = ("done", "should_checkpoint", "iterations_since_restore", "time_since_restore")
 

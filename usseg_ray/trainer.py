@@ -5,9 +5,11 @@ trial there is no other way. Kept light on purpose (no torch at import): Ray imp
 helper processes of every trial.
 """
 
+import time
 from dataclasses import replace
 from typing import Any
 
+import ray
 from ray import tune
 
 from usseg_ray.cluster import worker_resources
@@ -24,6 +26,10 @@ from usseg_ray.trials import (
 
 TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
+NODE_DIED = "its node has died"
+"""Ray's words for an actor that was lost with its machine, of whatever error they are part."""
+NOTICE_S = 20.0
+"""How long Ray may take to notice a lost node; see docs/scaling.md."""
 
 
 def train_worker(payload: dict[str, Any]) -> None:
@@ -127,6 +133,7 @@ def _run_group(job: Job, home: str) -> None:
         LoggingConfig,
         RunConfig,
         ScalingConfig,
+        TrainingFailedError,
     )
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
     from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
@@ -151,4 +158,30 @@ def _run_group(job: Job, home: str) -> None:
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
-    trainer.fit()
+    before = _alive()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        if _is_lost_worker(error) and _lost_one(before):
+            raise RuntimeError(f"A worker was lost: {NODE_DIED}") from error
+        raise
+
+
+def _is_lost_worker(error: BaseException) -> bool:
+    """Tells it by the words of gloo and NCCL, whose ends are broken before Ray knows, and Ray's."""
+    words = ("by peer", "NCCL", "remote process exited", "ActorDied", "ActorUnavailable")
+    return any(word in str(error) for word in words)
+
+
+def _alive() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _lost_one(before: set[str]) -> bool:
+    """Waits until Ray misses one of some nodes, for as long as it may take to notice."""
+    ends = time.monotonic() + NOTICE_S
+    while before <= _alive():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.5)
+    return True

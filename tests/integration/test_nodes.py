@@ -21,6 +21,7 @@ from usseg_ray.planning import make_plan
 from usseg_ray.request import Request
 from usseg_ray.run_context import PlainContext
 from usseg_ray.storage import Storage
+from usseg_ray.trainer import NODE_DIED
 from usseg_ray.trials import load_trials, ranked, trial_name
 from usseg_ray.worker import build_run
 
@@ -210,6 +211,8 @@ def test_a_group_goes_on_with_fewer_workers(
         seconds = time.monotonic() - killed
         assert cluster.running("TrainWorker") == [1]
         output, _ = process.communicate(timeout=PATIENCE_S)
+    (errors,) = sweep.glob(".tune/trial_000*/error.txt")
+    assert NODE_DIED in errors.read_text()
     print(f"group: next epoch reported after {seconds:.1f} s")
     assert process.returncode == 0, output
     assert statuses(tmp_path) == {"trial_000": "FINISHED"}
