@@ -192,7 +192,7 @@ class Runs:
             self._crown(data["register"], model.model_id, run_id)
 
     def _crown(self, name: str, model_id: str, run_id: str) -> None:
-        """Makes a model the newest version of a registered one, and its champion."""
+        """Makes a model a version of a registered one, and its champion if none is newer."""
         with contextlib.suppress(MlflowException):  # there is one of that name
             self._client.create_registered_model(name)
         versions = self._client.search_model_versions(f"name = '{name}'")
@@ -200,7 +200,10 @@ class Runs:
         version = next((v for v in versions if v.source == source), None)
         if version is None:
             version = self._client.create_model_version(name, source, run_id, model_id=model_id)
-        self._client.set_registered_model_alias(name, CHAMPION, version.version)
+        # A sweep that is resumed takes nothing back from a later one.
+        champion = self._client.get_registered_model(name).aliases.get(CHAMPION, 0)
+        if int(champion) < int(version.version):
+            self._client.set_registered_model_alias(name, CHAMPION, version.version)
 
     def _do_end(self, operation: Operation) -> None:
         """Ends a run; data: status, reason."""

@@ -73,3 +73,21 @@ def test_a_logged_model_segments_images_of_any_size(
     example = model.input_example
     assert example.shape[-1] == 3
     assert model.predict(example).shape == example.shape[:-1]
+
+
+def test_the_latest_sweep_has_the_champion(
+    folder: Path, trained: tuple[dict[str, Any], Path]
+) -> None:
+    settings, checkpoint = trained
+    save_model("stego", settings, checkpoint, folder / "model")
+    champions = []
+    for sweep in ("earlier", "later", "earlier"):
+        with opened(sweep=sweep) as ledger:
+            ledger.open_trial(f"{sweep}-best", {}, {})
+            ledger.log_model(f"{sweep}-best", folder / "model", register="scenes")
+        client = MlflowClient(ledger.uri)
+        champions.append(client.get_model_version_by_alias("scenes", "champion").run_id)
+    found = runs(folder)
+    order = ("earlier-best", "later-best", "later-best")
+    assert champions == [found[name].info.run_id for name in order]
+    assert len(client.search_model_versions("name = 'scenes'")) == 2
