@@ -46,8 +46,8 @@ class Trust:
 
 
 def choice(trust: Trust) -> str:
-    """Names what a criterion chooses."""
-    return trust.chosen + (f" or {trust.equal} more" if trust.equal else "")
+    """Names what a criterion chooses, and counts others that it finds equal."""
+    return trust.chosen + (f" (+{trust.equal})" if trust.equal else "")
 
 
 def criterion_trust(trials: Iterable[Trial]) -> list[Trust]:

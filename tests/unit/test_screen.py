@@ -73,7 +73,7 @@ def test_what_criteria_are_worth_is_shown() -> None:
     rows.append(Trust("label_free.entropy", 5, None, "trial_000", 2, 25.0, 8.0, 6.0))
     assert cells(trust_table(rows)) == [
         ["stability", "0.50", "trial_003", "31.0", "2.2", "6.0"],
-        ["entropy", "-", "trial_000 or 2 more", "25.0", "8.0", "6.0"],
+        ["entropy", "-", "trial_000 (+2)", "25.0", "8.0", "6.0"],
     ]
 
 

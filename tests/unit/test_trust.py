@@ -36,7 +36,7 @@ def test_a_criterion_that_ranks_the_other_way_round() -> None:
 def test_a_criterion_that_tells_nothing_apart() -> None:
     (found,) = criterion_trust(trials(CONSENSUS, 1, 1, 1, 1))
     assert found.spearman is None
-    assert choice(found) == "trial_000 or 3 more"
+    assert choice(found) == "trial_000 (+3)"
     assert (found.miou, found.regret, found.random_regret) == (25, 15, 15)
 
 
