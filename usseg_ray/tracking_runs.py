@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
@@ -189,17 +189,20 @@ class Runs:
         self._client.log_model_artifacts(model.model_id, data["path"])
         self._client.finalize_logged_model(model.model_id, "READY")
         if data["register"]:
-            self._crown(data["register"], model.model_id, run_id)
+            self._crown(data["register"], model, run_id)
 
-    def _crown(self, name: str, model_id: str, run_id: str) -> None:
+    def _crown(self, name: str, model: LoggedModel, run_id: str) -> None:
         """Makes a model a version of a registered one, and its champion if none is newer."""
         with contextlib.suppress(MlflowException):  # there is one of that name
             self._client.create_registered_model(name)
         versions = self._client.search_model_versions(f"name = '{name}'")
-        source = f"models:/{model_id}"
+        # Not `models:/ID`, which MLflow looks up in its global store, and that may be another.
+        source = model.artifact_location
         version = next((v for v in versions if v.source == source), None)
         if version is None:
-            version = self._client.create_model_version(name, source, run_id, model_id=model_id)
+            version = self._client.create_model_version(
+                name, source, run_id, model_id=model.model_id
+            )
         # A sweep that is resumed takes nothing back from a later one.
         champion = self._client.get_registered_model(name).aliases.get(CHAMPION, 0)
         if int(champion) < int(version.version):

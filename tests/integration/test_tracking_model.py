@@ -75,19 +75,27 @@ def test_a_logged_model_segments_images_of_any_size(
     assert model.predict(example).shape == example.shape[:-1]
 
 
+@pytest.mark.parametrize("store", ["a database", "a server"])
 def test_the_latest_sweep_has_the_champion(
-    folder: Path, trained: tuple[dict[str, Any], Path]
+    folder: Path, server: str, trained: tuple[dict[str, Any], Path], store: str
 ) -> None:
+    # Neither is the store that MLflow would take by itself, ./mlflow.db.
+    uri = server if store == "a server" else f"sqlite:///{folder}/elsewhere/mlflow.db"
     settings, checkpoint = trained
     save_model("stego", settings, checkpoint, folder / "model")
     champions = []
     for sweep in ("earlier", "later", "earlier"):
-        with opened(sweep=sweep) as ledger:
+        with opened(uri, sweep=sweep) as ledger:
             ledger.open_trial(f"{sweep}-best", {}, {})
-            ledger.log_model(f"{sweep}-best", folder / "model", register="scenes")
-        client = MlflowClient(ledger.uri)
-        champions.append(client.get_model_version_by_alias("scenes", "champion").run_id)
-    found = runs(folder)
+            ledger.log_model(f"{sweep}-best", folder / "model", register="champions")
+        client = MlflowClient(uri)
+        champions.append(client.get_model_version_by_alias("champions", "champion").run_id)
+    found = runs(folder, uri)
     order = ("earlier-best", "later-best", "later-best")
     assert champions == [found[name].info.run_id for name in order]
-    assert len(client.search_model_versions("name = 'scenes'")) == 2
+    assert len(client.search_model_versions("name = 'champions'")) == 2
+    mlflow.set_tracking_uri(uri)
+    try:
+        assert mlflow.pyfunc.load_model("models:/champions@champion").metadata.signature
+    finally:
+        mlflow.set_tracking_uri(None)
