@@ -50,15 +50,16 @@ def start(
     )
 
 
-def begin(folder: Path, data: Path, workers: int) -> subprocess.Popen[str]:
+def begin(folder: Path, data: Path, workers: int, *more: str) -> subprocess.Popen[str]:
     space = folder / "space.yaml"
     space.write_text(yaml.safe_dump({"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}))
     settings = SETTINGS | {"train.steps_per_epoch": STEPS[workers]}
     sets = [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
     sets += ["--workers-per-trial", str(workers)]
     options = ["--data", str(data), "--space", str(space), "--num-samples", "3"]
-    options += ["--finalists", "1", "--seeds", "1"]
-    return start(folder, *options, "--max-concurrent", "1", "--out", "runs/broken", *sets)
+    options += ["--finalists", "1", "--seeds", "1", "--register", "scenes"]
+    options += ["--max-concurrent", "1", "--out", "runs/broken"]
+    return start(folder, *options, *sets, *more)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -112,6 +113,11 @@ def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: Path, scenes: Path
     assert kept == first
     assert statuses(tmp_path) == {f"trial_00{i}": "FINISHED" for i in range(3)}
     assert "Best trial on test" in output
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    champion = client.get_model_version_by_alias("scenes", "champion")
+    best = client.get_run(champion.run_id).data.metrics["unsup_miou"]
+    trials = [json.loads(file.read_text()) for file in sweep.glob("trial_*/trial.json")]
+    assert best == max(trial["metrics"]["unsup_miou"] for trial in trials)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +140,24 @@ def test_an_interrupted_sweep_closes_every_run_and_names_the_way_back(
     wait_until_gone(started)
     assert set(statuses(tmp_path).values()) <= {"KILLED", "FINISHED"}
     assert "KILLED" in statuses(tmp_path).values()
+
+
+def test_ctrl_c_twice_ends_within_seconds_and_the_sweep_goes_on(
+    tmp_path: Path, scenes: Path
+) -> None:
+    process = begin(tmp_path, scenes, 0, "--num-samples", "2", "--finalists", "0")
+    wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
+    started = children_of(process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    # Which a shell both calls 130: the second may find an interpreter that is ending already.
+    assert process.returncode in (130, -signal.SIGINT), output
+    assert "Traceback" not in output
+    wait_until_gone(started)
+
+    again = start(tmp_path, "--resume", "broken")
+    output, _ = again.communicate(timeout=PATIENCE_S)
+    assert again.returncode == 0, output
+    assert statuses(tmp_path) == {f"trial_00{i}": "FINISHED" for i in range(2)}
