@@ -5,6 +5,7 @@ trial there is no other way. Kept light on purpose (no torch at import): Ray imp
 helper processes of every trial.
 """
 
+import os
 import time
 from dataclasses import replace
 from typing import Any
@@ -139,6 +140,10 @@ def _run_group(job: Job, home: str) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
 
     resources = _resources(job)
+    if resources.fewest < resources.processes:
+        # For 20 s Ray Train may count workers on a node that is lost; it then waits for them in
+        # vain, for a minute unless told, before it counts again.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job, "folder": home},
