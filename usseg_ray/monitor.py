@@ -26,7 +26,7 @@ from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
 from usseg_ray.storage import Storage
 from usseg_ray.tracking import Ledger
-from usseg_ray.trainer import NODE_DIED
+from usseg_ray.trainer import NODE_DIED, OUT_OF_REACH
 from usseg_ray.trials import (
     BATCH_FILE,
     BATCH_SIZE,
@@ -157,7 +157,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, trial: TuneTrial, **_: object) -> None:
         """Forgives a trial that its node was lost: only failures of its own are counted."""
-        if NODE_DIED in _error(trial).rpartition("Failure #")[2]:
+        last = _error(trial).rpartition("Failure #")[2]
+        if NODE_DIED in last or OUT_OF_REACH in last:
             trial.run_metadata.num_failures -= 1
 
     def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:

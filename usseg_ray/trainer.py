@@ -29,6 +29,8 @@ TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
 NODE_DIED = "its node has died"
 """Ray's words for an actor that was lost with its machine, of whatever error they are part."""
+OUT_OF_REACH = "actor is temporarily unavailable"
+"""The same while it does not know yet: of a process that died alone it hears within a second."""
 NOTICE_S = 20.0
 """How long Ray may take to notice a lost node; see docs/scaling.md."""
 

@@ -42,6 +42,7 @@ def test_looks_are_seldom() -> None:
     ("said", "counted"),
     [
         ("Failure # 1 (occurred at noon)\nThe actor died because its node has died. Node Id: 1", 0),
+        ("Failure # 1 (occurred at noon)\nThe actor is temporarily unavailable: RPC error", 0),
         ("Failure # 1 (occurred at noon)\nNonFiniteLossError: loss is nan", 1),
         (
             "Failure # 1 (occurred at noon)\nits node has died\n"
