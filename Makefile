@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test static unit ray slow clean
+.PHONY: help install demo test static unit ray slow lengthy clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-9s %s\n", $$1, $$2}' Makefile
@@ -45,7 +45,10 @@ ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 
 slow: $(INSTALLED)  ## Tests that take more than half a minute each.
 	@echo "== slow"
-	@$(PYTEST) -m slow tests
+	@$(PYTEST) -m "slow and not lengthy" tests
+
+lengthy: $(INSTALLED)  ## Slow tests that `test` has no time for.
+	@$(PYTEST) -m lengthy tests
 
 clean:  ## Removes the environment and the caches; runs and their store stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

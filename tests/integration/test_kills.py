@@ -115,8 +115,10 @@ def check_histories(client: MlflowClient, outcome: Outcome, folder: Path) -> Non
 
 @pytest.mark.parametrize(
     ("workers", "victim"),
-    [(0, "ImplicitFunc"), (1, "RayTrainWorker")],
-    ids=["its own process", "a worker of its group"],
+    [
+        pytest.param(0, "ImplicitFunc", id="its own process"),
+        pytest.param(1, "RayTrainWorker", id="a worker of its group", marks=pytest.mark.lengthy),
+    ],
 )
 def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(
     tmp_path: Path,

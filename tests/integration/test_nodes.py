@@ -201,6 +201,7 @@ def test_a_sweep_that_lost_its_head_goes_on_from_a_bucket(
     assert len({report["pid"] for report in reports(sweep, 1)}) == 1
 
 
+@pytest.mark.lengthy
 def test_a_group_goes_on_with_fewer_workers(
     tmp_path: Path, scenes: Path, undisturbed: Leaderboard
 ) -> None:

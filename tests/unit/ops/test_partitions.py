@@ -3,7 +3,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -41,7 +41,6 @@ def naive_index(pairs: list[tuple[int, int]]) -> float:
     return 1.0 if most == chance else (same_both - chance) / (most - chance)
 
 
-@settings(deadline=None)
 @given(pairs=pairs_of_partitions())
 def test_the_index_equals_the_one_counted_pair_by_pair(pairs: list[tuple[int, int]]) -> None:
     one, other = tensors(pairs)
@@ -49,7 +48,6 @@ def test_the_index_equals_the_one_counted_pair_by_pair(pairs: list[tuple[int, in
     assert adjusted_rand_index(other, one) == pytest.approx(adjusted_rand_index(one, other))
 
 
-@settings(deadline=None)
 @given(pairs=pairs_of_partitions(), names=st.permutations(range(5)))
 def test_names_of_parts_do_not_matter(pairs: list[tuple[int, int]], names: list[int]) -> None:
     one, other = tensors(pairs)
@@ -70,7 +68,6 @@ def test_independent_partitions_agree_by_chance_alone() -> None:
     assert adjusted_rand_index(one[:0], other[:0]) == 1
 
 
-@settings(deadline=None)
 @given(pairs=pairs_of_partitions())
 def test_contingency_counts_every_point(pairs: list[tuple[int, int]]) -> None:
     one, other = tensors(pairs)
@@ -80,7 +77,6 @@ def test_contingency_counts_every_point(pairs: list[tuple[int, int]]) -> None:
     assert int(table.sum()) == len(pairs)
 
 
-@settings(deadline=None)
 @given(part=st.lists(parts, min_size=1, max_size=30))
 def test_shares_and_evenness(part: list[int]) -> None:
     share = shares(torch.tensor(part), 5)
@@ -107,7 +103,6 @@ def naive_silhouette(points: Tensor, part: list[int]) -> float:
     return sum(values) / len(values)
 
 
-@settings(deadline=None)
 @given(part=st.lists(parts, min_size=1, max_size=12), seed=st.integers(0, 9))
 def test_the_silhouette_equals_its_naive_form(part: list[int], seed: int) -> None:
     points = torch.randn(len(part), 3, generator=torch.Generator().manual_seed(seed))
@@ -127,7 +122,6 @@ def test_the_silhouette_of_clear_mixed_and_collapsed_parts() -> None:
     assert centroid_silhouette(torch.zeros(150, 3), part) == 0
 
 
-@settings(deadline=None)
 @given(pairs=pairs_of_partitions())
 def test_mutual_information_is_what_the_joint_entropy_lacks(pairs: list[tuple[int, int]]) -> None:
     def entropy(values: list[object]) -> float:
