@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.integration.test_sweep import plan_for, run
+from tests.integration.test_sweep import check_champion, plan_for, run
 from usseg_ray.evaluation import Asked, evaluate_trial
 from usseg_ray.job import Draw
 from usseg_ray.plan import Plan
@@ -38,10 +38,12 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 
 def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scenes: Path) -> None:
     found: dict[str, Trial] = {}
-    for form in ("auto", 1):
+    for version, form in enumerate(("auto", 1), start=1):
         folder = tmp_path / str(form)
-        plan = plan_for(folder, scenes, assigned={"resources.num_workers": form})
+        assigned = {"resources.num_workers": form}
+        plan = plan_for(folder, scenes, assigned=assigned, register_as="forms")
         outcome, text = run(plan, folder)
+        check_champion(folder, "forms", "trial_000", version)
         (found[str(form)],) = outcome.trials
         assert ("Trials run in their own process: about " in text) == (form == "auto")
     light, group = found["auto"], found["1"]

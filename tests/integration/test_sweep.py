@@ -104,7 +104,8 @@ def artifacts(folder: Path, run_id: str) -> set[str]:
 def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "ranked"
     space = SPACE.format(key="method.num_prototypes", values="{choice: [3, 5]}")
-    plan = plan_for(folder, scenes, space=space, num_samples=2, finalists=2, seeds=2)
+    several: dict[str, Any] = {"num_samples": 2, "finalists": 2, "seeds": 2}
+    plan = plan_for(folder, scenes, space=space, register_as="ranked", **several)
     outcome, text = run(plan, folder)
 
     assert [t.status for t in outcome.trials] == ["FINISHED", "FINISHED"]
@@ -130,6 +131,7 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     )
     assert len(children) == 2
     check_finalists(folder, outcome)
+    check_champion(folder, "ranked", first.trial.name, version=1)
     for child in children:
         assert child.info.status == "FINISHED"
         assert child.data.metrics["unsup_miou"] > 0
@@ -146,6 +148,17 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     assert [f.scores for f in again.finals] == [f.scores for f in outcome.finals]
     assert len(runs_of(folder)[1]) == 2
     check_finalists(folder, outcome)
+    check_champion(folder, "ranked", first.trial.name, version=1)
+
+
+def check_champion(folder: Path, name: str, trial: str, version: int) -> None:
+    """Checks which version of a model is its champion: the newest, made by a trial of a sweep."""
+    client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    champion = client.get_model_version_by_alias(name, "champion")
+    (run,) = [c for c in runs_of(folder)[1] if c.data.tags["usseg.trial"] == trial]
+    assert (int(champion.version), champion.run_id) == (version, run.info.run_id)
+    versions = client.search_model_versions(f"name = '{name}'")
+    assert sorted(int(v.version) for v in versions) == list(range(1, version + 1))
 
 
 def check_finalists(folder: Path, outcome: Outcome) -> None:
