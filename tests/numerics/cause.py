@@ -1,22 +1,20 @@
-"""What the tests of CAUSE share: tolerances, the layout of its arrays, and its weights by their
+"""What the tests of CAUSE share: the layout of its arrays, and its weights by their
 official names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tests.numerics.comparing import Vectors
 from usseg_ray.ops.clusterbook import Windows
 from usseg_ray.ops.concept_head import ConceptHead, ConceptNetwork
 from usseg_ray.ops.concepts import (
     ConceptBank,
 )
 from usseg_ray.ops.heads import SegmentationHead
-
-Vectors = dict[str, Any]
-Golden = Callable[[str], Vectors]
 
 # Our name of each official layer; the head inside the decoder has a prefix of its own.
 HEAD_LAYERS = {"f1": "linear", "f2.0": "hidden", "f2.2": "output"}
@@ -30,18 +28,6 @@ DECODER_LAYERS = {
     "norm3": "norms.2",
 }
 PACKED = {"self_attn": "self_attention", "multihead_attn": "cross_attention"}
-
-
-def close(actual: Tensor, expected: Any) -> None:
-    """1e-5 absolute."""
-    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=1e-5)
-
-
-def close_gradient(actual: Tensor | None, expected: Any) -> None:
-    """1e-4 of the gradient's largest entry."""
-    assert actual is not None
-    scale = max(1e-4 * float(np.abs(expected).max()), 1e-9)
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=scale)
 
 
 def tensor(array: Any) -> Tensor:

@@ -11,19 +11,16 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.numerics.cause import (
-    Golden,
-    Vectors,
     as_map,
     as_rows,
     as_windows,
-    close,
-    close_gradient,
     contents,
     priorities_of,
     segmentation_state,
     split_permutations,
     tensor,
 )
+from tests.numerics.comparing import Golden, Vectors, close, close_gradient
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
 from usseg_ray.ops.clusterbook import best_agreement, clusterbook_losses

@@ -12,15 +12,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from tests.numerics.cause import (
-    Golden,
-    as_map,
-    as_rows,
-    close,
-    close_gradient,
-    make_network,
-    tensor,
-)
+from tests.numerics.cause import as_map, as_rows, make_network, tensor
+from tests.numerics.comparing import Golden, close, close_gradient
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
 from usseg_ray.metrics import confusion_matrix, score

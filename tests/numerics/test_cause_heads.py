@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.numerics.cause import Golden, Vectors, as_map, as_rows, close, make_network, tensor
+from tests.numerics.cause import as_map, as_rows, make_network, tensor
+from tests.numerics.comparing import Golden, Vectors, close
 from usseg_ray.ops.concept_head import ConceptHead, ConceptMasks
 from usseg_ray.ops.concepts import (
     nearest_codes,

@@ -17,12 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from tests.numerics.cause import (
-    Golden,
-    Vectors,
     as_map,
     as_rows,
     as_windows,
-    close,
     contents,
     make_network,
     official_state,
@@ -30,6 +27,7 @@ from tests.numerics.cause import (
     split_permutations,
     tensor,
 )
+from tests.numerics.comparing import Golden, Vectors, close
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig, CAUSEDraws
 from usseg_ray.ops.clusterbook import clusterbook_losses

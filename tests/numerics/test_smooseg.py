@@ -2,33 +2,17 @@
 suggest, gradients 1e-4 of the largest entry.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.numerics.comparing import Golden, Vectors, close, close_gradient
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.smooseg import SmooSeg, SmooSegConfig, SmooSegDraws
 from usseg_ray.ops.correspondence import Maps, centre, moments, smoothness, unit_rows
 from usseg_ray.ops.heads import HeadMasks, SegmentationHead
-
-Vectors = dict[str, Any]
-Golden = Callable[[str], Vectors]
-
-
-def close(actual: Tensor, expected: Any) -> None:
-    """1e-5 absolute."""
-    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=1e-5)
-
-
-def close_gradient(actual: Tensor | None, expected: Any) -> None:
-    """1e-4 of the gradient's largest entry."""
-    assert actual is not None
-    scale = max(1e-4 * float(np.abs(expected).max()), 1e-9)
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=scale)
 
 
 def leaf(array: Any) -> Tensor:

@@ -7,7 +7,7 @@ STEGO does not have; `unsup_metrics` (see `test_metrics`) and `coco_fine_to_coar
 `hp_linear_probe_loss`, the supervised probe, which no method has.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.numerics.comparing import Golden, Vectors, close, close_gradient
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.stego import STEGO, STEGOConfig, STEGODraws, ViewMasks
 from usseg_ray.ops.cluster_probe import ClusterProbe
@@ -32,21 +33,7 @@ from usseg_ray.ops.correspondence import (
 from usseg_ray.ops.heads import HeadMasks
 from usseg_ray.ops.neighbours import nearest_neighbours
 
-Vectors = dict[str, Any]
-Golden = Callable[[str], Vectors]
 SETTINGS = ("coco_small", "coco_small_stab", "iarpa_default", "coco_base", "city_base")
-
-
-def close(actual: Tensor, expected: Any) -> None:
-    """1e-5 absolute."""
-    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=1e-5)
-
-
-def close_gradient(actual: Tensor | None, expected: Any) -> None:
-    """1e-4 of the gradient's largest entry."""
-    assert actual is not None
-    scale = max(1e-4 * float(np.abs(expected).max()), 1e-9)
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=scale)
 
 
 def leaf(array: Any) -> Tensor:
