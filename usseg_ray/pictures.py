@@ -131,7 +131,7 @@ def save(image: Image.Image, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    image.save(part, format="PNG")
+    image.save(part, format="PNG", compress_level=1)  # half the time, a seventh larger
     part.replace(path)
 
 
