@@ -55,7 +55,7 @@ def test_a_closed_port_fails_in_seconds_and_hides_the_password(
     with pytest.raises(UserError, match="Connection refused") as failure:
         opened()
     assert time.monotonic() - start < 10
-    assert f"anna:***@127.0.0.1:{port}" in str(failure.value)
+    assert f"http://***@127.0.0.1:{port}" in str(failure.value)
     assert "hunter2" not in str(failure.value)
     assert len(str(failure.value).splitlines()) == 2
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
