@@ -34,7 +34,7 @@ from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.protocols import find_protocol
 
-WORTH_A_THOUGHT_S = 30.0
+WORTH_A_THOUGHT_S = 20.0
 """Where a whole sweep computes for less, weighing a store costs more than one would save."""
 PROBE_S, WEIGH_S = 1.0, 2.0
 CHOSEN_FILE = "features.json"
@@ -223,7 +223,8 @@ def _uses(plan: Plan) -> list[_Use]:
         parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
         for new, passes in _views(plan, part, needs[0]):
             there = plan.manifest.splits.get(new.split)
-            if there is None or not there.rows or not Showing(new.frame, new.crops).repeats:
+            repeats = passes and Showing(new.frame, new.crops).repeats
+            if there is None or not there.rows or not repeats:
                 continue
             use = found.setdefault((new.split, new.view), new)
             read: tuple[Part, ...] = ("tokens",) if new.views else parts
@@ -243,20 +244,23 @@ def _needs(part: MethodPlan) -> list[Needs]:
 
 
 def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, float]]:
-    """Yields the views of a method's first trial, with the passes of all of its trials."""
-    config, data = part.config, part.config.data
-    trials = max(1, plan.num_trials // len(plan.parts))
+    """Yields the views of a method's first trial, and the passes of all expected runs."""
+    config, data, asked = part.config, part.config.data, plan.request
+    finalists = min(asked.finalists, plan.num_trials)
+    runs = (plan.num_trials + finalists * (asked.seeds - 1)) / len(plan.parts)
+    finals = finalists * asked.seeds / len(plan.parts)
     epochs = planned_epochs(plan.jobs().job(Draw(part.method, {})))
     scored = -(-epochs // config.train.eval_every)
     protocol = find_protocol(config.protocol)
     frame = protocol.frame(data.eval_size)
     square = Frame(data.eval_size, "centre", protocol.filter)
-    yield _Use(data.train_split, square, None, None), trials * scored
-    yield _Use(data.selection_split, frame, None, None), trials * scored
-    yield _Use(data.test_split, frame, None, None), 1
+    # A final score walks the training split once, for its linear probe.
+    yield _Use(data.train_split, square, None, None), runs * scored + finals
+    yield _Use(data.selection_split, frame, None, None), runs * scored
+    yield _Use(data.test_split, frame, None, None), finals
     crops, shown = crops_of(data), Frame(data.train_size)
-    yield _Use(data.train_split, shown, crops, None), trials * epochs
+    yield _Use(data.train_split, shown, crops, None), runs * epochs
     if needs.photometric is not None and data.view_draws:
         views = Views(draws=data.view_draws, jitter=needs.photometric)
         # Every pass reads one draw of each row.
-        yield _Use(data.train_split, shown, crops, views), trials * epochs / data.view_draws
+        yield _Use(data.train_split, shown, crops, views), runs * epochs / data.view_draws

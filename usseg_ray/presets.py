@@ -71,7 +71,7 @@ EMBEDDED = Layer(
         },
         "stego": {"train.epochs": 20, "train.eval_every": 5},
         "hp": {"train.epochs": 4, "train.batch_size": 8},
-        "acseg": {"train.epochs": 3},
+        "acseg": {"train.epochs": 2},
         "smooseg": {"train.epochs": 20, "train.eval_every": 5},
     },
 )
