@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,13 +76,17 @@ def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
     Ray's agents are left out: they notice a lost node only after a minute or more.
     """
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [p for p in children if "agent" not in " ".join(p.cmdline()).lower()]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if "agent" not in " ".join(child.cmdline()).lower():
+                found.append(child)
+    return found
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=60)
-    assert not alive, [p.cmdline()[:3] for p in alive]
+    assert not alive
 
 
 def statuses(folder: Path) -> dict[str, str]:

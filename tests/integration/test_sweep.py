@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,8 @@ def test_a_sweep_across_methods_ranks_them_in_one_table(tmp_path: Path, scenes: 
     best = max(outcome.trials, key=lambda t: t.score or 0.0)
     assert outcome.finals[0].trial.method == best.method
     assert {f.trial.method for f in outcome.finals} == set(names)
-    assert text.count("position (floor)") == 2
+    assert text.count("position (floor)") == 1
+    assert len(re.findall(r"position +│.*\n\(floor\) ", text)) == 1
     assert "Finalists on test, every run scored once" in text
     assert len(list(folder.glob("finalists/*/test/pictures/mosaic.png"))) == 3
 
