@@ -34,7 +34,7 @@ from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.protocols import find_protocol
 
-WORTH_A_THOUGHT_S = 20.0
+WORTH_A_THOUGHT_S = 30.0
 """Where a whole sweep computes for less, weighing a store costs more than one would save."""
 PROBE_S, WEIGH_S = 1.0, 2.0
 CHOSEN_FILE = "features.json"

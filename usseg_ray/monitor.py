@@ -214,17 +214,21 @@ class Monitor(tune.Callback):  # type: ignore[misc]
             reason = reason or f"out of memory: went on with {BATCH_SIZE} {smaller}"
             self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0)
         record.status, record.reason = status, reason
-        miou = record.metrics.get(MIOU)
-        score = "" if miou is None else f", {MIOU} {miou:.1f}"
-        caption = f"{record.name} ({record.method}): {self.protocol}{score}"
-        draw(folder, self.truth, self.palette, caption)
+        if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
+            self._draw(record, folder)
         record.save(self.folder)
         self.storage.push(record.name)
-        self.ledger.attach(record.name, folder)
         # MLflow has no word for STOPPED, which is an end like another.
         closed = "FINISHED" if status == "STOPPED" else status
         self.ledger.close_trial(record.name, closed, record.reason)
         self.screen.show(record)
+
+    def _draw(self, record: Trial, folder: Path) -> None:
+        miou = record.metrics.get(MIOU)
+        score = "" if miou is None else f", {MIOU} {miou:.1f}"
+        caption = f"{record.name} ({record.method}): {self.protocol}{score}"
+        draw(folder, self.truth, self.palette, caption)
+        self.ledger.attach(record.name, folder)
 
 
 def _plain(result: dict[str, Any]) -> dict[str, float]:

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from traceback import format_exception_only
 
 import ray
-from ray.exceptions import RayError
 from rich.console import Console
 
 from usseg_ray.beside import BaselineTask, as_task
@@ -42,7 +42,7 @@ from usseg_ray.finals import (
     score_finalists,
 )
 from usseg_ray.forecast import Choice, choose, longest_seconds
-from usseg_ray.job import WORKERS, Draw, Jobs
+from usseg_ray.job import WORKERS, Draw, Job, Jobs
 from usseg_ray.k_answer import ANSWER, answer, write_answer
 from usseg_ray.memory import PeakMemory
 from usseg_ray.monitor import Monitor, TrialNames, Waits
@@ -138,12 +138,20 @@ def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int 
         return there
     first = [jobs.job(Draw(part.method, {})) for part in plan.parts]
     try:
-        choice = choose(ray.get(as_task(longest_seconds, first[0]).remote(first)))
-    except RayError as error:
-        cause = str(error).strip().splitlines()[-1]
+        choice = choose(_longest_seconds(first))
+    except Exception as error:  # noqa: BLE001 (what a trial may raise, it says itself)
+        (*_, cause) = "".join(format_exception_only(error)).strip().splitlines()
         choice = Choice(0, f"Trials run in their own process: trying one out failed ({cause})")
     console.print(choice.reason, highlight=False)
     return choice.num_workers
+
+
+def _longest_seconds(jobs: list[Job]) -> float:
+    """Tries out the longest trial: here, or where the GPUs are, which the driver may not have."""
+    if jobs[0].device == "cpu":
+        return longest_seconds(jobs)
+    found: float = ray.get(as_task(longest_seconds, jobs[0]).remote(jobs))
+    return found
 
 
 def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
