@@ -137,7 +137,7 @@ def test_an_interrupted_sweep_closes_every_run_and_names_the_way_back(
     wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
     started = children_of(process)
     process.send_signal(ending)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, output
     assert "--resume" in output
     assert "Traceback" not in output
