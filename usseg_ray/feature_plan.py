@@ -223,8 +223,7 @@ def _uses(plan: Plan) -> list[_Use]:
         parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
         for new, passes in _views(plan, part, needs[0]):
             there = plan.manifest.splits.get(new.split)
-            repeats = passes and Showing(new.frame, new.crops).repeats
-            if there is None or not there.rows or not repeats:
+            if there is None or not there.rows or not Showing(new.frame, new.crops).repeats:
                 continue
             use = found.setdefault((new.split, new.view), new)
             read: tuple[Part, ...] = ("tokens",) if new.views else parts
@@ -257,7 +256,7 @@ def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, f
     # A final score walks the training split once, for its linear probe.
     yield _Use(data.train_split, square, None, None), runs * scored + finals
     yield _Use(data.selection_split, frame, None, None), runs * scored
-    yield _Use(data.test_split, frame, None, None), finals
+    yield _Use(data.test_split, frame, None, None), finals + 1  # once for the baselines
     crops, shown = crops_of(data), Frame(data.train_size)
     yield _Use(data.train_split, shown, crops, None), runs * epochs
     if needs.photometric is not None and data.view_draws:

@@ -75,10 +75,9 @@ def test_features_are_computed_once(tmp_path: Path, scenes: Path) -> None:
     first, rows = sweep(tmp_path, scenes, "first", backbone)
     folders = [tmp_path / "runs" / name for name in ("first", "again")]
     keys = json.loads((folders[0] / "features.json").read_text())
-    # Of training images crops, squares and photometric views; of those that rank trials squares.
-    # Without finalists nobody looks at the test split.
-    assert len(keys) == 4
-    once = 3 * COUNTS["train"] + COUNTS["val"]
+    # Of training images crops, squares and photometric views; of the other splits squares.
+    assert len(keys) == 5
+    once = 3 * COUNTS["train"] + COUNTS["val"] + COUNTS["test"]
     # What is stored beside tokens takes a pass of its own; probing takes a few rows more. Three
     # methods would have computed the squares for training, scoring and the linear probe by itself.
     assert once <= sum(rows) < 3 * once
