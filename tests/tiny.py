@@ -40,6 +40,13 @@ OWN: dict[str, dict[str, Any]] = {
     "acseg": ACSEG,
     "stego": {"method.dim": 8},
     "hp": {"method.dim": 8, "method.affinity": "cosine", "method.pool_size": 12},
+    "cause": {"method.num_codes": 6, "method.dim": 8, "method.window": 2},
+    "smooseg": {"method.dim": 8},
+    "picie": {
+        "method.network.name": "test_resnet",
+        "method.network.pretrained": False,
+        "method.cluster_batch": 4,
+    },
 }
 
 

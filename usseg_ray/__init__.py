@@ -16,8 +16,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # `report` waits for the training controller's next poll: Ray's 2 s would be paid every epoch.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # Two helper processes a trial that have nothing to do here.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # A helper process a trial that has nothing to do here.
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # Ray ends idle workers after a second and keeps no more than one a core; a reading task that
     # has to start a process and import torch takes seconds instead of milliseconds.
@@ -43,7 +42,10 @@ _RUNNING = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
 if (Path.home() / "ray_bootstrap_config.yaml").exists() and _RUNNING.exists():
     # The head of a cluster that `ray up` started: what `ray submit` runs here belongs to it.
     _ENVIRONMENT["RAY_ADDRESS"] = "auto"
-if os.environ.get("RAY_ADDRESS", _ENVIRONMENT.get("RAY_ADDRESS", "")) in ("", "local"):
+_ALONE = os.environ.get("RAY_ADDRESS", _ENVIRONMENT.get("RAY_ADDRESS", "")) in ("", "local")
+# Another one, that watches for nodes about to go. Trials inherit the driver's choice.
+_ENVIRONMENT["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0" if _ALONE else "1"
+if _ALONE:
     # Where no cluster is to be joined, Ray's ports are bound to loopback instead of every
     # interface; this is Ray's switch for it, named after the systems on which it is the default.
     _ENVIRONMENT["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

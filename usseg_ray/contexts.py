@@ -7,13 +7,14 @@ same folder behind: evaluations, the state that scored best, and under `train` t
 import shutil
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.tune
 import torch
-from ray.train import Checkpoint
+from ray.train import Checkpoint, PreemptionInfo
 
 from usseg_ray.distributed import rank
 from usseg_ray.record import ARRAYS, write_evaluation
@@ -29,6 +30,9 @@ from usseg_ray.scoring import Evaluation
 from usseg_ray.storage import Storage
 from usseg_ray.trials import CHECKPOINTS
 
+LOOK_EVERY = 16
+"""Steps between two looks for a notice, at which the workers wait for each other."""
+
 
 class TrainContext:
     """A run inside a Ray Train worker group.
@@ -42,6 +46,8 @@ class TrainContext:
         self.device = device
         self.storage = storage
         self._restored: str | None = None
+        self._notice: PreemptionInfo | None = None
+        self._steps = 0
 
     def report(
         self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
@@ -51,6 +57,26 @@ class TrainContext:
             ray.train.report(metrics)
             return
         _keep(state, evaluation, self.storage)
+        self._commit(metrics, state)
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Commits the state once for every notice that a node of this group will go.
+
+        Ray Train starts the group again elsewhere when the notice has run out.
+        """
+        self._steps += 1
+        if self._steps % LOOK_EVERY:
+            return
+        notice = ray.train.get_preemption_info()
+        if notice is None or notice == self._notice:
+            return
+        self._notice = notice
+        if rank() == 0:
+            self._commit({}, state())
+        else:
+            ray.train.report({})
+
+    def _commit(self, metrics: dict[str, float], state: dict[str, Any]) -> None:
         name = _checkpoint_name(state)
         if name == self._restored:
             # Ray would take the checkpoint for an older one, and delete it.
@@ -106,6 +132,9 @@ class TuneContext:
         finally:
             self.storage.keep_only(CHECKPOINTS, name)
 
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Lets the step pass: Ray Tune gives trials no notice."""
+
     def restore(self) -> dict[str, Any] | None:
         """Reads the last committed checkpoint, if there is one."""
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
@@ -127,7 +156,8 @@ def _keep(state: dict[str, Any], evaluation: Evaluation | None, storage: Storage
 
 
 def _checkpoint_name(state: dict[str, Any]) -> str:
-    return f"epoch_{state['epoch']:04d}"
+    name = f"epoch_{state['epoch']:04d}"
+    return f"{name}_step_{state['part']['taken']:06d}" if state["part"] else name
 
 
 def _commit(state: dict[str, Any], target: Path) -> None:

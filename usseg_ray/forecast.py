@@ -6,6 +6,7 @@ process.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -143,6 +144,9 @@ class _Clock:
         self._reported = now
         if self._epochs > 1 and now - self._started > self._budget:
             raise _EnoughError
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Lets the step pass."""
 
     def restore(self) -> None:
         """Starts at the beginning."""

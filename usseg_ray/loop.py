@@ -6,7 +6,7 @@ It needs torch alone; what surrounds a run is a `RunContext`.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -14,16 +14,17 @@ import numpy as np
 import torch
 
 from usseg_ray.backbones import build_backbone, feature_spec
-from usseg_ray.batch import Batch, Images, LabelledImages, Step
+from usseg_ray.batch import Batch, LabelledImages
 from usseg_ray.config import Config, MethodConfig, UserError
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest
 from usseg_ray.distributed import all_gather, rank, world_size
+from usseg_ray.epoch import Epoch
 from usseg_ray.featuriser import Featuriser, Stored
 from usseg_ray.label_free import Judge
 from usseg_ray.linear_probe import Encode, fit_linear_probe
-from usseg_ray.methods.base import Method, Passes, Stage
+from usseg_ray.methods.base import Method, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.optimiser import Optimiser
 from usseg_ray.protocols import Refinement, find_protocol
@@ -40,7 +41,6 @@ from usseg_ray.scoring import (
     show,
     telling_rows,
 )
-from usseg_ray.stopwatch import Seconds, timed, timed_items
 
 PROBE_BATCHES = 128
 SEGMENTED = 64
@@ -51,10 +51,6 @@ Watch = Callable[[str, int, int], None]
 
 def _unwatched(what: str, done: int, total: int) -> None:
     """Takes what nobody watches."""
-
-
-class NonFiniteLossError(RuntimeError):
-    """A loss became NaN or infinite; says at which step, on which images, and which term."""
 
 
 @dataclass
@@ -107,12 +103,13 @@ class Run:
                 # Whoever saved this may not have lived to report it.
                 self.context.report(state["metrics"], state, None)
         done = state["epoch"] if state is not None else 0
+        midway = state is not None and bool(state["part"])
         before = 0
         for stage, epochs in zip(self.method.stages, self._stage_epochs(), strict=True):
             if done < before + epochs:
-                fresh = done <= before
+                begun = before < done or (before == done and midway)
                 epochs_left = range(max(done, before), before + epochs)
-                self._fit_stage(stage, epochs, epochs_left, None if fresh else state)
+                self._fit_stage(stage, epochs, epochs_left, state if begun else None)
             before += epochs
         if not self.method.stages and done == 0:
             self._finish_epoch(Stage("clusters"), 1, {}, None)
@@ -134,12 +131,16 @@ class Run:
             optimiser.load_state_dict(state["optimiser"])
         if self.featurise.needs.neighbours and self.reader.neighbours is None:
             self.reader.neighbours = self._neighbours()
-        passes = _TrainingPasses(self)
+        passes, where, total = _TrainingPasses(self), stage.name, length * steps
+        part = state["part"] if state is not None else {}
         stream = self.reader.training(epochs, steps, batch_size)
         for epoch, batches in zip(epochs, stream, strict=True):
             self.method.train()
-            self.method.on_epoch_start(stage.name, epoch, passes)
-            metrics = self._train_epoch(stage, batches, optimiser, length * steps, passes)
+            if not part:
+                self.method.on_epoch_start(where, epoch, passes)
+            current = Epoch(self.method, self.featurise, optimiser, passes, where, total, **part)
+            part = {}
+            metrics = current.train(batches, partial(self._after_step, epoch, current))
             self._finish_epoch(stage, epoch + 1, metrics, optimiser)
 
     def _neighbours(self) -> np.ndarray:
@@ -163,37 +164,22 @@ class Run:
         batch_size = min(train.batch_size // world, rows)
         return train.steps_per_epoch or rows // batch_size, batch_size
 
-    def _train_epoch(
-        self,
-        stage: Stage,
-        batches: Iterator[Images],
-        optimiser: Optimiser,
-        total: int,
-        passes: Passes,
-    ) -> dict[str, float]:
-        started, images, sums = time.monotonic(), 0, dict[str, float]()
-        seconds: Seconds = {"input_seconds": 0.0}
-        for count, chunk in enumerate(timed_items(seconds, "input_seconds", batches), start=1):
-            step = Step(optimiser.step_count, total, count - 1)
-            self.method.before_step(stage.name, step, passes)
-            with timed(seconds, "input_seconds"):
-                batch = self.featurise.training(chunk, stage.name, step)
-            result = self.method.loss(batch, stage.name)
-            if not torch.isfinite(result.loss):
-                terms = {name: float(value) for name, value in result.scalars.items()}
-                raise NonFiniteLossError(
-                    f"loss is {float(result.loss.detach())} at step {optimiser.step_count} of "
-                    f"stage {stage.name!r}, images {list(batch.ids)[:8]}, terms {terms}"
-                )
-            result.loss.backward()
-            optimiser.step()
-            self.method.after_step()
-            images += len(chunk.ids)
-            for name, value in {"loss": result.loss.detach(), **result.scalars}.items():
-                sums[name] = sums.get(name, 0.0) + (float(value) - sums.get(name, 0.0)) / count
-        lasted = max(time.monotonic() - started, 1e-9)
-        seconds["train_seconds"] = lasted
-        return {**sums, **seconds, "images_per_second": world_size() * images / lasted}
+    def _after_step(self, epoch: int, current: Epoch) -> None:
+        def state() -> dict[str, Any]:
+            return self._state(epoch, {}, current.optimiser) | {"part": current.part()}
+
+        self.context.after_step(state)
+
+    def _state(
+        self, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
+    ) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "part": {},
+            "metrics": metrics,
+            "method": self.method.state_dict(),
+            "optimiser": optimiser.state_dict() if optimiser else {},
+        }
 
     def _finish_epoch(
         self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
@@ -210,13 +196,7 @@ class Run:
             metrics |= {"eval_seconds": ended - started, "label_free_seconds": ended - scored}
             metrics |= score_metrics(evaluation, self.truth) | judgement.metrics
         metrics = {"epoch": float(epoch), **metrics}
-        state = {
-            "epoch": epoch,
-            "metrics": metrics,
-            "method": self.method.state_dict(),
-            "optimiser": optimiser.state_dict() if optimiser else {},
-        }
-        self.context.report(metrics, state, evaluation)
+        self.context.report(metrics, self._state(epoch, metrics, optimiser), evaluation)
 
     def score(
         self,

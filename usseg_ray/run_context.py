@@ -5,6 +5,7 @@ A plain process is one; those under Ray are in `contexts`.
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,8 +30,11 @@ class RunContext(Protocol):
     ) -> None:
         """Takes an epoch's metrics and the state to resume from; called on every worker alike."""
 
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """May take a state within an epoch; called after every step, on every worker alike."""
+
     def restore(self) -> dict[str, Any] | None:
-        """Returns the last reported state, or `None` on a first start."""
+        """Returns the last state taken, or `None` on a first start."""
 
 
 @dataclass
@@ -40,7 +44,7 @@ class PlainContext:
     Attributes:
         device: Where to compute.
         history: Metrics of every report.
-        state: The last reported state; set it to resume.
+        state: The last state; set it to resume.
         evaluation: The last evaluation.
     """
 
@@ -56,6 +60,9 @@ class PlainContext:
         self.history.append(metrics)
         self.state = state
         self.evaluation = evaluation
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Lets the step pass: whoever ends this process takes what it kept."""
 
     def restore(self) -> dict[str, Any] | None:
         """Returns the kept state."""

@@ -8,7 +8,7 @@ helper processes of every trial.
 import os
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -24,6 +24,9 @@ from usseg_ray.trials import (
     note_batch_size,
     noted_batch_size,
 )
+
+if TYPE_CHECKING:
+    from ray.train import UserCallback
 
 TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
@@ -139,7 +142,6 @@ def _run_group(job: Job, home: str) -> None:
         TrainingFailedError,
     )
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
-    from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
 
     resources = _resources(job)
     if resources.fewest < resources.processes:
@@ -160,7 +162,7 @@ def _run_group(job: Job, home: str) -> None:
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=home,
-            callbacks=[TuneReportCallback()],
+            callbacks=[_to_tune()],
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
@@ -172,6 +174,20 @@ def _run_group(job: Job, home: str) -> None:
         if _is_lost_worker(error) and _lost_one(before):
             raise RuntimeError(f"A worker was lost: {NODE_DIED}") from error
         raise
+
+
+def _to_tune() -> "UserCallback":
+    """Has Ray Tune take a group's epochs; states within an epoch come without metrics."""
+    from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
+
+    class Epochs(TuneReportCallback):  # type: ignore[misc]
+        def after_report(
+            self, run_context: object, metrics: list[dict[str, Any]], checkpoint: object
+        ) -> None:
+            if metrics[0]:
+                super().after_report(run_context, metrics, checkpoint)
+
+    return Epochs()
 
 
 def _is_lost_worker(error: BaseException) -> bool:

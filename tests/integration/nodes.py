@@ -39,6 +39,7 @@ class Nodes:
         environment: Of every process that does.
         folder: Where Ray keeps its sessions.
         raylets: Process id of each node's raylet; trials are their children.
+        ids: What Ray calls each node.
         head: Process ids of the head's services.
     """
 
@@ -46,6 +47,7 @@ class Nodes:
     environment: dict[str, str]
     folder: Path
     raylets: tuple[int, ...]
+    ids: tuple[str, ...]
     head: tuple[int, ...]
 
     def running(self, what: str) -> list[int]:
@@ -60,6 +62,14 @@ class Nodes:
     def lose(self, node: int) -> None:
         """Kills a node as if its machine were gone: its raylet and everything under it."""
         _kill([self.raylets[node]])
+
+    def announce_loss(self, node: int, seconds: int) -> None:
+        """Tells Ray that a node will be taken away."""
+        notice = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "by a test"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *notice]
+        command += ["--address", self.address, "--node-id", self.ids[node]]
+        command += ["--deadline-remaining-seconds", str(seconds)]
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
 
     def lose_head(self) -> None:
         """Kills the head's services."""
@@ -77,7 +87,9 @@ def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> 
     """
     # Ray's sockets want a short path, and other clusters on this machine are not to find this one.
     folder = Path(tempfile.mkdtemp(prefix="rn", dir="/tmp"))
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    # What `usseg_ray` chose for this process, which joins no cluster, is not what a user set.
+    chosen = ("RAY_ADDRESS", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")
+    environment = {k: v for k, v in os.environ.items() if k not in chosen}
     environment |= ENVIRONMENT | {"RAY_TMPDIR": str(folder)} | dict(extra or {})
     program = subprocess.Popen(
         [sys.executable, "-m", "tests.integration.nodes", str(count), str(cpus)],
@@ -93,8 +105,8 @@ def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> 
         said = json.loads(program.stdout.readline())
         started = psutil.Process(program.pid).children(recursive=True)
         joined = environment | {"RAY_ADDRESS": said["address"]}
-        raylets, head = tuple(said["raylets"]), tuple(said["head"])
-        yield Nodes(said["address"], joined, folder / "ray", raylets, head)
+        raylets, ids, head = (tuple(said[key]) for key in ("raylets", "ids", "head"))
+        yield Nodes(said["address"], joined, folder / "ray", raylets, ids, head)
     finally:
         with suppress(psutil.NoSuchProcess):
             started += psutil.Process(program.pid).children(recursive=True)
@@ -120,7 +132,8 @@ def main(count: int, cpus: int) -> None:
     pids = [_pids(node) for node in workers]
     head = [pid for group in _pids(cluster.head_node).values() for pid in group]
     raylets = [group["raylet"][0] for group in pids]
-    said = {"address": cluster.address, "raylets": raylets, "head": head}
+    ids = [node.node_id for node in workers]
+    said = {"address": cluster.address, "raylets": raylets, "ids": ids, "head": head}
     sys.stdout.write(f"{json.dumps(said)}\n")
     sys.stdout.flush()
     sys.stdin.read()

@@ -122,8 +122,8 @@ def test_a_light_trial_that_fails_says_why(tmp_path: Path, scenes: Path) -> None
     outcome, text = run(plan_for(folder, scenes, assigned=changed), folder)
     (trial,) = outcome.trials
     assert trial.status == "FAILED"
-    assert str(trial.reason).startswith("usseg_ray.loop.NonFiniteLossError: loss is ")
-    assert "trying one out failed (usseg_ray.loop.NonFiniteLossError: loss is" in text
+    assert str(trial.reason).startswith("usseg_ray.epoch.NonFiniteLossError: loss is ")
+    assert "trying one out failed (usseg_ray.epoch.NonFiniteLossError: loss is" in text
     # It was tried twice, the second time from here.
     assert trial.metrics["epoch"] == 1
     assert Path(str(trial.checkpoint)).name == "epoch_0001"

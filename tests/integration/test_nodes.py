@@ -64,16 +64,15 @@ def timeless(metrics: dict[str, float]) -> dict[str, float]:
     }
 
 
-@pytest.fixture(scope="module")
-def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
-    """The same trials, fitted one after the other in this very process."""
-    space = tmp_path_factory.mktemp("space") / "space.yaml"
+def fitted_here(folder: Path, scenes: Path, trials: int = TRIALS, **settings: int) -> Leaderboard:
+    """Fits the same trials one after the other in this very process."""
+    space = folder / "space.yaml"
     space.write_text(yaml.safe_dump(SPACE))
     request = Request(
         methods={"acseg": str(space)},
         data=str(scenes),
-        assigned=SWEEP,
-        num_samples=TRIALS,
+        assigned=SWEEP | {f"train.{name}": value for name, value in settings.items()},
+        num_samples=trials,
         search="random",
         scheduler="none",
     )
@@ -84,8 +83,13 @@ def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Leade
         whole = PlainContext(torch.device("cpu"), [])
         build_run(jobs.job(draw), whole).fit()
         found.append(timeless(whole.history[-1]))
-    order = sorted(range(TRIALS), key=lambda trial: -found[trial]["unsup_miou"])
+    order = sorted(range(trials), key=lambda trial: -found[trial]["unsup_miou"])
     return [(trial_name(trial), found[trial]) for trial in order]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Leaderboard:
+    return fitted_here(tmp_path_factory.mktemp("space"), scenes)
 
 
 def leaderboard(sweep: Path) -> Leaderboard:
@@ -199,6 +203,38 @@ def test_a_sweep_that_lost_its_head_goes_on_from_a_bucket(
     assert reports(sweep, 0) == []
     assert reports(sweep, 1)[0]["epoch"] > reached
     assert len({report["pid"] for report in reports(sweep, 1)}) == 1
+
+
+@pytest.mark.lengthy
+def test_a_group_whose_node_is_announced_to_go_saves_its_state_within_the_epoch(
+    tmp_path: Path, scenes: Path
+) -> None:
+    sweep, steps, seconds = tmp_path / "runs" / "broken", 800, 10
+    one = ["--num-samples", "1", "--set", f"train.steps_per_epoch={steps}"]
+    # A worker fills a node, so what reads for it is on another one.
+    one += ["--set", "train.epochs=2", "--set", "resources.cpus_per_worker=1"]
+    with nodes(3) as cluster:
+        process = begin(tmp_path, str(scenes), cluster.environment, *one, workers="1")
+        until(lambda: epoch(sweep, 0) == 1, process, "no epoch came")
+        (node,) = cluster.running("TrainWorker")
+        cluster.announce_loss(node, seconds)
+        found = list[Path]()
+
+        def saved() -> bool:
+            found.extend(sweep.glob("trial_000/train/epoch_0001_step_*"))
+            return bool(found)
+
+        until(saved, process, "no state was saved")
+        moved = lambda: cluster.running("TrainWorker") not in ([], [node])  # noqa: E731
+        until(moved, process, "it did not go on")
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output
+    metrics = record(sweep, 0)["metrics"]
+    learnt = metrics["images_per_second"] * metrics["train_seconds"] / SWEEP["train.batch_size"]
+    taken = int(found[0].name.split("_")[-1])
+    assert round(learnt) == steps - taken
+    assert leaderboard(sweep) == fitted_here(tmp_path, scenes, 1, epochs=2, steps_per_epoch=steps)
+    assert counted(sweep) == 0
 
 
 @pytest.mark.lengthy

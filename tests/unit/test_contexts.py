@@ -16,7 +16,8 @@ CPU = torch.device("cpu")
 
 
 def state(epoch: int) -> dict[str, Any]:
-    return {"epoch": epoch, "metrics": {"epoch": float(epoch)}, "method": {"w": torch.ones(epoch)}}
+    metrics, method = {"epoch": float(epoch)}, {"w": torch.ones(epoch)}
+    return {"epoch": epoch, "part": {}, "metrics": metrics, "method": method}
 
 
 def report(context: TuneContext, epoch: int) -> None:

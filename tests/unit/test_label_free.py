@@ -35,16 +35,6 @@ from usseg_ray.objective import (
 from usseg_ray.run_context import PlainContext
 
 Set = tuple[str, Manifest]
-SMALL: dict[str, dict[str, Any]] = {
-    **tiny.OWN,
-    "picie": {
-        "method.network.name": "test_resnet",
-        "method.network.pretrained": False,
-        "method.cluster_batch": 4,
-    },
-    "cause": {"method.num_codes": 6, "method.dim": 8, "method.window": 2},
-    "smooseg": {"method.dim": 8},
-}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Set:
 
 
 def run_of(data: Set, method: str, **settings: Any) -> Run:
-    layers = [tiny.SETTINGS, SMALL.get(method, {}), settings]
+    layers = [tiny.SETTINGS, tiny.OWN.get(method, {}), settings]
     config = build_config(get(method).Config, layers)
     return assemble(config, get(method), *data, PlainContext(torch.device("cpu"), []))
 

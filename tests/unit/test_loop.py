@@ -1,4 +1,6 @@
 import copy
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +13,9 @@ from tests import tiny
 from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
 from usseg_ray.config import MethodConfig, UserError
 from usseg_ray.data.shards import Manifest
-from usseg_ray.loop import NonFiniteLossError, Run, assemble
-from usseg_ray.methods import get
+from usseg_ray.epoch import NonFiniteLossError
+from usseg_ray.loop import Run, assemble
+from usseg_ray.methods import METHODS, get
 from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
 from usseg_ray.run_context import CHECKPOINT, PlainContext, load_state, save_state
 
@@ -25,6 +28,7 @@ SCORE_KEYS = {
     "used_clusters",
     "collapsed",
 }
+LEARNERS = [method.name for method in METHODS if method.stages]
 CLOCKS = {
     "images_per_second",
     "train_seconds",
@@ -333,6 +337,51 @@ def test_stages_resume_where_they_were(prepared: Set, done: int) -> None:
     place.state = stopped.state
     run.fit()
     assert timeless(stopped.history + place.history) == timeless(whole.history)
+    assert equal_states(place.state, whole.state)
+
+
+class Preempted(PlainContext):
+    """Is told of a preemption after some steps; the machine goes while more are taken."""
+
+    steps: int = 0
+    at: int = 0
+    saved: dict[str, Any] | None = None
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        self.steps += 1
+        if self.steps == self.at:
+            self.saved = copy.deepcopy(state())
+        if self.steps == self.at + 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("method", "at"),
+    [*product(LEARNERS, (1, 4)), ("acseg", 3), *product(["counting"], (1, 2, 4, 6, 7, 8))],
+)
+def test_a_run_goes_on_from_within_an_epoch(
+    prepared: Set, tmp_path: Path, method: str, at: int
+) -> None:
+    def build() -> tuple[Run, PlainContext]:
+        if method != "counting":
+            return run_of(prepared, method)
+        run, _, place = counting(prepared)
+        return run, place
+
+    whole_run, whole = build()
+    whole_run.fit()
+    run, begun = build()
+    run.context = broken = Preempted(torch.device("cpu"), begun.history)
+    broken.at = at
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    assert broken.saved is not None
+    save_state(broken.saved, tmp_path)
+    run, place = build()
+    place.state = load_state(tmp_path, torch.device("cpu"))
+    epochs = place.state["epoch"]
+    run.fit()
+    assert timeless(begun.history[:epochs] + place.history) == timeless(whole.history)
     assert equal_states(place.state, whole.state)
 
 

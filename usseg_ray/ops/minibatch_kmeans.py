@@ -27,6 +27,8 @@ _IMAGES_AT_ONCE = 32
 
 Cells = Float[Tensor, "B C n"]
 """Features of images, a column per cell: as a network gives them, so nothing is copied."""
+Batches = Sequence[Float[Tensor, "_ C n"]]
+"""The same of several batches, which may differ in length."""
 
 
 class Schedule(NamedTuple):
@@ -153,7 +155,7 @@ def _sums(image: Float[Tensor, "C n"], labels: Int64[Tensor, "n"], k: int) -> Fl
 
 
 def lloyd(
-    batches: Sequence[Cells],
+    batches: Batches,
     starts: Float[Tensor, "K C"],
     iterations: int,
     generator: torch.Generator,
@@ -182,7 +184,7 @@ def lloyd(
     return Clusters(centroids, tally.counts, tally.mean_distance())
 
 
-def _tally(batches: Sequence[Cells], centroids: Float[Tensor, "K C"]) -> Tally:
+def _tally(batches: Batches, centroids: Float[Tensor, "K C"]) -> Tally:
     tally = Tally.empty(centroids)
     for cells in batches:
         tally.add(cells, centroids)
