@@ -13,7 +13,7 @@ from usseg_ray.metrics import MatchedCounts, score
 from usseg_ray.protocols import PLAIN
 from usseg_ray.record import write_counts, write_evaluation
 from usseg_ray.scoring import Evaluation, Examples, GroundTruth, Result
-from usseg_ray.tracking import Ledger
+from usseg_ray.tracking.ledger import Ledger
 
 HOSTILE = "<script>alert(1)</script>\"'&|<img src=x onerror=alert(2)>"
 CLASSES = ("sky", "road", "<b>\"&'")

@@ -25,7 +25,7 @@ from usseg_ray.record import ARRAYS
 from usseg_ray.scoring import GroundTruth
 from usseg_ray.screen import Screen
 from usseg_ray.storage import Storage
-from usseg_ray.tracking import Ledger
+from usseg_ray.tracking.ledger import Ledger
 from usseg_ray.trainer import NODE_DIED, OUT_OF_REACH
 from usseg_ray.trials import (
     BATCH_FILE,

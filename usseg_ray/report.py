@@ -19,7 +19,7 @@ import typer
 from usseg_ray.cli import Version, console, errors, make_app, run
 from usseg_ray.config import UserError
 from usseg_ray.options import TrackingUri
-from usseg_ray.tracking_spool import SPOOL_FILE
+from usseg_ray.tracking.spool import SPOOL_FILE
 
 if TYPE_CHECKING:
     from usseg_ray.trials import Scored
@@ -147,7 +147,7 @@ def _deliver(folder: Path) -> None:
     if not (folder / SPOOL_FILE).exists():
         return
     from usseg_ray.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)
-    from usseg_ray.tracking import EXPERIMENT, deliver  # noqa: PLC0415
+    from usseg_ray.tracking.ledger import EXPERIMENT, deliver  # noqa: PLC0415
 
     say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
     try:

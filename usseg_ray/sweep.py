@@ -55,8 +55,8 @@ from usseg_ray.searchers import searcher_for
 from usseg_ray.stopwatch import Seconds, timed
 from usseg_ray.storage import Storage
 from usseg_ray.summary import Outcome, print_outcome
-from usseg_ray.tracking import EXPERIMENT, Ledger
-from usseg_ray.tracking_model import save_model
+from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
+from usseg_ray.tracking.model import save_model
 from usseg_ray.trials import CHECKPOINTS, ENDED, TRIAL_FILE, Scored, Trial, load_trials, trial_name
 from usseg_ray.trust import criterion_trust, save_trust
 from usseg_ray.tuning import Slots, names_of, scheduler_for, tune_trials

@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.conftest import PROJECT
 from usseg_ray.pictures import save
-from usseg_ray.tracking import Ledger
+from usseg_ray.tracking.ledger import Ledger
 
 MARKS = [
     pytest.mark.ray,

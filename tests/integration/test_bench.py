@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from usseg_ray.bench_io import io_bars
+from usseg_ray.bench.io import io_bars
 from usseg_ray.config import UserError
 
 pytestmark = pytest.mark.ray

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import tiny
-from usseg_ray.bench_stream import BATCH, LONGEST_GAP_S, streaming_measures
+from usseg_ray.bench.stream import BATCH, LONGEST_GAP_S, streaming_measures
 from usseg_ray.config import DataConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

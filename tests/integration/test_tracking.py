@@ -103,7 +103,7 @@ def test_a_long_setting_is_cut_to_what_mlflow_takes(
 
 CRASH = f"""
 import os, signal
-from usseg_ray.tracking import Ledger
+from usseg_ray.tracking.ledger import Ledger
 from pathlib import Path
 folder = Path("runs", {SWEEP!r})
 ledger = Ledger.open(None, "usseg", {SWEEP!r}, params={{"seed": 0}}, tags={{}}, folder=folder)

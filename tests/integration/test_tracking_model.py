@@ -16,7 +16,7 @@ from usseg_ray.data import synthetic
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.loop import assemble
 from usseg_ray.run_context import PlainContext, save_state
-from usseg_ray.tracking_model import save_model
+from usseg_ray.tracking.model import save_model
 
 pytestmark = MARKS
 

@@ -20,10 +20,10 @@ from tests.integration.ledgers import (
     trial_folder,
 )
 from usseg_ray.config import UserError
-from usseg_ray.tracking import deliver
-from usseg_ray.tracking_heartbeat import HEARTBEAT_TAG, PROCESS_TAG, this_process
-from usseg_ray.tracking_runs import Runs
-from usseg_ray.tracking_spool import Operation
+from usseg_ray.tracking.heartbeat import HEARTBEAT_TAG, PROCESS_TAG, this_process
+from usseg_ray.tracking.ledger import deliver
+from usseg_ray.tracking.runs import Runs
+from usseg_ray.tracking.spool import Operation
 
 pytestmark = MARKS
 
@@ -124,7 +124,7 @@ def test_a_sweep_has_one_writer(folder: Path) -> None:
 KILLED = """
 import os, signal, time
 from pathlib import Path
-from usseg_ray.tracking import Ledger
+from usseg_ray.tracking.ledger import Ledger
 ledger = Ledger.open(None, "usseg", "dead", params={}, tags={}, folder=Path("runs/dead"))
 ledger.open_trial("trial_of_the_dead", {}, {})
 while len(ledger._writer._spool):

@@ -99,7 +99,7 @@ def test_a_server_keeps_the_same_book(
 
 
 TELEMETRY = """
-import usseg_ray.tracking
+import usseg_ray.tracking.ledger
 from mlflow.telemetry.client import get_telemetry_client
 from ray._common.usage.usage_lib import usage_stats_enabled
 print(get_telemetry_client(), usage_stats_enabled())

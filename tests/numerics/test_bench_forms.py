@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from usseg_ray import bench_works as works
-from usseg_ray.bench_naive import ConceptLists
-from usseg_ray.bench_works import ConceptSteps, Forms, Sizes
+from usseg_ray.bench import works
+from usseg_ray.bench.naive import ConceptLists
+from usseg_ray.bench.works import ConceptSteps, Forms, Sizes
 from usseg_ray.ops.concepts import ConceptBank
 
 SMALL = Sizes(

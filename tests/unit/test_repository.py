@@ -93,9 +93,10 @@ def test_commands_in_the_docs_have_their_options(module: str) -> None:
 
 def test_the_docs_show_every_command() -> None:
     shown = {module.rsplit(".", 1)[1] for module in MODULES}
+    package = PROJECT / "usseg_ray"
     there = {
-        path.stem
-        for path in (PROJECT / "usseg_ray").glob("*.py")
+        path.parent.name if path.stem == "__main__" else path.stem
+        for path in [*package.glob("*.py"), *package.glob("*/__main__.py")]
         if "make_app()" in path.read_text("utf-8") and path.stem != "cli"
     }
     assert shown == there
@@ -119,6 +120,7 @@ def test_the_architecture_page_knows_every_module() -> None:
     assert len(named) == len(set(named))
     # Families of small modules are named as one.
     there = {re.sub(r"^(ops|data\.benchmarks)\..*", r"\1", name) for name in there}
+    there = {name.removesuffix(".__main__") for name in there}
     assert set(named) == there
 
 

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from usseg_ray.config import UserError
 from usseg_ray.objective import MIOU
-from usseg_ray.tracking_store import (
+from usseg_ray.tracking.store import (
     PATIENCE,
     SEED_TAG,
     SWEEP_TAG,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from usseg_ray.bench_meter import Work, apart, peak_above_inputs
+from usseg_ray.bench.meter import Work, apart, peak_above_inputs
 from usseg_ray.ops import crf as module
 from usseg_ray.ops.crf import CRF, mean_field
 

@@ -1,0 +1,97 @@
+"""What refining a label map costs: our exact CRF beside the usual lattice code, on one image.
+
+Off an image's path. Both refine the same generated photograph-like picture, at the size and with
+the number of classes that the field's tables have; the labels that they end with are compared too,
+since a fast refiner that finds something else would be no reference.
+"""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, one_hot
+
+from usseg_ray.bench.meter import Measure, apart
+from usseg_ray.config import UserError
+from usseg_ray.data.synthetic import scene
+from usseg_ray.lattice_crf import LatticeCRF, usable_cpus
+from usseg_ray.ops.crf import mean_field
+
+_SHARPNESS = 2.0
+_PATCH = 8
+_ROUNDS = 3
+
+
+def crf_bars(side: int = 320, classes: int = 27) -> Iterator[Measure]:
+    """Times both CRFs on one image, the exact one once and the faster one a few times.
+
+    Args:
+        side: Height and width of the image, pixels.
+        classes: K.
+
+    Yields:
+        Wall time, and agreement; of the exact CRF alone where `pydensecrf2` is not installed.
+    """
+    milliseconds, threads, exact = apart(_refine, side, classes)
+    what = f"exact CRF, {side} px, {classes} classes, {threads} threads"
+    try:
+        pool = LatticeCRF()
+    except UserError:
+        absent = 'pydensecrf2, which is not installed (pip install "usseg-ray[crf]")'
+        yield Measure("crf", what, milliseconds, "ms/image", absent, None)
+        return
+    processes = usable_cpus()
+    log_probs, pixels = make_case(side, classes)
+    many = [given.expand(processes, -1, -1, -1).numpy() for given in (log_probs, pixels)]
+    best = float("inf")
+    with pool:
+        for _ in range(_ROUNDS):
+            start = time.perf_counter()
+            found = pool(*many)
+            best = min(best, time.perf_counter() - start)
+    usual = found[:1].argmax(1)
+    same, unchanged = (
+        100 * float((usual == other).mean()) for other in (exact, log_probs.argmax(1).numpy())
+    )
+    lattice = 1e3 * best / processes
+    yield Measure(
+        "crf", what, milliseconds, "ms/image", f"pydensecrf2, {processes} processes", lattice
+    )
+    yield Measure(
+        "crf", "labels that both give", same, "%", "labels that pydensecrf2 leaves", unchanged
+    )
+
+
+def _refine(side: int, classes: int) -> tuple[float, int, np.ndarray]:
+    given = make_case(side, classes)
+    start = time.perf_counter()
+    labels = mean_field(*given).argmax(1)
+    seconds = time.perf_counter() - start
+    return 1e3 * seconds, torch.get_num_threads(), labels.numpy()
+
+
+def make_case(
+    side: int, classes: int
+) -> tuple[Float32[Tensor, "1 K H W"], UInt8[Tensor, "1 3 H W"]]:
+    """Makes a picture and what a good network could say of it.
+
+    Args:
+        side: Height and width, pixels; a multiple of 8.
+        classes: K, at least the classes of the built-in scenes.
+
+    Returns:
+        Log-probabilities, from true classes under noise on a grid of 8-pixel patches, and pixels.
+    """
+    image, label = scene(0, "test", 0)
+    picture = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].contiguous()
+    truth = one_hot(torch.from_numpy(label).long(), classes).permute(2, 0, 1)[None].float()
+    coarse = interpolate(truth, size=(side // _PATCH, side // _PATCH), mode="area")
+    noise = torch.randn(coarse.shape, generator=torch.Generator().manual_seed(0))
+    cosines = (0.5 * coarse + 0.25 * noise).clamp(-1, 1)
+    scores = interpolate(_SHARPNESS * cosines, size=(side, side), mode="bilinear")
+    return scores.log_softmax(1), pixels

@@ -1,0 +1,80 @@
+"""What scoring costs beside the prediction that it scores, held to its bar.
+
+Off an image's path. Counting, boundaries, the scores of single images and the gallery of clusters
+come with every evaluation; none of them may cost what the network costs.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn.functional import interpolate
+
+from usseg_ray import methods
+from usseg_ray.backbones import TimmFeatures
+from usseg_ray.batch import Images, LabelledImages
+from usseg_ray.bench.meter import Measure, apart, cpu_seconds
+from usseg_ray.config import BackboneConfig
+from usseg_ray.featuriser import Featuriser
+from usseg_ray.refine import ClusterScorer, Predictor
+from usseg_ray.scoring import GroundTruth, evaluate
+
+SIDE, NUM_CLASSES, BATCH = 320, 27, 8
+LIMIT = 1.3
+_BACKBONE = "vit_small_patch16_224"
+_ROUNDS = 3
+
+
+def evaluation_bars(batches: int = 2) -> Iterator[Measure]:
+    """Times an evaluation against backbone, head and upsampling alone, in a process of its own.
+
+    Args:
+        batches: Batches of 8 images.
+
+    Yields:
+        CPU seconds an image with their bar.
+    """
+    scored, predicted = apart(_seconds, batches)
+    images = batches * BATCH
+    yield Measure(
+        "evaluation",
+        f"evaluation, {SIDE} px, {NUM_CLASSES} classes",
+        scored / images,
+        "s/image",
+        f"{_BACKBONE} (random weights), head and upsampling alone",
+        predicted / images,
+        LIMIT,
+    )
+
+
+def _seconds(count: int) -> tuple[float, float]:
+    device = torch.device("cpu")
+    backbone = TimmFeatures(BackboneConfig(name=_BACKBONE), pretrained=False).eval()
+    stego = methods.get("stego")
+    method = stego(stego.Config(), backbone.spec, NUM_CLASSES, 0).eval()
+    featurise = Featuriser(backbone, stego.needs(method.config), device, autocast=False)
+    labelled = [_batch(number) for number in range(count)]
+    truth = GroundTruth(tuple(map(str, range(NUM_CLASSES))), 255)
+
+    def score() -> None:
+        predictor = Predictor(ClusterScorer(method), featurise, SIDE)
+        evaluate(predictor, labelled, truth, expected_rows=count * BATCH, device=device)
+
+    @torch.no_grad()
+    def predict() -> None:
+        for one in labelled:
+            scores = method.predict(featurise(one.images))
+            interpolate(scores, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+
+    first, second = cpu_seconds(score, predict, rounds=_ROUNDS)
+    return first, second
+
+
+def _batch(number: int) -> LabelledImages:
+    """Makes noise, and labels in blocks as large as objects."""
+    random = torch.Generator().manual_seed(number)
+    shape = (BATCH, 3, SIDE, SIDE)
+    pixels = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
+    coarse = torch.randint(0, NUM_CLASSES, (BATCH, SIDE // 32, SIDE // 32), generator=random)
+    labels = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2)
+    numbers = tuple(range(number * BATCH, (number + 1) * BATCH))
+    return LabelledImages(Images(tuple(map(str, numbers)), pixels), labels, numbers)

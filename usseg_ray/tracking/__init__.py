@@ -1,0 +1,1 @@
+"""The MLflow store of a sweep: `ledger` is its front door."""

@@ -1,0 +1,141 @@
+"""What the tracking store has not taken yet: an append-only file in the sweep's folder.
+
+`tracking.ledger.Ledger` appends operations, `tracking.writer.Writer` carries them to the store and
+then moves a mark behind them. So the sweep waits for no store, and what a killed process or a store
+that stayed away left behind, a later life of the sweep finds. Since the mark moves after the store
+answered, an operation may be carried twice: all of them are such that twice is once.
+"""
+
+import fcntl
+import json
+import os
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from usseg_ray.config import UserError
+
+SPOOL_FILE, MARK_FILE = "tracking.jsonl", "tracking.mark"
+
+Kind = Literal["store", "open", "log", "floors", "files", "table", "model", "end", "close"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing to write to the store.
+
+    Attributes:
+        kind: What to do; `tracking.runs.Runs` says with which data. `store` is the file's header.
+        run: Name of the run; `None` for the sweep's own.
+        time: When it happened, Unix milliseconds.
+        data: What the kind needs, as plain JSON; not-a-number and infinite values are allowed.
+    """
+
+    kind: Kind
+    run: str | None
+    time: int
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Spool:
+    """The operations of one sweep that wait for its store, in order.
+
+    Args:
+        folder: The sweep's folder; the files are created in it, and gone when nothing waits.
+
+    Raises:
+        UserError: Another process writes this sweep, or its file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / SPOOL_FILE
+        self._mark = folder / MARK_FILE
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UserError(
+                f"{folder}: another process is writing this sweep's runs.\n"
+                "Wait until it has ended, or end it."
+            ) from None
+        self._mend()
+
+    def append(self, operation: Operation) -> None:
+        """Adds an operation behind the others; it survives the end of the process."""
+        line = json.dumps(asdict(operation)).encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
+
+    def waiting(self, most: int) -> tuple[list[Operation], int]:
+        """Reads the first operations that wait.
+
+        Args:
+            most: How many at most.
+
+        Returns:
+            The operations, and the position behind them for `advance`.
+        """
+        with self._lock, self.path.open("rb") as file:
+            file.seek(self._done)
+            lines = []
+            for line in file:
+                lines.append(line)
+                if len(lines) == most:
+                    break
+            return [_parsed(line) for line in lines], self._done + sum(map(len, lines))
+
+    def advance(self, position: int) -> None:
+        """Notes that the store has everything before a position."""
+        partial = self._mark.with_suffix(".tmp")
+        partial.write_text(str(position))
+        partial.replace(self._mark)
+        self._done = position
+
+    def __len__(self) -> int:
+        """Counts the operations that wait."""
+        with self._lock, self.path.open("rb") as file:
+            file.seek(self._done)
+            return sum(1 for _ in file)
+
+    def address(self) -> str:
+        """Reads the address of the store from the file's first line; empty if it has none."""
+        with self.path.open("rb") as file:
+            line = file.readline()
+        return str(_parsed(line).data.get("uri", "")) if line else ""
+
+    def close(self) -> None:
+        """Lets go of the files, and removes them if nothing waits; a second call is idle."""
+        if self._file.closed:
+            return
+        if not len(self):
+            self.path.unlink()
+            self._mark.unlink(missing_ok=True)
+        self._file.close()
+
+    def _mend(self) -> None:
+        """Drops a line that was broken off, and finds the mark."""
+        text = self.path.read_bytes()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            os.truncate(self.path, whole)
+        if not whole:
+            # Without its file, a mark would skip what comes next.
+            self._mark.unlink(missing_ok=True)
+        self._done = int(self._mark.read_text()) if self._mark.exists() else 0
+        try:
+            self.waiting(whole)
+        except (ValueError, TypeError, KeyError):
+            self._file.close()
+            raise UserError(
+                f"{self.path} is damaged, and what waits in it cannot be read.\n"
+                f"Delete it and {MARK_FILE} beside it to go on without."
+            ) from None
+
+
+def _parsed(line: bytes) -> Operation:
+    return Operation(**json.loads(line))
