@@ -14,11 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 # It sets the environment that makes Ray listen on loopback, for the nodes as for who joins them.
 import usseg_ray  # noqa: F401
+
+if TYPE_CHECKING:
+    from ray._private.node import Node
 
 # A lost node is noticed as soon as on the clusters of cluster.yaml.
 ENVIRONMENT = {
@@ -41,14 +45,16 @@ class Nodes:
         raylets: Process id of each node's raylet; trials are their children.
         ids: What Ray calls each node.
         head: Process ids of the head's services.
+        program: This file, as a program.
     """
 
     address: str
     environment: dict[str, str]
     folder: Path
-    raylets: tuple[int, ...]
-    ids: tuple[str, ...]
-    head: tuple[int, ...]
+    raylets: list[int]
+    ids: list[str]
+    head: list[int]
+    program: "subprocess.Popen[str]"
 
     def running(self, what: str) -> list[int]:
         """Lists the nodes with a process that Ray named after what it runs."""
@@ -58,6 +64,15 @@ class Nodes:
                 for child in psutil.Process(raylet).children():
                     found |= {node} if what in " ".join(child.cmdline()) else set()
         return sorted(found)
+
+    def join(self) -> None:
+        """Adds a node."""
+        assert self.program.stdin
+        self.program.stdin.write("\n")
+        self.program.stdin.flush()
+        said = _told(self.program)
+        self.raylets.append(said["raylet"])
+        self.ids.append(said["id"])
 
     def lose(self, node: int) -> None:
         """Kills a node as if its machine were gone: its raylet and everything under it."""
@@ -101,12 +116,12 @@ def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> 
     )
     started: list[psutil.Process] = []
     try:
-        assert program.stdout
-        said = json.loads(program.stdout.readline())
+        said = _told(program)
         started = psutil.Process(program.pid).children(recursive=True)
         joined = environment | {"RAY_ADDRESS": said["address"]}
-        raylets, ids, head = (tuple(said[key]) for key in ("raylets", "ids", "head"))
-        yield Nodes(said["address"], joined, folder / "ray", raylets, ids, head)
+        nodes = said["nodes"]
+        raylets, ids = ([node[key] for node in nodes] for key in ("raylet", "id"))
+        yield Nodes(said["address"], joined, folder / "ray", raylets, ids, said["head"], program)
     finally:
         with suppress(psutil.NoSuchProcess):
             started += psutil.Process(program.pid).children(recursive=True)
@@ -119,7 +134,7 @@ def nodes(count: int, extra: Mapping[str, str] | None = None, cpus: int = 1) -> 
 
 
 def main(count: int, cpus: int) -> None:
-    """Keeps a cluster until the standard input ends."""
+    """Keeps a cluster until the standard input ends; a line there adds a node."""
     from ray.cluster_utils import Cluster
 
     local = {"node_ip_address": "127.0.0.1"}
@@ -129,14 +144,24 @@ def main(count: int, cpus: int) -> None:
     )
     workers = [cluster.add_node(num_cpus=cpus, wait=False, **local) for _ in range(count)]
     cluster.wait_for_nodes()
-    pids = [_pids(node) for node in workers]
     head = [pid for group in _pids(cluster.head_node).values() for pid in group]
-    raylets = [group["raylet"][0] for group in pids]
-    ids = [node.node_id for node in workers]
-    said = {"address": cluster.address, "raylets": raylets, "ids": ids, "head": head}
-    sys.stdout.write(f"{json.dumps(said)}\n")
+    _tell({"address": cluster.address, "nodes": [_node(one) for one in workers], "head": head})
+    for _ in sys.stdin:
+        _tell(_node(cluster.add_node(num_cpus=cpus, **local)))
+
+
+def _node(node: "Node") -> dict[str, Any]:
+    return {"raylet": _pids(node)["raylet"][0], "id": node.node_id}
+
+
+def _tell(what: dict[str, Any]) -> None:
+    sys.stdout.write(f"{json.dumps(what)}\n")
     sys.stdout.flush()
-    sys.stdin.read()
+
+
+def _told(program: "subprocess.Popen[str]") -> dict[str, Any]:
+    assert program.stdout
+    return dict(json.loads(program.stdout.readline()))
 
 
 def _kill(pids: Sequence[int]) -> None:
@@ -152,10 +177,9 @@ def _kill(pids: Sequence[int]) -> None:
             process.kill()
 
 
-def _pids(node: "object") -> dict[str, list[int]]:
+def _pids(node: "Node") -> dict[str, list[int]]:
     return {
-        kind: [info.process.pid for info in infos]
-        for kind, infos in node.all_processes.items()  # type: ignore[attr-defined]
+        kind: [info.process.pid for info in infos] for kind, infos in node.all_processes.items()
     }
 
 

@@ -264,3 +264,25 @@ def test_a_group_goes_on_with_fewer_workers(
     assert metrics["evaluated_images"] == expected["evaluated_images"]
     # Another order of rows in all epochs, of the same number of images a step.
     assert abs(metrics["unsup_miou"] - expected["unsup_miou"]) < POINTS
+
+
+@pytest.mark.lengthy
+def test_a_group_goes_on_with_more_workers_when_a_node_joins(tmp_path: Path, scenes: Path) -> None:
+    sweep = tmp_path / "runs" / "broken"
+    with nodes(1, cpus=2) as cluster:
+        long = ["--num-samples", "1", "--set", "resources.cpus_per_worker=1.5"]
+        long += ["--set", "train.epochs=1000"]
+        process = begin(tmp_path, str(scenes), cluster.environment, *long, workers="1-2")
+        until(lambda: epoch(sweep, 0) >= 1, process, "no epoch came")
+        assert cluster.running("TrainWorker") == [0]
+        cluster.join()
+        joined = time.monotonic()
+        until(lambda: cluster.running("TrainWorker") == [0, 1], process, "it did not grow")
+        before = epoch(sweep, 0)
+        until(lambda: epoch(sweep, 0) > before + 1, process, "the trial did not go on")
+        seconds = time.monotonic() - joined
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+    print(f"group: grown, next epoch reported after {seconds:.1f} s")
+    told = [report["epoch"] for report in reports(sweep, 0)]
+    assert told == list(range(1, len(told) + 1))

@@ -190,13 +190,17 @@ def _parts(name: str, timing: Timing) -> Iterator[Measure]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Gathers what all sweeps have in common: fixed crops, no views, the faster arithmetic."""
+    """Gathers what all sweeps have in common.
+
+    Fixed crops, no views, epochs of one pass over the images, and the faster arithmetic.
+    """
     return {
         **flatten(random_backbone(folder, BACKBONE), "backbone."),
         "data.train_size": SIDE,
         "data.eval_size": SIDE,
         "data.crops": "centre",
         "data.flip": False,
+        "train.steps_per_epoch": None,
         "resources.num_workers": 0,
         "resources.precision": _faster_precision(),
     }
