@@ -1,8 +1,14 @@
 """The cluster files are what Ray accepts, pinned alike, and start what they say, in that order."""
 
 import json
+import os
 import re
+import subprocess
+import threading
+import time
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +104,74 @@ def test_spot_comes_first_and_on_demand_where_it_cannot_be_had(
     assert {one.instance_type: one.count for one in launched}[first] == 2
 
 
+class Metadata(BaseHTTPRequestHandler):
+    """Says what a cloud tells its machine of itself: whether it will be taken away."""
+
+    going = False
+
+    def do_PUT(self) -> None:
+        self._answer("token")
+
+    def do_GET(self) -> None:
+        if self.path == "/latest/meta-data/spot/instance-action":
+            known = self.headers["X-aws-ec2-metadata-token"] == "token"
+            self._answer('{"action": "terminate"}' if self.going and known else None)
+        elif self.path == "/computeMetadata/v1/instance/preempted":
+            known = self.headers["Metadata-Flavor"] == "Google"
+            self._answer(str(self.going).upper() if known else None)
+        else:
+            self._answer(None)
+
+    def log_message(self, *_: object) -> None:
+        """Keeps silent."""
+
+    def _answer(self, text: str | None) -> None:
+        self.send_response(404 if text is None else 200)
+        self.end_headers()
+        self.wfile.write((text or "").encode())
+
+
+@pytest.fixture
+def metadata() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Metadata.going = False
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.name)
+def test_ray_is_told_when_the_cloud_takes_a_spot_machine_back(
+    path: Path, tmp_path: Path, metadata: ThreadingHTTPServer
+) -> None:
+    told, ray_command = tmp_path / "told", tmp_path / "ray"
+    ray_command.write_text(f'#!/bin/sh\necho "$@" > {told}.new && mv {told}.new {told}\n')
+    ray_command.chmod(0o755)
+    (tmp_path / ".usseg_ray.env").touch()
+    command = read(path)["worker_start_ray_commands"][-1]
+    command, hosts = re.subn(
+        r"http://(169\.254\.169\.254|metadata\.google\.internal)(?=/)",
+        f"http://127.0.0.1:{metadata.server_port}",
+        command,
+    )
+    assert hosts == 1
+    where = {"HOME": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", command], env=os.environ | where, check=True, timeout=20)
+    try:
+        assert not told.exists()
+    finally:
+        Metadata.going = True
+    ends = time.monotonic() + 30
+    while not told.exists() and time.monotonic() < ends:
+        time.sleep(0.1)
+    said = told.read_text().split()
+    assert said[:3] == ["drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    assert 0 < int(said[said.index("--deadline-remaining-seconds") + 1]) < 120
+
+
 def test_no_file_names_a_machine_or_carries_a_secret() -> None:
     for path in [*LAUNCHED, DEPLOY / "kuberay_rayjob.yaml"]:
-        text = path.read_text("utf-8")
-        assert not re.search(r"AKIA|PRIVATE KEY|\d+\.\d+\.\d+\.\d+(?<!127\.0\.0\.1)", text)
+        # Every machine finds what its cloud tells it at this address.
+        own = path.read_text("utf-8").replace("169.254.169.254", "")
+        assert not re.search(r"AKIA|PRIVATE KEY|\d+\.\d+\.\d+\.\d+(?<!127\.0\.0\.1)", own)
