@@ -82,7 +82,7 @@ def main(
     ] = "all",
     full: Annotated[
         bool,
-        typer.Option("--full", help="With the long comparisons, which take hours on two cores."),
+        typer.Option("--full", help="With the long comparisons: an hour of `sweep` on two cores."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run as JSON instead of a table.")
@@ -158,16 +158,23 @@ def bar_table(measures: Sequence[Measure]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for one in measures:
-        # Of bars below 1, "25x less" says more than 0.04.
+        # Of bars below 1, "25x less" says more than 0.04; of parts of a whole, a share does.
         small = one.ratio if one.limit is None else one.limit
         less = not one.more_is_better and small is not None and small < 1
-        ratio, limit = (_times(value, less=less) for value in (one.ratio, one.limit))
+        ratio, limit = (
+            _share(value) if less and one.limit is None else _times(value, less=less)
+            for value in (one.ratio, one.limit)
+        )
         verdict = "" if one.limit is None else "met" if one.passed else "[bold red]missed[/]"
         table.add_row(one.what, f"{one.value:.3g} {one.unit}", ratio, limit, verdict)
         known = one.reference_value
         figure = "" if known is None else f"[dim]{known:.3g} {one.unit}[/]"
         table.add_row(f"  [dim]{one.reference}[/]", figure)
     return table
+
+
+def _share(ratio: float | None) -> str:
+    return "" if ratio is None else f"{100 * ratio:.3g} %"
 
 
 def _times(ratio: float | None, *, less: bool) -> str:

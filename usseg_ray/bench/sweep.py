@@ -172,10 +172,12 @@ def extrapolated(timing: Timing, whole: Sweep, excerpt: Sweep, concurrent: int) 
 
 
 def _parts(name: str, timing: Timing) -> Iterator[Measure]:
-    """Says where a sweep's time went, and that of its trials' epochs."""
+    """Says where a sweep's time went, what took none left out, and that of its trials' epochs."""
     seconds = timing.outcome.seconds
     parts = {**seconds, "the rest": timing.wall - sum(seconds.values())}
     for what, part in parts.items():
+        if part < timing.wall / 1000:
+            continue
         yield Measure("sweep", f"{name}: {what}", part, "s", "the whole sweep", timing.wall)
     epochs = {"batches": 0.0, "forward, backward, step": 0.0, "clustering and scoring": 0.0}
     for trial in timing.outcome.trials:
