@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             tags[f"usseg.version.{package}"] = version(package)
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if (root / ".git").exists():  # an installed copy may lie inside somebody else's repository
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
