@@ -40,7 +40,7 @@ _ROUNDS = 3
 _GPU_IMAGES = 4096
 
 
-def extraction_bars(images: int = 64, name: str = CPU_BACKBONE) -> Iterator[Measure]:
+def extraction_bars(images: int = 128, name: str = CPU_BACKBONE) -> Iterator[Measure]:
     """Times the extraction of generated images, on a CPU and, where there is one, on a GPU.
 
     Args:
