@@ -103,7 +103,7 @@ def test_processes_end_with_their_parent(sent: signal.Signals) -> None:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2
         os.kill(parent.pid, sent)
-        parent.wait(timeout=60)
+        parent.wait(timeout=20)
     assert gone(pids)
 
 
