@@ -1,25 +1,28 @@
 import copy
-from collections.abc import Callable
-from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from tests import tiny
-from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
-from usseg_ray.config import MethodConfig, UserError
-from usseg_ray.data.shards import Manifest
-from usseg_ray.epoch import NonFiniteLossError
-from usseg_ray.loop import Run, assemble
-from usseg_ray.methods import METHODS, get
-from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
+from tests.fitting import (
+    CLOCKS,
+    Counting,
+    Set,
+    Uneven,
+    WithoutSecond,
+    counting,
+    equal_states,
+    fitted,
+    run_of,
+    timeless,
+)
+from usseg_ray.batch import Step
+from usseg_ray.config import UserError
 from usseg_ray.run_context import CHECKPOINT, PlainContext, load_state, save_state
 
-Set = tuple[str, Manifest]
 SCORE_KEYS = {
     "unsup_miou",
     "unsup_acc",
@@ -27,14 +30,6 @@ SCORE_KEYS = {
     "many_to_one_miou",
     "used_clusters",
     "collapsed",
-}
-LEARNERS = [method.name for method in METHODS if method.stages]
-CLOCKS = {
-    "images_per_second",
-    "train_seconds",
-    "input_seconds",
-    "eval_seconds",
-    "label_free_seconds",
 }
 
 
@@ -48,34 +43,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Set:
 def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Set:
     root = tmp_path_factory.mktemp("unlabelled")
     return str(root), tiny.write(root, labelled=False, splits={"train": 9})
-
-
-def context() -> PlainContext:
-    return PlainContext(torch.device("cpu"), [])
-
-
-def run_of(data: Set, method: str = "acseg", **settings: Any) -> tuple[Run, PlainContext]:
-    place = context()
-    return assemble(tiny.config(method, **settings), get(method), *data, place), place
-
-
-def fitted(data: Set, method: str = "acseg", **settings: Any) -> PlainContext:
-    run, place = run_of(data, method, **settings)
-    run.fit()
-    return place
-
-
-def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in entry.items() if k not in CLOCKS} for entry in history]
-
-
-def equal_states(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        keys = one.keys() - CLOCKS
-        return keys == other.keys() - CLOCKS and all(equal_states(one[k], other[k]) for k in keys)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(equal_states, one, other))
-    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
 
 
 def test_every_epoch_is_reported_with_its_scores(prepared: Set) -> None:
@@ -176,94 +143,6 @@ def test_unlabelled_images_are_segmented(unlabelled: Set) -> None:
     assert place.evaluation.patches.found.any()
 
 
-class Counting(Method):
-    """Follows what the engine does; one weight learns, and loss number `bad_at` is not a number."""
-
-    name = "counting"
-    Config = MethodConfig
-    stages: ClassVar[tuple[Stage, ...]] = (Stage("first", scored=False), Stage("second"))
-    bad_at: ClassVar[int | None] = None
-
-    def __init__(
-        self, config: MethodConfig, features: FeatureSpec, num_clusters: int, seed: int
-    ) -> None:
-        super().__init__(config, features, num_clusters, seed)
-        self.weight = nn.Parameter(torch.ones(1))
-        self.events: list[tuple[str, str | int]] = []
-        self.sizes: list[int] = []
-        self.steps: list[tuple[str, Step]] = []
-
-    def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
-        return [ParamGroup([self.weight], lr=0.1)]
-
-    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
-        self.events.append((stage, epoch))
-
-    def before_step(self, stage: str, step: Step, passes: Passes) -> None:
-        self.steps.append((stage, step))
-        if step.in_epoch == 1:
-            ids = [key for batch in passes.crops(step.index, 4) for key in batch.ids]
-            assert len(set(ids)) == tiny.SPLITS["train"]
-
-    def loss(self, batch: Batch, stage: str) -> StepResult:
-        assert (stage, batch.step) == self.steps[-1]
-        self.sizes.append(len(batch.ids))
-        bad = self.bad_at == len(self.sizes) - 1
-        loss = self.weight.square().sum() * (float("nan") if bad else 1.0)
-        return StepResult(loss, {"term": loss.detach()})
-
-    def after_step(self) -> None:
-        self.events.append(("step", len(self.sizes)))
-
-    def fit_clusters(self, passes: Passes) -> None:
-        self.events.append(("fit", sum(len(batch.ids) for batch in passes())))
-
-    def encode(self, batch: Batch) -> Tensor:
-        return batch.features.tokens
-
-    def predict(self, batch: Batch) -> Tensor:
-        return batch.features.tokens[:, : self.num_clusters]
-
-
-class Uneven(Counting):
-    """Takes twice as long over its second stage, and wants neighbours."""
-
-    @classmethod
-    def needs(cls, config: Any) -> Needs:  # noqa: ARG003
-        return Needs(neighbours=2)
-
-    @classmethod
-    def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ARG003
-        return epochs, 2 * epochs
-
-    def loss(self, batch: Batch, stage: str) -> StepResult:
-        assert batch.positive is not None
-        assert batch.positive.tokens.shape == batch.features.tokens.shape
-        assert not torch.equal(batch.positive.tokens, batch.features.tokens)
-        return super().loss(batch, stage)
-
-
-class WithoutSecond(Counting):
-    """Leaves its second stage out."""
-
-    @classmethod
-    def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ARG003
-        return epochs, 0
-
-
-class Broken(Counting):
-    bad_at: ClassVar[int | None] = 4
-
-
-def counting(
-    data: Set, method: type[Counting] = Counting, **settings: Any
-) -> tuple[Run, Counting, PlainContext]:
-    place = context()
-    run = assemble(tiny.config("position", **settings), method, *data, place)
-    assert isinstance(run.method, Counting)
-    return run, run.method, place
-
-
 def test_stages_follow_each_other(prepared: Set) -> None:
     run, method, place = counting(prepared)
     run.fit()
@@ -338,69 +217,6 @@ def test_stages_resume_where_they_were(prepared: Set, done: int) -> None:
     run.fit()
     assert timeless(stopped.history + place.history) == timeless(whole.history)
     assert equal_states(place.state, whole.state)
-
-
-class Preempted(PlainContext):
-    """Is told of a preemption after some steps; the machine goes while more are taken."""
-
-    steps: int = 0
-    at: int = 0
-    saved: dict[str, Any] | None = None
-
-    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
-        self.steps += 1
-        if self.steps == self.at:
-            self.saved = copy.deepcopy(state())
-        if self.steps == self.at + 1:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(
-    ("method", "at"),
-    [*product(LEARNERS, (1, 4)), ("acseg", 3), *product(["counting"], (1, 2, 4, 6, 7, 8))],
-)
-def test_a_run_goes_on_from_within_an_epoch(
-    prepared: Set, tmp_path: Path, method: str, at: int
-) -> None:
-    def build() -> tuple[Run, PlainContext]:
-        if method != "counting":
-            return run_of(prepared, method)
-        run, _, place = counting(prepared)
-        return run, place
-
-    whole_run, whole = build()
-    whole_run.fit()
-    run, begun = build()
-    run.context = broken = Preempted(torch.device("cpu"), begun.history)
-    broken.at = at
-    with pytest.raises(KeyboardInterrupt):
-        run.fit()
-    assert broken.saved is not None
-    save_state(broken.saved, tmp_path)
-    run, place = build()
-    place.state = load_state(tmp_path, torch.device("cpu"))
-    epochs = place.state["epoch"]
-    run.fit()
-    assert timeless(begun.history[:epochs] + place.history) == timeless(whole.history)
-    assert equal_states(place.state, whole.state)
-
-
-def test_a_loss_that_is_no_number_names_step_images_and_terms(prepared: Set) -> None:
-    run, _, place = counting(prepared, Broken)
-    with pytest.raises(NonFiniteLossError) as caught:
-        run.fit()
-    message = str(caught.value)
-    assert message.startswith("loss is nan at step 4 of stage 'first', images ['train-")
-    assert message.endswith("terms {'term': nan}")
-    assert [entry["epoch"] for entry in place.history] == [1]
-
-
-def test_metrics_are_means_over_the_steps(prepared: Set) -> None:
-    run, _, place = counting(prepared, train__epochs=1)
-    run.fit()
-    # AdamW's first steps are of the learning rate's size: 1, 0.9 and 0.8 squared.
-    assert place.history[0]["loss"] == pytest.approx((1 + 0.81 + 0.64) / 3, abs=0.01)
-    assert place.history[0]["term"] == place.history[0]["loss"]
 
 
 @pytest.mark.parametrize(
