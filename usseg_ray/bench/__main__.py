@@ -30,6 +30,7 @@ from usseg_ray.bench.works import Sizes
 from usseg_ray.cli import Version, console, errors, make_app, run
 
 IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 1_500, 10_000, 500
+REFINED_SIDE, LARGE_REFINED_SIDE = 224, 320
 
 Bars = Iterator[Measure]
 
@@ -56,8 +57,8 @@ def _sweep(full: bool) -> Bars:
     return sweep_bars(full=full)
 
 
-def _crf(full: bool) -> Bars:  # noqa: ARG001
-    return crf_bars()
+def _crf(full: bool) -> Bars:
+    return crf_bars(LARGE_REFINED_SIDE if full else REFINED_SIDE)
 
 
 def _eval(full: bool) -> Bars:  # noqa: ARG001

@@ -1,8 +1,8 @@
 """What refining a label map costs: our exact CRF beside the usual lattice code, on one image.
 
-Off an image's path. Both refine the same generated photograph-like picture, at the size and with
-the number of classes that the field's tables have; the labels that they end with are compared too,
-since a fast refiner that finds something else would be no reference.
+Off an image's path. Both refine the same generated photograph-like picture, with as many classes as
+the field's tables have; the labels that they end with are compared too, since a fast refiner that
+finds something else would be no reference.
 """
 
 import time
@@ -26,7 +26,7 @@ _PATCH = 8
 _ROUNDS = 3
 
 
-def crf_bars(side: int = 320, classes: int = 27) -> Iterator[Measure]:
+def crf_bars(side: int, classes: int = 27) -> Iterator[Measure]:
     """Times both CRFs on one image, the exact one once and the faster one a few times.
 
     Args:

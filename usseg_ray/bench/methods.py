@@ -30,6 +30,7 @@ _REBUILT_ENTRIES = 2
 _FULL_ENTRIES = 100
 _LONG_IMAGE = 1600
 _LARGE_BATCH = 64
+_FORM_ROUNDS = 7
 
 
 def method_bars(sizes: Sizes, *, full: bool) -> Iterator[Measure]:
@@ -53,12 +54,13 @@ def method_bars(sizes: Sizes, *, full: bool) -> Iterator[Measure]:
     yield _seconds("HP weights of neighbours", weights, of_loss, None)
     yield from _clusterbook_bars(sizes, scale)
     yield _concept_bar(sizes, scale * _CONCEPTS_RECORD, rounds)
-    for what, make, record, limit in (
+    forms = (
         ("PiCIE assignment + update", works.clustering, _CLUSTERING_RECORD, 1 / 3),
         ("PiCIE labelling", works.labelling, _LABELLING_RECORD, 1 / 3),
         ("STEGO correspondence loss", works.correspondence, _STEGO_RECORD, 1 / 1.3),
-    ):
-        ours, rewrite = apart(_form_seconds, make, sizes, 7)
+    )
+    timed = apart(_form_seconds, [make for _, make, _, _ in forms], sizes)
+    for (what, _, record, limit), (ours, rewrite) in zip(forms, timed, strict=True):
         yield _seconds(what, ours, _official(rewrite, scale * record), limit)
     matrices = 2 * 4 * sizes.graphs * sizes.patches**2 / 1e9
     yield _memory("ACSeg loss", works.modularity, sizes, matrices)
@@ -128,8 +130,8 @@ def _hp_seconds(sizes: Sizes, rounds: int) -> list[float]:
     return large + cpu_seconds(works.propagation(sizes), works.neighbour_weights(sizes), rounds=5)
 
 
-def _form_seconds(make: Callable[[Sizes], Forms], sizes: Sizes, rounds: int) -> list[float]:
-    return cpu_seconds(*make(sizes), rounds=rounds)
+def _form_seconds(makes: list[Callable[[Sizes], Forms]], sizes: Sizes) -> list[list[float]]:
+    return [cpu_seconds(*make(sizes), rounds=_FORM_ROUNDS) for make in makes]
 
 
 def _clusterbook_seconds(sizes: Sizes) -> list[float]:

@@ -44,20 +44,18 @@ LEARNING_SHARE = 85.0
 _NEVER = 10**9
 
 
-def training_bars(
-    images: int = 32, backbone: str = BACKBONE, names: tuple[str, ...] = METHODS
-) -> Iterator[Measure]:
+def training_bars(images: int = 32) -> Iterator[Measure]:
     """Times an epoch of each method on stored features, and one that computes them.
 
     Args:
         images: Of the training split.
-        backbone: Whose shapes the features have.
-        names: The methods.
 
     Yields:
         Percent of the epoch that is not spent on batches; of one method the seconds of both epochs.
     """
-    for method, (stored, batches) in apart(_epochs, names, images, backbone, True).items():
+    runs = [(method, True) for method in METHODS] + [(COMPARED, False)]
+    *epochs, (computed, _) = apart(_epochs, runs, images)
+    for method, (stored, batches) in zip(METHODS, epochs, strict=True):
         share = 100 * (1 - batches / stored)
         yield Measure(
             "features",
@@ -69,8 +67,7 @@ def training_bars(
             LEARNING_SHARE / 100,
         )
         if method == COMPARED:
-            ((computed, _),) = apart(_epochs, (method,), images, backbone, False).values()
-            seen = f"an epoch of {images} images, {backbone}, bfloat16"
+            seen = f"an epoch of {images} images, {BACKBONE}, bfloat16"
             yield Measure(
                 "features",
                 f"train {method} on stored features: {seen}",
@@ -97,10 +94,8 @@ class _TwoEpochs(PlainContext):
             raise _EnoughError
 
 
-def _epochs(
-    names: tuple[str, ...], images: int, backbone: str, stored: bool
-) -> dict[str, tuple[float, float]]:
-    return {method: _epoch(method, images, backbone, stored) for method in names}
+def _epochs(runs: list[tuple[str, bool]], images: int) -> list[tuple[float, float]]:
+    return [_epoch(method, images, BACKBONE, stored) for method, stored in runs]
 
 
 def _epoch(method: str, images: int, backbone: str, stored: bool) -> tuple[float, float]:
