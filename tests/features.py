@@ -14,10 +14,10 @@ from usseg_ray.backbones import build_backbone
 from usseg_ray.config import BackboneConfig
 from usseg_ray.data.shards import load_manifest
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_entry import Entry
-from usseg_ray.feature_extraction import Wanted, features_here, probe, want
-from usseg_ray.feature_folder import FeatureFolder
-from usseg_ray.feature_store import FeatureStore
+from usseg_ray.feature_store.entry import Entry
+from usseg_ray.feature_store.extraction import Wanted, features_here, probe, want
+from usseg_ray.feature_store.folder import FeatureFolder
+from usseg_ray.feature_store.store import FeatureStore
 
 TEXTONS = BackboneConfig(name="textons")
 BACKBONE = build_backbone(TEXTONS)

@@ -4,9 +4,9 @@ from typing import Any
 
 from tests import tiny
 from usseg_ray.job import JobTemplate
-from usseg_ray.plan import MethodPlan, Plan
-from usseg_ray.planning import make_plan
-from usseg_ray.request import Request, with_spaces
+from usseg_ray.sweeps.plan import MethodPlan, Plan
+from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.request import Request, with_spaces
 
 
 def request(**changed: Any) -> Request:

@@ -96,7 +96,7 @@ def _progress() -> Progress:
 def scores_table(done: "Evaluated") -> Table:
     """Lays out scores in percent, a column for each refinement, the baselines beneath."""
     from usseg_ray.protocols import PLAIN  # noqa: PLC0415
-    from usseg_ray.screen import label  # noqa: PLC0415
+    from usseg_ray.sweeps.screen import label  # noqa: PLC0415
 
     columns = (PLAIN, *done.refinements)
     table = Table("score, %", *map(str, columns))

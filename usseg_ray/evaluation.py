@@ -10,7 +10,6 @@ import torch
 
 from usseg_ray import methods
 from usseg_ray.baselines import FLOORS, compute_baselines
-from usseg_ray.beside import BASELINES_FILE
 from usseg_ray.config import Config, MethodConfig, UserError, build_config
 from usseg_ray.crfs import crf_kind, open_crf
 from usseg_ray.data.shards import Manifest
@@ -20,9 +19,10 @@ from usseg_ray.job import Job
 from usseg_ray.loop import Watch
 from usseg_ray.protocols import Refinement, find_protocol, protocol_settings, stamp
 from usseg_ray.refine import Refining
-from usseg_ray.request import REQUEST_FILE, Request
 from usseg_ray.scoring import ground_truth
 from usseg_ray.storage import Storage, below
+from usseg_ray.sweeps.beside import BASELINES_FILE
+from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.trials import (
     TRIAL_FILE,
     Scored,

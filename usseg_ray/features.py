@@ -14,7 +14,7 @@ from usseg_ray.cli import Version, console, make_app, run
 from usseg_ray.config import UserError
 
 if TYPE_CHECKING:
-    from usseg_ray.feature_folder import FeatureFolder, Kept
+    from usseg_ray.feature_store.folder import FeatureFolder, Kept
 
 DAY_S = 86400.0
 DAMAGED = 1
@@ -59,7 +59,7 @@ def features(
 ) -> None:
     """List, remove or check stored features of frozen backbones; see docs/features.md."""
     # torch: not for --help
-    from usseg_ray.feature_folder import FeatureFolder, default_folder  # noqa: PLC0415
+    from usseg_ray.feature_store.folder import FeatureFolder, default_folder  # noqa: PLC0415
 
     folder = FeatureFolder(store.expanduser().absolute()) if store else default_folder()
     entries = folder.entries()
@@ -133,7 +133,7 @@ def verify(folder: "FeatureFolder", entries: list["Kept"]) -> bool:
     Returns:
         Whether any was damaged.
     """
-    from usseg_ray.feature_files import Shard, drop_damaged, list_shards  # noqa: PLC0415
+    from usseg_ray.feature_store.files import Shard, drop_damaged, list_shards  # noqa: PLC0415
 
     damaged: list[tuple[str, Shard]] = []
     count = 0

@@ -11,25 +11,25 @@ from typing import Any
 from rich.table import Table
 
 from usseg_ray import methods
-from usseg_ray.beside import BASELINES_FILE
 from usseg_ray.cli import console
-from usseg_ray.comparable import agreed
 from usseg_ray.config import UserError, flatten, known_keys
-from usseg_ray.cost import estimate
-from usseg_ray.feature_plan import CHOSEN_FILE
-from usseg_ray.finals import FINAL_FILE
 from usseg_ray.job import WORKERS
-from usseg_ray.plan import Plan
-from usseg_ray.planning import make_plan
 from usseg_ray.record import ARRAYS
 from usseg_ray.redaction import redacted
-from usseg_ray.request import REQUEST_FILE, Request
-from usseg_ray.screen import sampled, value
 from usseg_ray.search_space import parse_assignments
 from usseg_ray.storage import Storage, is_uri
-from usseg_ray.sweep import run_sweep
+from usseg_ray.sweeps.beside import BASELINES_FILE
+from usseg_ray.sweeps.comparable import agreed
+from usseg_ray.sweeps.cost import estimate
+from usseg_ray.sweeps.features import CHOSEN_FILE
+from usseg_ray.sweeps.finals import FINAL_FILE
+from usseg_ray.sweeps.plan import Plan
+from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.request import REQUEST_FILE, Request
+from usseg_ray.sweeps.screen import sampled, value
+from usseg_ray.sweeps.sweep import run_sweep
+from usseg_ray.sweeps.warm_start import offer
 from usseg_ray.trials import RUNS, TRIAL_FILE, find_run, local_copy, trial_name
-from usseg_ray.warm_start import offer
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 

@@ -146,7 +146,7 @@ def _deliver(folder: Path) -> None:
     """Takes to MLflow what a sweep could not, if anything; the scores themselves do without."""
     if not (folder / SPOOL_FILE).exists():
         return
-    from usseg_ray.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)
+    from usseg_ray.sweeps.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)
     from usseg_ray.tracking.ledger import EXPERIMENT, deliver  # noqa: PLC0415
 
     say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)

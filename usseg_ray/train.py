@@ -23,7 +23,9 @@ def train(
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Train a method once: its score beside the floors where there are labels, pictures always."""
-    from usseg_ray import launch, request  # noqa: PLC0415 (torch, Ray, MLflow: not for --help)
+    # torch, Ray, MLflow: not for --help.
+    from usseg_ray import launch  # noqa: PLC0415
+    from usseg_ray.sweeps import request  # noqa: PLC0415
 
     asked = None
     if resume is None:

@@ -99,7 +99,9 @@ def tune(
 
     With no argument it sweeps ACSeg on built-in data with a built-in backbone, offline.
     """
-    from usseg_ray import launch, request  # noqa: PLC0415 (torch, Ray, MLflow: not for --help)
+    # torch, Ray, MLflow: not for --help.
+    from usseg_ray import launch  # noqa: PLC0415
+    from usseg_ray.sweeps import request  # noqa: PLC0415
 
     asked = None
     if resume is None:

@@ -17,6 +17,7 @@ from usseg_ray.contexts import TrainContext, TuneContext
 from usseg_ray.data.pipeline import RayStream
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import Manifest, load_manifest
+from usseg_ray.feature_store.stored import open_stored
 from usseg_ray.job import WORKERS, Job
 from usseg_ray.loop import Run, Watch, assemble
 from usseg_ray.record import ARRAYS, COUNTS, write_counts, write_evaluation
@@ -24,7 +25,6 @@ from usseg_ray.refine import Refining
 from usseg_ray.run_context import BEST, CHECKPOINT, PlainContext, RunContext, load_state
 from usseg_ray.scoring import linear_metrics, score_metrics
 from usseg_ray.storage import opened
-from usseg_ray.stored_features import open_stored
 from usseg_ray.trials import CHECKPOINTS
 
 

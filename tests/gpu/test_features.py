@@ -9,10 +9,10 @@ import torch
 from tests import tiny
 from tests.features import everything, vit, wanted
 from usseg_ray.backbones import build_backbone
-from usseg_ray.feature_extraction import features_here
-from usseg_ray.feature_folder import FeatureFolder
-from usseg_ray.feature_recipe import Arithmetic
-from usseg_ray.feature_store import FeatureStore
+from usseg_ray.feature_store.extraction import features_here
+from usseg_ray.feature_store.folder import FeatureFolder
+from usseg_ray.feature_store.recipe import Arithmetic
+from usseg_ray.feature_store.store import FeatureStore
 
 pytestmark = [
     pytest.mark.gpu,

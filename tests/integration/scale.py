@@ -36,10 +36,10 @@ def drive(trials: int, folder: Path, figure: Path) -> None:
     """Runs the sweep in this process, on the cluster of `RAY_ADDRESS`."""
     from rich.console import Console
 
-    from usseg_ray import tuning
-    from usseg_ray.planning import make_plan
-    from usseg_ray.request import Request
-    from usseg_ray.sweep import run_sweep
+    from usseg_ray.sweeps import tuning
+    from usseg_ray.sweeps.planning import make_plan
+    from usseg_ray.sweeps.request import Request
+    from usseg_ray.sweeps.sweep import run_sweep
 
     space = folder / "space.yaml"
     space.write_text("space: {method.gamma: {uniform: [0.5, 2.0]}}")

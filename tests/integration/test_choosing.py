@@ -10,13 +10,13 @@ from rich.console import Console
 
 from tests import tiny
 from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
-from usseg_ray.planning import make_plan
-from usseg_ray.request import Request
 from usseg_ray.search_space import find_space
-from usseg_ray.summary import Outcome
-from usseg_ray.sweep import run_sweep
+from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.request import Request
+from usseg_ray.sweeps.summary import Outcome
+from usseg_ray.sweeps.sweep import run_sweep
+from usseg_ray.sweeps.trust import load_trust
 from usseg_ray.trials import ranked
-from usseg_ray.trust import load_trust
 
 pytestmark = [
     pytest.mark.ray,

@@ -16,9 +16,9 @@ from mlflow.entities import Run
 from tests.integration.ledgers import MARKS, eventually, free_port, serving
 from tests.integration.test_light_trials import timeless
 from tests.integration.test_sweep import SPACE, plan_for, run
-from usseg_ray.plan import Plan
 from usseg_ray.run_context import PlainContext
-from usseg_ray.summary import Outcome
+from usseg_ray.sweeps.plan import Plan
+from usseg_ray.sweeps.summary import Outcome
 from usseg_ray.trials import TRIAL_FILE, load_trial, ranked
 from usseg_ray.worker import build_run
 

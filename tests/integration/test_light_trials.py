@@ -11,10 +11,10 @@ import torch
 from tests.integration.test_sweep import check_champion, plan_for, run
 from usseg_ray.evaluation import Asked, evaluate_trial
 from usseg_ray.job import Draw
-from usseg_ray.plan import Plan
 from usseg_ray.record import ARRAYS
 from usseg_ray.run_context import BEST, CHECKPOINT, PlainContext, save_state
 from usseg_ray.scoring import Evaluation
+from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials import CHECKPOINTS, Trial
 from usseg_ray.worker import build_run
 

@@ -17,10 +17,10 @@ from tests.integration.bucket import bucket
 from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
 from usseg_ray.data.shards import resolve
-from usseg_ray.planning import make_plan
-from usseg_ray.request import Request
 from usseg_ray.run_context import PlainContext
 from usseg_ray.storage import Storage
+from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.request import Request
 from usseg_ray.trials import load_trials, ranked, trial_name
 from usseg_ray.worker import build_run
 

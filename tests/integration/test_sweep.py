@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from usseg_ray.config import UserError
-from usseg_ray.plan import Plan
-from usseg_ray.planning import make_plan
-from usseg_ray.request import Request, with_spaces
-from usseg_ray.summary import Outcome
-from usseg_ray.sweep import run_sweep
+from usseg_ray.sweeps.plan import Plan
+from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.request import Request, with_spaces
+from usseg_ray.sweeps.summary import Outcome
+from usseg_ray.sweeps.sweep import run_sweep
 
 pytestmark = [
     pytest.mark.ray,

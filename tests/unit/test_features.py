@@ -10,8 +10,8 @@ from tests.features import NUM_SHARDS, obtain, wanted
 from usseg_ray import cli, features
 from usseg_ray.config import UserError
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_files import list_shards
-from usseg_ray.feature_folder import FeatureFolder
+from usseg_ray.feature_store.files import list_shards
+from usseg_ray.feature_store.folder import FeatureFolder
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 
 from usseg_ray.config import UserError
 from usseg_ray.launch import assignments, new_folder, reopened
-from usseg_ray.request import Request
 from usseg_ray.storage import Storage
+from usseg_ray.sweeps.request import Request
 
 
 def assigned(*texts: str, **short: Any) -> dict[str, Any]:

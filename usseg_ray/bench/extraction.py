@@ -21,10 +21,10 @@ from usseg_ray.bench.images import random_backbone, write_set
 from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
 from usseg_ray.cluster import local_ray
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_actors import ray_features
-from usseg_ray.feature_extraction import BATCH_ROWS, Wanted, features_here, want
-from usseg_ray.feature_folder import FeatureFolder
-from usseg_ray.feature_store import FeatureStore
+from usseg_ray.feature_store.actors import ray_features
+from usseg_ray.feature_store.extraction import BATCH_ROWS, Wanted, features_here, want
+from usseg_ray.feature_store.folder import FeatureFolder
+from usseg_ray.feature_store.store import FeatureStore
 
 SIDE = 224
 CPU_BACKBONE, GPU_BACKBONES = (

@@ -18,13 +18,13 @@ from usseg_ray.bench.images import CAMVID_SPLITS, random_backbone, write_set
 from usseg_ray.bench.meter import Measure, environment, least_seconds, product
 from usseg_ray.config import UserError, flatten
 from usseg_ray.data.library import find_prepared
-from usseg_ray.feature_folder import FOLDER, LIMIT
-from usseg_ray.feature_store import SHARED
-from usseg_ray.planning import make_plan
-from usseg_ray.request import Request, with_spaces
+from usseg_ray.feature_store.folder import FOLDER, LIMIT
+from usseg_ray.feature_store.store import SHARED
 from usseg_ray.stopwatch import Seconds, timed
-from usseg_ray.summary import Outcome
-from usseg_ray.sweep import run_sweep
+from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.request import Request, with_spaces
+from usseg_ray.sweeps.summary import Outcome
+from usseg_ray.sweeps.sweep import run_sweep
 
 SIDE = 224
 BACKBONE = "vit_small_patch16_224"

@@ -24,11 +24,11 @@ from usseg_ray.config import build_config, flatten
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import view_name
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_extraction import Wanted, want
-from usseg_ray.feature_files import save_manifest, write_shard
-from usseg_ray.feature_folder import FOLDER
-from usseg_ray.feature_recipe import Views, parts_of
-from usseg_ray.feature_store import default_store
+from usseg_ray.feature_store.extraction import Wanted, want
+from usseg_ray.feature_store.files import save_manifest, write_shard
+from usseg_ray.feature_store.folder import FOLDER
+from usseg_ray.feature_store.recipe import Views, parts_of
+from usseg_ray.feature_store.store import default_store
 from usseg_ray.job import Job, StoredView
 from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.run_context import PlainContext

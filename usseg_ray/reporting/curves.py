@@ -22,7 +22,7 @@ from usseg_ray.reporting.content import (
 )
 from usseg_ray.reporting.store import Logged, Store, Sweep
 from usseg_ray.reporting.svg import Axis, Series, line_chart, parallel_axes
-from usseg_ray.screen import label as baseline_label
+from usseg_ray.sweeps.screen import label as baseline_label
 from usseg_ray.tracking.store import SEED_TAG
 
 _SCORE = "unsupervised mIoU, %"

@@ -12,8 +12,8 @@ from typing import Any
 from usseg_ray.objective import short
 from usseg_ray.reporting.content import Block, Cell, Column, Note, Row, Section, Spread, Table
 from usseg_ray.reporting.store import Logged, Store, Sweep
+from usseg_ray.sweeps.trust import FEWEST_TRIALS, Trust, choice, criterion_trust
 from usseg_ray.trials import Status, Trial, number_and_seed
-from usseg_ray.trust import FEWEST_TRIALS, Trust, choice, criterion_trust
 
 _COST = (
     Column("name", "run"),

@@ -13,7 +13,7 @@ from usseg_ray.objective import MIOU, short
 from usseg_ray.published_scores import PublishedScore, published_scores
 from usseg_ray.reporting.content import Block, Cell, Column, Kind, Note, Row, Section, Spread, Table
 from usseg_ray.reporting.store import Logged, Sweep
-from usseg_ray.screen import label
+from usseg_ray.sweeps.screen import label
 from usseg_ray.tracking.store import REASON_TAG
 
 _PLACED = (Column("name", "trial"), Column("rank", "rank", 0))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from usseg_ray.bench.sweep import Sweep, Timing, _parts, extrapolated
-from usseg_ray.summary import Outcome
+from usseg_ray.sweeps.summary import Outcome
 from usseg_ray.trials import Trial
 
 WHOLE, EXCERPT = Sweep("stego", 16, 10, stored=True), Sweep("stego", 2, 1, stored=False)

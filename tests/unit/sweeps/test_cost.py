@@ -1,0 +1,63 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from usseg_ray.sweeps.cost import Cost, estimate
+from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.request import Request, with_spaces
+
+SMALL = {
+    "backbone.name": "textons",
+    "data.train_size": 48,
+    "data.eval_size": 48,
+    "train.epochs": 2,
+    "train.steps_per_epoch": 4,
+    "train.batch_size": 8,
+    "method.num_blocks": 1,
+    "method.num_heads": 3,
+}
+
+
+def request(**changes: Any) -> Request:
+    options: dict[str, Any] = {
+        "methods": with_spaces(["acseg", "kmeans"], None),
+        "assigned": SMALL,
+        "num_samples": 2,
+        "search": "random",
+        "scheduler": "none",
+    }
+    return Request(**(options | changes))
+
+
+def test_every_method_is_timed_on_its_first_trial(tmp_path: Path) -> None:
+    tiny.write(tmp_path, splits={"train": 12, "val": 6})
+    found = estimate(make_plan(request(data=str(tmp_path), finalists=3, seeds=2)))
+    assert found is not None
+    assert found.trials == {"acseg": 2, "kmeans": 2}
+    assert 0 < found.seconds["acseg"] < 60
+    assert found.retrained == 3
+
+
+def test_data_that_is_not_made_cannot_be_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USSEG_DATA", str(tmp_path))
+    assert estimate(make_plan(request(data="synthetic"), make_data=False)) is None
+    assert not list(tmp_path.iterdir())
+
+
+COST = Cost({"acseg": 10.0, "hp": 30.0}, {"acseg": 6, "hp": 4}, 6, "cuda")
+
+
+def test_the_sum_counts_finalists_as_the_longest_method() -> None:
+    assert COST.total == 6 * 10 + 4 * 30 + 6 * 30
+    (line,) = COST.lines(None)
+    assert "GPU" in line
+    assert "about 6 min (acseg 6 x 10 s, hp 4 x 30 s, finalists 6 runs)" in line
+
+
+def test_money_needs_a_gpu() -> None:
+    assert COST.lines(10.0)[1] == "Money: about 1.00."
+    assert "no GPU" in Cost({"acseg": 1.0}, {"acseg": 1}, 0, "cpu").lines(10.0)[1]

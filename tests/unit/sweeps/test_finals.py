@@ -1,0 +1,95 @@
+from dataclasses import replace
+
+import pytest
+
+from usseg_ray.job import Draw
+from usseg_ray.significance import Difference
+from usseg_ray.sweeps.finals import Finalist, again, ended_runs, pick, seeds_of
+from usseg_ray.trials import Status, Trial
+
+
+def trial(
+    index: int, method: str, score: float | None, status: Status = "FINISHED", seed: int = 5
+) -> Trial:
+    metrics = {} if score is None else {"unsup_miou": score}
+    sample = {"method.gamma": float(index)}
+    return Trial(index, method, sample, {"seed": seed}, 3, status, metrics, "somewhere")
+
+
+TRIALS = [
+    trial(0, "acseg", 30),
+    trial(1, "hp", 20),
+    trial(2, "acseg", 40),
+    trial(3, "acseg", 35),
+    trial(4, "kmeans", 10),
+    trial(5, "hp", None, "FAILED"),
+]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, []), (1, [2]), (2, [2, 1]), (3, [2, 1, 4]), (4, [2, 3, 1, 4]), (9, [2, 3, 0, 1, 4])],
+)
+def test_every_method_has_a_finalist_before_one_has_two(count: int, expected: list[int]) -> None:
+    assert [t.index for t in pick(TRIALS, count)] == expected
+
+
+def test_what_left_no_state_is_no_finalist() -> None:
+    lost = trial(0, "acseg", 50)
+    lost.checkpoint = None
+    assert pick([lost, trial(1, "acseg", 40)], 3)[0].index == 1
+
+
+def test_a_trial_is_trained_again_with_other_seeds_only() -> None:
+    assert seeds_of(trial(0, "hp", 1), 3) == [5, 6, 7]
+    draws = again([trial(2, "acseg", 40), trial(1, "hp", 20)], 3)
+    assert list(draws) == [
+        "trial_002-seed6",
+        "trial_002-seed7",
+        "trial_001-seed6",
+        "trial_001-seed7",
+    ]
+    assert draws["trial_002-seed6"] == Draw("acseg", {"method.gamma": 2.0}, 6)
+    assert again([trial(0, "hp", 1)], 1) == {}
+
+
+@pytest.mark.parametrize("status", ["STOPPED", "KILLED"])
+def test_one_that_was_cut_short_is_trained_to_its_end(status: Status) -> None:
+    assert list(again([trial(0, "hp", 1, status)], 2)) == ["trial_000-seed5", "trial_000-seed6"]
+
+
+def run(of: Trial, seed: int, status: Status = "FINISHED") -> Trial:
+    return replace(of, status=status, seed=seed)
+
+
+def test_only_runs_that_came_to_their_end_are_scored() -> None:
+    whole, cut = trial(0, "hp", 2), trial(1, "hp", 1, "STOPPED")
+    trained = [run(whole, 6, "FAILED"), run(whole, 7), run(cut, 5), run(cut, 6, "KILLED")]
+    found = ended_runs([whole, cut], 3, trained)
+    assert found == [(whole, 5, whole), (whole, 7, trained[1]), (cut, 5, trained[2])]
+
+
+def test_a_trial_that_failed_on_its_way_is_no_finalist() -> None:
+    assert pick([trial(0, "hp", 90, "FAILED"), trial(1, "hp", 10)], 2) == [trial(1, "hp", 10)]
+
+
+def test_the_seeds_are_averaged() -> None:
+    scores = {5: {"unsup_miou": 30.0, "collapsed": 0.0}, 6: {"unsup_miou": 34.0, "collapsed": 1.0}}
+    found = Finalist(trial(0, "hp", 1), {}, scores, Difference(1.0, -1.0, 3.0))
+    assert found.mean("unsup_miou") == 32
+    assert found.deviation("unsup_miou") == pytest.approx(2 * 2**0.5)
+    assert found.mean("nothing") is None
+    assert found.metrics() == {
+        "test.unsup_miou": 32,
+        "test.unsup_miou_std": pytest.approx(2 * 2**0.5),
+        "test.collapsed": 0.5,
+        "test.behind": 1,
+        "test.behind_low": -1,
+        "test.behind_high": 3,
+    }
+
+
+def test_one_seed_has_no_deviation() -> None:
+    found = Finalist(trial(0, "hp", 1), {}, {5: {"unsup_miou": 30.0}})
+    assert found.deviation("unsup_miou") is None
+    assert found.metrics() == {"test.unsup_miou": 30}

@@ -1,0 +1,59 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from usseg_ray.sweeps import monitor
+from usseg_ray.sweeps.monitor import Monitor, Waits
+
+
+def test_who_waits_for_room_is_told_of_once_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacks = ["1 CPU asked for, 0 of 2 free on 2 nodes"]
+    monkeypatch.setattr(monitor, "lacking", lambda: lacks[0])
+    said: list[str] = []
+    waits = Waits(said.append, every_s=0.0)
+    waits.look(["trial_001"])
+    assert said == []
+    waits.look(["trial_001", "trial_002"])
+    waits.look(["trial_001"])
+    assert said == [
+        "Waiting for room in the cluster: trial_001 (1 CPU asked for, 0 of 2 free on 2 nodes). "
+        "A node that joins is used at once."
+    ]
+    waits.look([])
+    waits.look(["trial_001"])
+    waits.look(["trial_001"])
+    assert len(said) == 2
+    lacks[0] = ""
+    waits.look(["trial_001"])
+    assert len(said) == 2
+
+
+def test_looks_are_seldom() -> None:
+    said: list[str] = []
+    waits = Waits(said.append, every_s=1000.0)
+    for _ in range(3):
+        waits.look(["trial_001"])
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        ("Failure # 1 (occurred at noon)\nThe actor died because its node has died. Node Id: 1", 0),
+        ("Failure # 1 (occurred at noon)\nThe actor is temporarily unavailable: RPC error", 0),
+        ("Failure # 1 (occurred at noon)\nNonFiniteLossError: loss is nan", 1),
+        (
+            "Failure # 1 (occurred at noon)\nits node has died\n"
+            "Failure # 1 (occurred at one)\nNonFiniteLossError: loss is nan",
+            1,
+        ),
+    ],
+)
+def test_a_lost_node_is_no_failure_of_the_trial(tmp_path: Path, said: str, counted: int) -> None:
+    file = tmp_path / "error.txt"
+    file.write_text(said)
+    trial: Any = SimpleNamespace(error_file=str(file), run_metadata=SimpleNamespace(num_failures=1))
+    Monitor.on_trial_recover(cast(Monitor, None), trial)
+    assert trial.run_metadata.num_failures == counted

@@ -1,0 +1,112 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usseg_ray import __version__, methods
+from usseg_ray.config import UserError
+from usseg_ray.sweeps.request import (
+    REQUEST_FILE,
+    Request,
+    named_method,
+    named_methods,
+    with_spaces,
+)
+
+
+def request(**changed: Any) -> Request:
+    asked: dict[str, Any] = {
+        "methods": {"acseg": "space.yaml", "kmeans": None},
+        "data": "synthetic",
+        "assigned": {},
+        "num_samples": 6,
+        "search": "random",
+        "scheduler": "none",
+    }
+    return Request.model_validate(asked | changed)
+
+
+def test_methods_are_read_in_their_order_and_once() -> None:
+    assert named_methods("kmeans,acseg, kmeans", None) == ["kmeans", "acseg"]
+    assert named_methods("acseg", None) == ["acseg"]
+
+
+def test_all_leaves_out_the_floors_that_stand_beside() -> None:
+    known = {method.name for method in methods.METHODS}
+    assert set(named_methods("all", None)) == known - {"position", "colour"}
+
+
+def test_without_a_method_a_preset_names_it() -> None:
+    assert named_methods(None, None) == ["acseg"]
+    assert named_methods(None, "acseg-voc2012") == ["acseg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "preset", "message"),
+    [
+        ("acseg,kmean", None, "Unknown method: 'kmean'; did you mean 'kmeans'"),
+        ("acseg,", None, "Unknown method: ''"),
+        (None, "acseg-voc", "Unknown preset: 'acseg-voc'; did you mean 'acseg-voc2012'"),
+    ],
+)
+def test_names_that_do_not_exist(names: str | None, preset: str | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        named_methods(names, preset)
+
+
+def test_one_run_has_one_method() -> None:
+    assert named_method("kmeans", None) == "kmeans"
+    with pytest.raises(UserError, match=r"usseg_ray\.tune --method acseg,kmeans"):
+        named_method("acseg,kmeans", None)
+
+
+def test_every_method_has_its_own_space_and_a_file_is_for_one() -> None:
+    spaces = with_spaces(["acseg", "kmeans"], None)
+    assert {name: Path(str(path)).name for name, path in spaces.items()} == {
+        "acseg": "acseg.yaml",
+        "kmeans": "kmeans.yaml",
+    }
+    assert with_spaces(["acseg"], "mine.yaml") == {"acseg": "mine.yaml"}
+    with pytest.raises(UserError, match=r"--space mine\.yaml is for one method, not for acseg"):
+        with_spaces(["acseg", "kmeans"], "mine.yaml")
+
+
+def test_a_folder_has_a_space_for_some_methods(tmp_path: Path) -> None:
+    own = tmp_path / "acseg.yaml"
+    own.write_text("space: {}\n")
+    spaces = with_spaces(["acseg", "kmeans"], str(tmp_path))
+    assert spaces["acseg"] == str(own)
+    assert Path(str(spaces["kmeans"])).parent.name == "search_spaces"
+    with pytest.raises(UserError, match=r"the folder has no hp\.yaml"):
+        with_spaces(["hp", "stego"], str(tmp_path))
+
+
+def test_a_request_is_saved_whole_and_in_order(tmp_path: Path) -> None:
+    asked = request(
+        methods={"kmeans": None, "acseg": "space.yaml"},
+        assigned={"backbone.timm_args.pad": "same", "seed": 2},
+        key="abc",
+    )
+    asked.save(tmp_path)
+    read = Request.load(tmp_path)
+    assert read == asked
+    assert list(read.methods) == ["kmeans", "acseg"]
+    assert asked.version == __version__
+
+
+def test_a_folder_without_a_sweep(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no sweep to resume \(sweep.yaml is missing\)"):
+        Request.load(tmp_path)
+
+
+def test_a_request_of_another_version_is_refused(tmp_path: Path) -> None:
+    request().model_copy(update={"version": "0.0.0"}).save(tmp_path)
+    with pytest.raises(UserError, match=f"written by version 0.0.0, this is {__version__}"):
+        Request.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[", "just text", f"version: {__version__}\nmethods: {{}}"])
+def test_a_damaged_request_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / REQUEST_FILE).write_text(text)
+    with pytest.raises(UserError, match=r"sweep\.yaml is damaged"):
+        Request.load(tmp_path)

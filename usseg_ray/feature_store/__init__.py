@@ -1,0 +1,1 @@
+"""Features of images under a frozen backbone: computed once, read by every trial."""

@@ -1,0 +1,86 @@
+"""What a sweep will cost, for `--dry-run`: a few seconds of each method tell, before it starts."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from usseg_ray.data.shards import resolve
+from usseg_ray.job import Draw
+from usseg_ray.sweeps.forecast import BUDGET_S, trial_seconds
+from usseg_ray.sweeps.plan import Plan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate for a sweep whose trials run one after the other.
+
+    Attributes:
+        seconds: Method -> seconds of one of its trials, with a backbone that computes its features
+            anew and starting up left out.
+        trials: Method -> its trials.
+        retrained: Runs of finalists with further seeds.
+        device: What it was measured on, `cpu` or `cuda`.
+    """
+
+    seconds: dict[str, float]
+    trials: dict[str, int]
+    retrained: int
+    device: str
+
+    @property
+    def total(self) -> float:
+        """Seconds of all trials and of the finalists, taken as the longest method's."""
+        ranked = sum(self.seconds[method] * count for method, count in self.trials.items())
+        return ranked + self.retrained * max(self.seconds.values())
+
+    def lines(self, hour_price: float | None) -> list[str]:
+        """Says it to the user.
+
+        Args:
+            hour_price: Of a trial's GPUs for an hour, if given.
+        """
+        each = ", ".join(
+            f"{method} {self.trials[method]} x {seconds:.0f} s"
+            for method, seconds in self.seconds.items()
+        )
+        finals = f", finalists {self.retrained} runs" if self.retrained else ""
+        where = "GPU" if self.device == "cuda" else "CPU"
+        lines = [
+            f"Time on this machine's {where}, features computed anew, one trial after the other: "
+            f"about {_spoken(self.total)} ({each}{finals})."
+        ]
+        if hour_price is not None and self.device == "cuda":
+            lines.append(f"Money: about {self.total / 3600 * hour_price:.2f}.")
+        elif hour_price is not None:
+            lines.append("Money: unknown, since this machine has no GPU to measure a trial on.")
+        return lines
+
+
+def estimate(plan: Plan) -> Cost | None:
+    """Measures a few steps of every method's first trial.
+
+    Args:
+        plan: The checked plan.
+
+    Returns:
+        The estimate; `None` where the embedded data was not generated yet.
+    """
+    filesystem, path = resolve(plan.root)
+    if not filesystem.get_file_info(f"{path}/manifest.json").is_file:
+        return None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    jobs, budget = plan.jobs(), BUDGET_S / len(plan.parts)
+    seconds, trials = {}, {}
+    for part in plan.parts:
+        job = replace(jobs.job(Draw(part.method, {})), device=device)
+        seconds[part.method] = trial_seconds(job, budget)
+        trials[part.method] = sum(method == part.method for method, _ in plan.rounds)
+    request = plan.request
+    finalists = min(request.finalists, plan.num_trials)
+    return Cost(seconds, trials, finalists * (request.seeds - 1), device)
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,234 @@
+"""The numbers that count: a sweep's best trials, trained with several seeds, scored once.
+
+After the trials were ranked on the selection split, the best of them become finalists. Each is
+trained again with other seeds, and every one of these runs is scored on the untouched split. What
+is scored stays in the sweep's folder, so that a resumed sweep scores nothing twice.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import ray
+
+from usseg_ray import worker
+from usseg_ray.job import Draw, Job, Jobs
+from usseg_ray.record import read_counts
+from usseg_ray.significance import Difference, paired_bootstrap
+from usseg_ray.storage import Storage
+from usseg_ray.sweeps.beside import as_task
+from usseg_ray.trials import Trial, best_of_each, load_trials, ranked, trial_name
+
+FINALISTS = "finalists"
+FINAL_FILE = "final.json"
+
+Asked = tuple[Job, str, str, str]
+"""Arguments of `worker.final_score`."""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One trial's settings, trained with several seeds.
+
+    Attributes:
+        trial: The sweep's trial.
+        runs: Seed -> the run that was trained with it to its end.
+        scores: Seed -> metrics on the test split, in percent.
+        behind: How far the first finalist is before it; `None` for the first one.
+    """
+
+    trial: Trial
+    runs: dict[int, Trial]
+    scores: dict[int, dict[str, float]]
+    behind: Difference | None = None
+
+    @property
+    def selection(self) -> dict[int, float]:
+        """Seed -> what trials are ranked by, on the selection split."""
+        return {seed: run.score or 0.0 for seed, run in self.runs.items()}
+
+    def mean(self, metric: str) -> float | None:
+        """Averages a test metric over the seeds, if they have it."""
+        found = self._found(metric)
+        return fmean(found) if found else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Sample standard deviation of a test metric over the seeds, of two at least."""
+        found = self._found(metric)
+        return stdev(found) if len(found) > 1 else None
+
+    def _found(self, metric: str) -> list[float]:
+        return [scores[metric] for scores in self.scores.values() if metric in scores]
+
+    def metrics(self) -> dict[str, float]:
+        """Names the figures as they are logged: means, deviations and the distance behind."""
+        names = dict.fromkeys(name for scores in self.scores.values() for name in scores)
+        found = {f"test.{name}": self.mean(name) for name in names}
+        found |= {f"test.{name}_std": self.deviation(name) for name in ("unsup_miou", "unsup_acc")}
+        if self.behind is not None:
+            found |= {
+                "test.behind": self.behind.mean,
+                "test.behind_low": self.behind.low,
+                "test.behind_high": self.behind.high,
+            }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def pick(trials: Iterable[Trial], count: int) -> list[Trial]:
+    """Chooses the finalists: each method's best trial as far as they go, then the next best.
+
+    Args:
+        trials: The sweep's trials.
+        count: How many to choose.
+
+    Returns:
+        Trials that can be scored and did not fail, best first.
+    """
+    able = [t for t in ranked(trials) if _has_state(t) and t.status != "FAILED"]
+    first = best_of_each(able)
+    others = [trial for trial in able if trial not in first]
+    return ranked([*first, *others][:count])
+
+
+def _has_state(trial: Trial) -> bool:
+    return trial.score is not None and trial.checkpoint is not None
+
+
+def seeds_of(trial: Trial, count: int) -> list[int]:
+    """Says which seeds a finalist has: its own, then those that follow."""
+    own: int = trial.settings["seed"]
+    return list(range(own, own + count))
+
+
+def again(finalists: list[Trial], num_seeds: int) -> dict[str, Draw]:
+    """Plans what must be trained: nothing for a trial's own seed, unless it was stopped early.
+
+    Args:
+        finalists: Chosen trials.
+        num_seeds: Of each.
+
+    Returns:
+        Name -> what it draws.
+    """
+    return {
+        trial_name(trial.index, seed): Draw(trial.method, trial.sample, seed)
+        for trial in finalists
+        for seed in seeds_of(trial, num_seeds)
+        if seed != trial.settings["seed"] or trial.status != "FINISHED"
+    }
+
+
+def ended_runs(
+    chosen: Iterable[Trial], num_seeds: int, trained: Iterable[Trial]
+) -> list[tuple[Trial, int, Trial]]:
+    """Finds what is to be scored: only runs that came to their end count.
+
+    Args:
+        chosen: The finalists.
+        num_seeds: Seeds of each.
+        trained: What was trained again for them.
+
+    Returns:
+        Finalist, seed, and the run with this seed.
+    """
+    named = {run.name: run for run in trained}
+    found = []
+    for trial in chosen:
+        for seed in seeds_of(trial, num_seeds):
+            own = trial if seed == trial.settings["seed"] else None
+            run = named.get(trial_name(trial.index, seed), own)
+            if run is not None and run.status == "FINISHED" and _has_state(run):
+                found.append((trial, seed, run))
+    return found
+
+
+def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
+    """Says where the test evaluation of a finalist's run lies in a sweep's folder."""
+    return folder / FINALISTS / trial_name(trial.index, seed) / "test"
+
+
+def score_finalists(
+    jobs: Jobs, chosen: list[Trial], num_seeds: int, storage: Storage, concurrent: int
+) -> list[Finalist]:
+    """Scores every run of the finalists on the test split: once in the life of a sweep.
+
+    Args:
+        jobs: The sweep's jobs.
+        chosen: The finalists.
+        num_seeds: Seeds of each.
+        storage: The sweep's folder.
+        concurrent: Processes that score at a time.
+
+    Returns:
+        The finalists by their mean score on the selection split, best first; a run that did not
+        come to its end is left out.
+    """
+    folder = storage.folder
+    path = folder / FINAL_FILE
+    scored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
+    asked = {
+        name: _asked(jobs, trial, seed, run, storage)
+        for trial, seed, run in runs
+        if (name := trial_name(trial.index, seed)) not in scored
+    }
+    for names, task in _start(asked, concurrent):
+        scored |= zip(names, ray.get(task), strict=True)
+        _write(scored, path)
+    if asked:
+        storage.push(FINAL_FILE)
+    storage.fetch(*(f"{FINALISTS}/{trial_name(t.index, seed)}/test" for t, seed, _ in runs))
+    found = []
+    for trial in chosen:
+        own = {seed: run for of, seed, run in runs if of is trial}
+        if own:
+            scores = {seed: scored[trial_name(trial.index, seed)] for seed in own}
+            found.append(Finalist(trial, own, scores))
+    return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
+
+
+def _start(asked: Mapping[str, Asked], concurrent: int) -> list[tuple[list[str], Any]]:
+    """Shares the work among as many tasks as run at a time: each loads PyTorch first."""
+    shares = [list(asked)[start::concurrent] for start in range(min(concurrent, len(asked)))]
+    return [
+        (names, as_task(worker.final_scores, asked[names[0]][0]).remote([asked[n] for n in names]))
+        for names in shares
+    ]
+
+
+def run_place(run: Trial) -> str:
+    """Says where a run lies in its sweep's folder: one of a finalist apart from the trials."""
+    return run.name if run.seed is None else f"{FINALISTS}/{run.name}"
+
+
+def _asked(jobs: Jobs, trial: Trial, seed: int, run: Trial, storage: Storage) -> Asked:
+    job = jobs.job(Draw(trial.method, trial.sample, seed))
+    home = storage.sub(run_place(run))
+    target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
+    last = Path(str(run.checkpoint)).name
+    return job, last, home.place, target.place
+
+
+def _write(scored: Mapping[str, Any], path: Path) -> None:
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(json.dumps(scored, indent=1))
+    partial.replace(path)
+
+
+def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:
+    """Says of each but the first how far it is behind."""
+    counts = [
+        [read_counts(final_folder(folder, f.trial, seed)) for seed in f.scores] for f in finalists
+    ]
+    return [
+        Finalist(
+            finalist.trial,
+            finalist.runs,
+            finalist.scores,
+            paired_bootstrap(counts[0], counts[place]) if place else None,
+        )
+        for place, finalist in enumerate(finalists)
+    ]

@@ -1,0 +1,256 @@
+"""Between Ray Tune and everyone who wants to know: records, MLflow and the screen.
+
+A Tune callback in the driver process, the only process that writes records and opens MLflow.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
+
+from usseg_ray.cluster import lacking
+from usseg_ray.drawing import draw
+from usseg_ray.job import Jobs
+from usseg_ray.objective import MIOU
+from usseg_ray.ops.kmeans import available_backend
+from usseg_ray.record import ARRAYS
+from usseg_ray.scoring import GroundTruth
+from usseg_ray.storage import Storage
+from usseg_ray.sweeps.beside import BaselineTask
+from usseg_ray.sweeps.plan import planned_epochs
+from usseg_ray.sweeps.screen import Screen
+from usseg_ray.tracking.ledger import Ledger
+from usseg_ray.trainer import NODE_DIED, OUT_OF_REACH
+from usseg_ray.trials import (
+    BATCH_FILE,
+    BATCH_SIZE,
+    CHECKPOINTS,
+    TRIAL_FILE,
+    Ended,
+    Trial,
+    noted_batch_size,
+    number_and_seed,
+    trial_name,
+)
+
+TUNE_KEYS = ("done", "should_checkpoint", "iterations_since_restore", "time_since_restore")
+
+
+class TrialNames:
+    """Names Tune's trials: as planned, or with the next name that is free.
+
+    Args:
+        names: Of the trials still to run, in order.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._free = names
+        self._names: dict[str, str] = {}
+
+    def __call__(self, trial: TuneTrial) -> str:
+        """Returns the name of a trial, always the same."""
+        if trial.trial_id not in self._names:
+            following = self._free[len(self._names) % len(self._free)]
+            self._names[trial.trial_id] = trial.config.get("trial", following)
+        return self._names[trial.trial_id]
+
+
+class Waits:
+    """Says which trials wait for room in the cluster, and for what.
+
+    Args:
+        say: Takes a line for the user.
+        every_s: Seconds between two looks; who waits at two of them is told of.
+    """
+
+    def __init__(self, say: Callable[[str], None], every_s: float = 10.0) -> None:
+        self._say, self._every_s = say, every_s
+        self._looked, self._waiting, self._said = time.monotonic(), set[str](), ""
+
+    def look(self, waiting: Iterable[str]) -> None:
+        """Takes the names of the trials that wait now."""
+        now = time.monotonic()
+        if now - self._looked < self._every_s:
+            return
+        self._looked, before, self._waiting = now, self._waiting, set(waiting)
+        still = sorted(before & self._waiting)
+        said = ""
+        if still and (reason := lacking()):
+            said = f"Waiting for room in the cluster: {', '.join(still[:3])} ({reason})."
+        if said and said != self._said:
+            self._say(f"{said} A node that joins is used at once.")
+        self._said = said
+
+
+@dataclass
+class Monitor(tune.Callback):  # type: ignore[misc]
+    """Follows the trials of one sweep.
+
+    Attributes:
+        storage: The sweep's folder.
+        jobs: The sweep's jobs.
+        truth: Classes of the data, or `None`.
+        palette: Their colours, or `None`.
+        protocol: Named beside every score.
+        ledger: The MLflow store.
+        screen: The terminal.
+        trials: Records by name, earlier lives of the sweep included.
+        names: Finds a trial's name.
+        waits: Tells of trials that wait for room.
+        beside: The sweep's baselines.
+        split: The split that trials are ranked on.
+        objective: What trials are ranked by.
+    """
+
+    storage: Storage
+    jobs: Jobs
+    truth: GroundTruth | None
+    palette: tuple[tuple[int, int, int], ...] | None
+    protocol: str
+    ledger: Ledger
+    screen: Screen
+    trials: dict[str, Trial]
+    names: TrialNames
+    waits: Waits
+    beside: BaselineTask
+    split: str
+    objective: str = MIOU
+    _silent: set[str] = field(default_factory=set)
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder on this machine."""
+        return self.storage.folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that is not used here; a ledger cannot be."""
+        return {}
+
+    def on_step_begin(self, trials: list[TuneTrial], **_: object) -> None:
+        """Looks after the trials that have not begun, or whose worker group has not."""
+        pending = {self.names(t) for t in trials if t.status == TuneTrial.PENDING}
+        self.waits.look(pending | self._silent)
+
+    def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
+        """Opens the trial's record and run."""
+        self._silent.add(self.names(trial))
+        self.screen.show(self._open(trial))
+
+    def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
+        """Logs an epoch."""
+        record = self.trials[self.names(trial)]
+        self._silent.discard(record.name)
+        record.metrics = _plain(result)
+        record.seconds = result["time_total_s"]
+        if named := result.get("checkpoint_path"):
+            record.checkpoint = str(self.folder / record.name / CHECKPOINTS / Path(named).name)
+        record.save(self.folder)
+        self.ledger.log(record.name, record.metrics, int(record.metrics["epoch"]))
+        self.screen.floors = self.beside.so_far().get(self.split, {})
+        self.screen.show(record)
+
+    def on_trial_recover(self, trial: TuneTrial, **_: object) -> None:
+        """Forgives a trial that its node was lost: only failures of its own are counted."""
+        last = _error(trial).rpartition("Failure #")[2]
+        if NODE_DIED in last or OUT_OF_REACH in last:
+            trial.run_metadata.num_failures -= 1
+
+    def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
+        """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
+        record = self.trials[self.names(trial)]
+        early = record.metrics.get("epoch", 0) < record.epochs
+        reason = f"stopped by the scheduler after epoch {record.metrics.get('epoch', 0):g}"
+        self._close(record, "STOPPED" if early else "FINISHED", reason if early else None)
+
+    def on_trial_error(self, trial: TuneTrial, **_: object) -> None:
+        """Closes a failed trial with its cause; the sweep goes on."""
+        record = self.trials.get(self.names(trial)) or self._open(trial)
+        self._close(record, "FAILED", _cause(trial))
+
+    def close_unfinished(self, reason: str) -> None:
+        """Closes trials that were cut off, so that a resumed sweep goes on with them."""
+        for record in self.trials.values():
+            if record.status == "RUNNING":
+                self._close(record, "KILLED", reason)
+
+    def _open(self, trial: TuneTrial) -> Trial:
+        name, draw = self.names(trial), self.jobs.draw(trial.config)
+        job = self.jobs.job(draw)
+        index, seed = number_and_seed(name)
+        epochs = planned_epochs(job)
+        sample = dict(draw.sample)
+        record = Trial(index, draw.method, sample, job.settings, epochs, objective=self.objective)
+        record.seed = seed
+        before = self.trials.get(name)
+        if before and before.status == "RUNNING" and before.settings == job.settings:
+            # It goes on after its last report, be it in a new process or in a new life.
+            record.metrics, record.checkpoint = before.metrics, before.checkpoint
+        self.trials[name] = record
+        record.save(self.folder)
+        self.storage.push(f"{record.name}/{TRIAL_FILE}")
+        tags = {
+            "usseg.protocol": self.protocol,
+            "usseg.method": draw.method,
+            "usseg.kmeans": available_backend(torch.device(job.device)),
+        }
+        if seed is None:
+            self.ledger.open_trial(name, job.settings, tags)
+        else:
+            self.ledger.open_final(trial_name(index), seed, job.settings, tags)
+        return record
+
+    def _close(self, record: Trial, status: Ended, reason: str | None) -> None:
+        self._silent.discard(record.name)
+        folder = self.folder / record.name
+        self.storage.fetch(f"{record.name}/{ARRAYS}", f"{record.name}/{BATCH_FILE}")
+        smaller = noted_batch_size(folder)
+        if smaller is not None:
+            reason = reason or f"out of memory: went on with {BATCH_SIZE} {smaller}"
+            self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0)
+        record.status, record.reason = status, reason
+        if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
+            self._draw(record, folder)
+        record.save(self.folder)
+        self.storage.push(record.name)
+        # MLflow has no word for STOPPED, which is an end like another.
+        closed = "FINISHED" if status == "STOPPED" else status
+        self.ledger.close_trial(record.name, closed, record.reason)
+        self.screen.show(record)
+
+    def _draw(self, record: Trial, folder: Path) -> None:
+        miou = record.metrics.get(MIOU)
+        score = "" if miou is None else f", {MIOU} {miou:.1f}"
+        caption = f"{record.name} ({record.method}): {self.protocol}{score}"
+        draw(folder, self.truth, self.palette, caption)
+        self.ledger.attach(record.name, folder)
+
+
+def _plain(result: dict[str, Any]) -> dict[str, float]:
+    """Keeps what the run reported, without Tune's own bookkeeping."""
+    tunes = {*AUTO_RESULT_KEYS, *DEBUG_METRICS, *TUNE_KEYS}
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if key not in tunes and isinstance(value, int | float)
+    }
+
+
+def _error(trial: TuneTrial) -> str:
+    """Reads what Tune wrote down about all failures of a trial, the last one last."""
+    file = trial.error_file
+    return Path(file).read_text() if file else ""
+
+
+def _cause(trial: TuneTrial) -> str:
+    """Finds the last line of a trial's traceback, where the cause stands."""
+    lines = _error(trial).strip().splitlines()
+    telling = [
+        line.strip() for line in lines if "Error" in line and not line.strip().startswith("ray.")
+    ]
+    return (telling or lines or ["unknown"])[-1][:500]

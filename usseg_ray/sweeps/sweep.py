@@ -1,0 +1,362 @@
+"""Runs a plan: Ray Tune over trials, baselines beside them, final scores at the end.
+
+Everything that a sweep leaves lies in its folder, a folder per trial; with it, a sweep that was
+killed in any way goes on where it stopped: ended trials are kept, a broken-off one resumes from
+its last checkpoint.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from traceback import format_exception_only
+
+import ray
+from rich.console import Console
+
+from usseg_ray.capacity import await_machines
+from usseg_ray.cluster import (
+    device_of,
+    local_ray,
+    max_concurrent_trials,
+    processes_at_start,
+    trial_bundles,
+)
+from usseg_ray.command import repeatable
+from usseg_ray.data.pipeline import reading_group
+from usseg_ray.drawing import draw
+from usseg_ray.job import WORKERS, Draw, Job, Jobs
+from usseg_ray.memory import PeakMemory
+from usseg_ray.objective import CONSENSUS
+from usseg_ray.record import ARRAYS
+from usseg_ray.scoring import ground_truth
+from usseg_ray.stopwatch import Seconds, timed
+from usseg_ray.storage import Storage
+from usseg_ray.sweeps.beside import BaselineTask, as_task
+from usseg_ray.sweeps.cluster_counts import CLUSTERS, SEED, missing_neighbours, of_method, recommend
+from usseg_ray.sweeps.comparable import agreed
+from usseg_ray.sweeps.consensus import add_consensus
+from usseg_ray.sweeps.features import CHOSEN_FILE, stored_features
+from usseg_ray.sweeps.finals import (
+    FINALISTS,
+    Finalist,
+    again,
+    final_folder,
+    pick,
+    run_place,
+    score_finalists,
+)
+from usseg_ray.sweeps.forecast import Choice, choose, longest_seconds
+from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
+from usseg_ray.sweeps.monitor import Monitor, TrialNames, Waits
+from usseg_ray.sweeps.plan import Plan
+from usseg_ray.sweeps.screen import Pace, Screen
+from usseg_ray.sweeps.searchers import searcher_for
+from usseg_ray.sweeps.summary import Outcome, print_outcome
+from usseg_ray.sweeps.trust import criterion_trust, save_trust
+from usseg_ray.sweeps.tuning import Slots, names_of, scheduler_for, tune_trials
+from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
+from usseg_ray.tracking.model import save_model
+from usseg_ray.trials import (
+    CHECKPOINTS,
+    ENDED,
+    TRIAL_FILE,
+    Scored,
+    Trial,
+    load_trials,
+    trial_name,
+)
+
+
+def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
+    """Runs what is left of a plan's trials, then scores the best ones once on the test split.
+
+    Args:
+        plan: The checked plan.
+        folder: The sweep's folder; trials that ended in it are kept.
+        console: Where to show progress and the result.
+
+    Returns:
+        Trials, baselines and the final scores, as printed.
+
+    Raises:
+        UserError: Nothing fits the cluster, or the tracking store is out of reach.
+    """
+    seconds: Seconds = {}
+    with PeakMemory() as memory, ExitStack() as held:
+        with timed(seconds, "start"):
+            ledger = held.enter_context(_ledger(plan, folder, console))
+            held.enter_context(local_ray())
+        resources = plan.config.resources
+        device = device_of(resources)
+        concurrent = _concurrent(plan, device)
+        await_machines(trial_bundles(resources, device), console)
+        readers = concurrent * processes_at_start(resources, device)
+        with timed(seconds, "features"):
+            storing = held.enter_context(
+                stored_features(plan, plan.jobs(), device, folder, console)
+            )
+        storage = Storage(folder, plan.request.storage)
+        storage.push(CHOSEN_FILE)
+        reading = held.enter_context(reading_group(resources.data_cpus_per_worker, readers))
+        jobs = storing.on(device, reading)
+        any_job = jobs.job(Draw(plan.parts[0].method, {}))
+        beside = BaselineTask(any_job if plan.manifest.classes else None, storage)
+        with timed(seconds, "choosing the form of trials"):
+            slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)
+        jobs = jobs.in_processes(slots.num_workers)
+        sweep = _Sweep(plan, jobs, storage, ledger, console, slots, beside)
+        with timed(seconds, "trials"):
+            trials = sweep.run_trials()
+            if plan.request.question == "k":
+                trials |= sweep.surround(trials.values())
+        with timed(seconds, "baselines, after the trials"):
+            floors = beside.wait().get(plan.config.data.selection_split)
+        sweep.compare(trials.values(), storage)
+        if floors:
+            ledger.log_baselines(floors)
+        with timed(seconds, "finalists"):
+            finals = sweep.finals(trials.values())
+        command, url = ledger.dashboard()
+    inorder = sorted(trials.values(), key=lambda trial: trial.index)
+    peak = memory.peak_bytes
+    outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent)
+    save_trust(criterion_trust(outcome.trials), folder)
+    answers = answer_k(plan, outcome.trials, storage) if plan.request.question == "k" else []
+    print_outcome(console, plan, outcome, folder, command, url)
+    for sentence in answers:
+        console.print(f"[bold]{sentence}[/]", highlight=False, soft_wrap=True)
+    return outcome
+
+
+def _concurrent(plan: Plan, device: str) -> int:
+    fits = max_concurrent_trials(plan.config.resources, device)
+    return min(fits, plan.request.max_concurrent or fits, plan.num_trials)
+
+
+def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int | str:
+    """Chooses the form of the trials where the user left it open; for the life of the sweep."""
+    asked = plan.config.resources.num_workers
+    if asked != "auto":
+        return asked
+    if earlier := load_trials(folder):
+        there: int | str = earlier[0].settings[WORKERS]
+        return there
+    first = [jobs.job(Draw(part.method, {})) for part in plan.parts]
+    try:
+        choice = choose(_longest_seconds(first))
+    except Exception as error:  # noqa: BLE001 (what a trial may raise, it says itself)
+        (*_, cause) = "".join(format_exception_only(error)).strip().splitlines()
+        choice = Choice(0, f"Trials run in their own process: trying one out failed ({cause})")
+    console.print(choice.reason, highlight=False)
+    return choice.num_workers
+
+
+def _longest_seconds(jobs: list[Job]) -> float:
+    """Tries out the longest trial: here, or where the GPUs are, which the driver may not have."""
+    if jobs[0].device == "cpu":
+        return longest_seconds(jobs)
+    found: float = ray.get(as_task(longest_seconds, jobs[0]).remote(jobs))
+    return found
+
+
+def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    known = {
+        "usseg.command": repeatable(sys.argv),
+        "usseg.gpu_hour_price": str(plan.request.gpu_hour_price or ""),
+    }
+    return Ledger.open(
+        plan.request.tracking_uri,
+        EXPERIMENT,
+        plan.request.key,
+        params=agreed([part.base for part in plan.parts])
+        | {"space": {part.method: part.space.source for part in plan.parts}},
+        tags={
+            "usseg.protocol": plan.protocol(),
+            "usseg.data_digest": plan.manifest.digest(),
+            "usseg.folder": folder.name,
+            "usseg.objective": plan.objective,
+        }
+        | {key: value for key, value in known.items() if value},
+        folder=folder,
+        say=say,
+    )
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep on a cluster.
+
+    Attributes:
+        plan: The checked plan.
+        jobs: Its jobs.
+        storage: Its folder.
+        ledger: Its book.
+        console: Where to show progress.
+        slots: How trials share the cluster.
+        beside: Its baselines.
+    """
+
+    plan: Plan
+    jobs: Jobs
+    storage: Storage
+    ledger: Ledger
+    console: Console
+    slots: Slots
+    beside: BaselineTask
+
+    def run_trials(self) -> dict[str, Trial]:
+        """Runs the trials that are left and returns the records of all, by name."""
+        plan = self.plan
+        before = {trial.name: trial for trial in load_trials(self.storage.folder)}
+        names = _left(names_of(plan), before)
+        with self._watching(self.jobs, self.storage, names, before, "trials") as monitor:
+            if names:
+                tune_trials(
+                    plan,
+                    monitor,
+                    names,
+                    self.slots,
+                    searcher=searcher_for(plan, names, before, self.slots.concurrent),
+                    scheduler=scheduler_for(plan),
+                    budget_s=plan.request.time_budget_s,
+                )
+                monitor.close_unfinished("the time budget was used up")
+            return monitor.trials
+
+    def surround(self, trials: Iterable[Trial]) -> dict[str, Trial]:
+        """Runs K - 1 and K + 1 of each method's best K where no trial had them."""
+        plan, draws = self.plan, dict[str, Draw]()
+        planned = [trial for trial in trials if trial.index < plan.num_trials]
+        for place, part in enumerate(plan.parts):
+            own = of_method(planned, part.method)
+            advice = recommend(own, plan.objective)
+            for k in missing_neighbours(own, advice.k) if advice else ():
+                index = plan.num_trials + 2 * place + (k > advice.k if advice else 0)
+                sample = {CLUSTERS: k, SEED: part.config.seed}
+                draws[trial_name(index)] = Draw(part.method, sample)
+        return self._run_planned(draws, self.storage, "neighbours")
+
+    def compare(self, trials: Iterable[Trial], home: Storage) -> None:
+        """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
+        folder = self.storage.folder
+        for trial in add_consensus(trials, home.folder, load_trials(folder), folder):
+            found = {CONSENSUS: trial.metrics[CONSENSUS]}
+            self.ledger.log(trial.name, found, int(trial.metrics["epoch"]))
+            home.push(f"{trial.name}/{TRIAL_FILE}")
+
+    def finals(self, trials: Iterable[Trial]) -> list[Finalist]:
+        """Trains the best trials with more seeds and scores them on the test split, if labelled."""
+        plan, split = self.plan, self.plan.config.data.test_split
+        info = plan.manifest.splits.get(split)
+        if info is None or not info.labelled:
+            return []
+        chosen = pick(trials, plan.request.finalists)
+        self._train_again(chosen)
+        finalists = score_finalists(
+            self.jobs, chosen, plan.request.seeds, self.storage, self.slots.concurrent
+        )
+        for finalist in finalists:
+            self._record(finalist, self.beside.wait().get(split, {}))
+            self._keep_model(finalist, champion=finalist is finalists[0])
+        if finalists:
+            best, beside = finalists[0], self.beside.wait().get(split, {})
+            floors = {f"test.baseline.{key}": value for key, value in beside.items()}
+            self.ledger.log(None, best.metrics() | floors, 0)
+            shown = final_folder(self.storage.folder, best.trial, next(iter(best.scores)))
+            self.ledger.attach(None, shown)
+        return finalists
+
+    def _train_again(self, chosen: list[Trial]) -> None:
+        draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
+        home.fetch_named(TRIAL_FILE, ARRAYS)
+        self.compare(self._run_planned(draws, home, "finalists").values(), home)
+
+    def _run_planned(self, draws: Mapping[str, Draw], home: Storage, what: str) -> dict[str, Trial]:
+        """Runs what is left of trials beside the sweep's own; returns the records of all."""
+        before = {t.name: t for t in load_trials(home.folder) if t.name in draws}
+        names = _left(list(draws), before)
+        if not names:
+            return before
+        jobs = replace(self.jobs, planned=draws)
+        with self._watching(jobs, home, names, before, what) as monitor:
+            tune_trials(self.plan, monitor, names, self.slots)
+            return monitor.trials
+
+    def _record(self, finalist: Finalist, beside: Mapping[str, float]) -> None:
+        """Writes a finalist's scores, pictures and runs."""
+        plan, trial = self.plan, finalist.trial
+        protocol = plan.protocol(plan.config.data.test_split)
+        for seed, metrics in finalist.scores.items():
+            name = trial_name(trial.index, seed)
+            where = final_folder(self.storage.folder, trial, seed)
+            what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
+            Scored(name, trial.method, protocol, metrics, dict(beside)).save(where)
+            draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
+            settings = self.jobs.job(Draw(trial.method, trial.sample, seed)).settings
+            tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
+            self.ledger.open_final(trial.name, seed, settings, tags)
+            self.ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
+            self.ledger.attach(name, where)
+            self.ledger.close_trial(name, "FINISHED")
+        self.ledger.log(trial.name, finalist.metrics(), 0)
+        self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
+
+    def _keep_model(self, finalist: Finalist, *, champion: bool) -> None:
+        """Keeps a finalist's model, registered where it is the first and that was asked."""
+        name, run = finalist.trial.name, next(iter(finalist.runs.values()))
+        last = Path(str(run.checkpoint))
+        self.storage.fetch(f"{run_place(run)}/{CHECKPOINTS}/{last.name}")
+        folder = self.storage.folder / FINALISTS / name / "model"
+        save_model(run.method, run.settings, last, folder)
+        self.ledger.log_model(name, folder, self.plan.request.register_as if champion else None)
+
+    @contextmanager
+    def _watching(
+        self, jobs: Jobs, storage: Storage, names: list[str], before: dict[str, Trial], what: str
+    ) -> Iterator[Monitor]:
+        """Shows trials on the screen and in the ledger, those of earlier lives included."""
+        done = [trial for trial in before.values() if trial.status in ENDED]
+        with Screen(self.console, len(done) + len(names), what, self._pace()) as screen:
+            for trial in done:
+                screen.show(trial)
+            yield Monitor(
+                storage=storage,
+                jobs=jobs,
+                truth=ground_truth(self.plan.manifest),
+                palette=self.plan.manifest.palette,
+                protocol=self.plan.protocol(),
+                ledger=self.ledger,
+                screen=screen,
+                trials=dict(before),
+                names=TrialNames(names),
+                waits=Waits(screen.say),
+                beside=self.beside,
+                split=self.plan.config.data.selection_split,
+                objective=self.plan.objective,
+            )
+
+    def _pace(self) -> Pace:
+        price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
+        chosen = resources.model_copy(update={"num_workers": self.slots.num_workers})
+        gpus = chosen.processes * chosen.gpus_per_worker if self.slots.device == "cuda" else 0
+        return Pace(self.slots.concurrent, price and price * gpus)
+
+
+def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
+    """Writes how many clusters each method of a sweep should have, and says it in sentences."""
+    sentences = []
+    for part in plan.parts:
+        own = of_method(trials, part.method)
+        found = answer(own, part.method, plan.objective)
+        write_answer(found, own, storage.folder)
+        sentences += found.sentences()
+    storage.push(ANSWER)
+    return sentences
+
+
+def _left(names: list[str], before: Mapping[str, Trial]) -> list[str]:
+    return [name for name in names if name not in before or before[name].status not in ENDED]
