@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import ray
@@ -20,13 +19,15 @@ from usseg_ray import methods
 from usseg_ray.backbones import Backbone, build_backbone
 from usseg_ray.batch import Needs
 from usseg_ray.config import UserError, build_config
+from usseg_ray.data.blocks import Block
+from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Crops, Showing, view_name
 from usseg_ray.data.transforms import Frame
 from usseg_ray.feature_store.actors import ray_features
 from usseg_ray.feature_store.cost import Mode
 from usseg_ray.feature_store.entry import Entry
-from usseg_ray.feature_store.extraction import Wanted, probe, want
+from usseg_ray.feature_store.extraction import Features, Wanted, features_here, probe, want
 from usseg_ray.feature_store.recipe import Part, Views, parts_of
 from usseg_ray.feature_store.store import SHARED, FeatureStore, Measure, default_store
 from usseg_ray.job import Draw, Jobs, StoredView
@@ -37,6 +38,8 @@ from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
 WORTH_A_THOUGHT_S = 30.0
 """Where a whole sweep computes for less, weighing a store costs more than one would save."""
 PROBE_S, WEIGH_S = 1.0, 2.0
+POOL_START_S = 10.0
+"""What takes less is computed by the time that a pool of actors has started."""
 CHOSEN_FILE = "features.json"
 
 
@@ -102,12 +105,14 @@ def stored_features(
             yield jobs
             return
         backbone = build_backbone(plan.config.backbone)
+        measure = _measuring(backbone, device)
         asked = [(use, _wanted(plan, use, backbone, device)) for use in uses]
-        chosen = _chosen(plan, store, asked, device, folder, console)
+        chosen = _chosen(plan, store, asked, measure, folder, console)
+        features = _computing(backbone, device, measure)
         stored: dict[str, tuple[StoredView, ...]] = {}
         for use, wanted in asked:
             if wanted.entry.key in chosen:
-                held.enter_context(_computed(store, wanted, device, console))
+                held.enter_context(_computed(store, wanted, features, console))
                 view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
                 for method in use.methods:
                     stored[method] = (*stored.get(method, ()), view)
@@ -130,7 +135,7 @@ def _chosen(
     plan: Plan,
     store: FeatureStore,
     asked: list[tuple[_Use, Wanted]],
-    device: str,
+    measure: Measure,
     folder: Path,
     console: Console,
 ) -> list[str]:
@@ -147,7 +152,6 @@ def _chosen(
         else:
             entry.close()
             there.append(wanted.entry.key)
-    measure = partial(_measure, device=device)
     if missing and (mode == "cache" or _seconds(missing, measure) >= WORTH_A_THOUGHT_S):
         cpus = ray.cluster_resources().get("CPU", 1.0)
         for use, wanted in missing:
@@ -169,13 +173,25 @@ def _seconds(asked: list[tuple[_Use, Wanted]], measure: Measure) -> float:
     )
 
 
-def _measure(wanted: Wanted, *, device: str, seconds: float = WEIGH_S) -> tuple[float, float]:
-    """Measures what a row takes: here, or where the GPUs are, which the driver may not have."""
-    if device == "cpu":
-        return _measure_there(wanted, device, seconds)
-    task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1)(_measure_there)
-    found: tuple[float, float] = ray.get(task.remote(wanted, device, seconds))
-    return found
+def _measuring(backbone: Backbone, device: str) -> Measure:
+    """Measures what a row takes: here, or where the GPUs are, which the driver may not have.
+
+    Splits of a set are taken to be alike, and measured once.
+    """
+    known: dict[tuple[str, tuple[Part, ...], float], tuple[float, float]] = {}
+
+    def measure(wanted: Wanted, seconds: float = WEIGH_S) -> tuple[float, float]:
+        alike = wanted.entry.recipe.model_copy(update={"data": ""})
+        key = alike.key, wanted.parts, seconds
+        if key not in known:
+            if device == "cpu":
+                known[key] = probe(wanted, backbone, device, seconds)
+            else:
+                task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1)(_measure_there)
+                known[key] = ray.get(task.remote(wanted, device, seconds))
+        return known[key]
+
+    return measure
 
 
 def _measure_there(wanted: Wanted, device: str, seconds: float) -> tuple[float, float]:
@@ -199,7 +215,19 @@ def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
     )
 
 
-def _computed(store: FeatureStore, wanted: Wanted, device: str, console: Console) -> Entry:
+def _computing(backbone: Backbone, device: str, measure: Measure) -> Features:
+    """Computes on the whole cluster, or here on a CPU what would not wait for a pool of actors."""
+
+    def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+        rows = sum(piece.rows for piece in pieces) * wanted.entry.rows_per_image
+        here = device == "cpu" and rows * sum(measure(wanted)) < POOL_START_S
+        compute = features_here(backbone, device) if here else ray_features(device)
+        return compute(wanted, pieces)
+
+    return features
+
+
+def _computed(store: FeatureStore, wanted: Wanted, features: Features, console: Console) -> Entry:
     columns = (TextColumn("Computing features"), BarColumn(), MofNCompleteColumn())
     quiet = not console.is_terminal
     with Progress(
@@ -208,7 +236,7 @@ def _computed(store: FeatureStore, wanted: Wanted, device: str, console: Console
         bar = progress.add_task("", total=wanted.entry.rows)
         return store.obtain(
             wanted,
-            ray_features(device),
+            features,
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -13,7 +14,7 @@ from tests.features import HERE, vit
 from usseg_ray.backbones import TimmFeatures, build_backbone
 from usseg_ray.batch import FeatureMap
 from usseg_ray.config import UserError, flatten
-from usseg_ray.feature_store.extraction import features_here
+from usseg_ray.feature_store.extraction import Wanted, features_here
 from usseg_ray.feature_store.folder import FeatureFolder
 from usseg_ray.feature_store.recipe import parts_of
 from usseg_ray.feature_store.shared import SharedStore
@@ -111,12 +112,47 @@ def test_what_is_there_is_chosen_without_measuring_and_for_good(
         raise AssertionError("the backbone was asked")
 
     monkeypatch.setattr(subject, "probe", refuse)
-    silent = Console(quiet=True)
+    measure, silent = subject._measuring(backbone, "cpu"), Console(quiet=True)
     keys = [wanted.entry.key for _, wanted in asked]
-    assert subject._chosen(plan, store, asked, "cpu", tmp_path, silent) == keys
+    assert subject._chosen(plan, store, asked, measure, tmp_path, silent) == keys
     # A resumed sweep reads what it read before, whatever has come since.
     (tmp_path / subject.CHOSEN_FILE).write_text(json.dumps(keys[:1]))
-    assert subject._chosen(plan, store, asked, "cpu", tmp_path, silent) == keys[:1]
+    assert subject._chosen(plan, store, asked, measure, tmp_path, silent) == keys[:1]
+
+
+def test_splits_of_a_set_are_measured_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(root, "kmeans", **FIXED)
+    backbone = build_backbone(plan.config.backbone)
+    seen = list[tuple[str, bool]]()
+
+    def measured(wanted: Wanted, *_: object) -> tuple[float, float]:
+        seen.append((wanted.split, wanted.entry.recipe.crops is not None))
+        return 0.1, 0.4
+
+    monkeypatch.setattr(subject, "probe", measured)
+    measure = subject._measuring(backbone, "cpu")
+    asked = [subject._wanted(plan, use, backbone, "cpu") for use in subject._uses(plan)]
+    assert [measure(wanted) for wanted in asked] == [(0.1, 0.4)] * 4
+    # Frames, and crops.
+    assert seen == [("train", False), ("train", True)]
+
+
+@pytest.mark.parametrize(
+    ("row_s", "device", "where"),
+    [(0.1, "cpu", "here"), (2.0, "cpu", "pool"), (0.1, "cuda", "pool")],
+)
+def test_little_is_computed_without_a_pool(
+    row_s: float, device: str, where: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(root, "kmeans")
+    backbone = build_backbone(plan.config.backbone)
+    wanted = subject._wanted(plan, subject._uses(plan)[0], backbone, device)
+    assert 5 < wanted.entry.rows < 100
+    blocks = {name: [{"id": np.array([name])}] for name in ("here", "pool")}
+    monkeypatch.setattr(subject, "features_here", lambda *_: lambda *_: iter(blocks["here"]))
+    monkeypatch.setattr(subject, "ray_features", lambda _: lambda *_: iter(blocks["pool"]))
+    compute = subject._computing(backbone, device, lambda _: (0.0, row_s))
+    assert list(compute(wanted, wanted.pieces(range(1)))) == blocks[where]
 
 
 def test_what_is_stored_is_all_that_a_sweep_looks_at(
