@@ -21,7 +21,7 @@ from usseg_ray.scoring import GroundTruth, evaluate
 SIDE, NUM_CLASSES, BATCH = 320, 27, 8
 LIMIT = 1.3
 _BACKBONE = "vit_small_patch16_224"
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 def evaluation_bars(batches: int = 2) -> Iterator[Measure]:
