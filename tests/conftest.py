@@ -1,6 +1,7 @@
 """What every suite shares: shapes checked at run time, and the reference material's place."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Small tensors on many threads spend their time on the threads.
 torch.set_num_threads(1)
 # How long an example takes says something about the machine alone.

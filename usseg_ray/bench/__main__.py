@@ -30,7 +30,7 @@ from usseg_ray.bench.works import Sizes
 from usseg_ray.cli import Version, console, errors, make_app, run
 
 IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 1_500, 10_000, 500
-REFINED_SIDE, LARGE_REFINED_SIDE = 192, 320
+REFINED_SIDE, LARGE_REFINED_SIDE = 160, 320
 
 Bars = Iterator[Measure]
 

@@ -36,11 +36,11 @@ FORWARD_SHARE, PEAK_SHARE = 0.9, 0.4
 
 _TERA = 1e12
 _CPU_PRODUCT, _GPU_PRODUCT = 2048, 8192
-_ROUNDS = 2
+_ROUNDS = 3
 _GPU_IMAGES = 4096
 
 
-def extraction_bars(images: int = 128, name: str = CPU_BACKBONE) -> Iterator[Measure]:
+def extraction_bars(images: int = 96, name: str = CPU_BACKBONE) -> Iterator[Measure]:
     """Times the extraction of generated images, on a CPU and, where there is one, on a GPU.
 
     Args:
