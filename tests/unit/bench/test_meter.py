@@ -1,8 +1,10 @@
 import os
+import platform
 import time
 from functools import partial
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from usseg_ray.bench.meter import (
     least_seconds,
     peak_above_inputs,
     product,
+    return_what_is_freed,
 )
 from usseg_ray.config import UserError
 
@@ -86,6 +89,21 @@ def test_a_process_apart_has_two_threads_and_leaves_the_environment_alone() -> N
 def test_peak_memory_is_that_above_the_inputs() -> None:
     # 0.2 GB that are gone when the work is over.
     assert apart(peak_above_inputs, partial(np.ones, 25_000_000)) == pytest.approx(0.2, rel=0.1)
+
+
+def kept_bytes() -> int:
+    """Frees ten blocks of 2 MB below one that stays, and says what is left."""
+    return_what_is_freed()
+    before: int = psutil.Process().memory_info().rss
+    blocks = [np.ones(250_000) for _ in range(11)]
+    del blocks[:-1]
+    kept: int = psutil.Process().memory_info().rss - before
+    return kept
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone")
+def test_a_process_that_measures_memory_keeps_nothing_that_was_freed() -> None:
+    assert 0 < apart(kept_bytes) < 4e6
 
 
 def test_a_killed_process_is_one_clear_line() -> None:
