@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
+from tests.gloo import in_processes
 from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Step
 from usseg_ray.distributed import shared_generator
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
@@ -85,7 +85,7 @@ def workers(
 ) -> list[list[State]]:
     """The states of every worker."""
     folder: Path = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(request.param, str(folder)), nprocs=request.param)
+    in_processes(work, request.param, request.param, str(folder))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(request.param)]
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from tests import tiny
+from tests.gloo import in_processes
 from usseg_ray.data.shards import Manifest, load_manifest
 from usseg_ray.loop import Run, assemble
 from usseg_ray.methods import get
@@ -74,7 +74,7 @@ def test_workers_count_what_one_process_counts(
 ) -> None:
     root, states, counted = alone
     torch.save(states, tmp_path / "states.pt")
-    spawn(work, args=(world, root, str(tmp_path)), nprocs=world)
+    in_processes(work, world, world, root, str(tmp_path))
     for rank in range(world):
         found = torch.load(tmp_path / f"rank-{rank}.pt")
         for case, expected in counted.items():

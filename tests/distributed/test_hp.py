@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, make_batch
+from tests.gloo import in_processes
 from usseg_ray.batch import Batch, Step
 from usseg_ray.distributed import average_gradients
 from usseg_ray.methods.hp import HP, HPConfig
@@ -86,7 +86,7 @@ def workers(
 ) -> list[State]:
     """What every worker found."""
     folder: Path = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(request.param, str(folder)), nprocs=request.param)
+    in_processes(work, request.param, request.param, str(folder))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(request.param)]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from tests import tiny
+from tests.gloo import in_processes
 from usseg_ray.data.shards import Manifest, load_manifest
 from usseg_ray.loop import Run, assemble
 from usseg_ray.methods import get
@@ -76,7 +76,7 @@ def workers(
     prepared: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFactory
 ) -> list[State]:
     folder: Path = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(prepared[0], str(folder)), nprocs=WORLD)
+    in_processes(work, WORLD, prepared[0], str(folder))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(WORLD)]
 
 

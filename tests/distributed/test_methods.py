@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from tests.contract.cases import CASE_IDS, CASES, STAGE_IDS, STAGES, Case, Walks, make_batch
+from tests.gloo import in_processes
 from usseg_ray.batch import Step
 from usseg_ray.config import UserError
 from usseg_ray.distributed import average_gradients
@@ -83,7 +83,7 @@ def workers(
     folder: Path = tmp_path_factory.mktemp("gloo")
     states = [prepared(case, stage).state_dict() for case, stage in SEPARABLE]
     torch.save(states, folder / "before.pt")
-    spawn(work, args=(request.param, str(folder)), nprocs=request.param)
+    in_processes(work, request.param, request.param, str(folder))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(request.param)]
 
 

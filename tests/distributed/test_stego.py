@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from tests.contract.cases import Case, Walks, make_batch
+from tests.gloo import in_processes
 from usseg_ray.batch import Step
 from usseg_ray.methods.smooseg import SmooSeg
 from usseg_ray.methods.stego import STEGO
@@ -55,7 +55,7 @@ def workers(
 ) -> list[list[State]]:
     """Every worker's states."""
     folder: Path = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(request.param, str(folder)), nprocs=request.param)
+    in_processes(work, request.param, request.param, str(folder))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(request.param)]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import usseg_ray.bench.__main__ as bench
+from usseg_ray.bench import benchmarks
+from usseg_ray.bench.__main__ import app
 from usseg_ray.bench.history import HISTORY
 from usseg_ray.bench.meter import Measure
 from usseg_ray.config import UserError
@@ -30,14 +31,14 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Measure]:
     def of(name: str, full: bool) -> Iterator[Measure]:
         return (one for one in found if one.benchmark == name)
 
-    for name in bench.BENCHMARKS:
-        monkeypatch.setitem(bench.BENCHMARKS, name, partial(of, name))
+    for name in benchmarks.BENCHMARKS:
+        monkeypatch.setitem(benchmarks.BENCHMARKS, name, partial(of, name))
     monkeypatch.setenv("USSEG_DATA", str(tmp_path))
     return found
 
 
 def invoke(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(bench.app, arguments, env={"COLUMNS": "120"})
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
     assert result.exit_code == code, result.output
     return result.stdout
 
@@ -74,7 +75,7 @@ def test_json_is_the_line_of_the_history(measured: list[Measure], tmp_path: Path
 
 
 def test_all_is_every_benchmark_in_order(measured: list[Measure]) -> None:
-    names = list(bench.BENCHMARKS)
+    names = list(benchmarks.BENCHMARKS)
     measured += [Measure(name, name, 1.0, "s", "one", 1.0) for name in reversed(names)]
     record = json.loads(invoke("--json"))
     assert [one["what"] for one in record["measures"]] == names
@@ -98,7 +99,7 @@ def test_what_has_no_reference_stands_alone(measured: list[Measure]) -> None:
     ],
 )
 def test_the_table_says_how_much_less(bar: Measure, ratio: str, limit: str) -> None:
-    columns = [list(column.cells) for column in bench.bar_table([bar]).columns]
+    columns = [list(column.cells) for column in benchmarks.bar_table([bar]).columns]
     assert [column[0] for column in columns[2:4]] == [ratio, limit]
 
 
@@ -120,4 +121,4 @@ def test_a_comparison_measures_nothing_and_marks_what_is_worse(
 @pytest.mark.usefixtures("measured")
 def test_a_comparison_takes_two_runs() -> None:
     with pytest.raises(UserError, match="0 runs of `bench io`"):
-        CliRunner().invoke(bench.app, ["io", "--compare"], catch_exceptions=False)
+        CliRunner().invoke(app, ["io", "--compare"], catch_exceptions=False)
