@@ -25,7 +25,7 @@ from usseg_ray.bench.training import training_bars
 from usseg_ray.bench.works import Sizes
 from usseg_ray.cli import console, errors
 
-IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 1_500, 10_000, 500
+IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 1_000, 10_000, 500
 REFINED_SIDE, LARGE_REFINED_SIDE = 160, 320
 
 Bars = Iterator[Measure]

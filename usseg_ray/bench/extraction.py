@@ -19,10 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from usseg_ray.backbones import Backbone, TimmFeatures, build_backbone
 from usseg_ray.bench.images import random_backbone, write_set
 from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
-from usseg_ray.cluster import local_ray
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_store.actors import ray_features
-from usseg_ray.feature_store.extraction import BATCH_ROWS, Wanted, features_here, want
+from usseg_ray.feature_store.extraction import BATCH_ROWS, Features, Wanted, features_here, want
 from usseg_ray.feature_store.folder import FeatureFolder
 from usseg_ray.feature_store.store import FeatureStore
 
@@ -92,10 +90,16 @@ def _on_cpu(images: int, name: str) -> tuple[float, float, float, float]:
 
 
 def _on_gpu(name: str) -> Iterator[Measure]:
+    # Ray: not for the process that measures the CPU.
+    from usseg_ray.cluster import local_ray  # noqa: PLC0415
+    from usseg_ray.feature_store.actors import ray_features  # noqa: PLC0415
+
     device = torch.device("cuda")
     with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place, local_ray():
         wanted, backbone = _wanted(Path(place), _GPU_IMAGES, name)
-        stored = _steady_rate(FeatureStore(FeatureFolder(Path(place, "store"))), wanted)
+        stored = _steady_rate(
+            FeatureStore(FeatureFolder(Path(place, "store"))), wanted, ray_features("cuda")
+        )
     flops = _flops(backbone.model)
     multiply = _synchronised(product(_GPU_PRODUCT, device, torch.bfloat16))
     halved = backbone.model.half().to(device)
@@ -140,12 +144,12 @@ def _timm(backbone: Backbone) -> TimmFeatures:
     return backbone
 
 
-def _steady_rate(store: FeatureStore, wanted: Wanted) -> float:
+def _steady_rate(store: FeatureStore, wanted: Wanted, features: Features) -> float:
     """Measures rows per second between the first shard and the last, without the actors' start."""
     marks: list[tuple[float, int]] = []
     store.obtain(
         wanted,
-        ray_features("cuda"),
+        features,
         lambda done, _total: marks.append((time.perf_counter(), done)),
     ).close()
     (start, first), (end, last) = marks[0], marks[-1]

@@ -30,6 +30,7 @@ class PointSample:
         self._limit = limit
         self._points = [torch.empty(0, dim, device=device)]
         self._priorities = [torch.empty(0, dtype=torch.int64, device=device)]
+        self._held = 0
 
     def add(self, points: Float[Tensor, "n d"], *key: int | str) -> None:
         """Offers the points of one image.
@@ -41,10 +42,12 @@ class PointSample:
         draws = torch.randint(_PRIORITIES, (len(points),), generator=shared_generator(*key))
         self._points.append(points)
         self._priorities.append(draws.to(points.device))
+        self._held += len(points)
         # Sorting only when twice the limit has come keeps the cost per image constant.
-        if sum(map(len, self._points)) > 2 * self._limit:
+        if self._held > 2 * self._limit:
             points, priorities = self._lowest(torch.cat(self._points), torch.cat(self._priorities))
             self._points, self._priorities = [points], [priorities]
+            self._held = len(points)
 
     def add_maps(self, maps: Float[Tensor, "B d h w"], ids: Sequence[str], *key: int | str) -> None:
         """Offers every position of some images' maps.
