@@ -25,7 +25,7 @@ BAR_MB_S = 2000.0
 _MB = 1e6
 
 
-def reading_bars(shards: int = 3, rounds: int = 5) -> Iterator[Measure]:
+def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
     """Times reading batches in file order and in random order, and writing a shard.
 
     Args:
