@@ -179,7 +179,7 @@ def return_what_is_freed() -> None:
     """Has glibc's allocator return large blocks of this process as soon as they are freed.
 
     Otherwise it keeps some, by rules that depend on how threads meet: the same work took 190 MB in
-    most processes and 520 in one of five. Elsewhere this does nothing.
+    most processes and 470 to 520 in 3 of 14. Elsewhere this does nothing.
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

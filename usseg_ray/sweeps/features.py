@@ -38,8 +38,8 @@ from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
 WORTH_A_THOUGHT_S = 30.0
 """Where a whole sweep computes for less, weighing a store costs more than one would save."""
 PROBE_S, WEIGH_S = 1.0, 2.0
-POOL_START_S = 10.0
-"""What takes less is computed by the time that a pool of actors has started."""
+POOL_START_S = 6.0
+"""What takes less is computed before a pool of actors has started (docs/performance.md)."""
 CHOSEN_FILE = "features.json"
 
 
