@@ -227,8 +227,8 @@ def _run(plans: list[dict[str, Any]], images: ImageSet, out: str, tally: _Tally)
             # One block a plan: Ray Data would otherwise put several shards in one task.
             rows = ray.data.from_items(plans, override_num_blocks=len(plans))
             outcomes = rows.map(_write_planned, fn_kwargs=settings)
-            with ended(outcomes):
-                for outcome in outcomes.iter_rows():
+            with ended(outcomes, outcomes.iter_rows()) as written:
+                for outcome in written:
                     if outcome["failure"]:
                         raise _unwritable(out, outcome["failure"])
                     tally.add(outcome)

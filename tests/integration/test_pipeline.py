@@ -137,8 +137,8 @@ def test_no_task_outlives_an_iteration_that_stops(tmp_path: Path) -> None:
 
     with ray.data.DataContext.current(ray.data.DataContext()):
         dataset = ray.data.range(8, override_num_blocks=8).map(slow)
-        with ended(dataset):
-            next(iter(dataset.iter_rows()))
+        with ended(dataset, dataset.iter_rows()) as rows:
+            next(rows)
     written = sorted(tmp_path.iterdir())
     assert 0 < len(written) < 8
     time.sleep(1)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray.data
@@ -25,6 +25,7 @@ from ray.data._internal.execution.backpressure_policy import (
 from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.interfaces import PhysicalOperator
+from ray.data._internal.execution.interfaces.physical_operator import OpTask
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.annotations import RayDeprecationWarning
@@ -46,7 +47,10 @@ TASKS_AHEAD = 4
 """Tasks of a stream, for each that may run at a time, of which the reader has taken nothing."""
 
 RESERVE_TIMEOUT_S = 60
+END_TIMEOUT_S = 10
 REST_S = 0.02
+
+Item = TypeVar("Item")
 
 
 class PieceSource(Datasource):  # type: ignore[misc]
@@ -198,10 +202,9 @@ class RayStream:
             )
         wanted = sum(piece.rows for piece in pieces)
         seen = 0
-        with ended(dataset):
-            for block in dataset.iter_batches(
-                batch_size=None, batch_format="numpy", prefetch_batches=2
-            ):
+        batches = dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+        with ended(dataset, batches) as blocks:
+            for block in blocks:
                 seen += len(block["id"])
                 yield block
         if seen != wanted and not showing.labels:
@@ -241,18 +244,36 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def ended(dataset: ray.data.Dataset) -> Iterator[None]:
+def ended(dataset: ray.data.Dataset, rows: Iterable[Item]) -> Iterator[Iterator[Item]]:
     """Ends the execution of a data set that is iterated over in the block, and its tasks.
 
-    Ray leaves that to the garbage collector where an iteration stops early, and lets tasks that
-    run go on.
+    Where an iteration stops early, Ray's own end, which a dropped iterator starts, asks tasks to
+    stop without insisting, and does not wait for them. This one keeps the iterator until it has
+    killed them.
+
+    Args:
+        dataset: What is executed.
+        rows: What its iteration gives.
+
+    Yields:
+        The iterator to use in the block.
     """
+    iterator = iter(rows)
     try:
-        yield
+        yield iterator
     finally:
         executor = dataset._current_executor
         if executor is not None:
+            running = [_end_of(task) for op in executor._topology for task in op.get_active_tasks()]
             executor.shutdown(force=True)
+            if running:
+                ray.wait(running, num_returns=len(running), timeout=END_TIMEOUT_S)
+
+
+def _end_of(task: OpTask) -> ray.ObjectRef:
+    # `ray.get` and Ray Data's own wait return at once for a generator that still runs.
+    waitable = task.get_waitable()
+    return waitable.completed() if isinstance(waitable, ray.ObjectRefGenerator) else waitable
 
 
 @contextmanager

@@ -97,8 +97,9 @@ def ray_features(device: str) -> Features:
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
             )
-        with quiet(), _users_mistakes(), ended(rows):
-            yield from rows.iter_batches(batch_size=None, batch_format="numpy")
+        batches = rows.iter_batches(batch_size=None, batch_format="numpy")
+        with quiet(), _users_mistakes(), ended(rows, batches) as blocks:
+            yield from blocks
 
     return features
 
