@@ -7,7 +7,6 @@ imports the parent's main module; so these are plain scripts at the other end of
 """
 
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -24,16 +23,10 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from usseg_ray.config import UserError
+from usseg_ray.machine import usable_cpus
 from usseg_ray.ops.crf import CRF
 
 _WORKER = Path(__file__).with_name("lattice_worker.py")
-
-
-def usable_cpus() -> int:
-    """Counts the CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class LatticeCRF:

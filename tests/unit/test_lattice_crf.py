@@ -16,6 +16,7 @@ import torch
 from usseg_ray import lattice_crf
 from usseg_ray.config import UserError
 from usseg_ray.lattice_crf import LatticeCRF
+from usseg_ray.machine import usable_cpus
 from usseg_ray.ops.crf import CRF
 
 DenseCRF2D = pytest.importorskip("pydensecrf.densecrf").DenseCRF2D
@@ -77,7 +78,7 @@ def test_images_may_change_their_size_between_calls() -> None:
 def test_the_pool_has_a_process_for_each_cpu_and_closes() -> None:
     with LatticeCRF() as pool:
         pids = [process.pid for process in pool._processes]
-        assert len(pids) == lattice_crf.usable_cpus()
+        assert len(pids) == usable_cpus()
         assert all(psutil.pid_exists(pid) for pid in pids)
     assert gone(pids, 0)
     with pytest.raises(RuntimeError, match="with block"):

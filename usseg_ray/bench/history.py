@@ -26,7 +26,7 @@ from usseg_ray import __version__
 from usseg_ray.bench.meter import GB, Measure
 from usseg_ray.config import UserError
 from usseg_ray.data.library import cache_root
-from usseg_ray.lattice_crf import usable_cpus
+from usseg_ray.machine import cpu_name, usable_cpus, vector_instructions
 
 HISTORY = "bench.jsonl"
 NOISE = 0.1
@@ -48,14 +48,13 @@ def machine() -> dict[str, Any]:
     """Describes what the figures depend on: only runs on equal machines are compared."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     memory = round(psutil.virtual_memory().total / GB)
-    return {"cpu": _cpu_name(), "cores": usable_cpus(), "memory_gb": memory, "gpu": gpu}
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return {
+        "cpu": cpu_name(),
+        "vector_instructions": vector_instructions(),
+        "cores": usable_cpus(),
+        "memory_gb": memory,
+        "gpu": gpu,
+    }
 
 
 def make_record(what: str, measures: Sequence[Measure], *, full: bool) -> Record:

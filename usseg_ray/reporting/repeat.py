@@ -18,7 +18,7 @@ from usseg_ray.reporting.store import Store, Sweep
 
 _COMMAND, _DIGEST = "usseg.command", "usseg.data_digest"
 _VERSION, _COMMIT = "usseg.version.", "mlflow.source.git.commit"
-_ENVIRONMENT = "usseg.environment."
+_MACHINE = "usseg.machine."
 
 
 def compose(store: Store, sweeps: Sequence[Sweep], own_command: str) -> Report:
@@ -89,10 +89,10 @@ def _versions(sweep: Sweep) -> Table:
         "git commit": tags.get(_COMMIT),
         "report written by usseg_ray": __version__,
     }
-    for prefix in (_VERSION, _ENVIRONMENT):
+    for prefix in (_VERSION, _MACHINE):
         known |= {k.removeprefix(prefix): v for k, v in tags.items() if k.startswith(prefix)}
     rows = tuple(Row({"name": name, "value": value}) for name, value in known.items() if value)
-    columns = (Column("name", "what"), Column("value", "version"))
+    columns = (Column("name", "what"), Column("value", "version or name"))
     return Table(f"Versions and data: {sweep.name}", columns, rows)
 
 

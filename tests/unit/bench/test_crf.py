@@ -6,7 +6,7 @@ import pytest
 
 from usseg_ray import lattice_crf
 from usseg_ray.bench.crf import crf_bars, make_case
-from usseg_ray.lattice_crf import usable_cpus
+from usseg_ray.machine import usable_cpus
 
 
 def test_both_refiners_are_measured() -> None:

@@ -16,7 +16,7 @@ def test_versions_are_named_and_nothing_of_the_environment_is(
     found = environment()
     assert found["usseg.version.python"] == platform.python_version()
     assert {"usseg.version.torch", "usseg.version.ray", "usseg.version.mlflow"} <= set(found)
-    named = ("usseg.version.", "usseg.gpu", "mlflow.source.git.commit")
+    named = ("usseg.version.", "usseg.machine.", "mlflow.source.git.commit")
     assert [key for key in found if not key.startswith(named)] == []
     assert "planted-K7MDENG" not in str(found)
 
@@ -26,4 +26,4 @@ def test_the_gpus_are_named_once_each(tmp_path: Path, monkeypatch: pytest.Monkey
     tool.write_text("#!/bin/sh\nfor i in 1 2; do echo 'NVIDIA H100 80GB HBM3, 580.65'; done\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert environment()["usseg.gpu"] == "NVIDIA H100 80GB HBM3, 580.65"
+    assert environment()["usseg.machine.gpu"] == "NVIDIA H100 80GB HBM3, 580.65"
