@@ -1,7 +1,8 @@
 """From the reader's `Images` to a method's `Batch`: pixels to the device, and their features.
 
 The frozen backbone runs here and nowhere else. What a method did not declare in `needs` is neither
-computed nor there.
+computed nor there. Features that a store may hold are rounded as it rounds them: storing them
+changes no score.
 """
 
 from collections.abc import Callable
@@ -174,17 +175,16 @@ class Featuriser:
                 self._normalise(pixels).split(1), images.ids, crops, draws, strict=True
             )
         ]
-        return self._features(torch.cat(shown), Needs())
+        return _rounded(self._features(torch.cat(shown), Needs()))
 
     def _known(
         self, rows: Rows | None, pixels: Float[Tensor, "B 3 H W"], needs: Needs
     ) -> FeatureMap:
-        """Finds features where they are stored, else computes them."""
-        if self.stored is not None and rows is not None:
-            found = self.stored(rows, needs)
-            if found is not None:
-                return found
-        return self._features(self._normalise(pixels), needs)
+        """Finds features where they are stored, else computes them, and such as could be, alike."""
+        if rows is None:
+            return self._features(self._normalise(pixels), needs)
+        found = self.stored(rows, needs) if self.stored is not None else None
+        return found or _rounded(self._features(self._normalise(pixels), needs))
 
     def needs_pixels(self, split: str, view: str, *, training: bool) -> bool:
         """Says whether anybody looks at the pixels of a split that is shown in one way.
@@ -250,3 +250,17 @@ class Featuriser:
         if self.backbone is None:
             raise TypeError("a method that needs no features has no backbone")
         return self.backbone
+
+
+def _rounded(features: FeatureMap) -> FeatureMap:
+    """Rounds features to float16, which the store keeps them in; what does not fit stays."""
+
+    def part(values: Tensor) -> Tensor:
+        halved = values.half()
+        return halved.float().where(halved.isfinite(), values)
+
+    return FeatureMap(
+        part(features.tokens),
+        None if features.saliency is None else part(features.saliency),
+        None if features.local is None else part(features.local),
+    )

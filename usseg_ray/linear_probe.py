@@ -88,6 +88,7 @@ def fit_linear_probe(
         raise RuntimeError(f"a linear probe is trained in one process, not in rank {rank()}")
     codes, shares = _tokens(encode, featurise, batches, truth)
     mean, std = codes.mean(0), codes.std(0).clamp_min(1e-6)
+    codes.sub_(mean).div_(std)
     classifier = torch.nn.Linear(codes.shape[1], len(truth.classes)).to(codes.device)
     torch.nn.init.zeros_(classifier.weight)
     torch.nn.init.zeros_(classifier.bias)
@@ -96,8 +97,9 @@ def fit_linear_probe(
     portion = min(TOKENS_PER_STEP, -(-len(codes) // LEAST_STEPS))
     for _ in range(epochs):
         for chosen in torch.randperm(len(codes), generator=generator).split(portion):
-            logits = classifier((codes[chosen] - mean) / std)
-            loss = -(shares[chosen] * logits.log_softmax(1)).sum() / shares[chosen].sum()
+            rows = chosen.to(codes.device)
+            logits, weights = classifier(codes.index_select(0, rows)), shares.index_select(0, rows)
+            loss = -(weights * logits.log_softmax(1)).sum() / weights.sum()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from usseg_ray.backbones import build_backbone
-from usseg_ray.batch import Images, Needs, Step
+from usseg_ray.batch import FeatureMap, Images, Needs, Rows, Step
 from usseg_ray.config import BackboneConfig, JitterConfig
 from usseg_ray.distributed import shared_generator
 from usseg_ray.featuriser import Featuriser
@@ -45,6 +45,36 @@ def test_it_scales_pixels_and_keeps_names() -> None:
     assert batch.ids == ("a", "b")
     assert torch.equal(batch.pixels, images().pixels.float() / 255)
     assert torch.equal(batch.features.tokens, backbone(batch.pixels).tokens)
+
+
+def rows(count: int) -> Rows:
+    return Rows("train", "centre", torch.arange(count), torch.zeros(count, dtype=torch.long))
+
+
+def test_what_may_be_stored_has_the_stores_precision(vit: BackboneConfig) -> None:
+    backbone = build_backbone(vit)
+    needs = Needs(attention="cls", local_attention=True)
+    shown = replace(images(), rows=rows(2))
+    features = Featuriser(backbone, needs, CPU, autocast=False)(shown).features
+    with torch.no_grad():
+        exact = backbone(backbone.normalise(shown.pixels.float() / 255), needs)
+    for name in ("tokens", "saliency", "local"):
+        found, computed = getattr(features, name), getattr(exact, name)
+        assert not torch.equal(found, computed)
+        assert torch.equal(found, computed.half().float())
+
+
+def test_what_float16_cannot_hold_is_left_as_it_is() -> None:
+    class Loud(torch.nn.Module):
+        def forward(self, pixels: Tensor, needs: Needs) -> FeatureMap:  # noqa: ARG002
+            return FeatureMap(pixels[:, :2] * 1e6 + 1)
+
+        def normalise(self, pixels: Tensor) -> Tensor:
+            return pixels
+
+    shown = Images(("a",), torch.tensor([[[[0]], [[200]], [[0]]]], dtype=torch.uint8), rows=rows(1))
+    features = Featuriser(Loud(), Needs(), CPU, autocast=False)(shown).features  # type: ignore[arg-type]
+    assert features.tokens.flatten().tolist() == pytest.approx([1, 200 / 255 * 1e6 + 1])
 
 
 def test_no_backbone_is_needed_for_pixels_alone() -> None:

@@ -113,3 +113,25 @@ def test_a_probe_classifies_the_mean_of_two_codes() -> None:
     expected = probe._classify(mean)
     torch.testing.assert_close(probe.predict_mirrored(one, other), expected)
     assert probe.num_outputs == 3
+
+
+def test_its_steps_are_the_plain_ones() -> None:
+    train = separable("train", 20)
+    codes = torch.cat([encode(featurise(one.images)).permute(0, 2, 3, 1) for one in train])
+    labels = torch.cat([one.labels for one in train]).flatten()
+    rows, truth = codes.flatten(0, 2)[labels != IGNORE], labels[labels != IGNORE]
+    plain = torch.nn.Linear(3, 3)
+    for parameter in plain.parameters():
+        torch.nn.init.zeros_(parameter)
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=1e-4)
+    generator = shared_generator(7, "linear")
+    for _ in range(2):
+        for chosen in torch.randperm(len(rows), generator=generator).split(-(-len(rows) // 32)):
+            given = (rows[chosen] - rows.mean(0)) / rows.std(0)
+            loss = torch.nn.functional.cross_entropy(plain(given), truth[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    probe = fit_linear_probe(encode, featurise, train, TRUTH, seed=7, epochs=2)
+    torch.testing.assert_close(probe._classifier.weight, plain.weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(probe._classifier.bias, plain.bias, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A run on stored features is the run on images, up to float16, and its backbone rests."""
+"""A run on stored features is the run on images, to the bit, and its backbone rests."""
 
 from pathlib import Path
 from typing import Any
@@ -111,10 +111,7 @@ def test_stored_features_give_the_scores_of_computed_ones(
     run = run_of(prepared, config, method, stored=stored)
     run.featurise.backbone = Resting()  # type: ignore[assignment]
     run.fit()
-    for one, other in zip(history(plain), history(run), strict=True):
-        if "loss" in one:
-            assert other["loss"] == pytest.approx(one["loss"], rel=1e-3, abs=1e-5)
-        assert other["unsup_miou"] == pytest.approx(one["unsup_miou"], abs=0.5)
+    assert history(run) == history(plain)
     # Pictures need pixels, which nobody reads for a method on stored features.
     run.truth = None
     shown = run.score("val", refit=False).examples.pixels
@@ -123,5 +120,9 @@ def test_stored_features_give_the_scores_of_computed_ones(
 
 
 def history(run: Run) -> list[dict[str, float]]:
+    """What was reported in every epoch, but for times."""
     assert isinstance(run.context, PlainContext)
-    return run.context.history
+    return [
+        {name: value for name, value in epoch.items() if "second" not in name}
+        for epoch in run.context.history
+    ]
