@@ -49,7 +49,15 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Im
         weight = "bold" if row == column else "normal"
         tint = "white" if value > 55 else "#222222"
         axes.text(
-            column, row, f"{value:.0f}", ha="center", va="center", color=tint, size=8, weight=weight
+            column,
+            row,
+            f"{value:.0f}",
+            ha="center",
+            va="center",
+            color=tint,
+            size=8,
+            weight=weight,
+            in_layout=False,
         )
     bar = figure.colorbar(drawn, ax=axes, shrink=0.6, aspect=30, pad=0.02)
     bar.set_label("% of the predicted pixels")
