@@ -180,7 +180,7 @@ class Featuriser:
     def _known(
         self, rows: Rows | None, pixels: Float[Tensor, "B 3 H W"], needs: Needs
     ) -> FeatureMap:
-        """Finds features where they are stored, else computes them, and such as could be, alike."""
+        """Finds stored features, or computes them, and rounds what could be stored."""
         if rows is None:
             return self._features(self._normalise(pixels), needs)
         found = self.stored(rows, needs) if self.stored is not None else None
