@@ -100,7 +100,7 @@ def statuses(folder: Path) -> dict[str, str]:
 
 
 def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: Path, scenes: Path) -> None:
-    process = begin(tmp_path, scenes, workers=1)
+    process = begin(tmp_path, scenes, 1, "--num-samples", "2")
     sweep = tmp_path / "runs" / "broken"
     wait_for(sweep / "trial_001" / "train" / "epoch_0001" / "checkpoint.pt", process)
     started = children_of(process)
@@ -116,7 +116,7 @@ def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: Path, scenes: Path
     # Known when all have ended; the rest, times included, is as it was.
     kept["metrics"].pop("label_free.consensus")
     assert kept == first
-    assert statuses(tmp_path) == {f"trial_00{i}": "FINISHED" for i in range(3)}
+    assert statuses(tmp_path) == {f"trial_00{i}": "FINISHED" for i in range(2)}
     assert "Best trial on test" in output
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("scenes", "champion")

@@ -245,7 +245,7 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path: Path, scene
     assigned = {k: v for k, v in SMALL.items() if k != "method.lr"}
     # Of a worker group; light trials that fail have a test of their own.
     assigned["resources.num_workers"] = 1
-    request = plan_for(folder, scenes, space=space, num_samples=2).request
+    request = plan_for(folder, scenes, space=space, num_samples=2, finalists=0).request
     plan = make_plan(request.model_copy(update={"assigned": assigned}))
     outcome, _ = run(plan, folder)
     by_status = {t.status: t for t in outcome.trials}
