@@ -150,7 +150,8 @@ def test_an_interrupted_sweep_closes_every_run_and_names_the_way_back(
 def test_ctrl_c_twice_ends_within_seconds_and_the_sweep_goes_on(
     tmp_path: Path, scenes: Path
 ) -> None:
-    process = begin(tmp_path, scenes, 0, "--num-samples", "2", "--finalists", "0")
+    fewer = ("--num-samples", "2", "--finalists", "0", "--set", "train.epochs=2")
+    process = begin(tmp_path, scenes, 0, *fewer)
     wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
     started = children_of(process)
     process.send_signal(signal.SIGINT)
