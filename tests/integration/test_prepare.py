@@ -256,6 +256,14 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_the_command_names_bad_files_and_shows_no_traceback(source: Path, tmp_path: Path) -> None:
+    spoil(source)
+    result = run("--source", source, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "images or labels are bad" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
 def test_ctrl_c_leaves_no_half_set(tmp_path: Path) -> None:
     for i in range(400):
         draw(tmp_path / "photos" / f"{i:03d}.png", i)

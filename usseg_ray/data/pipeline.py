@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -268,6 +268,9 @@ def ended(dataset: ray.data.Dataset, rows: Iterable[Item]) -> Iterator[Iterator[
             executor.shutdown(force=True)
             if running:
                 ray.wait(running, num_returns=len(running), timeout=END_TIMEOUT_S)
+        if isinstance(iterator, Generator):
+            # Its own end reports to Ray, which may be gone when nothing holds it any more.
+            iterator.close()
 
 
 def _end_of(task: OpTask) -> ray.ObjectRef:
