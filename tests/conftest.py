@@ -23,14 +23,14 @@ PROJECT = Path(__file__).resolve().parents[1]
 # Layers L0 to L3 state tensor shapes in their signatures; under test each call is checked.
 install_import_hook(
     [
-        "usseg_ray.batch",
-        "usseg_ray.distributed",
-        "usseg_ray.backbones",
-        "usseg_ray.textons",
-        "usseg_ray.metrics",
+        "usseg_ray.core.types",
+        "usseg_ray.core.distributed",
+        "usseg_ray.features.backbones",
+        "usseg_ray.features.textons",
+        "usseg_ray.scoring.metrics",
         "usseg_ray.ops",
         "usseg_ray.methods",
-        "usseg_ray.scoring",
+        "usseg_ray.scoring.evaluation",
         "usseg_ray.data.decode",
         "usseg_ray.data.synthetic",
         "usseg_ray.data.transforms",

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from usseg_ray.gallery import Patches
-from usseg_ray.metrics import MatchedCounts, score
-from usseg_ray.protocols import PLAIN, Refinement
-from usseg_ray.scoring import Evaluation, Examples, GroundTruth, Result
+from usseg_ray.scoring.evaluation import Evaluation, Examples, GroundTruth, Result
+from usseg_ray.scoring.metrics import MatchedCounts, score
+from usseg_ray.scoring.patches import Patches
+from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 TRUTH = GroundTruth(("sky", "road", "rare"), 255)
 CONFUSION = np.array([[0, 9, 0], [5, 1, 0], [0, 0, 0], [2, 3, 0]], np.int64)

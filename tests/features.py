@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests import tiny
-from usseg_ray.backbones import build_backbone
-from usseg_ray.config import BackboneConfig
-from usseg_ray.data.shards import load_manifest
+from usseg_ray.core.config import BackboneConfig
+from usseg_ray.data.manifest import load_manifest
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_store.entry import Entry
-from usseg_ray.feature_store.extraction import Wanted, features_here, probe, want
-from usseg_ray.feature_store.folder import FeatureFolder
-from usseg_ray.feature_store.store import FeatureStore
+from usseg_ray.features.backbones import build_backbone
+from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.extraction import Wanted, features_here, probe, want
+from usseg_ray.features.store.folder import FeatureFolder
+from usseg_ray.features.store.store import FeatureStore
 
 TEXTONS = BackboneConfig(name="textons")
 BACKBONE = build_backbone(TEXTONS)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
-from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
-from usseg_ray.config import MethodConfig
-from usseg_ray.data.shards import Manifest
-from usseg_ray.loop import Run, assemble
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
+from usseg_ray.data.manifest import Manifest
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
 from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
-from usseg_ray.run_context import PlainContext
 
 Set = tuple[str, Manifest]
 CLOCKS = {

@@ -5,7 +5,9 @@ from multiprocessing.forkserver import set_forkserver_preload
 
 from torch.multiprocessing.spawn import start_processes
 
-set_forkserver_preload(["torch.distributed", "usseg_ray.loop", "usseg_ray.methods", "tests.tiny"])
+set_forkserver_preload(
+    ["torch.distributed", "usseg_ray.engine.run", "usseg_ray.methods", "tests.tiny"]
+)
 
 
 def in_processes(work: Callable[..., None], world: int, *arguments: object) -> None:

@@ -3,10 +3,9 @@
 from typing import Any
 
 from tests import tiny
-from usseg_ray.job import JobTemplate
-from usseg_ray.sweeps.plan import MethodPlan, Plan
-from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.plan import MethodPlan, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
+from usseg_ray.trials.job import JobTemplate
 
 
 def request(**changed: Any) -> Request:

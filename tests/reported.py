@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from usseg_ray.drawing import draw
-from usseg_ray.gallery import Patches
-from usseg_ray.metrics import MatchedCounts, score
-from usseg_ray.protocols import PLAIN
-from usseg_ray.record import write_counts, write_evaluation
-from usseg_ray.scoring import Evaluation, Examples, GroundTruth, Result
+from usseg_ray.pictures.trial_page import draw
+from usseg_ray.scoring.arrays import write_counts, write_evaluation
+from usseg_ray.scoring.evaluation import Evaluation, Examples, GroundTruth, Result
+from usseg_ray.scoring.metrics import MatchedCounts, score
+from usseg_ray.scoring.patches import Patches
+from usseg_ray.scoring.protocols import PLAIN
 from usseg_ray.tracking.ledger import Ledger
 
 HOSTILE = "<script>alert(1)</script>\"'&|<img src=x onerror=alert(2)>"

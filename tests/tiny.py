@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from usseg_ray.config import Config, MethodConfig, build_config
-from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, write_split
+from usseg_ray.core.config import Config, MethodConfig, build_config
+from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
+from usseg_ray.data.shards import Row, write_split
 from usseg_ray.methods import get
 
 CLASSES = ("red", "green", "blue")

@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ENVIRONMENT = {
     # Nothing leaves the machine unless its user says so.

@@ -7,11 +7,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from usseg_ray import options
-from usseg_ray.cli import Version, console, make_app, run
+from usseg_ray.core import cli
+from usseg_ray.core.cli import Version, console, make_app, run
 
 if TYPE_CHECKING:
-    from usseg_ray.evaluation import Evaluated
+    from usseg_ray.trials.rescore import Evaluated
 
 COUNTS = ("used_clusters", "collapsed")
 app = make_app()
@@ -47,7 +47,7 @@ def evaluate(
             show_default="the protocol's",
         ),
     ] = None,
-    device: options.Device = None,
+    device: cli.Device = None,
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Score a trained trial on a split: all matchings, all classes, refined or not, pictures.
@@ -56,8 +56,9 @@ def evaluate(
     trial's folder, evaluations/DATA-SPLIT-PROTOCOL.
     """
     # torch: not for --help
-    from usseg_ray.evaluation import Asked, evaluate_trial  # noqa: PLC0415
-    from usseg_ray.protocols import Refinement  # noqa: PLC0415
+    from usseg_ray.scoring.protocols import Refinement  # noqa: PLC0415
+    from usseg_ray.sweeps.request import kept_at  # noqa: PLC0415
+    from usseg_ray.trials.rescore import Asked, evaluate_trial  # noqa: PLC0415
 
     wanted = None
     if refine is not None:
@@ -70,7 +71,7 @@ def evaluate(
         def watch(what: str, images: int, total: int) -> None:
             progress.update(bar, description=what, completed=images, total=total)
 
-        done = evaluate_trial(trial, asked, watch)
+        done = evaluate_trial(trial, asked, kept_at, watch)
     console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})  {done.protocol}")
     console.print(scores_table(done))
     if done.metrics["collapsed"]:
@@ -95,8 +96,8 @@ def _progress() -> Progress:
 
 def scores_table(done: "Evaluated") -> Table:
     """Lays out scores in percent, a column for each refinement, the baselines beneath."""
-    from usseg_ray.protocols import PLAIN  # noqa: PLC0415
-    from usseg_ray.sweeps.screen import label  # noqa: PLC0415
+    from usseg_ray.engine.baselines import label  # noqa: PLC0415
+    from usseg_ray.scoring.protocols import PLAIN  # noqa: PLC0415
 
     columns = (PLAIN, *done.refinements)
     table = Table("score, %", *map(str, columns))

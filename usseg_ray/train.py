@@ -1,31 +1,30 @@
 """`python -m usseg_ray.train`: one run of one method."""
 
-from usseg_ray import options
-from usseg_ray.cli import Version, make_app, run
+from usseg_ray.core import cli
+from usseg_ray.core.cli import Version, make_app, run
 
 app = make_app()
 
 
 @app.command()
 def train(
-    method: options.MethodName = None,
-    data: options.Data = "synthetic",
-    preset: options.PresetName = None,
-    assign: options.Set = [],  # noqa: B006 (typer copies it)
-    seed: options.Seed = None,
-    out: options.Out = None,
-    resume: options.Resume = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    workers_per_trial: options.WorkersPerTrial = None,
-    tracking_uri: options.TrackingUri = None,
-    dry_run: options.DryRun = False,
+    method: cli.MethodName = None,
+    data: cli.Data = "synthetic",
+    preset: cli.PresetName = None,
+    assign: cli.Set = [],  # noqa: B006 (typer copies it)
+    seed: cli.Seed = None,
+    out: cli.Out = None,
+    resume: cli.Resume = None,
+    device: cli.Device = None,
+    precision: cli.Precision = None,
+    workers_per_trial: cli.WorkersPerTrial = None,
+    tracking_uri: cli.TrackingUri = None,
+    dry_run: cli.DryRun = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Train a method once: its score beside the floors where there are labels, pictures always."""
     # torch, Ray, MLflow: not for --help.
-    from usseg_ray import launch  # noqa: PLC0415
-    from usseg_ray.sweeps import request  # noqa: PLC0415
+    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
 
     asked = None
     if resume is None:

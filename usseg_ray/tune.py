@@ -4,16 +4,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from usseg_ray import options
-from usseg_ray.cli import Version, make_app, run
+from usseg_ray.core import cli
+from usseg_ray.core.cli import Version, make_app, run
 
 app = make_app()
 
 
 @app.command()
 def tune(
-    method: options.MethodNames = None,
-    data: options.Data = "synthetic",
+    method: cli.MethodNames = None,
+    data: cli.Data = "synthetic",
     num_samples: Annotated[
         int, typer.Option(min=1, help="Trials of each method; its first takes the defaults.")
     ] = 6,
@@ -24,7 +24,7 @@ def tune(
             "and answers with a curve, a K and pictures."
         ),
     ] = None,
-    preset: options.PresetName = None,
+    preset: cli.PresetName = None,
     space: Annotated[
         str | None,
         typer.Option(
@@ -77,14 +77,14 @@ def tune(
         float | None,
         typer.Option(min=0, help="Price of a GPU for an hour, to show what the sweep costs."),
     ] = None,
-    assign: options.Set = [],  # noqa: B006 (typer copies it)
-    seed: options.Seed = None,
-    out: options.Out = None,
-    resume: options.Resume = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    workers_per_trial: options.WorkersPerTrial = None,
-    tracking_uri: options.TrackingUri = None,
+    assign: cli.Set = [],  # noqa: B006 (typer copies it)
+    seed: cli.Seed = None,
+    out: cli.Out = None,
+    resume: cli.Resume = None,
+    device: cli.Device = None,
+    precision: cli.Precision = None,
+    workers_per_trial: cli.WorkersPerTrial = None,
+    tracking_uri: cli.TrackingUri = None,
     register: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +92,7 @@ def tune(
             help="Register the best trial's model in MLflow, as the champion of that name.",
         ),
     ] = None,
-    dry_run: options.DryRun = False,
+    dry_run: cli.DryRun = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Sweep methods: trials ranked by unsupervised mIoU, floors beside them, all in MLflow.
@@ -100,8 +100,7 @@ def tune(
     With no argument it sweeps ACSeg on built-in data with a built-in backbone, offline.
     """
     # torch, Ray, MLflow: not for --help.
-    from usseg_ray import launch  # noqa: PLC0415
-    from usseg_ray.sweeps import request  # noqa: PLC0415
+    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
 
     asked = None
     if resume is None:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Pair, Step
-from usseg_ray.config import MethodConfig
-from usseg_ray.distributed import shared_generator
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.distributed import shared_generator
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Pair, Step
 from usseg_ray.methods import METHODS
 from usseg_ray.methods.base import Method
 

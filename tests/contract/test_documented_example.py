@@ -10,12 +10,12 @@ import torch
 import yaml
 
 from tests import tiny
-from usseg_ray.config import build_config
-from usseg_ray.data.shards import Manifest
-from usseg_ray.loop import assemble
+from usseg_ray.core.config import build_config
+from usseg_ray.data.manifest import Manifest
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.run import assemble
 from usseg_ray.methods.base import Method
-from usseg_ray.run_context import PlainContext
-from usseg_ray.search_space import check_space, load_space
+from usseg_ray.sweeps.space import check_space, load_space
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
 Set = tuple[str, Manifest]

@@ -28,11 +28,11 @@ from tests.contract.cases import (
     make_pair,
     with_tokens,
 )
-from usseg_ray.batch import Batch, FeatureMap, Pair, Step
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureMap, Pair, Step
+from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods import METHODS, get
 from usseg_ray.methods.base import CodeClassifier, Method
-from usseg_ray.optimiser import Optimiser
 
 PROJECT = Path(__file__).parents[2]
 every_case = pytest.mark.parametrize("case", CASES, ids=CASE_IDS)

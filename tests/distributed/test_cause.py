@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 
 from tests.gloo import in_processes
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Step
-from usseg_ray.distributed import shared_generator
+from usseg_ray.core.distributed import shared_generator
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
+from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
-from usseg_ray.optimiser import Optimiser
 
 IMAGES = range(6)
 STEPS = 4

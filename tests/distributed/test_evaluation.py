@@ -10,13 +10,13 @@ import torch.distributed as dist
 
 from tests import tiny
 from tests.gloo import in_processes
-from usseg_ray.data.shards import Manifest, load_manifest
-from usseg_ray.loop import Run, assemble
+from usseg_ray.data.manifest import Manifest, load_manifest
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
-from usseg_ray.ops.crf import mean_field
-from usseg_ray.protocols import Refinement
-from usseg_ray.refine import Refining
-from usseg_ray.run_context import PlainContext
+from usseg_ray.scoring.mean_field import mean_field
+from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.protocols import Refinement
 
 METHODS = ("acseg", "kmeans")
 PROTOCOLS = ("centre-crop", "full-resolution")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, make_batch
 from tests.gloo import in_processes
-from usseg_ray.batch import Batch, Step
-from usseg_ray.distributed import average_gradients
+from usseg_ray.core.distributed import average_gradients
+from usseg_ray.core.types import Batch, Step
 from usseg_ray.methods.hp import HP, HPConfig
 
 IMAGES = range(6)

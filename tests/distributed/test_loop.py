@@ -10,10 +10,10 @@ import torch.distributed as dist
 
 from tests import tiny
 from tests.gloo import in_processes
-from usseg_ray.data.shards import Manifest, load_manifest
-from usseg_ray.loop import Run, assemble
+from usseg_ray.data.manifest import Manifest, load_manifest
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
-from usseg_ray.run_context import PlainContext
 
 WORLD = 2
 METHODS = ("acseg", "position", "kmeans")

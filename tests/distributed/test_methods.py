@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tests.contract.cases import CASE_IDS, CASES, STAGE_IDS, STAGES, Case, Walks, make_batch
 from tests.gloo import in_processes
-from usseg_ray.batch import Step
-from usseg_ray.config import UserError
-from usseg_ray.distributed import average_gradients
+from usseg_ray.core.distributed import average_gradients
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Step
 from usseg_ray.methods.base import Method
 
 IMAGES = range(6)

@@ -15,10 +15,10 @@ import torch.distributed as dist
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, make_batch
 from tests.gloo import in_processes
-from usseg_ray.batch import Batch
-from usseg_ray.distributed import average_gradients, rank, world_size
+from usseg_ray.core.distributed import average_gradients, rank, world_size
+from usseg_ray.core.types import Batch
+from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods.picie import PiCIE, PiCIEConfig
-from usseg_ray.optimiser import Optimiser
 
 IMAGES, TRAINED = 17, range(7)
 NETWORK = {"name": "test_resnet", "pretrained": False, "dim": 16}

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tests.contract.cases import Case, Walks, make_batch
 from tests.gloo import in_processes
-from usseg_ray.batch import Step
+from usseg_ray.core.types import Step
+from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods.smooseg import SmooSeg
 from usseg_ray.methods.stego import STEGO
-from usseg_ray.optimiser import Optimiser
 
 CASES = (Case(STEGO, {"clustering": "probe"}), Case(SmooSeg, {}))
 IMAGES = range(6)

@@ -8,11 +8,11 @@ import torch
 
 from tests import tiny
 from tests.features import everything, vit, wanted
-from usseg_ray.backbones import build_backbone
-from usseg_ray.feature_store.extraction import features_here
-from usseg_ray.feature_store.folder import FeatureFolder
-from usseg_ray.feature_store.recipe import Arithmetic
-from usseg_ray.feature_store.store import FeatureStore
+from usseg_ray.features.backbones import build_backbone
+from usseg_ray.features.store.extraction import features_here
+from usseg_ray.features.store.folder import FeatureFolder
+from usseg_ray.features.store.recipe import Arithmetic
+from usseg_ray.features.store.store import FeatureStore
 
 pytestmark = [
     pytest.mark.gpu,

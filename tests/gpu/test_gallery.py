@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from usseg_ray.gallery import Gallery
+from usseg_ray.scoring.patches import Gallery
 
 pytestmark = [
     pytest.mark.gpu,

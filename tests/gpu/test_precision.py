@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from usseg_ray.backbones import build_backbone
-from usseg_ray.batch import Images, Needs
-from usseg_ray.config import BackboneConfig
-from usseg_ray.featuriser import Featuriser
+from usseg_ray.core.config import BackboneConfig
+from usseg_ray.core.types import Images, Needs
+from usseg_ray.features.backbones import build_backbone
+from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
 
 pytestmark = [

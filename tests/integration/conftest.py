@@ -8,7 +8,8 @@ import ray
 
 from tests.integration.ledgers import free_port, serving
 from usseg_ray.data import synthetic
-from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, write_split
+from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
+from usseg_ray.data.shards import Row, write_split
 
 COUNTS = {"train": 37, "val": 13, "test": 11}
 

@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from tests.conftest import PROJECT
-from usseg_ray.pictures import save
+from usseg_ray.pictures.mosaic import save
 from usseg_ray.tracking.ledger import Ledger
 
 MARKS = [

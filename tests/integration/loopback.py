@@ -29,7 +29,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.tiny import write
-from usseg_ray.joining import CLIENT, ask, listens
+from usseg_ray.cluster.join import CLIENT, ask, listens
 
 PROJECT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.prefix) / "bin" / "ray"
@@ -42,14 +42,14 @@ SWEEP = (
 )
 ATTACHED = """
 import ray
-from usseg_ray.cluster import local_ray
+from usseg_ray.cluster.capacity import local_ray
 with local_ray():
     print("ATTACHED", ray.get_runtime_context().gcs_address)
 """
 JOINED = """
 import sys, time
-from usseg_ray.cluster import local_ray
-from usseg_ray.config import UserError
+from usseg_ray.cluster.capacity import local_ray
+from usseg_ray.core.config import UserError
 start = time.monotonic()
 try:
     with local_ray():

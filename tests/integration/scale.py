@@ -37,7 +37,7 @@ def drive(trials: int, folder: Path, figure: Path) -> None:
     from rich.console import Console
 
     from usseg_ray.sweeps import tuning
-    from usseg_ray.sweeps.planning import make_plan
+    from usseg_ray.sweeps.plan import make_plan
     from usseg_ray.sweeps.request import Request
     from usseg_ray.sweeps.sweep import run_sweep
 

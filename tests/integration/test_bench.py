@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from usseg_ray.bench.io import io_bars
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 pytestmark = pytest.mark.ray
 

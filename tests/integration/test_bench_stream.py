@@ -4,7 +4,7 @@ import pytest
 
 from tests import tiny
 from usseg_ray.bench.stream import BATCH, LONGEST_GAP_S, streaming_measures
-from usseg_ray.config import DataConfig
+from usseg_ray.core.config import DataConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 
 from tests import tiny
-from usseg_ray.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
-from usseg_ray.search_space import find_space
-from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
+from usseg_ray.sweeps.criteria import load_trust
+from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import Request
-from usseg_ray.sweeps.summary import Outcome
+from usseg_ray.sweeps.space import find_space
 from usseg_ray.sweeps.sweep import run_sweep
-from usseg_ray.sweeps.trust import load_trust
-from usseg_ray.trials import ranked
+from usseg_ray.sweeps.tables import Outcome
+from usseg_ray.trials.trial import ranked
 
 pytestmark = [
     pytest.mark.ray,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from usseg_ray import cli
+from usseg_ray.core import cli
 
 pytestmark = pytest.mark.ray
 

@@ -10,15 +10,16 @@ import ray
 
 from tests import tiny
 from tests.features import BACKBONE, HERE, TEXTONS
-from usseg_ray.config import UserError
+from usseg_ray.cluster.feature_actors import ray_features
+from usseg_ray.core.errors import UserError
+from usseg_ray.data.manifest import Manifest, load_manifest, split_totals
 from usseg_ray.data.reading import Crops
-from usseg_ray.data.shards import Manifest, load_manifest, split_totals, write_split
+from usseg_ray.data.shards import write_split
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_store.actors import ray_features
-from usseg_ray.feature_store.extraction import Wanted, want
-from usseg_ray.feature_store.files import list_shards
-from usseg_ray.feature_store.folder import FeatureFolder
-from usseg_ray.feature_store.store import FeatureStore
+from usseg_ray.features.store.blocks import list_shards
+from usseg_ray.features.store.extraction import Wanted, want
+from usseg_ray.features.store.folder import FeatureFolder
+from usseg_ray.features.store.store import FeatureStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -16,11 +16,11 @@ from mlflow.entities import Run
 from tests.integration.ledgers import MARKS, eventually, free_port, serving
 from tests.integration.test_light_trials import timeless
 from tests.integration.test_sweep import SPACE, plan_for, run
-from usseg_ray.run_context import PlainContext
+from usseg_ray.engine.context import PlainContext
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.sweeps.summary import Outcome
-from usseg_ray.trials import TRIAL_FILE, load_trial, ranked
-from usseg_ray.worker import build_run
+from usseg_ray.sweeps.tables import Outcome
+from usseg_ray.trials.trial import TRIAL_FILE, load_trial, ranked
+from usseg_ray.trials.worker import build_run
 
 pytestmark = [*MARKS, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 

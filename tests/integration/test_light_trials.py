@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from tests.integration.test_sweep import check_champion, plan_for, run
-from usseg_ray.evaluation import Asked, evaluate_trial
-from usseg_ray.job import Draw
-from usseg_ray.record import ARRAYS
-from usseg_ray.run_context import BEST, CHECKPOINT, PlainContext, save_state
-from usseg_ray.scoring import Evaluation
+from usseg_ray.engine.checkpoint import BEST, CHECKPOINT, save_state
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.trials import CHECKPOINTS, Trial
-from usseg_ray.worker import build_run
+from usseg_ray.sweeps.request import kept_at
+from usseg_ray.trials.job import Draw
+from usseg_ray.trials.rescore import Asked, evaluate_trial
+from usseg_ray.trials.trial import CHECKPOINTS, Trial
+from usseg_ray.trials.worker import build_run
 
 pytestmark = [
     pytest.mark.ray,
@@ -61,7 +63,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     assert light.checkpoint == str(home / CHECKPOINTS / "epoch_0002")
     assert [path.name for path in (home / CHECKPOINTS).iterdir()] == ["epoch_0002"]
     assert (home / BEST / CHECKPOINT).exists()
-    scored = evaluate_trial(str(home), Asked())
+    scored = evaluate_trial(str(home), Asked(), kept_at)
     assert scored.metrics["unsup_miou"] == finals[0]["trial_000-seed0"]["unsup_miou"]
 
 
@@ -122,8 +124,8 @@ def test_a_light_trial_that_fails_says_why(tmp_path: Path, scenes: Path) -> None
     outcome, text = run(plan_for(folder, scenes, assigned=changed), folder)
     (trial,) = outcome.trials
     assert trial.status == "FAILED"
-    assert str(trial.reason).startswith("usseg_ray.epoch.NonFiniteLossError: loss is ")
-    assert "trying one out failed (usseg_ray.epoch.NonFiniteLossError: loss is" in text
+    assert str(trial.reason).startswith("usseg_ray.engine.epoch.NonFiniteLossError: loss is ")
+    assert "trying one out failed (usseg_ray.engine.epoch.NonFiniteLossError: loss is" in text
     # It was tried twice, the second time from here.
     assert trial.metrics["epoch"] == 1
     assert Path(str(trial.checkpoint)).name == "epoch_0001"

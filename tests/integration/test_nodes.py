@@ -16,13 +16,13 @@ from pyarrow.fs import copy_files
 from tests.integration.bucket import bucket
 from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
-from usseg_ray.data.shards import resolve
-from usseg_ray.run_context import PlainContext
-from usseg_ray.storage import Storage
-from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.core.files import resolve
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import Request
-from usseg_ray.trials import load_trials, ranked, trial_name
-from usseg_ray.worker import build_run
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.trial import load_trials, ranked, trial_name
+from usseg_ray.trials.worker import build_run
 
 pytestmark = [
     pytest.mark.ray,

@@ -10,8 +10,7 @@ import ray.data
 from ray.data._internal.execution.interfaces import PhysicalOperator
 
 from tests import tiny
-from usseg_ray.config import DataConfig, JitterConfig
-from usseg_ray.data.pipeline import (
+from usseg_ray.cluster.ray_stream import (
     REST_S,
     TASKS_AHEAD,
     Ahead,
@@ -20,15 +19,11 @@ from usseg_ray.data.pipeline import (
     ended,
     reading_group,
 )
+from usseg_ray.core.config import DataConfig, JitterConfig
+from usseg_ray.data.manifest import Manifest, load_manifest, save_manifest, split_totals
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
-from usseg_ray.data.shards import (
-    Manifest,
-    load_manifest,
-    save_manifest,
-    split_totals,
-    write_split,
-)
+from usseg_ray.data.shards import write_split
 from usseg_ray.data.transforms import Frame
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -13,11 +13,13 @@ from PIL import Image
 
 from tests.served import archived, publishing, serve
 from tests.trees import plant, plant_mosaics
-from usseg_ray.config import UserError
-from usseg_ray.data.benchmarks import get
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import resolve
 from usseg_ray.data.decode import decode_label
-from usseg_ray.data.shards import Manifest, Row, load_manifest, read_rows, resolve, verify
-from usseg_ray.preparation import QUARANTINE, Prepared, prepare
+from usseg_ray.data.manifest import Manifest, load_manifest
+from usseg_ray.data.shards import Row, read_rows, verify
+from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.write import QUARANTINE, Prepared, prepare
 
 pytestmark = [
     pytest.mark.ray,

@@ -25,12 +25,12 @@ from tests.reported import (
     per_class,
     write_store,
 )
-from usseg_ray import report
-from usseg_ray.config import UserError
-from usseg_ray.reporting.page import as_html
-from usseg_ray.reporting.plain import as_csv, as_json, as_markdown
-from usseg_ray.reporting.repeat import compose
-from usseg_ray.reporting.store import Store
+from usseg_ray.core.errors import UserError
+from usseg_ray.report import __main__
+from usseg_ray.report.page import as_html
+from usseg_ray.report.plain import as_csv, as_json, as_markdown
+from usseg_ray.report.read import Store
+from usseg_ray.report.repeat import compose
 
 pytestmark = [
     pytest.mark.ray,
@@ -375,9 +375,9 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 def test_the_command_writes_a_page_of_the_sweep_asked_for(runner: CliRunner, uri: str) -> None:
     arguments = ["--tracking-uri", uri, "--sweep", "first", "--out", "new/page.html"]
-    assert runner.invoke(report.app, arguments).exit_code == 0
+    assert runner.invoke(__main__.app, arguments).exit_code == 0
     assert TRIALS_TABLE in [t.caption for t in Page(Path("new/page.html").read_text()).tables]
-    table = runner.invoke(report.app, ["--tracking-uri", uri, "--format", "csv"])
+    table = runner.invoke(__main__.app, ["--tracking-uri", uri, "--format", "csv"])
     assert OTHER_STAMP in table.output
     assert [path.name for path in Path().iterdir()] == ["new"]
 
@@ -393,7 +393,7 @@ def test_the_command_writes_a_page_of_the_sweep_asked_for(runner: CliRunner, uri
 )
 def test_mistakes_are_told(runner: CliRunner, uri: str, arguments: list[str], words: str) -> None:
     asked = [uri if argument == "STORE" else argument for argument in arguments]
-    found = runner.invoke(report.app, asked)
+    found = runner.invoke(__main__.app, asked)
     assert isinstance(found.exception, UserError)
     assert words in str(found.exception)
     assert not list(Path().iterdir())

@@ -8,9 +8,9 @@ import pytest
 
 from tests.browser import Browser, find_chromium
 from tests.reported import write_store
-from usseg_ray.reporting.page import as_html
-from usseg_ray.reporting.repeat import compose
-from usseg_ray.reporting.store import Store
+from usseg_ray.report.page import as_html
+from usseg_ray.report.read import Store
+from usseg_ray.report.repeat import compose
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,12 +11,11 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from usseg_ray.config import UserError
-from usseg_ray.sweeps.plan import Plan
-from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
-from usseg_ray.sweeps.summary import Outcome
 from usseg_ray.sweeps.sweep import run_sweep
+from usseg_ray.sweeps.tables import Outcome
 
 pytestmark = [
     pytest.mark.ray,

@@ -11,11 +11,12 @@ from mlflow import MlflowClient
 
 from tests.integration.ledgers import MARKS, opened, runs
 from usseg_ray import methods
-from usseg_ray.config import build_config, flatten
+from usseg_ray.core.config import build_config, flatten
 from usseg_ray.data import synthetic
-from usseg_ray.data.shards import load_manifest
-from usseg_ray.loop import assemble
-from usseg_ray.run_context import PlainContext, save_state
+from usseg_ray.data.manifest import load_manifest
+from usseg_ray.engine.checkpoint import save_state
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.run import assemble
 from usseg_ray.tracking.model import save_model
 
 pytestmark = MARKS

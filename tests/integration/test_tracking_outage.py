@@ -19,10 +19,9 @@ from tests.integration.ledgers import (
     statuses,
     trial_folder,
 )
-from usseg_ray.config import UserError
-from usseg_ray.tracking.heartbeat import HEARTBEAT_TAG, PROCESS_TAG, this_process
+from usseg_ray.core.errors import UserError
 from usseg_ray.tracking.ledger import deliver
-from usseg_ray.tracking.runs import Runs
+from usseg_ray.tracking.runs import HEARTBEAT_TAG, PROCESS_TAG, Runs, this_process
 from usseg_ray.tracking.spool import Operation
 
 pytestmark = MARKS

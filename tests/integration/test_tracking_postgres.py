@@ -17,14 +17,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.integration.ledgers import (
-    MARKS,
-    eventually,
-    free_port,
-    opened,
-    runs,
-    trial_folder,
-)
+from tests.integration.ledgers import MARKS, eventually, free_port, opened, runs, trial_folder
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 pytestmark = [

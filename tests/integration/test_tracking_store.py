@@ -17,7 +17,7 @@ from tests.integration.ledgers import (
     runs,
     trial_folder,
 )
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 pytestmark = [*MARKS, pytest.mark.usefixtures("folder")]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.ledgers import MARKS, opened
-from usseg_ray.tracking.view import COLUMNS
+from usseg_ray.tracking.store import COLUMNS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [

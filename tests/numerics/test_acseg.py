@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.acseg import ACSeg, ACSegConfig, ConceptGenerator
+from usseg_ray.methods.parts.regions import pool_regions
 from usseg_ray.ops.attention import cls_score, minhead_score, two_means_split
 from usseg_ray.ops.modularity import (
     Graph,
@@ -20,7 +21,6 @@ from usseg_ray.ops.modularity import (
     modularity_loss,
     pair_intensity,
 )
-from usseg_ray.ops.regions import pool_regions
 
 Vectors = dict[str, Any]
 Golden = Callable[[str], Vectors]

@@ -21,10 +21,10 @@ from tests.numerics.cause import (
     tensor,
 )
 from tests.numerics.comparing import Golden, Vectors, close, close_gradient
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
-from usseg_ray.ops.clusterbook import best_agreement, clusterbook_losses
-from usseg_ray.ops.concepts import (
+from usseg_ray.methods.parts.clusterbook import best_agreement, clusterbook_losses
+from usseg_ray.methods.parts.concepts import (
     ConceptBank,
     Keys,
     Relations,
@@ -33,8 +33,7 @@ from usseg_ray.ops.concepts import (
     nearest_codes,
     relate,
 )
-from usseg_ray.ops.ema import update_teacher
-from usseg_ray.ops.heads import SegmentationHead
+from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
 from usseg_ray.ops.modularity import affinity, cosine, graph
 
 # Shared primitives

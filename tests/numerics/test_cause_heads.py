@@ -6,11 +6,9 @@ from torch import Tensor, nn
 
 from tests.numerics.cause import as_map, as_rows, make_network, tensor
 from tests.numerics.comparing import Golden, Vectors, close
-from usseg_ray.ops.concept_head import ConceptHead, ConceptMasks
-from usseg_ray.ops.concepts import (
-    nearest_codes,
-)
-from usseg_ray.ops.heads import HeadMasks
+from usseg_ray.methods.parts.concept_head import ConceptHead, ConceptMasks
+from usseg_ray.methods.parts.concepts import nearest_codes
+from usseg_ray.methods.parts.heads import HeadMasks
 
 
 def unpack_mask(vectors: Vectors, name: str) -> Tensor:

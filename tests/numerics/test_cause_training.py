@@ -28,12 +28,10 @@ from tests.numerics.cause import (
     tensor,
 )
 from tests.numerics.comparing import Golden, Vectors, close
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig, CAUSEDraws
-from usseg_ray.ops.clusterbook import clusterbook_losses
-from usseg_ray.ops.concepts import (
-    nearest_codes,
-)
+from usseg_ray.methods.parts.clusterbook import clusterbook_losses
+from usseg_ray.methods.parts.concepts import nearest_codes
 
 HEADS = ("mlp", "tr")
 ITERATIONS = 3

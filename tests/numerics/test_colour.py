@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.contract.cases import Given
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.colour import ColourConfig, ColourFloor
 
 

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from usseg_ray.data.synthetic import scene
-from usseg_ray.ops.crf import CRF, mean_field
+from usseg_ray.scoring.mean_field import CRFParameters, mean_field
 
 AT_MOST = 1e-3
 
 
-def naive(log_probs: Tensor, pixels: Tensor, crf: CRF) -> Tensor:
+def naive(log_probs: Tensor, pixels: Tensor, crf: CRFParameters) -> Tensor:
     """Runs the mean field of one image with an N x N kernel."""
     classes, height, width = log_probs.shape
     grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -73,7 +73,7 @@ def ramp(height: int, width: int) -> Tensor:
     return shades.expand(3, height, width).contiguous()
 
 
-def assert_equal(log_probs: Tensor, pixels: Tensor, crf: CRF) -> None:
+def assert_equal(log_probs: Tensor, pixels: Tensor, crf: CRFParameters) -> None:
     expected = naive(log_probs, pixels, crf)
     found = mean_field(log_probs[None], pixels[None], crf)[0].double()
     # More than any tolerance of ours, so that leaving the CRF out would not pass.
@@ -90,23 +90,25 @@ def assert_equal(log_probs: Tensor, pixels: Tensor, crf: CRF) -> None:
 @pytest.mark.parametrize("image", [photograph, flat, halves, noise, ramp])
 def test_small_images_against_all_pairs(image: Callable[[int, int], Tensor], classes: int) -> None:
     height, width = 48, 61
-    assert_equal(coarse(classes, height, width)[0], image(height, width), CRF())
+    assert_equal(coarse(classes, height, width)[0], image(height, width), CRFParameters())
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_photographs_against_all_pairs(index: int) -> None:
-    assert_equal(coarse(5, 64, 70, index)[0], photograph(64, 70, index), CRF())
+    assert_equal(coarse(5, 64, 70, index)[0], photograph(64, 70, index), CRFParameters())
 
 
 @pytest.mark.parametrize(
     "crf",
     [
-        CRF(gaussian_sxy=3.0, gaussian_compat=6.0, bilateral_compat=0.0),
-        CRF(gaussian_compat=0.0, bilateral_sxy=5.0, bilateral_srgb=20.0, bilateral_compat=9.0),
-        CRF(bilateral_sxy=100.0, bilateral_srgb=1.0, steps=3),
+        CRFParameters(gaussian_sxy=3.0, gaussian_compat=6.0, bilateral_compat=0.0),
+        CRFParameters(
+            gaussian_compat=0.0, bilateral_sxy=5.0, bilateral_srgb=20.0, bilateral_compat=9.0
+        ),
+        CRFParameters(bilateral_sxy=100.0, bilateral_srgb=1.0, steps=3),
     ],
 )
-def test_other_terms_against_all_pairs(crf: CRF) -> None:
+def test_other_terms_against_all_pairs(crf: CRFParameters) -> None:
     assert_equal(coarse(4, 40, 56)[0], photograph(40, 56), crf)
 
 
@@ -114,7 +116,9 @@ def test_other_terms_against_all_pairs(crf: CRF) -> None:
 def test_images_of_about_one_block_against_all_pairs(size: tuple[int, int]) -> None:
     log_probs, pixels = coarse(3, *size)[0], photograph(*size)
     found = mean_field(log_probs[None], pixels[None])[0].double()
-    torch.testing.assert_close(found, naive(log_probs, pixels, CRF()), atol=AT_MOST, rtol=0)
+    torch.testing.assert_close(
+        found, naive(log_probs, pixels, CRFParameters()), atol=AT_MOST, rtol=0
+    )
 
 
 def test_a_batch_is_its_images_one_by_one() -> None:

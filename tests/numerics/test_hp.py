@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tests.numerics.hp import Golden, Vectors, close, close_gradient, leaf
-from usseg_ray.ops import contrastive
-from usseg_ray.ops.contrastive import (
+from usseg_ray.methods.parts import contrastive
+from usseg_ray.methods.parts.contrastive import (
     Candidates,
     Contrast,
     ContrastiveOptions,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import Given
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.kmeans import KMeans, KMeansConfig
 from usseg_ray.ops import kmeans as module
 

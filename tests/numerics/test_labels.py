@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from usseg_ray.data.benchmarks import get
+from usseg_ray.prepare.sets import get
 
 
 def test_coco_stuff_labels_are_grouped_as_in_the_official_table(

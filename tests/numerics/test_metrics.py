@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from usseg_ray.metrics import confusion_matrix, other_scores, score
+from usseg_ray.scoring.metrics import confusion_matrix, other_scores, score
 
 Golden = Callable[[str], dict[str, Any]]
 CASES = ("plain_n5", "ignore_n5", "absent_class_n6", "coco27", "extra2_n5", "extra1_n3")

@@ -19,15 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from usseg_ray.config import JitterConfig
-from usseg_ray.data.photometric import adjust, photometric_from
+from usseg_ray.core.config import JitterConfig
+from usseg_ray.data.recolour import adjust, photometric_from
 from usseg_ray.data.transforms import Frame, View, frame_image, view_image
-from usseg_ray.methods.picie import ClassWeights, Clustering, cross_view_terms
-from usseg_ray.metrics import confusion_matrix, score, things_and_stuff
-from usseg_ray.networks import NetworkConfig, PyramidNetwork
-from usseg_ray.ops.geometry import crop_and_flip, crop_box
-from usseg_ray.ops.joint_loss import mean_squared_difference, weighted_cross_entropy
-from usseg_ray.ops.minibatch_kmeans import (
+from usseg_ray.methods.parts.geometry import crop_and_flip, crop_box
+from usseg_ray.methods.parts.joint import mean_squared_difference, weighted_cross_entropy
+from usseg_ray.methods.parts.minibatch_kmeans import (
     MiniBatchKMeans,
     Schedule,
     Tally,
@@ -35,8 +32,10 @@ from usseg_ray.ops.minibatch_kmeans import (
     nearest,
     nearness,
 )
-from usseg_ray.ops.pyramid import PyramidDecoder
-from usseg_ray.refine import label_map
+from usseg_ray.methods.parts.pyramid import NetworkConfig, PyramidDecoder, PyramidNetwork
+from usseg_ray.methods.picie import ClassWeights, Clustering, cross_view_terms
+from usseg_ray.scoring.metrics import confusion_matrix, score, things_and_stuff
+from usseg_ray.scoring.prediction import label_map
 
 Vectors = dict[str, Any]
 Golden = Callable[[str], Vectors]

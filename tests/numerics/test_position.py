@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import Given
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.position import PatchConfig, PositionFloor
 
 

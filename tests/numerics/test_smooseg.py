@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.numerics.comparing import Golden, Vectors, close, close_gradient
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
+from usseg_ray.methods.parts.correspondence import Maps, centre, moments, smoothness, unit_rows
+from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead
 from usseg_ray.methods.smooseg import SmooSeg, SmooSegConfig, SmooSegDraws
-from usseg_ray.ops.correspondence import Maps, centre, moments, smoothness, unit_rows
-from usseg_ray.ops.heads import HeadMasks, SegmentationHead
 
 
 def leaf(array: Any) -> Tensor:

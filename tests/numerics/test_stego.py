@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.numerics.comparing import Golden, Vectors, close, close_gradient
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.stego import STEGO, STEGOConfig, STEGODraws, ViewMasks
-from usseg_ray.ops.cluster_probe import ClusterProbe
-from usseg_ray.ops.correspondence import (
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
+from usseg_ray.methods.parts.cluster_probe import ClusterProbe
+from usseg_ray.methods.parts.correspondence import (
     Draws,
     Maps,
     Shifts,
@@ -30,7 +29,8 @@ from usseg_ray.ops.correspondence import (
     sample,
     unit_rows,
 )
-from usseg_ray.ops.heads import HeadMasks
+from usseg_ray.methods.parts.heads import HeadMasks
+from usseg_ray.methods.stego import STEGO, STEGOConfig, STEGODraws, ViewMasks
 from usseg_ray.ops.neighbours import nearest_neighbours
 
 SETTINGS = ("coco_small", "coco_small_stab", "iarpa_default", "coco_base", "city_base")

@@ -10,21 +10,16 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from usseg_ray.backbones import build_backbone
-from usseg_ray.config import BackboneConfig, UserError, build_config
-from usseg_ray.data.datasets import discover
-from usseg_ray.data.inspection import Inspector
-from usseg_ray.data.shards import (
-    Manifest,
-    load_manifest,
-    save_manifest,
-    split_totals,
-    verify,
-    write_split,
-)
-from usseg_ray.loop import assemble
+from usseg_ray.core.config import BackboneConfig, build_config
+from usseg_ray.core.errors import UserError
+from usseg_ray.data.manifest import Manifest, load_manifest, save_manifest, split_totals
+from usseg_ray.data.shards import verify, write_split
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.run import assemble
+from usseg_ray.features.backbones import build_backbone
 from usseg_ray.methods import get
-from usseg_ray.run_context import PlainContext
+from usseg_ray.prepare.inspection import Inspector
+from usseg_ray.prepare.layouts import discover
 
 pytestmark = pytest.mark.realdata
 

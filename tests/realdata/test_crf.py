@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, normalize, one_hot
 
-from usseg_ray.lattice_crf import LatticeCRF
-from usseg_ray.ops.crf import mean_field
+from usseg_ray.scoring.crf import LatticeCRF
+from usseg_ray.scoring.mean_field import mean_field
 
 pytestmark = pytest.mark.realdata
 

@@ -12,15 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from tests.trees import plant
-from usseg_ray.batch import Batch, FeatureMap, Images
-from usseg_ray.config import DataConfig
-from usseg_ray.data.benchmarks import get
-from usseg_ray.data.inspection import Inspector
+from usseg_ray.core.config import DataConfig
+from usseg_ray.core.types import Batch, FeatureMap, Images
+from usseg_ray.data.manifest import Manifest, split_totals
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.shards import Manifest, split_totals, write_split
-from usseg_ray.protocols import find_protocol
-from usseg_ray.refine import Predictor
-from usseg_ray.scoring import GroundTruth, evaluate
+from usseg_ray.data.shards import write_split
+from usseg_ray.prepare.inspection import Inspector
+from usseg_ray.prepare.sets import get
+from usseg_ray.scoring.evaluation import GroundTruth, evaluate
+from usseg_ray.scoring.prediction import Predictor
+from usseg_ray.scoring.protocols import find_protocol
 
 SIDE = 48  # of frames whose protocol leaves it to the run
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from usseg_ray.cli import Version, make_app, run
+from usseg_ray.core.cli import Version, make_app, run
 
 app = make_app()
 
@@ -43,7 +43,7 @@ def main(
     the prepared sets. It ends with exit code 1 if a figure misses its bar.
     """
     # torch, Ray, MLflow: not for --help.
-    from usseg_ray.bench.benchmarks import measure, show_changes  # noqa: PLC0415
+    from usseg_ray.bench.suite import measure, show_changes  # noqa: PLC0415
 
     if comparing:
         show_changes(what, as_json=as_json)

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
 from usseg_ray.bench.meter import Measure, apart
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.machine import usable_cpus
 from usseg_ray.data.synthetic import scene
-from usseg_ray.lattice_crf import LatticeCRF
-from usseg_ray.machine import usable_cpus
-from usseg_ray.ops.crf import mean_field
+from usseg_ray.scoring.crf import LatticeCRF
+from usseg_ray.scoring.mean_field import mean_field
 
 _SHARPNESS = 2.0
 _PATCH = 8

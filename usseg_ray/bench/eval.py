@@ -10,13 +10,13 @@ import torch
 from torch.nn.functional import interpolate
 
 from usseg_ray import methods
-from usseg_ray.backbones import TimmFeatures
-from usseg_ray.batch import Images, LabelledImages
 from usseg_ray.bench.meter import Measure, apart, cpu_seconds
-from usseg_ray.config import BackboneConfig
-from usseg_ray.featuriser import Featuriser
-from usseg_ray.refine import ClusterScorer, Predictor
-from usseg_ray.scoring import GroundTruth, evaluate
+from usseg_ray.core.config import BackboneConfig
+from usseg_ray.core.types import Images, LabelledImages
+from usseg_ray.features.backbones import TimmFeatures
+from usseg_ray.features.featuriser import Featuriser
+from usseg_ray.scoring.evaluation import GroundTruth, evaluate
+from usseg_ray.scoring.prediction import ClusterScorer, Predictor
 
 SIDE, NUM_CLASSES, BATCH = 320, 27, 8
 LIMIT = 1.3

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from usseg_ray.backbones import Backbone, TimmFeatures, build_backbone
-from usseg_ray.bench.images import random_backbone, write_set
+from usseg_ray.bench.inputs import random_backbone, write_set
 from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_store.extraction import BATCH_ROWS, Features, Wanted, features_here, want
-from usseg_ray.feature_store.folder import FeatureFolder
-from usseg_ray.feature_store.store import FeatureStore
+from usseg_ray.features.backbones import Backbone, TimmFeatures, build_backbone
+from usseg_ray.features.store.extraction import BATCH_ROWS, Features, Wanted, features_here, want
+from usseg_ray.features.store.folder import FeatureFolder
+from usseg_ray.features.store.store import FeatureStore
 
 SIDE = 224
 CPU_BACKBONE, GPU_BACKBONES = (
@@ -91,8 +91,8 @@ def _on_cpu(images: int, name: str) -> tuple[float, float, float, float]:
 
 def _on_gpu(name: str) -> Iterator[Measure]:
     # Ray: not for the process that measures the CPU.
-    from usseg_ray.cluster import local_ray  # noqa: PLC0415
-    from usseg_ray.feature_store.actors import ray_features  # noqa: PLC0415
+    from usseg_ray.cluster.feature_actors import ray_features  # noqa: PLC0415
+    from usseg_ray.cluster.join import local_ray  # noqa: PLC0415
 
     device = torch.device("cuda")
     with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place, local_ray():

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from usseg_ray.bench.meter import Measure, least_seconds
-from usseg_ray.config import BackboneConfig
+from usseg_ray.core.config import BackboneConfig
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_store.entry import Entry
-from usseg_ray.feature_store.files import write_shard
-from usseg_ray.feature_store.recipe import SHARD_BYTES, EntryManifest, Recipe, row_bytes
+from usseg_ray.features.store.blocks import write_shard
+from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.recipe import SHARD_BYTES, EntryManifest, Recipe, row_bytes
 
 DIM, GRID, BATCH = 384, 28, 32
 BAR_MB_S = 2000.0

@@ -24,9 +24,9 @@ from rich.table import Table
 
 from usseg_ray import __version__
 from usseg_ray.bench.meter import GB, Measure
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.machine import cpu_name, usable_cpus, vector_instructions
 from usseg_ray.data.library import cache_root
-from usseg_ray.machine import cpu_name, usable_cpus, vector_instructions
 
 HISTORY = "bench.jsonl"
 NOISE = 0.1
@@ -36,7 +36,7 @@ _PACKAGES = ("torch", "timm", "numpy", "ray", "mlflow")
 _ENOUGH_RUNS = 3
 
 Record = dict[str, Any]
-"""A run: `date`, `what`, `full`, `versions`, `machine`, `load` and `measures`."""
+"""A run: `date`, `what`, `full`, `versions`, `core.machine`, `load` and `measures`."""
 
 
 def history_path() -> Path:

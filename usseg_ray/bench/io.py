@@ -16,17 +16,18 @@ import numpy as np
 import ray
 from PIL import Image
 
-from usseg_ray.bench.images import HEIGHT, WIDTH, make_jpegs, write_set
+from usseg_ray.bench.inputs import HEIGHT, WIDTH, make_jpegs, write_set
 from usseg_ray.bench.meter import Measure, least_seconds
-from usseg_ray.cluster import local_ray
-from usseg_ray.config import DataConfig, UserError
+from usseg_ray.cluster.join import local_ray
+from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
+from usseg_ray.core.config import DataConfig
+from usseg_ray.core.errors import UserError
 from usseg_ray.data.decode import decode_image
-from usseg_ray.data.pipeline import RayStream, quiet, reading_group
 from usseg_ray.data.plans import Piece, training_plan
 from usseg_ray.data.reading import Crops, Showing, Stream, stream_here
 from usseg_ray.data.shards import ROWS_PER_SHARD
 from usseg_ray.data.transforms import Frame
-from usseg_ray.preparation import prepare
+from usseg_ray.prepare.write import prepare
 
 BAR_PER_CORE = 150.0
 """Images per second and core that preparing shall reach: 300 on two cores."""

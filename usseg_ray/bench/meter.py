@@ -22,7 +22,7 @@ from typing import TypeVar
 import psutil
 import torch
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 GB = 1e9
 RATES = frozenset({"images/s", "rows/s", "MB/s", "TFLOP/s", "%"})

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, normalize
 
-from usseg_ray.ops.correspondence import Draws, Maps, Shifts
+from usseg_ray.methods.parts.correspondence import Draws, Maps, Shifts
 
 _POSITIVE_ABOVE = 0.3
 _NEGATIVE_BELOW = 0.1
@@ -32,7 +32,7 @@ def clusterbook_losses(
         temperature: Agreement on a code is tanh of the product of cosines over this.
 
     Returns:
-        (B,) as `usseg_ray.ops.clusterbook.clusterbook_losses`.
+        (B,) as `usseg_ray.methods.parts.clusterbook.clusterbook_losses`.
     """
     rows = normalize(tokens, dim=2)
     edges = (rows @ rows.mT).clamp(min=0)

@@ -17,15 +17,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from usseg_ray.bench.meter import Measure
-from usseg_ray.cluster import local_ray
-from usseg_ray.config import DataConfig
+from usseg_ray.cluster.join import local_ray
+from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
+from usseg_ray.core.config import DataConfig
+from usseg_ray.core.machine import PeakMemory
 from usseg_ray.data.blocks import Block
-from usseg_ray.data.pipeline import RayStream, quiet, reading_group
+from usseg_ray.data.manifest import Manifest, split_totals
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Showing, Stream, read_piece
-from usseg_ray.data.shards import Manifest, Row, split_totals, write_split
-from usseg_ray.memory import PeakMemory
+from usseg_ray.data.shards import Row, write_split
 
 ROWS, BATCH = 20_000, 32
 LONGEST_GAP_S = 1.0

@@ -14,17 +14,18 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from usseg_ray.bench.images import CAMVID_SPLITS, random_backbone, write_set
+from usseg_ray.bench.inputs import CAMVID_SPLITS, random_backbone, write_set
 from usseg_ray.bench.meter import Measure, environment, least_seconds, product
-from usseg_ray.config import UserError, flatten
+from usseg_ray.core.config import flatten
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.stopwatch import Seconds, timed
 from usseg_ray.data.library import find_prepared
-from usseg_ray.feature_store.folder import FOLDER, LIMIT
-from usseg_ray.feature_store.store import SHARED
-from usseg_ray.stopwatch import Seconds, timed
-from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.features.store.folder import FOLDER, LIMIT
+from usseg_ray.features.store.store import SHARED
+from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
-from usseg_ray.sweeps.summary import Outcome
 from usseg_ray.sweeps.sweep import run_sweep
+from usseg_ray.sweeps.tables import Outcome
 
 SIDE = 224
 BACKBONE = "vit_small_patch16_224"

@@ -17,23 +17,23 @@ import numpy as np
 import torch
 
 from usseg_ray import methods
-from usseg_ray.backbones import build_backbone
-from usseg_ray.bench.images import random_backbone, write_set
+from usseg_ray.bench.inputs import random_backbone, write_set
 from usseg_ray.bench.meter import Measure, apart
-from usseg_ray.config import build_config, flatten
+from usseg_ray.core.config import build_config, flatten
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import view_name
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_store.extraction import Wanted, want
-from usseg_ray.feature_store.files import save_manifest, write_shard
-from usseg_ray.feature_store.folder import FOLDER
-from usseg_ray.feature_store.recipe import Views, parts_of
-from usseg_ray.feature_store.store import default_store
-from usseg_ray.job import Job, StoredView
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.features.backbones import build_backbone
+from usseg_ray.features.store.blocks import save_manifest, write_shard
+from usseg_ray.features.store.extraction import Wanted, want
+from usseg_ray.features.store.folder import FOLDER
+from usseg_ray.features.store.recipe import Views, parts_of
+from usseg_ray.features.store.store import default_store
 from usseg_ray.ops.photometric import drawn_view
-from usseg_ray.run_context import PlainContext
-from usseg_ray.scoring import Evaluation
-from usseg_ray.worker import build_run
+from usseg_ray.scoring.evaluation import Evaluation
+from usseg_ray.trials.job import Job, StoredView
+from usseg_ray.trials.worker import build_run
 
 SIDE = 224
 BACKBONE = "vit_small_patch16_224"

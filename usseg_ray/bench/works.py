@@ -16,16 +16,15 @@ from torch.nn.functional import normalize
 
 from usseg_ray.bench import naive
 from usseg_ray.bench.meter import Work
-from usseg_ray.ops.attention import local_weights, propagate
-from usseg_ray.ops.clusterbook import clusterbook_losses
-from usseg_ray.ops.concepts import ConceptBank, Keys, contrast, mean_term, relate
-from usseg_ray.ops.contrastive import (
+from usseg_ray.methods.parts.clusterbook import clusterbook_losses
+from usseg_ray.methods.parts.concepts import ConceptBank, Keys, contrast, mean_term, relate
+from usseg_ray.methods.parts.contrastive import (
     Candidates,
     ContrastiveOptions,
     best_match,
     hidden_positive_loss,
 )
-from usseg_ray.ops.correspondence import (
+from usseg_ray.methods.parts.correspondence import (
     Draws,
     Maps,
     Shifts,
@@ -33,7 +32,8 @@ from usseg_ray.ops.correspondence import (
     avoid_self,
     correspondence_terms,
 )
-from usseg_ray.ops.minibatch_kmeans import MiniBatchKMeans, Schedule, nearest
+from usseg_ray.methods.parts.minibatch_kmeans import MiniBatchKMeans, Schedule, nearest
+from usseg_ray.ops.attention import local_weights, propagate
 from usseg_ray.ops.modularity import cosine, image_losses
 
 _TEMPERATURE = 0.07

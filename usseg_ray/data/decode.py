@@ -22,10 +22,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 MAX_PIXELS = 2**26
+
 """Largest width x height that is decoded: 8192 x 8192, or 192 MiB of RGB."""
 
 _JPEG = b"\xff\xd8\xff"
+
 _PNG = b"\x89PNG\r\n\x1a\n"
+
 _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (_JPEG, JpegImageFile),
     (_PNG, PngImageFile),
@@ -34,9 +37,13 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"II*\0", TiffImageFile),
     (b"MM\0*", TiffImageFile),
 )
+
 _EXIF_SEARCH_BYTES = 2**16
+
 _ORIENTATION_TAG = 0x0112
+
 _PNG_DEPTH_BYTE = 24
+
 # What the decoders raise for a file that is not what it says it is.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError)
 
@@ -200,3 +207,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow's own conversion clips at 255.
         return Image.fromarray((np.array(image) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
+
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})

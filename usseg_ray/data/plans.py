@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer
 
-from usseg_ray.data.shards import Manifest
-from usseg_ray.keys import key_seed
+from usseg_ray.core.keys import key_seed
+from usseg_ray.data.manifest import Manifest
 
 
 class Partner(NamedTuple):

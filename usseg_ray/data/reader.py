@@ -11,9 +11,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from usseg_ray.batch import Images, LabelledImages, Rows
-from usseg_ray.config import DataConfig, JitterConfig
+from usseg_ray.core.config import DataConfig, JitterConfig
+from usseg_ray.core.keys import key_seed
+from usseg_ray.core.types import Images, LabelledImages, Rows
 from usseg_ray.data.blocks import Block, Taker, batches_by_number, mix, regroup
+from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import (
     Piece,
     cut,
@@ -25,9 +27,7 @@ from usseg_ray.data.plans import (
     with_partners,
 )
 from usseg_ray.data.reading import Crops, Showing, Stream, stream_here, stream_numbers, view_name
-from usseg_ray.data.shards import Manifest
 from usseg_ray.data.transforms import Frame
-from usseg_ray.keys import key_seed
 
 
 @runtime_checkable

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from usseg_ray.config import JitterConfig, UserError
+from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import resolve
+from usseg_ray.core.keys import key_seed
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.decode import decode_image, decode_label
-from usseg_ray.data.photometric import adjust, draw_photometric
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.shards import read_rows, resolve
+from usseg_ray.data.recolour import adjust, draw_photometric
+from usseg_ray.data.shards import read_rows
 from usseg_ray.data.transforms import (
     CropPolicy,
     Filter,
@@ -30,7 +33,6 @@ from usseg_ray.data.transforms import (
     training_view,
     view_image,
 )
-from usseg_ray.keys import key_seed
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Showing:
 
 
 def view_name(frame: Frame, crops: Crops | None) -> str:
-    """Names how images are shown, for `batch.Rows`."""
+    """Names how images are shown, for `types.Rows`."""
     return str((frame, replace(crops, scale=1.0) if crops else None))
 
 

@@ -1,6 +1,6 @@
 """A prepared set on disk: Parquet shards of encoded images, and the manifest that names them.
 
-It stands between `preparation`, which writes it once, and `reading` and `pipeline`, which read it
+It stands between `prepare.write`, which writes it once, and `reading` and `pipeline`, which read it
 for every run. Row groups are small, so that a reader can mix and divide rows without reading whole
 shards. The manifest is written last and in one move: a set has one when it is complete, and never
 before. Shards carry their hash in their name, so that writing a set anew leaves the old one whole.
@@ -9,30 +9,27 @@ Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`, `hd
 
 import hashlib
 import itertools
-import json
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
-from pydantic import Field, ValidationError
 
-from usseg_ray.config import Settings, UserError
-from usseg_ray.data.datasets import Palette
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import first_line, resolve
+from usseg_ray.data.manifest import _AGAIN, MANIFEST, Manifest, ShardInfo, load_manifest
 
-FORMAT_VERSION: Literal[1] = 1
-MANIFEST = "manifest.json"
 SHARD_FOLDER = "shards"
-ROWS_PER_SHARD = 256
-ROWS_PER_GROUP = 32
-BYTES_PER_GROUP = 64 * 2**20
 
-_AGAIN = "Prepare the set again with --overwrite."
+ROWS_PER_SHARD = 256
+
+ROWS_PER_GROUP = 32
+
+BYTES_PER_GROUP = 64 * 2**20
 
 SCHEMA = pa.schema(
     [
@@ -62,88 +59,6 @@ class Row:
     label: bytes | None
     height: int
     width: int
-
-
-class ShardInfo(Settings):
-    """One shard as the manifest names it."""
-
-    path: str = Field(description="Below the set's root.")
-    split: str
-    rows: int = Field(ge=1)
-    labelled: int = Field(ge=0, description="Rows that have a label.")
-    num_bytes: int = Field(ge=1)
-    sha256: str
-    row_groups: tuple[int, ...] = Field(description="Rows of each row group.")
-
-
-class SplitInfo(Settings):
-    """Totals of a split."""
-
-    rows: int = Field(ge=0)
-    labelled: int = Field(ge=0)
-    bad_images: int = Field(0, ge=0, description="Images that were left out.")
-    bad_labels: int = Field(0, ge=0, description="Labels that were left out, their images kept.")
-    origin: str = Field("", description="Which images of a published set these are.")
-    expected: int | None = Field(None, ge=1, description="How many images it has there.")
-
-
-class Manifest(Settings):
-    """What a prepared set is and which shards it consists of."""
-
-    format_version: Literal[1] = FORMAT_VERSION
-    name: str
-    classes: tuple[str, ...] = Field(description="Names by index; empty for a set without labels.")
-    ignore_index: int = Field(description="Label value of pixels without a class.")
-    palette: Palette | None = Field(None, description="RGB of each class.")
-    things: tuple[str, ...] = Field((), description="Classes that are countable objects.")
-    splits: dict[str, SplitInfo]
-    shards: tuple[ShardInfo, ...]
-    source: str = Field(description="Where the images came from.")
-    fingerprint: str = Field("", description="Of the source's file names, sizes and times.")
-
-    def digest(self) -> str:
-        """Hashes what decides a result: classes and the bytes of every shard, not names or places.
-
-        Returns:
-            64 hexadecimal digits.
-        """
-        identity = [
-            self.classes,
-            self.ignore_index,
-            self.palette,
-            [(shard.split, shard.sha256) for shard in self.shards],
-        ]
-        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-
-    def shards_of(self, split: str) -> tuple[ShardInfo, ...]:
-        """Lists a split's shards in order; a `UserError` names the splits if there is no such."""
-        if split not in self.splits:
-            raise UserError(
-                f"Data set {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}. "
-                f"Choose with --set data.train_split=, data.selection_split= or data.test_split=."
-            )
-        return tuple(shard for shard in self.shards if shard.split == split)
-
-
-def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
-    """Finds the file system of a folder or URI, and the path in it.
-
-    Args:
-        uri: A local path or anything that `pyarrow.fs.FileSystem.from_uri` knows.
-
-    Returns:
-        The file system, and the path without a slash at its end.
-
-    Raises:
-        UserError: The URI's scheme is unknown or its place cannot be reached.
-    """
-    if "://" not in str(uri):
-        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(str(uri))
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{uri}: cannot be opened ({_first_line(error)}).") from None
-    return filesystem, path.rstrip("/")
 
 
 def write_split(
@@ -221,65 +136,6 @@ def write_shard(
     )
 
 
-def split_totals(shards: Iterable[ShardInfo]) -> dict[str, SplitInfo]:
-    """Adds up the rows of each split, splits in order of their first shard."""
-    totals: dict[str, SplitInfo] = {}
-    for shard in shards:
-        before = totals.get(shard.split, SplitInfo(rows=0, labelled=0))
-        totals[shard.split] = SplitInfo(
-            rows=before.rows + shard.rows, labelled=before.labelled + shard.labelled
-        )
-    return totals
-
-
-def save_manifest(manifest: Manifest, uri: str | Path) -> None:
-    """Writes the manifest of shards that are in place in one move, which makes the set valid."""
-    filesystem, root = resolve(uri)
-    filesystem.create_dir(root, recursive=True)
-    unfinished = f"{root}/.{uuid.uuid4().hex}.unfinished"
-    with filesystem.open_output_stream(unfinished) as stream:
-        stream.write(manifest.model_dump_json(indent=1).encode())
-    filesystem.move(unfinished, f"{root}/{MANIFEST}")
-
-
-def load_manifest(uri: str | Path) -> Manifest:
-    """Reads the manifest of a prepared set.
-
-    Args:
-        uri: Root of the set.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        UserError: There is none, or it cannot be used.
-    """
-    filesystem, root = resolve(uri)
-    where = f"{root}/{MANIFEST}"
-    try:
-        with filesystem.open_input_stream(where) as stream:
-            content = json.loads(stream.read())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{uri}: not a prepared set (no {MANIFEST}). Make one with python -m usseg_ray.prepare."
-        ) from None
-    except OSError as error:
-        raise UserError(f"{uri}: cannot be read ({_first_line(error)}).") from None
-    except ValueError:
-        raise UserError(f"{where}: not a JSON file. {_AGAIN}") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{where}: format version {version}, this program reads {FORMAT_VERSION}. {_AGAIN}"
-        )
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
-
-
 def read_rows(
     filesystem: pafs.FileSystem, path: str, row_group: int, columns: list[str] | None = None
 ) -> pa.Table:
@@ -298,7 +154,7 @@ def read_rows(
         with filesystem.open_input_file(path) as file:
             return pq.ParquetFile(file).read_row_group(row_group, columns)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read ({_first_line(error)}). {_AGAIN}") from None
+        raise UserError(f"{path}: cannot be read ({first_line(error)}). {_AGAIN}") from None
 
 
 def verify(manifest: Manifest, uri: str | Path) -> None:
@@ -392,7 +248,3 @@ def _table(group: list[Row]) -> pa.Table:
     columns = [[getattr(row, name) for row in group] for name in SCHEMA.names]
     arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0]

@@ -24,7 +24,7 @@ from numpy.random import Generator
 from PIL import Image
 from scipy import ndimage
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 Floats: TypeAlias = Float32[np.ndarray, "..."]
 

@@ -2,7 +2,7 @@
 
 import difflib
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 from usseg_ray.methods.acseg import ACSeg
 from usseg_ray.methods.base import Method
 from usseg_ray.methods.cause import CAUSE

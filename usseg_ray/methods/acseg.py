@@ -22,16 +22,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from usseg_ray.batch import Attention, Batch, FeatureSpec, StepResult
-from usseg_ray.config import MethodConfig, UserError
-from usseg_ray.distributed import shared_generator
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.distributed import shared_generator
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.methods.parts.regions import bounding_box, pool_regions
+from usseg_ray.methods.parts.transformer import Activation, DecoderBlock, Norm
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
 from usseg_ray.ops.modularity import cosine, image_losses
-from usseg_ray.ops.regions import bounding_box, pool_regions
 from usseg_ray.ops.sampling import PointSample
-from usseg_ray.ops.transformer import Activation, DecoderBlock, Norm
 
 
 class ACSegConfig(MethodConfig):

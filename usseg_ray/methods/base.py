@@ -1,9 +1,9 @@
 """The contract between a method and the engine.
 
 A method owns its heads, its loss and its label-free clusters. It owns no device, rank, logger,
-path or clock: the engine (`loop`) walks the stages, steps the optimisers and keeps the state. Its
-batches have no label field, so a label cannot reach it. Everything that a run must remember is a
-parameter or a registered buffer, so that one `state_dict` resumes all of it.
+path or clock: the engine (`engine.run`) walks the stages, steps the optimisers and keeps the state.
+Its batches have no label field, so a label cannot reach it. Everything that a run must remember is
+a parameter or a registered buffer, so that one `state_dict` resumes all of it.
 """
 
 from abc import ABC, abstractmethod
@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from usseg_ray.batch import Batch, FeatureSpec, Needs, Step, StepResult
-from usseg_ray.config import MethodConfig, UserError
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
 
 __all__ = ["CodeClassifier", "Method", "Needs", "ParamGroup", "Passes", "Stage"]
 

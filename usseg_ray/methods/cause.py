@@ -24,18 +24,25 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from usseg_ray.batch import Batch, FeatureSpec, StepResult
-from usseg_ray.config import MethodConfig, UserError
-from usseg_ray.distributed import all_gather, shared_generator
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.distributed import all_gather, shared_generator
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, ParamGroup, Passes, Stage
-from usseg_ray.methods.codes import Clustering, fit_centroids
-from usseg_ray.ops.cluster_probe import ClusterProbe
-from usseg_ray.ops.clusterbook import Windows, clusterbook_losses, draw_windows
-from usseg_ray.ops.concept_head import ConceptHead, ConceptNetwork, Masks
-from usseg_ray.ops.concepts import ConceptBank, Keys, contrast, mean_term, nearest_codes, relate
+from usseg_ray.methods.parts.cluster_probe import ClusterProbe
+from usseg_ray.methods.parts.clusterbook import Windows, clusterbook_losses, draw_windows
+from usseg_ray.methods.parts.codes import Clustering, fit_centroids
+from usseg_ray.methods.parts.concept_head import ConceptHead, ConceptNetwork, Masks
+from usseg_ray.methods.parts.concepts import (
+    ConceptBank,
+    Keys,
+    contrast,
+    mean_term,
+    nearest_codes,
+    relate,
+)
+from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
 from usseg_ray.ops.draws import uniforms
-from usseg_ray.ops.ema import update_teacher
-from usseg_ray.ops.heads import SegmentationHead
 
 _EPSILON = 1e-12
 # Official factor of cosines before a softmax over clusters.

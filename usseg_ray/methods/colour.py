@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from usseg_ray.batch import Batch, FeatureSpec
-from usseg_ray.config import MethodConfig
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.types import Batch, FeatureSpec
 from usseg_ray.methods.position import PatchConfig, PositionFloor
 
 

@@ -23,24 +23,34 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Step, StepResult
-from usseg_ray.config import JitterConfig, MethodConfig, UserError
-from usseg_ray.distributed import shared_generator
+from usseg_ray.core.config import JitterConfig, MethodConfig
+from usseg_ray.core.distributed import shared_generator
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step, StepResult
 from usseg_ray.methods.base import Needs, ParamGroup, Passes
-from usseg_ray.methods.codes import CodeConfig, CodeMethod
-from usseg_ray.ops.attention import cosine_weights, propagate
-from usseg_ray.ops.cluster_probe import ClusterProbe
-from usseg_ray.ops.contrastive import (
+from usseg_ray.methods.parts.cluster_probe import ClusterProbe
+from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
+from usseg_ray.methods.parts.contrastive import (
     ContrastiveOptions,
     Weighting,
     consistency_loss,
     draw_denominators,
     hidden_positive_loss,
 )
+from usseg_ray.methods.parts.heads import (
+    HeadMasks,
+    SegmentationHead,
+    initialise_like_torch,
+    update_teacher,
+)
+from usseg_ray.methods.parts.reference_pool import (
+    ReferencePool,
+    add_patches,
+    patch_rows,
+    pool_walks,
+)
+from usseg_ray.ops.attention import cosine_weights, propagate
 from usseg_ray.ops.draws import dropout_mask, uniforms
-from usseg_ray.ops.ema import update_teacher
-from usseg_ray.ops.heads import HeadMasks, SegmentationHead, initialise_like_torch
-from usseg_ray.ops.reference_pool import ReferencePool, add_patches, patch_rows, pool_walks
 
 PoolName = Literal["agnostic", "specific"]
 

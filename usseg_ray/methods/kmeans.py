@@ -11,8 +11,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from usseg_ray.batch import Batch, FeatureSpec
-from usseg_ray.config import MethodConfig
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.types import Batch, FeatureSpec
 from usseg_ray.methods.base import CodeClassifier, Passes, Stage
 from usseg_ray.ops.kmeans import fit_shared, similarity
 from usseg_ray.ops.sampling import PointSample

@@ -26,15 +26,19 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils import skip_init
 
-from usseg_ray.batch import Batch, FeatureSpec, Pair, StepResult
-from usseg_ray.config import JitterConfig, MethodConfig
-from usseg_ray.distributed import all_sum, shared_generator
+from usseg_ray.core.config import JitterConfig, MethodConfig
+from usseg_ray.core.distributed import all_sum, shared_generator
+from usseg_ray.core.types import Batch, FeatureSpec, Pair, StepResult
 from usseg_ray.methods.base import CodeClassifier, Needs, ParamGroup, Passes
-from usseg_ray.networks import NetworkConfig, PyramidNetwork
-from usseg_ray.ops.geometry import crop_and_flip
-from usseg_ray.ops.joint_loss import mean_squared_difference, weighted_cross_entropy
-from usseg_ray.ops.joint_norm import JointBatchNorm, SecondStatistics
-from usseg_ray.ops.minibatch_kmeans import MiniBatchKMeans, Schedule, nearest
+from usseg_ray.methods.parts.geometry import crop_and_flip
+from usseg_ray.methods.parts.joint import (
+    JointBatchNorm,
+    SecondStatistics,
+    mean_squared_difference,
+    weighted_cross_entropy,
+)
+from usseg_ray.methods.parts.minibatch_kmeans import MiniBatchKMeans, Schedule, nearest
+from usseg_ray.methods.parts.pyramid import NetworkConfig, PyramidNetwork
 
 ClassWeights = Literal["frequency", "balanced", "none"]
 

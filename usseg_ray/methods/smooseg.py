@@ -19,15 +19,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from usseg_ray.batch import Batch, FeatureSpec, StepResult
-from usseg_ray.config import MethodConfig
-from usseg_ray.distributed import shared_generator
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.distributed import shared_generator
+from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, ParamGroup, Passes
-from usseg_ray.ops.cluster_probe import ClusterProbe
-from usseg_ray.ops.correspondence import Maps, avoid_self, moments, smoothness
+from usseg_ray.methods.parts.cluster_probe import ClusterProbe
+from usseg_ray.methods.parts.correspondence import Maps, avoid_self, moments, smoothness
+from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_teacher
 from usseg_ray.ops.draws import dropout_mask, uniforms
-from usseg_ray.ops.ema import update_teacher
-from usseg_ray.ops.heads import HeadMasks, SegmentationHead
 
 
 class SmooSegConfig(MethodConfig):

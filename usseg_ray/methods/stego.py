@@ -17,13 +17,13 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, StepResult
-from usseg_ray.config import MethodConfig
-from usseg_ray.distributed import shared_generator
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.distributed import shared_generator
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, StepResult
 from usseg_ray.methods.base import Needs, ParamGroup
-from usseg_ray.methods.codes import CodeConfig, CodeMethod
-from usseg_ray.ops.cluster_probe import ClusterProbe
-from usseg_ray.ops.correspondence import (
+from usseg_ray.methods.parts.cluster_probe import ClusterProbe
+from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
+from usseg_ray.methods.parts.correspondence import (
     Draws,
     Maps,
     Shifts,
@@ -31,8 +31,8 @@ from usseg_ray.ops.correspondence import (
     avoid_self,
     correspondence_terms,
 )
+from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead
 from usseg_ray.ops.draws import dropout_mask, uniforms
-from usseg_ray.ops.heads import HeadMasks, SegmentationHead
 
 
 class STEGOConfig(CodeConfig):

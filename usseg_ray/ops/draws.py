@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from usseg_ray.distributed import shared_generator
+from usseg_ray.core.distributed import shared_generator
 
 
 def uniforms(

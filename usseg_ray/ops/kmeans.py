@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from usseg_ray.config import UserError
-from usseg_ray.distributed import broadcast, rank, shared_generator
+from usseg_ray.core.distributed import broadcast, rank, shared_generator
+from usseg_ray.core.errors import UserError
 from usseg_ray.ops.sampling import PointSample
 
 try:

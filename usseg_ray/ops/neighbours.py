@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 
 @torch.no_grad()

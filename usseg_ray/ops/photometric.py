@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from usseg_ray.config import JitterConfig
+from usseg_ray.core.config import JitterConfig
 from usseg_ray.ops.draws import uniforms
 
 _GREY = (0.2989, 0.587, 0.114)
@@ -81,7 +81,7 @@ DRAWN = "stored"
 
 
 def drawn_view(view: str, draws: int, jitter: JitterConfig) -> str:
-    """Names fixed photometric views of rows, for `batch.Rows`."""
+    """Names fixed photometric views of rows, for `types.Rows`."""
     return f"{view}, {draws} draws of {jitter}"
 
 

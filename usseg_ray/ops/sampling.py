@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from usseg_ray.distributed import all_gather, shared_generator
+from usseg_ray.core.distributed import all_gather, shared_generator
 
 _PRIORITIES = 2**63 - 1
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from usseg_ray.data.shards import resolve
-from usseg_ray.job import Draw
-from usseg_ray.sweeps.forecast import BUDGET_S, trial_seconds
+from usseg_ray.core.files import resolve
 from usseg_ray.sweeps.plan import Plan
+from usseg_ray.trials.forecast import BUDGET_S, trial_seconds
+from usseg_ray.trials.job import Draw
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usseg_ray import methods
-from usseg_ray.backbones import Backbone, build_backbone
-from usseg_ray.batch import Needs
-from usseg_ray.config import UserError, build_config
+from usseg_ray.cluster.feature_actors import ray_features
+from usseg_ray.core.config import build_config
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Needs
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Crops, Showing, view_name
 from usseg_ray.data.transforms import Frame
-from usseg_ray.feature_store.actors import ray_features
-from usseg_ray.feature_store.cost import Mode
-from usseg_ray.feature_store.entry import Entry
-from usseg_ray.feature_store.extraction import Features, Wanted, features_here, probe, want
-from usseg_ray.feature_store.recipe import Part, Views, parts_of
-from usseg_ray.feature_store.store import SHARED, FeatureStore, Measure, default_store
-from usseg_ray.job import Draw, Jobs, StoredView
+from usseg_ray.features.backbones import Backbone, build_backbone
+from usseg_ray.features.store.cost import Mode
+from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.extraction import Features, Wanted, features_here, probe, want
+from usseg_ray.features.store.recipe import Part, Views, parts_of
+from usseg_ray.features.store.store import SHARED, FeatureStore, Measure, default_store
 from usseg_ray.ops.photometric import drawn_view
-from usseg_ray.protocols import find_protocol
+from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
+from usseg_ray.trials.job import Draw, Jobs, StoredView
 
 WORTH_A_THOUGHT_S = 30.0
 """Where a whole sweep computes for less, weighing a store costs more than one would save."""
@@ -67,7 +68,7 @@ class _Use:
 
     @property
     def view(self) -> str:
-        """How it is shown, in the words of `batch.Rows`."""
+        """How it is shown, in the words of `types.Rows`."""
         shown = view_name(self.frame, self.crops)
         return drawn_view(shown, self.views.draws, self.views.jitter) if self.views else shown
 

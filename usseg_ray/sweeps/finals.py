@@ -14,13 +14,13 @@ from typing import Any
 
 import ray
 
-from usseg_ray import worker
-from usseg_ray.job import Draw, Job, Jobs
-from usseg_ray.record import read_counts
-from usseg_ray.significance import Difference, paired_bootstrap
-from usseg_ray.storage import Storage
-from usseg_ray.sweeps.beside import as_task
-from usseg_ray.trials import Trial, best_of_each, load_trials, ranked, trial_name
+from usseg_ray.scoring.arrays import read_counts
+from usseg_ray.scoring.significance import Difference, paired_bootstrap
+from usseg_ray.trials import worker
+from usseg_ray.trials.job import Draw, Job, Jobs
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.tasks import as_task
+from usseg_ray.trials.trial import Trial, best_of_each, load_trials, ranked, trial_name
 
 FINALISTS = "finalists"
 FINAL_FILE = "final.json"

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Int64
 from scipy.optimize import linear_sum_assignment
 
-from usseg_ray.charts import k_curves
-from usseg_ray.objective import CRITERIA, MIOU, STABILITY, WITHOUT_LABELS, digits, short
-from usseg_ray.ops.partitions import contingency
-from usseg_ray.palettes import colour_for
-from usseg_ray.pictures import panels, save
-from usseg_ray.record import ARRAYS
-from usseg_ray.sweeps.cluster_counts import Point, Recommendation, curve, pictured, recommend
-from usseg_ray.trials import Trial
+from usseg_ray.pictures.charts import k_curves
+from usseg_ray.pictures.mosaic import panels, save
+from usseg_ray.pictures.palettes import colour_for
+from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.objective import CRITERIA, MIOU, STABILITY, WITHOUT_LABELS, digits, short
+from usseg_ray.scoring.partitions import contingency
+from usseg_ray.sweeps.k_trials import Point, Recommendation, curve, pictured, recommend
+from usseg_ray.trials.trial import Trial
 
 ANSWER = "k"
 """Folder of the answers in a sweep's own."""

@@ -14,20 +14,20 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
-from usseg_ray.cluster import lacking
-from usseg_ray.drawing import draw
-from usseg_ray.job import Jobs
-from usseg_ray.objective import MIOU
+from usseg_ray.cluster.capacity import lacking
 from usseg_ray.ops.kmeans import available_backend
-from usseg_ray.record import ARRAYS
-from usseg_ray.scoring import GroundTruth
-from usseg_ray.storage import Storage
-from usseg_ray.sweeps.beside import BaselineTask
+from usseg_ray.pictures.trial_page import draw
+from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.evaluation import GroundTruth
+from usseg_ray.scoring.objective import MIOU
 from usseg_ray.sweeps.plan import planned_epochs
 from usseg_ray.sweeps.screen import Screen
 from usseg_ray.tracking.ledger import Ledger
-from usseg_ray.trainer import NODE_DIED, OUT_OF_REACH
-from usseg_ray.trials import (
+from usseg_ray.trials.job import Jobs
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.tasks import BaselineTask
+from usseg_ray.trials.trainer import NODE_DIED, OUT_OF_REACH
+from usseg_ray.trials.trial import (
     BATCH_FILE,
     BATCH_SIZE,
     CHECKPOINTS,

@@ -1,26 +1,42 @@
-"""A sweep before it starts: its methods, and the trials that follow.
+"""A sweep before it starts: from a request to its methods, and the trials that follow.
 
-A sweep has a part for each of its methods; its trials go round the parts, so that every method's
-defaults are among the first. `planning` makes a plan of a request.
+Everything that can be wrong is found here, in seconds, before Ray starts or a GPU is touched. A
+sweep has a part for each of its methods; its trials go round the parts, so that every method's
+defaults are among the first.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from usseg_ray import methods
-from usseg_ray.config import (
+from usseg_ray.core.config import (
     Config,
     MethodConfig,
     build_config,
+    flatten,
+    flatten_assigned,
+    known_keys,
+    unknown_key,
 )
-from usseg_ray.data.shards import Manifest
-from usseg_ray.job import Draw, Job, Jobs, JobTemplate
-from usseg_ray.objective import resolve
-from usseg_ray.protocols import stamp
-from usseg_ray.search_space import SearchSpace
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import FeatureSpec
+from usseg_ray.data.library import open_data
+from usseg_ray.data.manifest import Manifest
+from usseg_ray.features.backbones import build_backbone, feature_spec
+from usseg_ray.scoring.objective import CONSENSUS, MIOU, MODULARITY, require_labels, resolve
+from usseg_ray.scoring.protocols import find_protocol, stamp
+from usseg_ray.sweeps.defaults import data_defaults
+from usseg_ray.sweeps.earlier import is_free, known_trials
+from usseg_ray.sweeps.k_trials import CLUSTERS, k_trials
+from usseg_ray.sweeps.presets import preset_settings
 from usseg_ray.sweeps.request import Request
-from usseg_ray.trials import Trial, trial_name
+from usseg_ray.sweeps.space import SearchSpace, check_space, load_space, space_of
+from usseg_ray.trials.job import WORKERS, Draw, Job, Jobs, JobTemplate
+from usseg_ray.trials.trial import Trial, trial_name
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,11 @@ class MethodPlan:
         """The first trial, and one more for either end of each range."""
         dimensions = self.space.space.items()
         return [{}, *({key: value} for key, d in dimensions for value in d.ends)]
+
+
+def settings_of(parts: Iterable[MethodPlan]) -> dict[str, dict[str, Any]]:
+    """Lists the flattened settings of each method's first trial."""
+    return {part.method: flatten(part.config) for part in parts}
 
 
 @dataclass(frozen=True)
@@ -131,3 +152,219 @@ def planned_epochs(job: Job) -> int:
     method = methods.get(job.method)
     config = build_config(method.Config, [job.settings])
     return sum(method.stage_epochs(config.method, config.train.epochs)) or 1
+
+
+def make_plan(request: Request, *, make_data: bool = True) -> Plan:
+    """Resolves and checks a request.
+
+    Args:
+        request: What was asked.
+        make_data: Whether the embedded data may be generated, or only described (`--dry-run`).
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: A key, value, range, file, split, size or weight is wrong; says which.
+    """
+    names = list(request.methods)
+    preset = preset_settings(request.preset, names)
+    parts = []
+    for name, assigned in _assigned_to(names, flatten_assigned(request.assigned)).items():
+        try:
+            parts.append(_part(request, name, preset, assigned))
+        except UserError as error:
+            raise _about(name, names, error) from None
+    _check_shared(parts)
+    _check_batches(parts)
+    root, manifest = open_data(parts[0].config.data, make=make_data)
+    objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
+    if request.question == "k":
+        parts = [_counting(request, part, len(manifest.classes)) for part in parts]
+    plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
+    _check_labels(plan)
+    _check_protocol(plan)
+    _check_corners(plan)
+    return plan
+
+
+def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[Trial, ...]:
+    """Finds what Optuna is to learn from."""
+    if request.warm_start is None:
+        return ()
+    if request.search != "optuna":
+        raise UserError("--warm-start is for --search optuna, which learns from earlier trials.")
+    return known_trials(request.warm_start, settings_of(parts), objective)
+
+
+def _about(name: str, names: list[str], error: UserError) -> UserError:
+    """Says which method an error is about, where there are several."""
+    return UserError(f"{name}: {error}") if len(names) > 1 else error
+
+
+def _assigned_to(names: list[str], assigned: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Gives every method its assignments: of `method.*`, of several methods, those that it has."""
+    if len(names) == 1:
+        return {names[0]: assigned}
+    known = {name: known_keys(methods.get(name).Config) for name in names}
+    for key in assigned:
+        if key.startswith("method.") and not any(key in keys for keys in known.values()):
+            near = unknown_key(key, {key for keys in known.values() for key in keys})
+            raise UserError(f"{near} None of {', '.join(names)} has it.")
+    return {
+        name: {k: v for k, v in assigned.items() if k in keys or not k.startswith("method.")}
+        for name, keys in known.items()
+    }
+
+
+def _part(
+    request: Request, name: str, preset: dict[str, Any], assigned: dict[str, Any]
+) -> MethodPlan:
+    """Resolves one method's settings and draws its trials."""
+    method, file = methods.get(name), request.methods[name]
+    space = SearchSpace({}, {}, "no search space")
+    if file is not None:
+        kept = request.spaces.get(name)
+        space = load_space(Path(file)) if kept is None else space_of(kept, Path(file))
+        if not space.space and len(request.methods) == 1 and request.num_samples > 1:
+            raise UserError(
+                f"{file}: `space` is empty, so all {request.num_samples} trials would be the same: "
+                "add a range, or --num-samples 1."
+            )
+        space = space.without(assigned)
+        if WORKERS in space.space:
+            raise UserError(
+                f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "
+                "it under `fixed` or by --workers-per-trial."
+            )
+    defaults = data_defaults(name, request.data, preset | space.fixed | assigned) | preset
+    check_space(space, method.Config, [defaults])
+    layers: list[Mapping[str, Any]] = [defaults, space.fixed, {"data.name": request.data}]
+    config = build_config(method.Config, [*layers, assigned])
+    samples: tuple[dict[str, Any], ...] = ()
+    if request.search == "random" or not space.space:
+        samples = tuple(space.sample(request.num_samples, config.seed))
+    base = flatten(build_config(method.Config, layers))
+    return MethodPlan(name, config, space, samples, base, assigned)
+
+
+def _counting(request: Request, part: MethodPlan, classes: int) -> MethodPlan:
+    """Makes a part one that tries every K with every seed, whatever its space."""
+    if request.search != "random":
+        raise UserError(
+            f"--question k tries every K with every seed: --search {request.search} has nothing "
+            "to choose; leave it out."
+        )
+    seeds = range(part.config.seed, part.config.seed + request.seeds)
+    space, samples = k_trials(part.space, part.assigned, classes, request.num_samples, seeds)
+    assigned = {key: value for key, value in part.assigned.items() if key not in space.space}
+    base = part.base if classes else part.base | {CLUSTERS: samples[0][CLUSTERS]}
+    return replace(part, space=space, samples=samples, base=base, assigned=assigned)
+
+
+def _check_shared(parts: list[MethodPlan]) -> None:
+    """Checks that the methods' scores may stand in one column."""
+    first, *others = parts
+    settings = flatten(first.config)
+    for part in others:
+        for key, value in flatten(part.config).items():
+            if not is_free(key) and settings.get(key) != value:
+                raise UserError(
+                    f"{first.method} and {part.method} cannot be compared in one sweep: {key} is "
+                    f"{settings.get(key)} and {value}. --set {key}=VALUE makes them equal."
+                )
+
+
+def _check_batches(parts: list[MethodPlan]) -> None:
+    """Checks that a step has the same images with any number of workers that a trial may have."""
+    for part in parts:
+        resources, size = part.config.resources, part.config.train.batch_size
+        counts = range(resources.fewest, resources.processes + 1)
+        if len(counts) > 1 and any(size % count for count in counts):
+            step = math.lcm(*counts)
+            raise UserError(
+                f"{part.method}: train.batch_size = {size} is kept whatever the number of workers, "
+                f"so each of {counts[0]} to {counts[-1]} must divide it: "
+                f"--set train.batch_size={max(1, round(size / step)) * step}"
+            )
+
+
+def _check_labels(plan: Plan) -> None:
+    """Checks that trials can be ranked, and that K is known."""
+    split = plan.config.data.selection_split
+    if any(part.space.space for part in plan.parts) or len(plan.parts) > 1:
+        _check_objective(plan)
+        if split == plan.config.data.test_split:
+            raise UserError(
+                f"data.selection_split and data.test_split are both {split!r}: a split that ranks "
+                "trials is not untouched. Choose another, or --set data.test_split=none to go "
+                "without a final score."
+            )
+    for template in plan.jobs().templates.values():
+        if template.job({}).settings["num_clusters"] is None:
+            raise UserError(
+                f"{plan.root} names no classes, so the number of clusters must be given: "
+                "--set num_clusters=K"
+            )
+
+
+def _check_objective(plan: Plan) -> None:
+    """Checks that every trial will have what it is ranked by, when that is asked for."""
+    objective, request = plan.objective, plan.request
+    if objective == MIOU:
+        require_labels(plan.manifest, plan.config.data.selection_split, plan.root)
+    if objective == CONSENSUS and (request.search, request.scheduler) != ("random", "none"):
+        raise UserError(
+            f"--objective {CONSENSUS} is known when all trials have ended: it can neither guide "
+            "--search optuna nor --scheduler asha."
+        )
+    for part in plan.parts:
+        needs = methods.get(part.method).needs(part.config.method)
+        if objective == MODULARITY and not needs.features:
+            raise UserError(
+                f"--objective {MODULARITY} is of backbone features, and {part.method} uses none."
+            )
+
+
+def _check_protocol(plan: Plan) -> None:
+    """Checks that the protocol is defined for every K that can be drawn, and for the frames."""
+    protocol, size = find_protocol(plan.config.protocol), plan.config.data.eval_size
+    if protocol.size not in (None, size):
+        raise UserError(
+            f"protocol {protocol.name} is for data.eval_size={protocol.size}, which is {size} here."
+            " Leave one of them out."
+        )
+    if plan.manifest.classes:
+        jobs = plan.jobs()
+        for draw in (Draw(part.method, sample) for part in plan.parts for sample in part.corners):
+            clusters = jobs.job(draw).settings["num_clusters"]
+            protocol.check(clusters, len(plan.manifest.classes))
+
+
+def _check_corners(plan: Plan) -> None:
+    """Builds every backbone once, and every method at all ends of its space."""
+    names = [part.method for part in plan.parts]
+    jobs, specs = plan.jobs(), dict[str, FeatureSpec]()
+    for part in plan.parts:
+        for sample in part.corners:
+            try:
+                _build(jobs.job(Draw(part.method, sample)), specs)
+            except UserError as error:
+                if not sample:
+                    raise _about(part.method, names, error) from None
+                raise UserError(f"{part.space.source}: with {sample}: {error}") from None
+
+
+def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
+    """Builds a trial's method once to see that it can be; `specs` keeps backbones' facts."""
+    method = methods.get(job.method)
+    config = build_config(method.Config, [job.settings])
+    if method.needs(config.method).pair is not None and config.data.crops != "random":
+        raise UserError(
+            f"method {job.method!r} learns from pairs of random crops: data.crops = random."
+        )
+    facts = f"{config.backbone} {config.data.train_size} {config.data.eval_size}"
+    if facts not in specs:
+        specs[facts] = feature_spec(config.backbone, config.data)
+        build_backbone(config.backbone)
+    method(config.method, specs[facts], job.settings["num_clusters"], config.seed)

@@ -11,10 +11,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from usseg_ray import __version__, methods
-from usseg_ray.baselines import FLOORS
-from usseg_ray.config import Settings, UserError
-from usseg_ray.presets import find_preset
-from usseg_ray.search_space import find_space, read_tree
+from usseg_ray.core.config import Settings
+from usseg_ray.core.errors import UserError
+from usseg_ray.engine.baselines import FLOORS
+from usseg_ray.sweeps.presets import find_preset
+from usseg_ray.sweeps.space import find_space, read_tree
 
 REQUEST_FILE = "sweep.yaml"
 DEFAULT_METHOD = "acseg"
@@ -92,6 +93,11 @@ class Request(Settings):
             return cls.model_validate(tree)
         except ValidationError as error:
             raise UserError(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
+
+
+def kept_at(sweep: Path) -> str:
+    """Says at which URI a sweep's folder is kept; empty for the folder alone, or for no sweep."""
+    return Request.load(sweep).storage if (sweep / REQUEST_FILE).is_file() else ""
 
 
 def named_methods(names: str | None, preset: str | None) -> list[str]:

@@ -16,28 +16,24 @@ from traceback import format_exception_only
 import ray
 from rich.console import Console
 
-from usseg_ray.capacity import await_machines
-from usseg_ray.cluster import (
+from usseg_ray.cluster.capacity import (
+    await_machines,
     device_of,
-    local_ray,
     max_concurrent_trials,
     processes_at_start,
     trial_bundles,
 )
-from usseg_ray.command import repeatable
-from usseg_ray.data.pipeline import reading_group
-from usseg_ray.drawing import draw
-from usseg_ray.job import WORKERS, Draw, Job, Jobs
-from usseg_ray.memory import PeakMemory
-from usseg_ray.objective import CONSENSUS
-from usseg_ray.record import ARRAYS
-from usseg_ray.scoring import ground_truth
-from usseg_ray.stopwatch import Seconds, timed
-from usseg_ray.storage import Storage
-from usseg_ray.sweeps.beside import BaselineTask, as_task
-from usseg_ray.sweeps.cluster_counts import CLUSTERS, SEED, missing_neighbours, of_method, recommend
-from usseg_ray.sweeps.comparable import agreed
-from usseg_ray.sweeps.consensus import add_consensus
+from usseg_ray.cluster.join import local_ray
+from usseg_ray.cluster.ray_stream import reading_group
+from usseg_ray.core.cli import repeatable
+from usseg_ray.core.machine import PeakMemory
+from usseg_ray.core.stopwatch import Seconds, timed
+from usseg_ray.pictures.trial_page import draw
+from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.evaluation import ground_truth
+from usseg_ray.scoring.objective import CONSENSUS
+from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
+from usseg_ray.sweeps.earlier import agreed
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_features
 from usseg_ray.sweeps.finals import (
     FINALISTS,
@@ -48,18 +44,20 @@ from usseg_ray.sweeps.finals import (
     run_place,
     score_finalists,
 )
-from usseg_ray.sweeps.forecast import Choice, choose, longest_seconds
 from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
+from usseg_ray.sweeps.k_trials import CLUSTERS, SEED, missing_neighbours, of_method, recommend
 from usseg_ray.sweeps.monitor import Monitor, TrialNames, Waits
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.sweeps.screen import Pace, Screen
-from usseg_ray.sweeps.searchers import searcher_for
-from usseg_ray.sweeps.summary import Outcome, print_outcome
-from usseg_ray.sweeps.trust import criterion_trust, save_trust
-from usseg_ray.sweeps.tuning import Slots, names_of, scheduler_for, tune_trials
+from usseg_ray.sweeps.tables import Outcome, print_outcome
+from usseg_ray.sweeps.tuning import Slots, names_of, scheduler_for, searcher_for, tune_trials
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.model import save_model
-from usseg_ray.trials import (
+from usseg_ray.trials.forecast import Choice, choose, longest_seconds
+from usseg_ray.trials.job import WORKERS, Draw, Job, Jobs
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.tasks import BaselineTask, as_task
+from usseg_ray.trials.trial import (
     CHECKPOINTS,
     ENDED,
     TRIAL_FILE,

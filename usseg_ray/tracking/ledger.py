@@ -17,22 +17,22 @@ from typing import Any, Literal, Self
 
 from mlflow import MlflowClient
 
-from usseg_ray.tracking.environment import environment
-from usseg_ray.tracking.heartbeat import reap
-from usseg_ray.tracking.runs import Runs, final_name
+from usseg_ray.tracking.runs import Runs, final_name, reap
 from usseg_ray.tracking.spool import Kind, Operation, Spool
 from usseg_ray.tracking.store import (
     PATIENCE,
     SEED_TAG,
     TRIAL_TAG,
+    address,
     check_database,
+    environment,
     experiment_id,
     explained,
     patience,
+    share_view,
     store_uri,
     without_password,
 )
-from usseg_ray.tracking.view import address, share_view
 from usseg_ray.tracking.writer import Say, Writer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

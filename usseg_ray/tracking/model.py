@@ -20,14 +20,14 @@ from jaxtyping import Int64, UInt8
 from torch.nn.functional import interpolate
 
 from usseg_ray import __version__, methods
-from usseg_ray.backbones import build_backbone, feature_spec
-from usseg_ray.batch import Images
-from usseg_ray.config import build_config
+from usseg_ray.core.config import build_config
+from usseg_ray.core.types import Images
 from usseg_ray.data import synthetic
-from usseg_ray.featuriser import Featuriser
-from usseg_ray.protocols import PLAIN, find_protocol
-from usseg_ray.refine import Predictor, scorer_of
-from usseg_ray.run_context import CHECKPOINT, load_state
+from usseg_ray.engine.checkpoint import CHECKPOINT, load_state
+from usseg_ray.features.backbones import build_backbone, feature_spec
+from usseg_ray.features.featuriser import Featuriser
+from usseg_ray.scoring.prediction import Predictor, scorer_of
+from usseg_ray.scoring.protocols import PLAIN, find_protocol
 
 _SETTINGS, _WEIGHTS = "settings.json", "backbone.safetensors"
 _WEIGHTS_KEY = "backbone.weights"

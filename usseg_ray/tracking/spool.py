@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 SPOOL_FILE, MARK_FILE = "tracking.jsonl", "tracking.mark"
 

@@ -1,28 +1,43 @@
-"""Where the sweep's book lies: the address of an MLflow store, and what it says when it fails.
+"""An MLflow store: its address, what its dashboard opens on, and what it says when it fails.
 
-Beside `tracking`, which writes the runs. A store that is out of reach is to be told in seconds and
-in two lines: MLflow itself retries for minutes and then prints its libraries' traceback.
+A store that is out of reach is to be told in seconds and in two lines: MLflow itself retries for
+minutes and then prints its libraries' traceback.
 """
 
 import contextlib
+import json
 import os
+import platform
 import re
+import shlex
+import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from os import environ
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils import mlflow_tags
 
-from usseg_ray.config import UserError
+from usseg_ray import __version__
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.machine import cpu_name, vector_instructions
 
 PATIENCE = 4  # seconds that a store has for its first answer
+
 SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
+
 """Keys of a run; a sweep's own run has the first, a trial's two, a finalist's three."""
+
 REASON_TAG = "usseg.reason"
+
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
@@ -162,3 +177,96 @@ def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
         page = client.search_runs([experiment_id], query, page_token=page.token)
         runs.extend(page)
     return runs
+
+
+_VIEW = "usseg"
+
+COLUMNS = {
+    "tags.`usseg.method`": 110,
+    "params.`num_clusters`": 110,
+    "metrics.`unsup_miou`": 110,
+    "metrics.`baseline.position`": 130,
+    "metrics.`baseline.colour`": 125,
+    "tags.`usseg.protocol`": 190,
+    "metrics.`baseline.kmeans`": 130,
+    "metrics.`baseline.linear`": 120,
+    "metrics.`test.unsup_miou`": 130,
+}
+
+"""Columns and their widths in pixels: what fits beside MLflow's panels comes first."""
+
+
+def share_view(client: MlflowClient, experiment_id: str) -> None:
+    """Puts the view into the experiment, unless it is there already.
+
+    Args:
+        client: Of the store.
+        experiment_id: MLflow's id of the experiment.
+    """
+    state = {
+        "searchFilter": f"tags.`{TRIAL_TAG}` LIKE '%'",
+        "orderByKey": "metrics.`unsup_miou`",
+        "orderByAsc": False,
+        "selectedColumns": list(COLUMNS),
+        "columnOrder": list(COLUMNS),
+        "columnWidths": COLUMNS,
+    }
+    key, text = f"mlflow.sharedViewState.{_VIEW}", json.dumps(state)
+    if client.get_experiment(experiment_id).tags.get(key) != text:
+        client.set_experiment_tag(experiment_id, key, text)
+
+
+def address(uri: str, experiment_id: str) -> tuple[str, str]:
+    """Says how to open the view.
+
+    Args:
+        uri: Absolute tracking URI.
+        experiment_id: MLflow's id of the experiment.
+
+    Returns:
+        The shell command that starts the dashboard, empty where a server already shows it, and
+        the address of the page.
+    """
+    page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}"
+    if urlsplit(uri).scheme in ("http", "https"):
+        return "", f"{without_password(uri).rstrip('/')}/{page}"
+    program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
+    store = '"$MLFLOW_TRACKING_URI"' if urlsplit(uri).password else shlex.quote(uri)
+    # The dashboard has telemetry of its own, and this process's environment ends with it.
+    silence = f"MLFLOW_DISABLE_TELEMETRY={environ['MLFLOW_DISABLE_TELEMETRY']}"
+    return f"{silence} {program} ui --backend-store-uri {store}", f"http://127.0.0.1:5000/{page}"
+
+
+_PACKAGES = ("torch", "ray", "mlflow", "timm", "faiss-gpu", "faiss-cpu")
+
+
+def environment() -> dict[str, str]:
+    """Names versions of packages, in a checkout the git commit, and this machine's processors.
+
+    Returns:
+        Tag -> value.
+    """
+    python = platform.python_version()
+    tags = {
+        "usseg.version.usseg_ray": __version__,
+        "usseg.version.python": python,
+        "usseg.machine.cpu": cpu_name(),
+        "usseg.machine.vector_instructions": vector_instructions(),
+    }
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            tags[f"usseg.version.{package}"] = version(package)
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists():  # an installed copy may lie inside somebody else's repository
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            commit = subprocess.check_output(
+                command, cwd=root, text=True, stderr=subprocess.DEVNULL
+            )
+            tags[mlflow_tags.MLFLOW_GIT_COMMIT] = commit.strip()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        # Not by torch, which would take memory on the GPU for as long as the sweep runs.
+        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        found = subprocess.check_output(asked, text=True, stderr=subprocess.DEVNULL)
+        tags["usseg.machine.gpu"] = "; ".join(sorted(set(found.strip().splitlines())))
+    return tags

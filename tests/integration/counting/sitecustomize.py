@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-WATCHED = "usseg_ray.backbones"
+WATCHED = "usseg_ray.features.backbones"
 
 
 class Watcher(MetaPathFinder):

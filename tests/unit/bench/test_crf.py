@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from usseg_ray import lattice_crf
 from usseg_ray.bench.crf import crf_bars, make_case
-from usseg_ray.machine import usable_cpus
+from usseg_ray.core.machine import usable_cpus
+from usseg_ray.scoring import crf
 
 
 def test_both_refiners_are_measured() -> None:
@@ -23,9 +23,7 @@ def test_both_refiners_are_measured() -> None:
 
 def test_without_the_package_ours_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        lattice_crf, "find_spec", lambda name: None if name == "pydensecrf" else find(name)
-    )
+    monkeypatch.setattr(crf, "find_spec", lambda name: None if name == "pydensecrf" else find(name))
     (exact,) = crf_bars(side=24, classes=10)
     assert exact.value > 0
     assert exact.ratio is None

@@ -17,7 +17,7 @@ from usseg_ray.bench.history import (
     make_record,
 )
 from usseg_ray.bench.meter import Measure
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from usseg_ray.bench import benchmarks
+from usseg_ray.bench import suite
 from usseg_ray.bench.__main__ import app
 from usseg_ray.bench.history import HISTORY
 from usseg_ray.bench.meter import Measure
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 BARS = [
     Measure("methods", "slow loss", 3.0, "CPU s", "a product", 2.0, 1.6),
@@ -31,8 +31,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Measure]:
     def of(name: str, full: bool) -> Iterator[Measure]:
         return (one for one in found if one.benchmark == name)
 
-    for name in benchmarks.BENCHMARKS:
-        monkeypatch.setitem(benchmarks.BENCHMARKS, name, partial(of, name))
+    for name in suite.BENCHMARKS:
+        monkeypatch.setitem(suite.BENCHMARKS, name, partial(of, name))
     monkeypatch.setenv("USSEG_DATA", str(tmp_path))
     return found
 
@@ -75,7 +75,7 @@ def test_json_is_the_line_of_the_history(measured: list[Measure], tmp_path: Path
 
 
 def test_all_is_every_benchmark_in_order(measured: list[Measure]) -> None:
-    names = list(benchmarks.BENCHMARKS)
+    names = list(suite.BENCHMARKS)
     measured += [Measure(name, name, 1.0, "s", "one", 1.0) for name in reversed(names)]
     record = json.loads(invoke("--json"))
     assert [one["what"] for one in record["measures"]] == names
@@ -99,7 +99,7 @@ def test_what_has_no_reference_stands_alone(measured: list[Measure]) -> None:
     ],
 )
 def test_the_table_says_how_much_less(bar: Measure, ratio: str, limit: str) -> None:
-    columns = [list(column.cells) for column in benchmarks.bar_table([bar]).columns]
+    columns = [list(column.cells) for column in suite.bar_table([bar]).columns]
     assert [column[0] for column in columns[2:4]] == [ratio, limit]
 
 

@@ -17,7 +17,7 @@ from usseg_ray.bench.meter import (
     product,
     return_what_is_freed,
 )
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 
 
 def bar(value: float, limit: float | None, unit: str = "CPU s") -> Measure:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from usseg_ray.bench.sweep import Sweep, Timing, _parts, extrapolated
-from usseg_ray.sweeps.summary import Outcome
-from usseg_ray.trials import Trial
+from usseg_ray.sweeps.tables import Outcome
+from usseg_ray.trials.trial import Trial
 
 WHOLE, EXCERPT = Sweep("stego", 16, 10, stored=True), Sweep("stego", 2, 1, stored=False)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from usseg_ray.backbones import TimmFeatures
-from usseg_ray.batch import Step
 from usseg_ray.bench.training import METHODS, _epoch, _job, _TwoEpochs
-from usseg_ray.worker import build_run
+from usseg_ray.core.types import Step
+from usseg_ray.features.backbones import TimmFeatures
+from usseg_ray.trials.worker import build_run
 
 BACKBONE = "vit_tiny_patch16_224"
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import cache_root, find_prepared, is_prepared
-from usseg_ray.data.shards import Manifest, Row, save_manifest, split_totals, write_split
+from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
+from usseg_ray.data.shards import Row, write_split
 
 
 def prepare(folder: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
+from usseg_ray.data.manifest import Manifest, ShardInfo, split_totals
 from usseg_ray.data.plans import (
     Piece,
     cut,
@@ -16,7 +17,6 @@ from usseg_ray.data.plans import (
     training_plan,
     with_partners,
 )
-from usseg_ray.data.shards import Manifest, ShardInfo, split_totals
 
 Rows = list[tuple[str, int, int]]
 

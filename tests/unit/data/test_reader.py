@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from tests import tiny
-from usseg_ray.batch import Images, LabelledImages
-from usseg_ray.config import DataConfig, JitterConfig
+from usseg_ray.core.config import DataConfig, JitterConfig
+from usseg_ray.core.types import Images, LabelledImages
 from usseg_ray.data.blocks import Block
+from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Showing, stream_here
-from usseg_ray.data.shards import Manifest, save_manifest, split_totals, write_split
+from usseg_ray.data.shards import write_split
 from usseg_ray.data.transforms import Frame
 
 IMAGE_BYTES = 3 * tiny.SIDE**2

@@ -7,21 +7,23 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs as pafs
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import resolve
 from usseg_ray.data import shards as subject
-from usseg_ray.data.shards import (
+from usseg_ray.data.manifest import (
     MANIFEST,
-    ROWS_PER_GROUP,
-    SCHEMA,
     Manifest,
-    Row,
     ShardInfo,
     load_manifest,
-    read_rows,
-    remove_strays,
-    resolve,
     save_manifest,
     split_totals,
+)
+from usseg_ray.data.shards import (
+    ROWS_PER_GROUP,
+    SCHEMA,
+    Row,
+    read_rows,
+    remove_strays,
     verify,
     write_shard,
     write_split,

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
 from usseg_ray.data.synthetic import CLASSES, PALETTE, SIZE, SPLITS, encode, scene
 

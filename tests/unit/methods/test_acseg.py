@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import FEATURES, Given, Walks, make_batch
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.acseg import ACSeg, ACSegConfig
 from usseg_ray.ops.kmeans import assign
 from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss

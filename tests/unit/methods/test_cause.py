@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tests.contract.cases import Given
-from usseg_ray.batch import Batch, FeatureMap, FeatureSpec, Step
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
+from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
-from usseg_ray.optimiser import Optimiser
 
 DIM, SIDE = 6, 8
 SMALL = {"clustering": "probe", "num_codes": 12, "dim": 5, "projection_dim": 7, "ffn_dim": 9}

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, Given, Walks, make_batch
-from usseg_ray.batch import FeatureMap, Step
-from usseg_ray.config import JitterConfig, UserError
+from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import FeatureMap, Step
 from usseg_ray.methods.hp import HP, HPConfig
 from usseg_ray.ops.attention import cosine_weights
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, Walks, make_batch
-from usseg_ray.batch import Batch, Needs
-from usseg_ray.config import JitterConfig, UserError
+from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, Needs
+from usseg_ray.methods.parts.minibatch_kmeans import nearest
 from usseg_ray.methods.picie import Clustering, PiCIE, PiCIEConfig, view_codes
-from usseg_ray.ops.minibatch_kmeans import nearest
 
 NETWORK = {"name": "test_resnet", "pretrained": False, "dim": 16}
 VARIANTS: list[dict[str, Any]] = [

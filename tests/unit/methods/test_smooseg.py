@@ -9,10 +9,10 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from tests.contract.cases import DIM, FEATURES, make_batch
-from usseg_ray.batch import Needs
+from usseg_ray.core.types import Needs
+from usseg_ray.engine.optimiser import Optimiser
+from usseg_ray.methods.parts.correspondence import Maps, moments, smoothness
 from usseg_ray.methods.smooseg import SmooSeg, SmooSegConfig
-from usseg_ray.ops.correspondence import Maps, moments, smoothness
-from usseg_ray.optimiser import Optimiser
 
 
 def build(num_clusters: int = 4, **settings: Any) -> SmooSeg:

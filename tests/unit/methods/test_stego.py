@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.contract.cases import DIM, FEATURES, make_batch
-from usseg_ray.batch import Needs
+from usseg_ray.core.types import Needs
+from usseg_ray.methods.parts.correspondence import Maps, Shifts, Switches, correspondence_terms
+from usseg_ray.methods.parts.heads import HeadMasks
 from usseg_ray.methods.stego import STEGO, STEGOConfig, STEGODraws, ViewMasks
-from usseg_ray.ops.correspondence import Maps, Shifts, Switches, correspondence_terms
-from usseg_ray.ops.heads import HeadMasks
 
 
 def build(**settings: Any) -> STEGO:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 from usseg_ray.ops import kmeans as module
 from usseg_ray.ops.kmeans import assign, available_backend, fit_shared, kmeans, similarity
 from usseg_ray.ops.sampling import PointSample

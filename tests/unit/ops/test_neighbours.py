@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 from usseg_ray.ops.neighbours import nearest_neighbours
 
 

@@ -7,7 +7,7 @@ import torch
 import torchvision.transforms.functional as reference  # type: ignore[import-untyped]
 from torch import Tensor
 
-from usseg_ray.config import JitterConfig
+from usseg_ray.core.config import JitterConfig
 from usseg_ray.ops.photometric import (
     PhotometricDraws,
     apply_photometric,

@@ -5,7 +5,7 @@ import pytest
 
 from tests import tiny
 from usseg_ray.sweeps.cost import Cost, estimate
-from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 
 SMALL = {

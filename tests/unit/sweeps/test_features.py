@@ -11,22 +11,22 @@ from rich.console import Console
 
 from tests import tiny
 from tests.features import HERE, vit
-from usseg_ray.backbones import TimmFeatures, build_backbone
-from usseg_ray.batch import FeatureMap
-from usseg_ray.config import UserError, flatten
-from usseg_ray.feature_store.extraction import Wanted, features_here
-from usseg_ray.feature_store.folder import FeatureFolder
-from usseg_ray.feature_store.recipe import parts_of
-from usseg_ray.feature_store.shared import SharedStore
-from usseg_ray.feature_store.store import FeatureStore, default_store
-from usseg_ray.job import StoredView
-from usseg_ray.label_free import NUM_IMAGES, VIEWED
-from usseg_ray.run_context import PlainContext
+from usseg_ray.core.config import flatten
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import FeatureMap
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.features.backbones import TimmFeatures, build_backbone
+from usseg_ray.features.store.extraction import Wanted, features_here
+from usseg_ray.features.store.folder import FeatureFolder
+from usseg_ray.features.store.recipe import parts_of
+from usseg_ray.features.store.shared import SharedStore
+from usseg_ray.features.store.store import FeatureStore, default_store
+from usseg_ray.scoring.label_free import NUM_IMAGES, VIEWED
 from usseg_ray.sweeps import features as subject
-from usseg_ray.sweeps.plan import Plan
-from usseg_ray.sweeps.planning import make_plan
+from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request
-from usseg_ray.worker import baselines, build_run
+from usseg_ray.trials.job import StoredView
+from usseg_ray.trials.worker import baselines, build_run
 
 FIXED = {"data.crops": "five", "data.flip": False}
 

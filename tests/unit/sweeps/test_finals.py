@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from usseg_ray.job import Draw
-from usseg_ray.significance import Difference
+from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.finals import Finalist, again, ended_runs, pick, seeds_of
-from usseg_ray.trials import Status, Trial
+from usseg_ray.trials.job import Draw
+from usseg_ray.trials.trial import Status, Trial
 
 
 def trial(

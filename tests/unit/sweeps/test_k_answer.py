@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from usseg_ray.objective import STABILITY, WITHOUT_LABELS
-from usseg_ray.record import ARRAYS
+from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.objective import STABILITY, WITHOUT_LABELS
 from usseg_ray.sweeps.k_answer import aligned, answer, write_answer
-from usseg_ray.trials import Trial
+from usseg_ray.trials.trial import Trial
 
 
 def trial(index: int, k: int, seed: int) -> Trial:

@@ -4,14 +4,8 @@ from typing import Any
 import pytest
 
 from usseg_ray import __version__, methods
-from usseg_ray.config import UserError
-from usseg_ray.sweeps.request import (
-    REQUEST_FILE,
-    Request,
-    named_method,
-    named_methods,
-    with_spaces,
-)
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.request import REQUEST_FILE, Request, named_method, named_methods, with_spaces
 
 
 def request(**changed: Any) -> Request:

@@ -5,22 +5,21 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from usseg_ray.significance import Difference
+from usseg_ray.engine.baselines import label
+from usseg_ray.scoring.significance import Difference
+from usseg_ray.sweeps.criteria import Trust
 from usseg_ray.sweeps.finals import Finalist
-from usseg_ray.sweeps.screen import (
-    Pace,
-    Screen,
+from usseg_ray.sweeps.screen import Pace, Screen
+from usseg_ray.sweeps.tables import (
     draws_table,
     final_table,
-    label,
     leaderboard,
     number,
     sampled,
     trust_table,
     value,
 )
-from usseg_ray.sweeps.trust import Trust
-from usseg_ray.trials import Status, Trial
+from usseg_ray.trials.trial import Status, Trial
 
 BASELINES = {
     "val": {"position": 20.0, "colour": 22.5, "kmeans": 31.0, "linear": 70.0},

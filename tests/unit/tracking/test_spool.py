@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from usseg_ray.config import UserError
+from usseg_ray.core.errors import UserError
 from usseg_ray.tracking.spool import MARK_FILE, SPOOL_FILE, Operation, Spool
 
 

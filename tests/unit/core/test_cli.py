@@ -1,0 +1,155 @@
+import shlex
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import usseg_ray
+from tests.conftest import PROJECT
+from usseg_ray import __version__, methods
+from usseg_ray.core import cli
+from usseg_ray.core.cli import repeatable
+
+FILES = ("tune", "train", "evaluate")
+COMMANDS = (*FILES, "prepare", "features", "report", "doctor", "bench")
+
+
+PROGRAM = """
+import os
+import sys
+from usseg_ray.core.cli import make_app, run
+from usseg_ray.core.errors import UserError
+
+app = make_app()
+
+@app.command()
+def main(kind: str) -> None:
+    if kind == "user":
+        raise UserError("expected [low, high], got [3, 1] in [/x/y.yaml]")
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    if kind == "full":
+        with open("/dev/full", "w") as file:
+            file.write("x" * 10_000)
+    if kind == "read-only":
+        os.mkdir("/sys/runs")
+    if kind == "bug":
+        raise RuntimeError("a bug")
+    print("done")
+
+sys.argv = ["program", *sys.argv[1:]]
+run(app)
+"""
+
+
+def called(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=PROJECT
+    )
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2() -> None:
+    done = called("-c", PROGRAM, "user")
+    assert done.returncode == 2
+    # Brackets in a message are the message's own.
+    assert done.stderr == "Error: expected [low, high], got [3, 1] in [/x/y.yaml]\n"
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full and /sys are Linux's")
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("full", "No space left on device"), ("read-only", "/sys/runs: ")],
+)
+def test_a_place_that_cannot_be_written_is_two_lines_and_exit_code_2(kind: str, says: str) -> None:
+    done = called("-c", PROGRAM, kind)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 2
+
+
+def test_ctrl_c_is_no_traceback() -> None:
+    done = called("-c", PROGRAM, "interrupt")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    done = called("-c", PROGRAM, "bug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: a bug" in done.stderr
+
+
+def test_success() -> None:
+    done = called("-c", PROGRAM, "fine")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_version(command: str) -> None:
+    from typer.testing import CliRunner
+
+    place = f"usseg_ray.{command}"
+    app = import_module(place if command in FILES else f"{place}.__main__").app
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"usseg_ray {__version__}\n")
+
+
+def test_a_mistake_in_a_real_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from usseg_ray.core.cli import run
+    from usseg_ray.train import app
+
+    options = ["--dry-run", "--out", str(tmp_path), "--set", "method.gama=1"]
+    monkeypatch.setattr(sys, "argv", ["train", *options])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(app)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert ended.value.code == 2
+    expected = "Error: Unknown key: 'method.gama'; did you mean 'method.gamma'?\n"
+    assert capsys.readouterr().err == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_the_methods_that_there_are() -> None:
+    assert sorted(method.name for method in methods.METHODS) == cli.METHODS
+
+
+TUNE = str(Path(usseg_ray.__file__).parent / "tune.py")
+
+
+def test_a_command_is_told_so_that_a_shell_reads_it_back() -> None:
+    arguments = ["--method", "acseg,kmeans", "--set", "backbone.mean=[0.5, 0.5, 0.5]", "--seed=3"]
+    told = repeatable([TUNE, *arguments])
+    assert shlex.split(told) == ["python", "-m", "usseg_ray.tune", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("postgresql://me:pass/w0rd@host:5432/runs", "postgresql://***@host:5432/runs"),
+        ("http://token123@host:5000", "http://***@host:5000"),
+        ("mysql://host/runs?password=abc&timeout=3", "mysql://host/runs?password=***&timeout=3"),
+        ("sqlite:///runs/mlflow.db", "sqlite:///runs/mlflow.db"),
+        ("s3://bucket/folder@v2", "s3://bucket/folder@v2"),
+    ],
+)
+def test_secrets_in_addresses_are_left_out(address: str, told: str) -> None:
+    for arguments in (["--tracking-uri", address], [f"--tracking-uri={address}"]):
+        found = shlex.split(repeatable([TUNE, *arguments]))
+        assert found[-1].removeprefix("--tracking-uri=") == told
+
+
+@pytest.mark.parametrize(
+    "argv", [[TUNE, "--resume", "a"], [TUNE, "--resume=a"], ["/usr/bin/pytest", "-q"], ["", "x"]]
+)
+def test_what_would_not_repeat_a_sweep_is_not_told(argv: list[str]) -> None:
+    assert repeatable(argv) == ""

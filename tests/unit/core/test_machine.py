@@ -1,0 +1,97 @@
+"""What is said of this machine is what a process there finds."""
+
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from usseg_ray.core import machine as subject
+from usseg_ray.core.machine import (
+    PeakMemory,
+    cpu_name,
+    tree_bytes,
+    usable_cpus,
+    vector_instructions,
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPUs cannot be taken away here")
+def test_cpus_that_a_process_may_not_use_do_not_count() -> None:
+    mine = os.sched_getaffinity(0)
+    assert usable_cpus() == len(mine)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        assert usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def test_narrower_instructions_are_named_where_they_are_asked_for() -> None:
+    code = "from usseg_ray.core.machine import vector_instructions as name; print(name())"
+    asked = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=asked) == (
+        "DEFAULT\n"
+    )
+    assert vector_instructions().isupper()
+
+
+def test_the_processor_has_a_name() -> None:
+    assert cpu_name().strip()
+
+
+MIB = 2**20
+
+CHILD = "import sys; block = bytearray(b'x') * (%d * 2**20); print('up', flush=True); input()"
+
+READ = "import mmap; f = open(%r, 'r+b'); m = mmap.mmap(f.fileno(), 0); m.find(b'y'); "
+
+
+def child(mebibytes: int, first: str = "") -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", first + CHILD % mebibytes],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_children_count() -> None:
+    before = tree_bytes(psutil.Process())
+    with child(80) as process:
+        during = tree_bytes(psutil.Process())
+        process.communicate("\n")
+    after = tree_bytes(psutil.Process())
+    assert 80 * MIB < during - before < 130 * MIB
+    assert after - before < 40 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells shared pages apart")
+def test_pages_shared_by_two_count_once(tmp_path: Path) -> None:
+    path = tmp_path / "pages"
+    path.write_bytes(b"x" * (64 * MIB))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
+        assert pages.find(b"y") == -1
+        before = tree_bytes(psutil.Process())
+        with child(0, READ % str(path)) as process:
+            grown = tree_bytes(psutil.Process()) - before
+            process.communicate("\n")
+    assert 0 < grown < 48 * MIB
+
+
+def test_the_peak_outlives_what_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "INTERVAL_S", 0.02)
+    before = tree_bytes(psutil.Process())
+    with PeakMemory() as memory:
+        with child(80) as process:
+            while memory.peak_bytes < before + 80 * MIB:
+                assert process.poll() is None
+            process.communicate("\n")
+        assert tree_bytes(psutil.Process()) < before + 60 * MIB
+    assert memory.peak_bytes > before + 80 * MIB

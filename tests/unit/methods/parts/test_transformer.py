@@ -1,0 +1,26 @@
+"""Transformer parts; their values are in tests/numerics/test_acseg.py."""
+
+import pytest
+import torch
+
+from usseg_ray.methods.parts.transformer import DecoderBlock, Norm, linear
+
+
+def test_weights_come_from_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, again = (linear(6, 4, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first.weight, again.weight)
+    assert first.weight.abs().max() > 0
+    assert not first.bias.any()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_block_knows_no_order(norm: Norm) -> None:
+    random = torch.Generator().manual_seed(2)
+    block = DecoderBlock(8, 2, ffn_ratio=2, norm=norm, activation="gelu", generator=random).double()
+    vectors = torch.randn(2, 3, 8, dtype=torch.float64, generator=random)
+    tokens = torch.randn(2, 10, 8, dtype=torch.float64, generator=random)
+    out = block(vectors, tokens)
+    torch.testing.assert_close(block(vectors, tokens.flip(1)), out)
+    torch.testing.assert_close(block(vectors.flip(1), tokens), out.flip(1))

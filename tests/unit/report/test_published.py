@@ -1,0 +1,30 @@
+"""Published numbers name data, methods and protocols that exist here."""
+
+import pytest
+
+from usseg_ray import methods
+from usseg_ray.prepare.sets import BENCHMARKS
+from usseg_ray.report.published import SCORES, PublishedScore, published_scores
+from usseg_ray.scoring.protocols import find_protocol
+
+
+@pytest.mark.parametrize("score", SCORES, ids=lambda s: f"{s.method}-{s.data}-{s.backbone}")
+def test_a_published_score_names_what_exists(score: PublishedScore) -> None:
+    assert methods.get(score.method).name == score.method
+    assert score.data in BENCHMARKS
+    assert find_protocol(score.protocol).name == score.protocol
+    assert 0 < score.unsup_miou < 100
+    assert score.unsup_acc is None or score.unsup_miou < score.unsup_acc < 100
+    assert score.stamp.startswith(f"{score.data} val, {score.protocol}")
+
+
+def test_no_number_stands_twice() -> None:
+    keys = [(s.method, s.variant, s.data, s.backbone) for s in SCORES]
+    assert len(keys) == len(set(keys))
+
+
+def test_those_of_a_data_set_are_found_by_its_name() -> None:
+    found = published_scores("cityscapes27")
+    assert {score.data for score in found} == {"cityscapes27"}
+    assert len({score.stamp for score in found}) > 1
+    assert published_scores("synthetic") == []

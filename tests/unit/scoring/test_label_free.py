@@ -1,0 +1,191 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from usseg_ray.core.config import build_config
+from usseg_ray.core.types import Batch
+from usseg_ray.data.manifest import Manifest
+from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.run import Run, assemble
+from usseg_ray.features.featuriser import Featuriser
+from usseg_ray.methods import METHODS, get
+from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.scoring.label_free import GRID, Judge, Judgement, agreement, second_views, stability
+from usseg_ray.scoring.objective import (
+    CRITERIA,
+    MODULARITY,
+    SILHOUETTE,
+    STABILITY,
+    USED_SHARE,
+    VIEW_AGREEMENT,
+    VIEW_INFORMATION,
+)
+
+Set = tuple[str, Manifest]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Set:
+    root = tmp_path_factory.mktemp("set")
+    return str(root), tiny.write(root)
+
+
+def run_of(data: Set, method: str, **settings: Any) -> Run:
+    layers = [tiny.SETTINGS, tiny.OWN.get(method, {}), settings]
+    config = build_config(get(method).Config, layers)
+    return assemble(config, get(method), *data, PlainContext(torch.device("cpu"), []))
+
+
+def judge_of(run: Run, *, keep_bytes: int = 2**30) -> Judge:
+    return Judge(run.featurise, run.reader, batch_size=4, keep_bytes=keep_bytes)
+
+
+def judged(run: Run, **keep: int) -> Judgement:
+    run.score("val")
+    return judge_of(run, **keep)(run.method)
+
+
+@pytest.mark.parametrize("method", [method.name for method in METHODS])
+def test_every_method_is_judged_and_left_as_it_was(prepared: Set, method: str) -> None:
+    run = run_of(prepared, method)
+    run.score("val")
+    before = {name: value.clone() for name, value in run.method.state_dict().items()}
+    modes = [module.training for module in run.method.modules()]
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    found = judge_of(run)(run.method)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in run.method.modules()] == modes
+    after = run.method.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in run.method.parameters())
+    absent = set() if run.featurise.needs.features else {MODULARITY}
+    assert set(found.metrics) == set(CRITERIA) - absent
+    assert all(math.isfinite(value) and -1 <= value <= 1 for value in found.metrics.values())
+    assert found.maps.shape == (tiny.SPLITS["train"], GRID, GRID)
+    assert 0 <= found.maps.min() <= found.maps.max() < run.method.num_clusters
+
+
+def test_what_is_kept_changes_nothing(prepared: Set) -> None:
+    run = run_of(prepared, "kmeans")
+    run.score("val")
+    judge = judge_of(run)
+    first, again, fresh = judge(run.method), judge(run.method), judged(run, keep_bytes=0)
+    assert first.metrics == again.metrics == fresh.metrics
+    assert np.array_equal(first.maps, again.maps)
+    assert np.array_equal(first.maps, fresh.maps)
+
+
+def test_good_clusters_are_judged_better_than_noise(prepared: Set) -> None:
+    run = run_of(prepared, "kmeans")
+    good = judged(run)
+    assert isinstance(run.method, KMeans)
+    generator = torch.Generator().manual_seed(0)
+    run.method.centroids.normal_(generator=generator)
+    noise = judge_of(run)(run.method)
+    for criterion in (SILHOUETTE, MODULARITY):
+        assert good.metrics[criterion] > noise.metrics[criterion] + 0.05
+    # The codes are the same, and so is what refits make of them.
+    assert good.metrics[STABILITY] == noise.metrics[STABILITY]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_collapsed_clustering_is_finite_and_never_praised(prepared: Set, value: float) -> None:
+    class Collapsed(KMeans):
+        def describe(self, batch: Batch) -> Tensor:
+            return torch.full_like(super().describe(batch), value)
+
+    run = run_of(prepared, "kmeans")
+    run.method.__class__ = Collapsed
+    found = judge_of(run)(run.method).metrics
+    assert {found[name] for name in (STABILITY, VIEW_AGREEMENT, VIEW_INFORMATION, SILHOUETTE)} == {
+        0
+    }
+    assert found[USED_SHARE] == pytest.approx(1 / 3)
+    assert found[MODULARITY] == pytest.approx(0, abs=1e-4)
+    assert all(math.isfinite(v) for v in found.values())
+
+
+def test_stored_features_are_used_and_the_second_view_is_computed(prepared: Set) -> None:
+    run = run_of(prepared, "kmeans")
+    plain = judged(run)
+    computed: list[int] = []
+
+    class Counting(Featuriser):
+        def _features(self, normalised: Tensor, needs: Any) -> Any:
+            computed.append(len(normalised))
+            return super()._features(normalised, needs)
+
+    tokens = {
+        number: batch.features.tokens[index]
+        for images in run.reader.few("train", 99, 4)
+        for batch in [run.featurise(images)]
+        for index, number in enumerate(images.rows.numbers.tolist() if images.rows else [])
+    }
+
+    class Kept:
+        def has(self, split: str, view: str) -> bool:
+            return split == "train" and bool(view)
+
+        def __call__(self, rows: Any, needs: Any) -> Any:
+            found = torch.stack([tokens[number] for number in rows.numbers.tolist()])
+            return None if needs is None else type(batch.features)(found)
+
+        def beside(self, rows: Any, _needs: Any, what: str, compute: Any) -> Any:
+            assert len(rows.numbers)
+            assert what
+            return compute()
+
+    batch = run.featurise(next(iter(run.reader.few("train", 1, 1))))
+    run.featurise.__class__ = Counting
+    run.featurise.stored = Kept()
+    assert judge_of(run)(run.method).metrics == plain.metrics
+    assert sum(computed) == 8
+
+
+def test_agreement_does_not_praise_a_single_cluster() -> None:
+    several, single = torch.tensor([0, 1, 2, 2]), torch.zeros(4, dtype=torch.int64)
+    assert agreement(several, several) == 1
+    assert agreement(single, single) == agreement(several, single) == 0
+    assert agreement(several[:0], several[:0]) == 0
+
+
+def test_clear_groups_are_found_again_at_their_number() -> None:
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.eye(8)[:4].repeat(100, 1) + 0.1 * torch.randn(400, 8, generator=generator)
+    assert stability(groups, 4) > 0.95
+    assert stability(groups, 4) > stability(groups, 7) + 0.1
+    noise = torch.randn(400, 8, generator=generator)
+    assert stability(noise, 4) < 0.7
+    assert stability(groups, 300) == 0
+    assert stability(torch.zeros(50, 3), 2) == 0
+
+
+def test_second_views_are_mirrored_and_drawn_by_name() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (2, 3, 16, 16), generator=generator).to(torch.uint8)
+    views = second_views(pixels, ("a", "b"))
+    assert torch.equal(second_views(pixels[1:], ("b",)), views[1:])
+    assert not torch.equal(second_views(pixels[1:], ("a",)), views[1:])
+    left = pixels.clone()
+    left[..., :8] = 0
+    left[..., 8:] = 255
+    seen = second_views(left, ("a", "b")).float()
+    assert (seen[..., :4].mean() - seen[..., -4:].mean()) > 50
+
+
+def test_unlabelled_data_is_judged(tmp_path: Path) -> None:
+    manifest = tiny.write(tmp_path, labelled=False, splits={"train": 9})
+    run = run_of((str(tmp_path), manifest), "acseg", **{"train.epochs": 1})
+    run.fit()
+    context = run.context
+    assert isinstance(context, PlainContext)
+    assert set(context.history[-1]) >= {*CRITERIA, "label_free_seconds"}
+    assert context.evaluation is not None
+    assert context.evaluation.fixed.shape == (9, GRID, GRID)

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.planned import plan
+from usseg_ray.core.config import flatten
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.earlier import agreed, known_trials, offer
+from usseg_ray.sweeps.plan import Plan, settings_of
+from usseg_ray.trials.trial import Trial
+
+MIOU = "unsup_miou"
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.setenv("USSEG_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return plan(search="optuna")
+
+
+def leave(made: Plan, run: str, scores: list[float | None], **changed: Any) -> None:
+    settings = flatten(made.config) | changed
+    for index, score in enumerate(scores):
+        metrics = {} if score is None else {MIOU: score}
+        trial = Trial(index, "acseg", {}, settings, 3, "FINISHED", metrics)
+        trial.save(Path("runs") / run)
+
+
+def scores(found: tuple[Trial, ...]) -> list[float | None]:
+    return [trial.score for trial in found]
+
+
+def test_trials_of_the_named_runs_are_known(made: Plan) -> None:
+    leave(made, "one", [30.0, None])
+    leave(made, "two", [40.0], **{"method.gamma": 1.9})
+    leave(made, "other", [50.0], **{"data.eval_size": 160})
+    assert scores(known_trials("one", settings_of(made.parts), MIOU)) == [30.0]
+    assert scores(known_trials("one,two", settings_of(made.parts), MIOU)) == [30.0, 40.0]
+    assert scores(known_trials("all", settings_of(made.parts), MIOU)) == [30.0, 40.0]
+
+
+def test_runs_that_compare_are_offered(made: Plan) -> None:
+    assert offer(settings_of(made.parts), MIOU) == ""
+    leave(made, "one", [30.0, 20.0])
+    leave(made, "other", [50.0], **{"backbone.name": "vit_small_patch16_224.dino"})
+    assert offer(settings_of(made.parts), MIOU) == (
+        "Earlier sweeps of this data: one (2 trials). --warm-start all learns from them."
+    )
+    assert offer(settings_of(made.parts), "label_free.entropy") == ""
+
+
+def test_nothing_that_compares_is_an_error(made: Plan) -> None:
+    leave(made, "other", [50.0], **{"data.eval_size": 160})
+    for names in ("other", "all"):
+        with pytest.raises(UserError, match=f"--warm-start {names}: no trial has a score"):
+            known_trials(names, settings_of(made.parts), MIOU)
+    with pytest.raises(UserError, match="nowhere: no such run"):
+        known_trials("other,nowhere", settings_of(made.parts), MIOU)
+
+
+def test_a_run_of_another_version_is_told_where_it_was_named(made: Plan) -> None:
+    leave(made, "one", [30.0])
+    record = Path("runs/old/trial_000/trial.json")
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"number": 0}))
+    assert scores(known_trials("all", settings_of(made.parts), MIOU)) == [30.0]
+    with pytest.raises(UserError, match="no record of a trial of this version"):
+        known_trials("old", settings_of(made.parts), MIOU)
+
+
+def test_what_methods_agree_in() -> None:
+    one = {"seed": 0, "method.lr": 1, "train.epochs": 3}
+    assert agreed([one]) == one
+    assert agreed([one, {"seed": 0, "method.lr": 1, "train.epochs": 4}]) == {"seed": 0}

@@ -1,0 +1,108 @@
+import pytest
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.k_trials import (
+    curve,
+    k_trials,
+    missing_neighbours,
+    of_method,
+    pictured,
+    recommend,
+)
+from usseg_ray.sweeps.space import Distribution, SearchSpace
+from usseg_ray.trials.trial import Status, Trial
+
+EMPTY = SearchSpace({}, {}, "a file")
+
+
+def space(kind: str, *values: int) -> SearchSpace:
+    return SearchSpace({}, {"num_clusters": Distribution(kind, values)}, "a file")
+
+
+def trial(k: int, seed: int, miou: float, status: Status = "FINISHED") -> Trial:
+    settings = {"num_clusters": k, "seed": seed}
+    return Trial(100 * k + seed, "acseg", {}, settings, 1, status, {"unsup_miou": miou})
+
+
+def counts(space: SearchSpace, classes: int = 0, count: int = 6) -> list[int]:
+    _, samples = k_trials(space, {}, classes, count, range(1))
+    return [sample["num_clusters"] for sample in samples]
+
+
+def test_where_k_is_looked_for() -> None:
+    assert counts(EMPTY, classes=10) == [5, 7, 9, 11, 15, 20]
+    assert counts(EMPTY) == [4, 6, 9, 14, 21, 32]
+    assert counts(EMPTY, classes=3, count=9) == [2, 3, 4, 5, 6]
+    assert counts(space("choice", 9, 3, 9)) == [3, 9]
+    assert counts(space("randint", 3, 12), count=3) == [3, 6, 12]
+
+
+def test_every_k_has_every_seed() -> None:
+    found, samples = k_trials(space("choice", 3, 4), {"seed": 5}, 10, 6, range(5, 7))
+    assert [tuple(sample.values()) for sample in samples] == [(3, 5), (4, 5), (3, 6), (4, 6)]
+    assert {key: d.values for key, d in found.space.items()} == {
+        "num_clusters": (3, 4),
+        "seed": (5, 6),
+    }
+
+
+def test_what_cannot_be_compared() -> None:
+    with pytest.raises(UserError, match="leave --set num_clusters out"):
+        k_trials(EMPTY, {"num_clusters": 4}, 10, 6, range(3))
+    with pytest.raises(UserError, match="--num-samples 2 or more"):
+        k_trials(EMPTY, {}, 10, 1, range(3))
+
+
+def test_the_curve() -> None:
+    rows = [trial(4, 0, 30.0), trial(4, 1, 34.0), trial(3, 0, 20.0), trial(9, 0, 90.0, "FAILED")]
+    three, four = curve(rows, ["unsup_miou", "label_free.stability"])
+    assert (three.k, three.seeds, three.means, three.deviations) == (3, 1, {"unsup_miou": 20}, {})
+    assert (four.k, four.seeds, four.means) == (4, 2, {"unsup_miou": 32})
+    assert four.deviations["unsup_miou"] == pytest.approx(8**0.5)
+
+
+def test_a_clear_answer() -> None:
+    rows = [trial(k, seed, 40 - abs(k - 6) + 0.1 * seed) for k in (4, 6, 8) for seed in range(3)]
+    found = recommend(rows, "unsup_miou")
+    assert found is not None
+    assert (found.k, found.share, found.low, found.high, found.seeds) == (6, 1, 6, 6, 3)
+
+
+def test_an_unclear_answer_says_so() -> None:
+    scores = {4: (30, 20, 29), 6: (20, 31, 30), 8: (10, 10, 10)}
+    rows = [trial(k, s, row[s]) for k, row in scores.items() for s in range(3)]
+    found = recommend(rows, "unsup_miou")
+    assert found is not None
+    assert (found.k, found.low, found.high) == (6, 4, 6)
+    # Seeds differ by +10, -11 and -1 for K = 4, whose sum is positive in 10 of 27 draws of three.
+    assert found.share == pytest.approx(17 / 27, abs=0.05)
+
+
+def test_added_neighbours_do_not_change_the_answer() -> None:
+    rows = [trial(k, seed, float(k)) for k in (4, 6) for seed in range(2)]
+    found = recommend([*rows, trial(7, 0, 99.0)], "unsup_miou")
+    assert found == recommend(rows, "unsup_miou")
+
+
+def test_nothing_to_recommend() -> None:
+    assert recommend([], "unsup_miou") is None
+    assert recommend([trial(4, 0, 1.0)], "unsup_miou") is None
+    assert recommend([trial(4, 0, 1.0), trial(5, 1, 1.0)], "unsup_miou") is None
+    assert recommend([trial(4, 0, 1.0), trial(5, 0, 1.0)], "label_free.stability") is None
+
+
+def test_one_seed_says_nothing_of_uncertainty() -> None:
+    found = recommend([trial(4, 0, 1.0), trial(5, 0, 2.0)], "unsup_miou")
+    assert found is not None
+    assert (found.k, found.seeds) == (5, 1)
+
+
+def test_neighbours() -> None:
+    rows = [trial(k, 0, 1.0) for k in (2, 3, 6)]
+    assert missing_neighbours(rows, 6) == [5, 7]
+    assert missing_neighbours(rows, 3) == [4]
+    assert missing_neighbours(rows, 2) == []
+    shown = pictured([*rows, trial(3, 1, 1.0), trial(4, 0, 1.0, "FAILED")], 3)
+    assert [(k, t.settings["seed"]) for k, t in shown.items()] == [(2, 0), (3, 0)]
+    assert of_method(rows, "acseg") == rows
+    assert of_method(rows, "stego") == []

@@ -1,0 +1,78 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.launch import assignments, new_folder, reopened
+from usseg_ray.sweeps.request import Request
+from usseg_ray.trials.storage import Storage
+
+
+def assigned(*texts: str, **short: Any) -> dict[str, Any]:
+    options = dict.fromkeys(("device", "precision", "seed", "workers"))
+    return assignments(list(texts), **options | short)
+
+
+def test_options_that_are_not_given_assign_nothing() -> None:
+    assert assigned() == {}
+
+
+@pytest.mark.parametrize(("given", "value"), [("auto", "auto"), ("0", 0), ("2", 2), ("-1", "-1")])
+def test_workers_per_trial_is_short_for_a_key(given: str, value: object) -> None:
+    assert assigned(workers=given) == {"resources.num_workers": value}
+
+
+def test_set_wins_over_the_options_that_are_short_for_it() -> None:
+    found = assigned("resources.num_workers=auto", "seed=3", workers="0", seed=1, device="cpu")
+    assert found == {"resources.num_workers": "auto", "seed": 3, "resources.device": "cpu"}
+
+
+def asked(storage: str = "", **changes: Any) -> Request:
+    options: dict[str, Any] = {"assigned": {}, "num_samples": 1, "search": "random"}
+    return Request(
+        methods={"acseg": None}, data="d", scheduler="none", storage=storage, **options | changes
+    )
+
+
+def test_a_new_run_takes_no_place_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = (tmp_path / "bucket" / "first").as_uri()
+    assert new_folder(asked(), "here") == Path("here")
+    assert new_folder(asked(uri), uri) == Path("runs/first")
+    Path("runs/first").mkdir(parents=True)
+    Path("runs/first/x").touch()
+    with pytest.raises(UserError, match=r"first is not empty \(runs/first\): --resume file://"):
+        new_folder(asked(uri), uri)
+    Path("runs/first/x").rename(tmp_path / "x")
+    Storage(tmp_path, uri).push("x")
+    with pytest.raises(UserError, match="first is not empty: --resume file://"):
+        new_folder(asked(uri), uri)
+
+
+def test_a_run_is_reopened_by_its_uri_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = (tmp_path / "bucket" / "first").as_uri()
+    driver = Storage(tmp_path / "driver", uri)
+    (driver.folder / "trial_000").mkdir(parents=True)
+    asked(uri, key="k").save(driver.folder)
+    for name in ("trial.json", "evaluation.npz"):
+        (driver.folder / "trial_000" / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no run is kept there \(sweep.yaml is missing\)"):
+        reopened(uri)
+    driver.push("sweep.yaml", "trial_000")
+    folder, request = reopened(uri)
+    assert (folder, request.key, request.storage) == (Path("runs/first"), "k", uri)
+    assert (folder / "trial_000" / "trial.json").is_file()
+    assert (folder / "trial_000" / "evaluation.npz").is_file()
+    # The folder says where it is kept.
+    (folder / "trial_000" / "trial.json").unlink()
+    assert reopened("first")[1].storage == uri
+    assert (folder / "trial_000" / "trial.json").is_file()
+    asked("", key="another").save(folder)
+    with pytest.raises(UserError, match="runs/first is another run"):
+        reopened(uri)

@@ -1,0 +1,108 @@
+from typing import Any
+
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from usseg_ray.sweeps.plan import Plan, make_plan
+from usseg_ray.sweeps.request import Request, with_spaces
+from usseg_ray.sweeps.tuning import MethodSearcher, searcher_for
+from usseg_ray.trials.trial import Trial, trial_name
+
+BOTH = ["acseg", "kmeans"]
+SMALL = {"backbone.name": "textons", "method.num_blocks": 1, "method.num_heads": 3}
+
+
+class Counting(Searcher):  # type: ignore[misc]
+    """Draws 1, 2, 3, ... and keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(metric="unsup_miou", mode="max")
+        self.drawn = 0
+        self.told: list[Any] = []
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:  # noqa: ARG002
+        self.drawn += 1
+        return {"x": self.drawn}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self.told.append((trial_id, result, error))
+
+    def add_evaluated_point(self, parameters: Any, value: Any, **_: Any) -> None:
+        self.told.append((parameters, value))
+
+
+def test_each_method_has_a_model_of_its_own() -> None:
+    models = {"a": Counting(), "b": Counting()}
+    searcher = MethodSearcher(models, [("a", {}), ("b", {}), ("a", None), ("b", None), ("a", None)])
+    drawn = [searcher.suggest(str(i)) for i in range(5)]
+    assert drawn == [
+        {"method": "a"},
+        {"method": "b"},
+        {"method": "a", "x": 1},
+        {"method": "b", "x": 1},
+        {"method": "a", "x": 2},
+    ]
+    assert searcher.suggest("5") == Searcher.FINISHED
+    searcher.on_trial_complete("2", {"unsup_miou": 30.0})
+    searcher.on_trial_complete("3", error=True)
+    # The defaults are no point of the space.
+    searcher.on_trial_complete("0", {"unsup_miou": 20.0})
+    assert models["a"].told == [("2", {"unsup_miou": 30.0}, False)]
+    assert models["b"].told == [("3", None, True)]
+
+
+def test_a_broken_off_trial_is_drawn_as_it_was_and_told() -> None:
+    model = Counting()
+    searcher = MethodSearcher({"a": model}, [("a", {"x": 7})])
+    assert searcher.suggest("0") == {"method": "a", "x": 7}
+    searcher.on_trial_complete("0", {"unsup_miou": 30.0})
+    assert model.told == [({"x": 7}, 30.0)]
+    assert model.drawn == 0
+
+
+def plan(**changes: Any) -> Plan:
+    options: dict[str, Any] = {
+        "methods": with_spaces(BOTH, None),
+        "data": "synthetic",
+        "assigned": SMALL,
+        "num_samples": 3,
+        "search": "optuna",
+        "scheduler": "none",
+    }
+    return make_plan(Request(**(options | changes)), make_data=False)
+
+
+def trial(index: int, method: str, gamma: float, score: float | None, status: Any) -> Trial:
+    sample = {"method.gamma": gamma, "method.num_prototypes": 5, "clusters_per_class": 1.0}
+    metrics = {} if score is None else {"unsup_miou": score}
+    return Trial(index, method, sample, dict(sample), 3, status, metrics)
+
+
+def test_a_resumed_sweep_repeats_what_was_broken_off_and_draws_the_rest() -> None:
+    before = {
+        "trial_002": trial(2, "acseg", 1.5, 30.0, "FINISHED"),
+        "trial_004": trial(4, "acseg", 0.75, None, "RUNNING"),
+    }
+    made = searcher_for(plan(), ["trial_003", "trial_004", "trial_005"], before, 2)
+    assert made is not None
+    drawn = [made.searcher.suggest(str(i)) for i in range(3)]
+    assert [d["method"] for d in drawn] == ["kmeans", "acseg", "kmeans"]
+    assert drawn[1]["method.gamma"] == 0.75
+    assert len(drawn[0]) > 1
+
+
+def test_what_is_known_is_told_to_its_model_if_it_lies_in_the_space() -> None:
+    ended = {trial_name(i): trial(i, "acseg", 1.0, 20.0, "FINISHED") for i in (0, 2)}
+    ended["trial_004"] = trial(4, "acseg", 99.0, 50.0, "FINISHED")
+    made = searcher_for(plan(), ["trial_005"], ended, 1)
+    assert made is not None
+    models = made.searcher._models
+    assert isinstance(models["acseg"], OptunaSearch)
+    known = {name: len(model._ot_study.get_trials()) for name, model in models.items()}
+    assert known == {"acseg": 2, "kmeans": 0}
+
+
+def test_planned_trials_need_no_searcher() -> None:
+    assert searcher_for(plan(search="random"), ["trial_000"], {}, 1) is None

@@ -1,0 +1,97 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.tune
+import torch
+
+from usseg_ray.engine.checkpoint import BEST
+from usseg_ray.engine.context import RunContext
+from usseg_ray.trials.contexts import TuneContext
+from usseg_ray.trials.storage import Storage, opened
+from usseg_ray.trials.trial import CHECKPOINTS
+
+# No Tune listens here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*inside a function that is executed by a Tuner")
+CPU = torch.device("cpu")
+
+
+def state(epoch: int) -> dict[str, Any]:
+    metrics, method = {"epoch": float(epoch)}, {"w": torch.ones(epoch)}
+    return {"epoch": epoch, "part": {}, "metrics": metrics, "method": method}
+
+
+def report(context: TuneContext, epoch: int) -> None:
+    context.report({"epoch": float(epoch)}, state(epoch), None)
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / CHECKPOINTS).iterdir())
+
+
+def test_only_the_last_state_is_kept_and_restored(tmp_path: Path) -> None:
+    context = TuneContext(CPU, Storage(tmp_path))
+    assert isinstance(context, RunContext)
+    assert context.restore() is None
+    for epoch in (9, 10, 11):
+        report(context, epoch)
+        assert kept(tmp_path) == [f"epoch_{epoch:04d}"]
+    restored = TuneContext(CPU, Storage(tmp_path)).restore()
+    assert restored is not None
+    assert (restored["epoch"], len(restored["method"]["w"])) == (11, 11)
+    assert not (tmp_path / BEST).exists()
+
+
+def test_a_restored_state_is_reported_again_and_stays(tmp_path: Path) -> None:
+    report(TuneContext(CPU, Storage(tmp_path)), 3)
+    checkpoint = tmp_path / CHECKPOINTS / "epoch_0003" / "checkpoint.pt"
+    before = checkpoint.stat().st_mtime_ns
+    report(TuneContext(CPU, Storage(tmp_path)), 3)
+    assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path) -> None:
+    report(TuneContext(CPU, Storage(tmp_path)), 1)
+    half = tmp_path / CHECKPOINTS / ".epoch_0002"
+    half.mkdir()
+    (half / "checkpoint.pt").write_bytes(b"torn")
+    again = TuneContext(CPU, Storage(tmp_path))
+    restored = again.restore()
+    assert restored is not None
+    assert restored["epoch"] == 1
+    report(again, 2)
+    assert kept(tmp_path) == ["epoch_0002"]
+    assert (again.restore() or {})["epoch"] == 2
+
+
+def test_both_states_are_there_until_the_sweep_has_taken_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, seen = TuneContext(CPU, Storage(tmp_path)), []
+    report(context, 1)
+
+    def stop(metrics: dict[str, Any]) -> None:
+        seen.append((metrics["checkpoint_path"], kept(tmp_path)))
+        raise SystemExit
+
+    monkeypatch.setattr(ray.tune, "report", stop)
+    with pytest.raises(SystemExit):
+        report(context, 2)
+    assert seen == [(str(tmp_path / CHECKPOINTS / "epoch_0002"), ["epoch_0001", "epoch_0002"])]
+    assert kept(tmp_path) == ["epoch_0002"]
+
+
+def test_a_run_at_a_uri_goes_on_on_another_machine(tmp_path: Path) -> None:
+    kept_at = tmp_path / "bucket" / "trial_000"
+    uri = kept_at.as_uri()
+    with opened(uri) as first:
+        for epoch in (1, 2):
+            report(TuneContext(CPU, first), epoch)
+    # An object store shows the folder of a file that is still under way.
+    (kept_at / CHECKPOINTS / "epoch_0003").mkdir()
+    with opened(uri) as second:
+        context = TuneContext(CPU, second)
+        assert (context.restore() or {})["epoch"] == 2
+        report(context, 3)
+    assert kept(kept_at) == ["epoch_0003"]
+    assert (kept_at / CHECKPOINTS / "epoch_0003" / "checkpoint.pt").is_file()

@@ -1,0 +1,117 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from usseg_ray.core.config import flatten
+from usseg_ray.data.manifest import Manifest
+from usseg_ray.trials.forecast import (
+    ROWS,
+    SHORT_S,
+    _Clock,
+    _EnoughError,
+    _excerpt,
+    choose,
+    longest_seconds,
+    trial_seconds,
+)
+from usseg_ray.trials.job import Job
+
+LARGE = {"train": 3 * ROWS, "val": 2 * ROWS}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("set")
+    tiny.write(folder)
+    return str(folder)
+
+
+def job(root: str, method: str = "acseg", **settings: Any) -> Job:
+    return Job(method, flatten(tiny.config(method, **settings)), root, "cpu", reading="unused")
+
+
+def test_short_trials_run_in_their_own_process() -> None:
+    choice = choose(21.3)
+    assert choice.num_workers == 0
+    assert choice.reason == (
+        "Trials run in their own process: about 21 s each (--workers-per-trial 1 for worker groups)"
+    )
+
+
+@pytest.mark.parametrize("seconds", [SHORT_S, 340.0])
+def test_long_trials_have_a_worker_group(seconds: float) -> None:
+    choice = choose(seconds)
+    assert choice.num_workers == 1
+    assert f"about {seconds / 60:.0f} min each (--workers-per-trial 0" in choice.reason
+
+
+def test_a_forecast_grows_with_epochs_and_steps(root: str) -> None:
+    few = trial_seconds(job(root), budget=0.5)
+    many = trial_seconds(job(root, train__epochs=400), budget=0.5)
+    long = trial_seconds(job(root, train__steps_per_epoch=10**6), budget=0.5)
+    assert 0 < few < SHORT_S
+    assert many > 20 * few
+    assert long > SHORT_S
+
+
+def test_a_set_larger_than_the_excerpt_takes_longer(root: str, tmp_path: Path) -> None:
+    tiny.write(tmp_path, splits={"train": 40 * ROWS, "val": 40 * ROWS})
+    few = trial_seconds(job(root, train__epochs=1), budget=0.5)
+    assert trial_seconds(job(str(tmp_path), train__epochs=1), budget=0.5) > 5 * few
+
+
+def test_what_is_loaded_in_the_first_epoch_does_not_count() -> None:
+    clock = _Clock(torch.device("cpu"), images=2, budget=0.0)
+    clock.report({"images_per_second": 0.1}, {}, None)
+    with pytest.raises(_EnoughError):
+        clock.report({"images_per_second": 50.0}, {}, None)
+    assert clock.image_seconds == pytest.approx(0.02)
+
+
+def test_a_method_without_stages_is_only_scored(root: str) -> None:
+    assert 0 < trial_seconds(job(root, "kmeans")) < SHORT_S
+
+
+def test_data_without_labels_or_selection_split(tmp_path: Path) -> None:
+    tiny.write(tmp_path, labelled=False, splits={"train": 9})
+    assert 0 < trial_seconds(job(str(tmp_path)), budget=0.1) < SHORT_S
+
+
+def test_the_longest_of_several_methods_counts(root: str) -> None:
+    jobs = [job(root, "kmeans"), job(root, train__steps_per_epoch=10**6)]
+    assert longest_seconds(jobs) > SHORT_S
+
+
+def shards(manifest: Manifest) -> list[tuple[str, int, int]]:
+    return [(shard.split, shard.rows, shard.labelled) for shard in manifest.shards]
+
+
+def test_an_excerpt_has_the_first_rows_of_each_split(tmp_path: Path) -> None:
+    whole = tiny.write(tmp_path, splits=LARGE)
+    part = _excerpt(whole, {"val"})
+    assert shards(part) == [("val", 4, 4)] * (ROWS // 4)
+    assert part.splits["val"].rows == part.splits["val"].labelled == ROWS
+    both = _excerpt(whole, {"train", "val"})
+    assert {name: info.rows for name, info in both.splits.items()} == {"train": ROWS, "val": ROWS}
+    assert [shard.path for shard in part.shards] == [
+        shard.path for shard in whole.shards_of("val")[: ROWS // 4]
+    ]
+
+
+def test_an_excerpt_cuts_the_shard_that_is_too_long(tmp_path: Path) -> None:
+    whole = tiny.write(tmp_path, splits=LARGE)
+    first = whole.shards_of("train")[0]
+    long = first.model_copy(update={"rows": 40, "labelled": 39, "row_groups": (10, 10, 20)})
+    part = _excerpt(whole.model_copy(update={"shards": (long,)}), {"train"})
+    (shard,) = part.shards
+    assert shard.row_groups == (10, 6)
+    # Nobody knows which row has no label.
+    assert (shard.rows, shard.labelled) == (16, 0)
+
+
+def test_a_small_split_is_whole(tmp_path: Path) -> None:
+    whole = tiny.write(tmp_path)
+    assert _excerpt(whole, {"val"}).splits["val"] == whole.splits["val"]

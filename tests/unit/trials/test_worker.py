@@ -1,0 +1,55 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.tune
+
+from tests import tiny
+from usseg_ray.core.config import flatten
+from usseg_ray.trials import worker
+from usseg_ray.trials.job import Job
+from usseg_ray.trials.storage import Storage, below
+from usseg_ray.trials.trial import CHECKPOINTS
+
+
+class KilledError(Exception):
+    """Stands for a lost machine."""
+
+
+def test_a_trial_at_a_uri_is_trained_on_two_machines_and_scored_on_a_third(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    tiny.write(data)
+    job = Job("acseg", flatten(tiny.config(train__epochs=3)), str(data), "cpu", "")
+    uris = [(tmp_path / name / "trial_000").as_uri() for name in ("whole", "broken")]
+    told: dict[str, list[dict[str, Any]]] = {"whole": [], "broken": []}
+
+    def report(run: str, breaks: int) -> None:
+        def take(metrics: dict[str, Any]) -> None:
+            told[run].append({k: v for k, v in metrics.items() if "second" not in k})
+            if metrics["epoch"] == breaks:
+                raise KilledError
+
+        monkeypatch.setattr(ray.tune, "report", take)
+
+    report("whole", 0)
+    worker.train_here(job, uris[0])
+    report("broken", 2)
+    with pytest.raises(KilledError):
+        worker.train_here(job, uris[1])
+    report("broken", 0)
+    worker.train_here(job, uris[1])
+    for metrics in told["whole"] + told["broken"]:
+        metrics["checkpoint_path"] = Path(metrics["checkpoint_path"]).name
+    assert [metrics["epoch"] for metrics in told["broken"]] == [1, 2, 3]
+    assert told["broken"] == told["whole"]
+
+    finals = []
+    for uri in uris:
+        place = below(below(uri, "final"), "acseg")
+        finals.append(worker.final_score(job, "epoch_0003", uri, place))
+        assert Storage(tmp_path, place).files() == ["evaluation.npz", "images.npz"]
+        assert Storage(tmp_path, uri).folders(CHECKPOINTS) == ["epoch_0003"]
+    assert finals[0] == finals[1]
+    assert {"unsup_miou", "label_selected_miou"} <= finals[0].keys()

@@ -1,0 +1,1 @@
+"""Ray: joining it, what it has room for, streaming images and computing features on it."""

@@ -1,0 +1,196 @@
+"""What the commands share: the way they end, options that mean the same, and how to repeat one.
+
+Nothing heavy is imported, so `--help` is quick.
+"""
+
+import errno
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from usseg_ray import __version__
+from usseg_ray.core.errors import UserError, redacted
+
+console = Console()
+
+errors = Console(stderr=True)
+
+INTERRUPTED = 130
+
+# What a place says that cannot be written, on whichever of a command's many ways to it.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"usseg_ray {__version__}", highlight=False)
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+    ),
+]
+
+
+def make_app() -> typer.Typer:
+    """Makes a command without shell-completion flags or pretty tracebacks."""
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    )
+
+
+def run(app: typer.Typer) -> None:
+    """Runs a command; a `UserError` ends it with its message and exit code 2, Ctrl-C with 130.
+
+    So does a place that cannot be written: a full disk, a folder that is read-only.
+
+    Args:
+        app: The command of one module.
+    """
+    try:
+        app()
+    except UserError as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _refuse(
+            f"{where}{error.strerror}.\nMake room, correct its rights, or name another folder; "
+            "python -m usseg_ray.doctor looks at those that a run writes."
+        )
+    except SystemExit as end:
+        # What typer makes of Ctrl-C, without a word.
+        if end.code == INTERRUPTED:
+            errors.print("Interrupted.", highlight=False)
+        raise
+
+
+def _refuse(message: str) -> None:
+    errors.print(f"[bold red]Error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+_PACKAGE = Path(__file__).absolute().parents[1]
+SHARED = ("__init__", "base")
+
+METHODS = sorted(
+    path.stem for path in (_PACKAGE / "methods").glob("*.py") if path.stem not in SHARED
+)
+
+MethodName = Annotated[
+    str | None, typer.Option(help=f"One of: {', '.join(METHODS)}.", show_default="acseg")
+]
+
+MethodNames = Annotated[
+    str | None,
+    typer.Option(
+        help=f"One or several, with commas between them: {', '.join(METHODS)}. `all`: all but the "
+        "floors, which stand beside every sweep.",
+        show_default="acseg",
+    ),
+]
+
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="A method's published settings for a data set, e.g. acseg-voc2012; below --space and "
+        "--set.",
+    ),
+]
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
+        "`synthetic` is built in and needs nothing."
+    ),
+]
+
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Set any config key, e.g. --set method.gamma=1.5; may be repeated. "
+        "--dry-run lists all keys.",
+    ),
+]
+
+Out = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of this run, or a URI such as s3://bucket/name, which needs no folder that "
+        "all machines share; ./runs/METHOD-DATA-TIME if unset."
+    ),
+]
+
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Go on with a run: its name under ./runs, folder or URI. Ended trials are kept.",
+    ),
+]
+
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu or cuda (short for --set resources.device=...).")
+]
+
+Precision = Annotated[
+    str | None,
+    typer.Option(help="auto, float32 or bfloat16 (short for --set resources.precision=...)."),
+]
+
+WorkersPerTrial = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|0|N|MIN-MAX",
+        help="0: a trial trains in its own process, which starts quickly; N: N processes train it "
+        "together; MIN-MAX: as many as there is room for; auto: 0 for trials under a minute, else "
+        "1 (short for --set resources.num_workers=...).",
+        show_default="auto",
+    ),
+]
+
+Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed=...).")]
+
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(help="MLflow store; $MLFLOW_TRACKING_URI, else SQLite in this folder, if unset."),
+]
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved config and the trials, and stop.")
+]
+
+
+def repeatable(argv: Sequence[str]) -> str:
+    """Writes a command line of this package as a shell line, without the secrets in its addresses.
+
+    Args:
+        argv: As `sys.argv`.
+
+    Returns:
+        `python -m usseg_ray.COMMAND ...`; empty where another program called the package, and
+        where a sweep is resumed: it is its first command that repeats it.
+    """
+    program, *arguments = argv
+    path = Path(program).absolute()
+    module = path.parent if path.stem == "__main__" else path.with_suffix("")
+    resumed = any(re.match(r"--resume(=|$)", argument) for argument in arguments)
+    if resumed or module.parent != _PACKAGE:
+        return ""
+    return shlex.join(["python", "-m", f"usseg_ray.{module.name}", *map(redacted, arguments)])

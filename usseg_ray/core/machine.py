@@ -1,0 +1,88 @@
+"""This machine: how many CPUs a process may use, what their rounding hangs on, peak memory."""
+
+import os
+import platform
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+import torch
+
+
+def usable_cpus() -> int:
+    """Counts the CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Names the processor, or its architecture where the system has no name for it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def vector_instructions() -> str:
+    """Names the vector instructions that PyTorch's kernels use here, for example `AVX512`.
+
+    Wider ones add numbers in another order, so that training from one seed ends elsewhere;
+    `ATEN_CPU_CAPABILITY` chooses narrower ones.
+    """
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+INTERVAL_S = 3.0
+
+
+class PeakMemory:
+    """Samples the sum of proportional set sizes (pages shared by n processes count 1/n each).
+
+    Attributes:
+        peak_bytes: The largest sum seen inside the `with` block.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        ended = False
+        while not ended:
+            self.peak_bytes = max(self.peak_bytes, tree_bytes(psutil.Process()))
+            ended = self._ended.wait(INTERVAL_S)
+
+
+def tree_bytes(root: psutil.Process) -> int:
+    """Sums the memory of a process and its descendants.
+
+    Args:
+        root: The process.
+
+    Returns:
+        Bytes; proportional set size where the system tells it, else resident size.
+    """
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            info = process.memory_full_info()
+        except psutil.Error:
+            continue
+        total += getattr(info, "pss", info.rss)
+    return total

@@ -1,0 +1,62 @@
+"""What surrounds a run: where to compute, where to report, what to resume from.
+
+A plain process is one; those under Ray are in `contexts`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from usseg_ray.scoring.evaluation import Evaluation
+
+
+@runtime_checkable
+class RunContext(Protocol):
+    """What surrounds a run."""
+
+    device: torch.device
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Takes an epoch's metrics and the state to resume from; called on every worker alike."""
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """May take a state within an epoch; called after every step, on every worker alike."""
+
+    def restore(self) -> dict[str, Any] | None:
+        """Returns the last state taken, or `None` on a first start."""
+
+
+@dataclass
+class PlainContext:
+    """A run in this very process, which keeps what is reported.
+
+    Attributes:
+        device: Where to compute.
+        history: Metrics of every report.
+        state: The last state; set it to resume.
+        evaluation: The last evaluation.
+    """
+
+    device: torch.device
+    history: list[dict[str, float]]
+    state: dict[str, Any] | None = None
+    evaluation: Evaluation | None = None
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Keeps the metrics, the state and the evaluation."""
+        self.history.append(metrics)
+        self.state = state
+        self.evaluation = evaluation
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Lets the step pass: whoever ends this process takes what it kept."""
+
+    def restore(self) -> dict[str, Any] | None:
+        """Returns the kept state."""
+        return self.state

@@ -1,0 +1,97 @@
+"""One epoch of training: the steps, and the means of what they report.
+
+It can be broken off after any step and taken up again by another process.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+
+from usseg_ray.core.distributed import world_size
+from usseg_ray.core.stopwatch import Seconds, timed, timed_items
+from usseg_ray.core.types import Images, Step
+from usseg_ray.engine.optimiser import Optimiser
+from usseg_ray.features.featuriser import Featuriser
+from usseg_ray.methods.base import Method, Passes
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite; says at which step, on which images, and which term."""
+
+
+@dataclass
+class Epoch:
+    """An epoch of a stage, from its beginning or from where it was broken off.
+
+    Attributes:
+        method: What learns.
+        featurise: Images to batches.
+        optimiser: That of the stage.
+        passes: Walks over this worker's training images.
+        stage: Name of the stage.
+        total: Steps of the stage.
+        taken: Steps taken of this epoch.
+        means: Means over them of the loss and its terms.
+    """
+
+    method: Method
+    featurise: Featuriser
+    optimiser: Optimiser
+    passes: Passes
+    stage: str
+    total: int
+    taken: int = 0
+    means: dict[str, float] = field(default_factory=dict)
+
+    def part(self) -> dict[str, Any]:
+        """Returns what to take this epoch up with, beside the method's and optimiser's states."""
+        return {"taken": self.taken, "means": dict(self.means)}
+
+    def train(self, batches: Iterator[Images], after_step: Callable[[], None]) -> dict[str, float]:
+        """Takes the steps that are left.
+
+        Args:
+            batches: All of the epoch; those of the steps taken are passed over.
+            after_step: Called after every step.
+
+        Returns:
+            The means, and of this process's part of the epoch `train_seconds`, `input_seconds`
+            and `images_per_second`, of all workers together.
+
+        Raises:
+            NonFiniteLossError: A loss is not a number.
+        """
+        started, images = time.monotonic(), 0
+        seconds: Seconds = {"input_seconds": 0.0}
+        left = islice(batches, self.taken, None)
+        for chunk in timed_items(seconds, "input_seconds", left):
+            self._step(chunk, seconds)
+            images += len(chunk.ids)
+            after_step()
+        lasted = max(time.monotonic() - started, 1e-9)
+        seconds["train_seconds"] = lasted
+        return {**self.means, **seconds, "images_per_second": world_size() * images / lasted}
+
+    def _step(self, chunk: Images, seconds: Seconds) -> None:
+        step = Step(self.optimiser.step_count, self.total, self.taken)
+        self.method.before_step(self.stage, step, self.passes)
+        with timed(seconds, "input_seconds"):
+            batch = self.featurise.training(chunk, self.stage, step)
+        result = self.method.loss(batch, self.stage)
+        if not torch.isfinite(result.loss):
+            terms = {name: float(value) for name, value in result.scalars.items()}
+            raise NonFiniteLossError(
+                f"loss is {float(result.loss.detach())} at step {step.index} of stage "
+                f"{self.stage!r}, images {list(batch.ids)[:8]}, terms {terms}"
+            )
+        result.loss.backward()
+        self.optimiser.step()
+        self.method.after_step()
+        self.taken += 1
+        for name, value in {"loss": result.loss.detach(), **result.scalars}.items():
+            mean = self.means.get(name, 0.0)
+            self.means[name] = mean + (float(value) - mean) / self.taken

@@ -1,0 +1,376 @@
+"""The engine: fits one method, stage by stage, and scores it along the way.
+
+It needs torch alone; what surrounds a run is a `RunContext`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from usseg_ray.core.config import Config, MethodConfig
+from usseg_ray.core.distributed import all_gather, rank, world_size
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, LabelledImages
+from usseg_ray.data.manifest import Manifest
+from usseg_ray.data.reader import Reader
+from usseg_ray.data.reading import Stream, stream_here
+from usseg_ray.engine.context import RunContext
+from usseg_ray.engine.epoch import Epoch
+from usseg_ray.engine.optimiser import Optimiser
+from usseg_ray.features.backbones import build_backbone, feature_spec
+from usseg_ray.features.featuriser import Featuriser, Stored
+from usseg_ray.methods.base import Method, Stage
+from usseg_ray.ops.neighbours import nearest_neighbours
+from usseg_ray.scoring.evaluation import (
+    Evaluation,
+    GroundTruth,
+    Result,
+    evaluate,
+    ground_truth,
+    score_metrics,
+    segment,
+    show,
+    telling_rows,
+)
+from usseg_ray.scoring.label_free import Judge
+from usseg_ray.scoring.linear_probe import Encode, fit_linear_probe
+from usseg_ray.scoring.prediction import Predictor, Refining, Scorer, scorer_of
+from usseg_ray.scoring.protocols import Refinement, find_protocol
+
+PROBE_BATCHES = 128
+SEGMENTED = 64
+"""Images that are looked at where there are no labels to score them by."""
+
+Watch = Callable[[str, int, int], None]
+
+
+def _unwatched(what: str, done: int, total: int) -> None:
+    """Takes what nobody watches."""
+
+
+@dataclass
+class Run:
+    """Everything that fitting one method needs.
+
+    Attributes:
+        config: The resolved settings.
+        method: The method, on the context's device.
+        featurise: Images to batches, through the frozen backbone.
+        reader: This worker's data.
+        truth: Meaning of the labels, or `None` for unlabelled data.
+        context: What surrounds the run.
+        watch: Is told how far an evaluation is: what, images done, images in all.
+    """
+
+    config: Config[MethodConfig]
+    method: Method
+    featurise: Featuriser
+    reader: Reader
+    truth: GroundTruth | None
+    context: RunContext
+    watch: Watch = _unwatched
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run; a method without stages has one, that of its clustering."""
+        return sum(self._stage_epochs()) or 1
+
+    def _stage_epochs(self) -> tuple[int, ...]:
+        config = self.config
+        return self.method.stage_epochs(config.method, config.train.epochs)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        config = self.config
+        size, keep = config.train.eval_batch_size, config.data.keep_mib * 2**20
+        return Judge(self.featurise, self.reader, batch_size=size, keep_bytes=keep)
+
+    def fit(self) -> None:
+        """Walks the stages from wherever the context left off, reporting every epoch.
+
+        Raises:
+            NonFiniteLossError: A loss is not a number.
+        """
+        state = self.context.restore()
+        if state is not None:
+            self.method.load_state_dict(state["method"])
+            if state["epoch"] >= self.epochs:
+                # Whoever saved this may not have lived to report it.
+                self.context.report(state["metrics"], state, None)
+        done = state["epoch"] if state is not None else 0
+        midway = state is not None and bool(state["part"])
+        before = 0
+        for stage, epochs in zip(self.method.stages, self._stage_epochs(), strict=True):
+            if done < before + epochs:
+                begun = before < done or (before == done and midway)
+                epochs_left = range(max(done, before), before + epochs)
+                self._fit_stage(stage, epochs, epochs_left, state if begun else None)
+            before += epochs
+        if not self.method.stages and done == 0:
+            self._finish_epoch(Stage("clusters"), 1, {}, None)
+
+    def _fit_stage(
+        self, stage: Stage, length: int, epochs: range, state: dict[str, Any] | None
+    ) -> None:
+        """Trains what is left of a stage.
+
+        Args:
+            stage: The stage.
+            length: Its epochs.
+            epochs: Numbers of the epochs left, counted over all stages.
+            state: What to go on from; `None` at the stage's start.
+        """
+        steps, batch_size = self._portions()
+        optimiser = Optimiser(self.method.param_groups(stage.name), steps)
+        if state is not None:
+            optimiser.load_state_dict(state["optimiser"])
+        if self.featurise.needs.neighbours and self.reader.neighbours is None:
+            self.reader.neighbours = self._neighbours()
+        passes, where, total = _TrainingPasses(self), stage.name, length * steps
+        part = state["part"] if state is not None else {}
+        stream = self.reader.training(epochs, steps, batch_size)
+        for epoch, batches in zip(epochs, stream, strict=True):
+            self.method.train()
+            if not part:
+                self.method.on_epoch_start(where, epoch, passes)
+            current = Epoch(self.method, self.featurise, optimiser, passes, where, total, **part)
+            part = {}
+            metrics = current.train(batches, partial(self._after_step, epoch, current))
+            self._finish_epoch(stage, epoch + 1, metrics, optimiser)
+
+    def _neighbours(self) -> np.ndarray:
+        """Finds every training image's most similar ones by their mean token (STEGO's table)."""
+        means = [batch.features.tokens.mean((2, 3)) for batch in _TrainingPasses(self)()]
+        if not means:
+            raise UserError("a worker has no training image; lower resources.num_workers.")
+        rows = all_gather(torch.cat(means))
+        return nearest_neighbours(rows, self.featurise.needs.neighbours + 1).cpu().numpy()
+
+    def _portions(self) -> tuple[int, int]:
+        """Computes steps per epoch and images per step of this worker."""
+        train, world = self.config.train, world_size()
+        if train.batch_size % world:
+            raise UserError(
+                f"train.batch_size = {train.batch_size} is not divisible by {world} workers."
+            )
+        rows = self.reader.manifest.splits[self.config.data.train_split].rows // world
+        if rows == 0:
+            raise UserError(f"{world} workers for fewer images; lower resources.num_workers.")
+        batch_size = min(train.batch_size // world, rows)
+        return train.steps_per_epoch or rows // batch_size, batch_size
+
+    def _after_step(self, epoch: int, current: Epoch) -> None:
+        def state() -> dict[str, Any]:
+            return self._state(epoch, {}, current.optimiser) | {"part": current.part()}
+
+        self.context.after_step(state)
+
+    def _state(
+        self, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
+    ) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "part": {},
+            "metrics": metrics,
+            "method": self.method.state_dict(),
+            "optimiser": optimiser.state_dict() if optimiser else {},
+        }
+
+    def _finish_epoch(
+        self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
+    ) -> None:
+        last = epoch >= self.epochs
+        evaluation = None
+        if last or (stage.scored and epoch % self.config.train.eval_every == 0):
+            started = time.monotonic()
+            evaluation = self.score(self.config.data.selection_split)
+            scored = time.monotonic()
+            judgement = self._judge(self.method)
+            evaluation = replace(evaluation, fixed=judgement.maps)
+            ended = time.monotonic()
+            metrics |= {"eval_seconds": ended - started, "label_free_seconds": ended - scored}
+            metrics |= score_metrics(evaluation, self.truth) | judgement.metrics
+        metrics = {"epoch": float(epoch), **metrics}
+        self.context.report(metrics, self._state(epoch, metrics, optimiser), evaluation)
+
+    def score(
+        self,
+        split: str,
+        *,
+        refit: bool = True,
+        refining: Refining = Refining(),  # noqa: B008 (frozen)
+    ) -> Evaluation:
+        """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
+
+        Args:
+            split: Which split.
+            refit: Whether to fit the clusters again, or to keep those of the loaded state.
+            refining: What to score beside the plain prediction.
+
+        Returns:
+            The evaluation, with scores where the split has labels.
+        """
+        self.method.eval()
+        if refit:
+            self.method.fit_clusters(_TrainingPasses(self))
+        size = self.config.train.eval_batch_size
+        scorer = scorer_of(self.method, find_protocol(self.config.protocol).upsampled)
+        predictor = self._predictor(scorer, refining)
+        splits = self.reader.manifest.splits
+        if self.truth is None or split not in splits or not splits[split].labelled:
+            seen = split if split in splits else self.config.data.train_split
+            return segment(predictor, self.reader.few(seen, SEGMENTED, size))
+        evaluation = self._evaluated(predictor, split, self.truth, None)
+        if rank() > 0:
+            return evaluation
+        rows = self.reader.labelled_rows(split, telling_rows(evaluation))
+        return replace(evaluation, examples=show(predictor, rows, evaluation))
+
+    def linear(
+        self,
+        split: str,
+        *,
+        encode: Encode | None = None,
+        refining: Refining = Refining(),  # noqa: B008 (frozen)
+    ) -> Mapping[Refinement, Result]:
+        """Trains a linear probe on codes of the training split and scores a split with it.
+
+        At most `PROBE_BATCHES` batches of training images are used. Nothing of the method changes.
+
+        Args:
+            split: Which split; it and the training split have labels.
+            encode: Makes the codes; the method does if unset.
+            refining: What to score beside the plain prediction.
+
+        Raises:
+            UserError: The training split has no labels.
+        """
+        train = self.config.data.train_split
+        labelled = self.reader.manifest.splits[train].labelled
+        if self.truth is None or not labelled:
+            raise UserError(f"a linear probe needs labels, and split {train!r} has none.")
+        self.method.eval()
+        size = self.config.train.eval_batch_size
+        batches = islice(self.reader.labelled(train, size, square=True), PROBE_BATCHES)
+        probe = fit_linear_probe(
+            encode or self.method.encode,
+            self.featurise,
+            self._watched("Linear probe", batches, min(labelled, PROBE_BATCHES * size)),
+            self.truth,
+            seed=self.config.seed,
+        )
+        known = np.arange(len(self.truth.classes))
+        predictor = self._predictor(probe, refining)
+        return self._evaluated(predictor, split, self.truth, known).results
+
+    def _predictor(self, scorer: Scorer, refining: Refining) -> Predictor:
+        side, size = self.config.data.eval_size, self.config.train.eval_batch_size
+        return Predictor(scorer, self.featurise, side, refining, size)
+
+    def _evaluated(
+        self, predictor: Predictor, split: str, truth: GroundTruth, class_of: np.ndarray | None
+    ) -> Evaluation:
+        total = self.reader.manifest.splits[split].labelled
+        batches = self.reader.labelled(split, self.config.train.eval_batch_size)
+        return evaluate(
+            predictor,
+            self._watched(f"Scoring {split}", batches, total),
+            truth,
+            expected_rows=total,
+            device=self.context.device,
+            class_of=class_of,
+        )
+
+    def _watched(
+        self, what: str, batches: Iterable[LabelledImages], total: int
+    ) -> Iterator[LabelledImages]:
+        done = 0
+        for labelled in batches:
+            yield labelled
+            done += len(labelled.numbers)
+            self.watch(what, done, total)
+
+
+@dataclass(frozen=True)
+class _TrainingPasses:
+    """A run's walks over its training images, as its method is given them."""
+
+    run: Run
+
+    def __call__(self) -> Iterator[Batch]:
+        config = self.run.config
+        images = self.run.reader.passes(config.data.train_split, config.train.eval_batch_size)
+        return map(self.run.featurise, images)
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
+        return map(self.run.featurise.crops, self.run.reader.crops(walk, batch_size))
+
+
+def assemble(
+    config: Config[MethodConfig],
+    method_class: type[Method],
+    root: str,
+    manifest: Manifest,
+    context: RunContext,
+    stream: Stream = stream_here,
+    stored: Stored | None = None,
+) -> Run:
+    """Builds backbone, method and reader from resolved settings.
+
+    Args:
+        config: The settings; `num_clusters` is a number.
+        method_class: The method whose settings these are.
+        root: URI of the prepared set.
+        manifest: Its manifest.
+        context: What surrounds the run.
+        stream: How this worker's rows are read.
+        stored: Finds features that were computed before.
+
+    Returns:
+        A run, ready to fit or to score.
+
+    Raises:
+        UserError: Sizes, weights or settings do not fit together.
+    """
+    if config.num_clusters is None:
+        raise UserError("num_clusters is not set and the data names no classes to take it from.")
+    needs = method_class.needs(config.method)
+    spec = feature_spec(config.backbone, config.data)
+    method = method_class(config.method, spec, config.num_clusters, config.seed)
+    precision = config.resources.precision
+    autocast = precision == "bfloat16" or (precision == "auto" and context.device.type == "cuda")
+    featuriser = Featuriser(
+        build_backbone(config.backbone) if needs.features else None,
+        needs,
+        context.device,
+        autocast=autocast,
+        seed=config.seed,
+        crop_size=config.data.train_size,
+        stored=stored,
+        view_draws=config.data.view_draws,
+    )
+    return Run(
+        config=config,
+        method=method.to(context.device),
+        featurise=featuriser,
+        reader=Reader(
+            root,
+            manifest,
+            config.data,
+            seed=config.seed,
+            rank=rank(),
+            world=world_size(),
+            stream=stream,
+            frame=find_protocol(config.protocol).frame(config.data.eval_size),
+            pair=needs.pair,
+            looked_at=featuriser.needs_pixels,
+        ),
+        truth=ground_truth(manifest),
+        context=context,
+    )

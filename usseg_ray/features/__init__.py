@@ -1,0 +1,1 @@
+"""From batches to patch tokens: backbones, the featuriser, and the store of what was computed."""

@@ -1,0 +1,264 @@
+"""The feature store: features of a split under a frozen backbone, computed once, read by all.
+
+What a command asks before it starts trials, and what a trial opens. `obtain` gives an entry that
+is complete: it is here, or in the shared store, or another process is just computing it, or it is
+computed now. `plan` says before that what it would cost and whether it is worth it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.features.store.blocks import (
+    drop_damaged,
+    list_shards,
+    load_manifest,
+    missing_shards,
+    save_manifest,
+    sweep_unfinished,
+)
+from usseg_ray.features.store.cost import Decision, Mode, Speed, decide, measure_disk
+from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.extraction import Features, Wanted, write_missing
+from usseg_ray.features.store.folder import FeatureFolder, default_folder, unwritable
+from usseg_ray.features.store.recipe import PARTS, Part, row_bytes
+from usseg_ray.features.store.shared import SharedStore
+
+SHARED = "USSEG_FEATURES_SHARED"
+
+Measure = Callable[..., tuple[float, float]]
+"""Of a `Wanted`: CPU seconds to read a row and seconds to compute it, as `probe` measures them."""
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Entries in a folder of this machine and, where there are several machines, in a shared place.
+
+    Attributes:
+        folder: What is read; on a cluster a cache of the shared store.
+        shared: Where every machine finds what one of them computed.
+        say: Told in a sentence what happens to entries.
+    """
+
+    folder: FeatureFolder
+    shared: SharedStore | None = None
+    say: Callable[[str], None] = _silent
+
+    def open(self, key: str, parts: tuple[Part, ...]) -> Entry:
+        """Opens an entry that was obtained before, as a trial does.
+
+        Args:
+            key: Which.
+            parts: What is read of it.
+
+        Returns:
+            The entry, to be closed by the caller; it is not removed until then.
+
+        Raises:
+            UserError: It is incomplete or damaged.
+        """
+        entry = self.find(key, parts)
+        if entry is None and self.shared is not None:
+            entry = self._fetched(key, parts)
+        if entry is None:
+            raise UserError(
+                f"{self.folder.path(key)}: the features are not, or no longer, complete. Start the "
+                "sweep again: it computes what is missing."
+            )
+        return entry
+
+    def obtain(
+        self,
+        wanted: Wanted,
+        features: Features,
+        on_rows: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Entry:
+        """Gives a complete entry, computing what is missing of it.
+
+        Args:
+            wanted: Which features.
+            features: Computes them: `features_here`, or `ray_features` on a cluster.
+            on_rows: Told how many rows are there, of how many, after every shard.
+
+        Returns:
+            The entry, to be closed by the caller; it is not removed until then.
+
+        Raises:
+            UserError: There is no room for it, or the disk is full.
+        """
+        key, parts = wanted.entry.key, wanted.parts
+        if entry := self.find(key, parts):
+            return entry
+        waiting = f"waiting: another process computes {wanted.name}"
+        with self.folder.building(key, lambda: self.say(waiting)):
+            self._repair(key)
+            self._fetch(key, parts)
+            if entry := self.folder.open(key, parts):
+                return entry
+            with self._claimed(key, lambda: self.say(waiting)):
+                # Whoever was waited for has put it there.
+                self._fetch(key, parts)
+                self._compute(wanted, features, on_rows)
+            entry = self.folder.open(key, parts)
+        if entry is None:
+            raise RuntimeError(f"{key} is incomplete although it was computed")
+        return entry
+
+    def plan(
+        self,
+        wanted: Wanted,
+        measure: Measure,
+        *,
+        passes: float,
+        devices: int = 1,
+        cpus: float = 1.0,
+        mode: Mode = "auto",
+    ) -> Decision:
+        """Says what storing features costs and whether it is worth it, after seconds of measuring.
+
+        Args:
+            wanted: Which features.
+            measure: Says what reading and computing a row take.
+            passes: Walks over all rows that are expected of all trials.
+            devices: How many backbones compute at a time.
+            cpus: CPUs that decode for them.
+            mode: The user's word.
+
+        Returns:
+            The decision, with the sentence for the screen.
+
+        Raises:
+            UserError: The user insists on a store that has no room.
+        """
+        entry = wanted.entry
+        try:
+            disk = measure_disk(self.folder.root, self.folder.room(entry.key))
+        except OSError as error:
+            raise unwritable(self.folder.root, error) from error
+        there = load_manifest(self.folder.path(entry.key))
+        missing = 1.0
+        if there is not None:
+            lacking = missing_shards(self.folder.path(entry.key), there, wanted.parts)
+            missing = len(lacking) / there.num_shards
+        return decide(
+            what=wanted.name,
+            rows=entry.rows,
+            row_bytes=row_bytes(wanted.parts, entry.dim, entry.grid),
+            passes=passes,
+            speed=Speed(*measure(wanted), devices=devices, cpus=cpus),
+            disk=disk,
+            missing=missing,
+            mode=mode,
+        )
+
+    def find(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
+        """Opens an entry here if it is complete and its bytes are those that were written."""
+        entry = self.folder.open(key, parts)
+        if entry is None:
+            return None
+        shards = [shard for part in parts for shard in list_shards(entry.folder, part).values()]
+        # Not removed here: another process may be about to replace them.
+        if not drop_damaged(entry.folder, shards, keep=True):
+            return entry
+        entry.close()
+        return None
+
+    def _fetched(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
+        with self.folder.building(key):
+            self._repair(key)
+            self._fetch(key, parts)
+            return self.folder.open(key, parts)
+
+    def _repair(self, key: str) -> None:
+        path = self.folder.path(key)
+        sweep_unfinished(path)
+        shards = [shard for part in PARTS for shard in list_shards(path, part).values()]
+        for shard in drop_damaged(path, shards):
+            self.say(f"shard {shard.name} of {key} is damaged: computed again")
+
+    def _fetch(self, key: str, parts: tuple[Part, ...]) -> None:
+        if self.shared is None:
+            return
+        path = self.folder.path(key)
+        try:
+            manifest = self.shared.manifest(key)
+            if manifest is None:
+                return
+            self._make_room(key, manifest.num_bytes(parts))
+            here = load_manifest(path)
+            if here is not None and here.images_per_shard != manifest.images_per_shard:
+                # Cut in another way: none of what is here fits what is there.
+                shutil.rmtree(path)
+            save_manifest(manifest, path)
+            self.shared.fetch(self.folder, key, parts, self.say)
+        except OSError as error:
+            raise UserError(
+                f"{key}: its shards cannot be copied from the shared place to {self.folder.root} "
+                f"({error}). What was copied is kept; run again."
+            ) from error
+
+    @contextmanager
+    def _claimed(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        if self.shared is None:
+            yield
+            return
+        with self.shared.claimed(key, on_wait):
+            yield
+
+    def _compute(
+        self, wanted: Wanted, features: Features, on_rows: Callable[[int, int], None]
+    ) -> None:
+        path = self.folder.path(wanted.entry.key)
+        # Shards that are there decide how many rows the others have.
+        entry = load_manifest(path) or wanted.entry
+        missing = missing_shards(path, entry, wanted.parts)
+        if not missing:
+            return
+        self._make_room(entry.key, entry.num_bytes(wanted.parts))
+        try:
+            save_manifest(entry, path)
+        except OSError as error:
+            raise unwritable(self.folder.root, error) from error
+        absent = tuple(part for part in wanted.parts if any(part in p for p in missing.values()))
+        done = (entry.num_shards - len(missing)) * entry.rows_per_shard
+
+        def written(rows: int) -> None:
+            nonlocal done
+            done += rows
+            on_rows(min(done, entry.rows), entry.rows)
+
+        write_missing(
+            self.folder, replace(wanted, entry=entry, parts=absent), missing, features, written
+        )
+        if self.shared is not None:
+            try:
+                self.shared.push(self.folder, entry.key)
+            except OSError as error:
+                raise UserError(
+                    f"{entry.key}: computed, and kept in {self.folder.root}, but it cannot be "
+                    f"copied to the shared place ({error}). Run again."
+                ) from error
+
+    def _make_room(self, key: str, num_bytes: int) -> None:
+        for kept in self.folder.make_room(key, num_bytes):
+            self.say(f"removed {kept.manifest.key} ({kept.manifest.says['data']}) to make room")
+
+
+def default_store(say: Callable[[str], None] = _silent) -> FeatureStore:
+    """Gives the store of the environment: a folder here, and a shared place if one is named.
+
+    Args:
+        say: Told what happens to entries.
+
+    Raises:
+        UserError: The shared place cannot be reached.
+    """
+    uri = os.environ.get(SHARED)
+    return FeatureStore(default_folder(), SharedStore.at(uri) if uri else None, say)

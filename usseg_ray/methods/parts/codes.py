@@ -1,0 +1,113 @@
+"""What methods share that learn a head on frozen tokens and then group its codes.
+
+The groups are K centroids on the codes' sphere. Officially they are learnt beside the head, by
+gradient from random directions, for thousands of steps (cluster probe); shorter runs end before
+such centroids have spread over the codes. k-means on the finished codes, as for every other method
+here, does not depend on how long a run was; published presets learn them.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.types import Batch, StepResult
+from usseg_ray.methods.base import CodeClassifier, Method, ParamGroup, Passes
+from usseg_ray.methods.parts.cluster_probe import ClusterProbe
+from usseg_ray.methods.parts.heads import SegmentationHead
+from usseg_ray.ops.kmeans import fit_shared
+from usseg_ray.ops.sampling import PointSample
+
+Clustering = Literal["probe", "kmeans"]
+
+_POINTS_PER_CLUSTER = 500
+
+
+@torch.no_grad()
+def fit_centroids(method: Method, probe: ClusterProbe, passes: Passes) -> None:
+    """Groups a sample of a method's codes of all training images by spherical k-means.
+
+    Args:
+        method: Whose codes.
+        probe: Gets the centroids.
+        passes: Fresh walks over this worker's training images.
+
+    Raises:
+        UserError: The images give fewer distinct codes than K.
+    """
+    count, dim = probe.centroids.shape
+    sample = PointSample(dim, _POINTS_PER_CLUSTER * count, probe.centroids.device)
+    for batch in passes():
+        sample.add_maps(method.encode(batch), batch.ids, method.seed, method.name)
+    result = fit_shared(sample, count, method.seed, spherical=True, noun="codes")
+    probe.centroids.copy_(result.centroids)
+
+
+class CodeConfig(MethodConfig):
+    """How codes are grouped."""
+
+    clustering: Clustering = Field(
+        "kmeans",
+        description="Find the centroids by k-means on the codes before every score, or learn them "
+        "beside the head (`probe`, official; takes thousands of steps).",
+    )
+    cluster_lr: float = Field(
+        5e-3, gt=0, description="Adam's rate for the cluster probe; official code: 5e-3."
+    )
+
+
+class CodeMethod(CodeClassifier):
+    """A head, the codes it makes of tokens, and K centroids among them.
+
+    Attributes:
+        config: The method's settings.
+        head: Makes codes of tokens.
+        probe: The centroids.
+    """
+
+    config: CodeConfig
+    head: SegmentationHead
+    probe: ClusterProbe
+
+    def probe_groups(self) -> list[ParamGroup]:
+        """Lists the centroids if they are learnt."""
+        if self.config.clustering == "kmeans":
+            return []
+        return [ParamGroup([*self.probe.parameters()], self.config.cluster_lr, "adam")]
+
+    def with_probe(self, result: StepResult, codes: Float[Tensor, "B C h w"]) -> StepResult:
+        """Adds the centroids' loss on detached codes to a step's, if they are learnt."""
+        if self.config.clustering == "kmeans":
+            return result
+        cluster = self.probe.loss(codes.detach())
+        scalars = {**result.scalars, "cluster": cluster.detach()}
+        return StepResult(result.loss + cluster, scalars)
+
+    def fit_clusters(self, passes: Passes) -> None:
+        """Finds the centroids by k-means unless they are learnt; see `fit_centroids`."""
+        if self.config.clustering == "kmeans":
+            fit_centroids(self, self.probe, passes)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the head's codes, without dropout."""
+        codes: Tensor = self.head(batch.features.tokens)
+        return codes
+
+    def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Scores each cluster by the cosine of code and centroid.
+
+        The official codes upsample codes to the label's size and take cosines there; scoring
+        upsamples these cosines, which differs between neighbouring tokens of unequal codes.
+
+        Args:
+            codes: (B, C, h, w) of any length.
+
+        Returns:
+            (B, K, h, w) cosines.
+        """
+        scores: Tensor = self.probe(codes)
+        return scores

@@ -1,0 +1,97 @@
+"""The segmentation head of STEGO and its successors, and the moving average that teaches it."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+HeadActivation = Literal["relu", "silu"]
+
+
+class HeadMasks(NamedTuple):
+    """Dropout of a head's input, see `ops.draws.dropout_mask`; drawn for each branch by itself.
+
+    Attributes:
+        linear: Multiplies the linear branch's input, broadcastable to (B, D, h, w).
+        nonlinear: Multiplies the other branch's input.
+    """
+
+    linear: Float[Tensor, "B D #h #w"]
+    nonlinear: Float[Tensor, "B D #h #w"]
+
+
+class SegmentationHead(nn.Module):
+    """A linear and a two-layer projection of every token, added up.
+
+    Args:
+        dim: Channels of a token.
+        out_dim: Channels of a code.
+        activation: Of the two-layer branch.
+        generator: Draws the initial weights; equal on all workers.
+
+    Reference:
+        STEGO (ICLR 2022), segmentation head; SmooSeg (NeurIPS 2023) uses SiLU; CAUSE-MLP and HP
+        use the same form.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int,
+        generator: torch.Generator,
+        activation: HeadActivation = "relu",
+    ) -> None:
+        super().__init__()
+        # Layers on the meta device leave the global generator alone.
+        with torch.device("meta"):
+            self.linear = nn.Conv2d(dim, out_dim, 1)
+            self.hidden = nn.Conv2d(dim, dim, 1)
+            self.output = nn.Conv2d(dim, out_dim, 1)
+        self.activation = nn.ReLU() if activation == "relu" else nn.SiLU()
+        initialise_like_torch(self.to_empty(device="cpu"), generator)
+
+    def forward(
+        self, tokens: Float[Tensor, "B D h w"], masks: HeadMasks | None = None
+    ) -> Float[Tensor, "B C h w"]:
+        """Computes codes.
+
+        Args:
+            tokens: (B, D, h, w).
+            masks: Dropout of the input; none in evaluation.
+
+        Returns:
+            (B, C, h, w) codes, not normalised.
+        """
+        plain, curved = (tokens, tokens) if masks is None else (tokens * m for m in masks)
+        codes: Tensor = self.linear(plain) + self.output(self.activation(self.hidden(curved)))
+        return codes
+
+
+@torch.no_grad()
+def initialise_like_torch(module: nn.Module, generator: torch.Generator) -> None:
+    """Draws linear and convolution weights as torch does by default, from a given generator.
+
+    Args:
+        module: Its `nn.Linear` and `nn.Conv2d` parts are drawn anew, in the order of declaration.
+        generator: Source of the draws.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            bound = (part.weight[0].numel()) ** -0.5
+            part.weight.uniform_(-bound, bound, generator=generator)
+            if part.bias is not None:
+                part.bias.uniform_(-bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Moves a teacher towards its student: `teacher = decay * teacher + (1 - decay) * student`.
+
+    Args:
+        teacher: Same architecture as the student; changed in place.
+        student: Left as it is.
+        decay: In [0, 1]; 0 copies the student.
+    """
+    for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
+        slow.mul_(decay).add_(fast, alpha=1 - decay)

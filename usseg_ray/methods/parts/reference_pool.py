@@ -1,0 +1,127 @@
+"""A pool of reference patches: what HP's patches must be more alike than to be hidden positives.
+
+A pool holds one patch of each of many images, drawn anew when it is filled. Which patches these are
+and in which order they lie depends neither on the order of the images nor on how workers share
+them, so the pool is the same on every worker.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from usseg_ray.core.distributed import all_sum, shared_generator
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch
+from usseg_ray.methods.parts.contrastive import Candidates, best_match
+from usseg_ray.ops.sampling import PointSample
+
+_IMAGES_AT_A_TIME = 32
+# Far above the epochs that key the walks of training.
+_FIRST_WALK = 1_000_000
+
+
+class ReferencePool(nn.Module):
+    """Unit rows, kept as a buffer; zeros until it is first filled.
+
+    Args:
+        size: Rows.
+        dim: Channels of a row.
+
+    Reference:
+        HP (CVPR 2023), reference pools. The official code keeps and compares them in float16; here
+        they are float32, so a similarity next to a threshold may fall on its other side.
+    """
+
+    rows: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(size, dim))
+
+    def sample(self) -> PointSample:
+        """Starts a sample to fill the pool with; give it images by `add_patches`."""
+        return PointSample(self.rows.shape[1], len(self.rows), self.rows.device)
+
+    def fill(self, sample: PointSample) -> None:
+        """Replaces all rows; all workers call it together.
+
+        Args:
+            sample: This worker's patches; those of all workers are at least as many as rows.
+        """
+        self.rows.copy_(normalize(sample.gather(), dim=1))
+
+    def candidates(self, maps: Float[Tensor, "B C h w"]) -> Candidates:
+        """Compares every patch with the pool.
+
+        Args:
+            maps: (B, C, h, w), not normalised.
+
+        Returns:
+            B h w unit rows, image by image and row by row, with their best matches.
+        """
+        rows = normalize(patch_rows(maps), dim=1)
+        return Candidates(rows, best_match(rows, self.rows))
+
+
+def pool_walks(
+    crops: Callable[[int, int], Iterator[Batch]], size: int, step: int
+) -> Iterator[tuple[int, Batch]]:
+    """Walks over shuffled crops until the workers together have seen enough to fill a pool.
+
+    Args:
+        crops: Takes the key of a walk and a batch size over all workers, see `Passes.crops`.
+        size: Images to see; the walk starts again, under another key, where it has fewer.
+        step: Optimiser step, keys the walks.
+
+    Yields:
+        The walk's key and this worker's part of a batch, where it has one.
+
+    Raises:
+        UserError: A walk has no images.
+    """
+    seen, walk = 0, _FIRST_WALK + step
+    while seen < size:
+        before = seen
+        for batch in crops(walk, _IMAGES_AT_A_TIME):
+            own = torch.tensor(len(batch.ids), device=batch.features.tokens.device)
+            seen += int(all_sum(own))
+            if batch.ids:
+                yield walk, batch
+            if seen >= size:
+                return
+        if seen == before:
+            raise UserError("There are no training images to fill reference pools from.")
+        walk += _FIRST_WALK
+
+
+def patch_rows(maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "N C"]:
+    """Lists the patches of a batch, image by image and row by row: N = B h w."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def add_patches(
+    sample: PointSample,
+    maps: Float[Tensor, "B C h w"],
+    ids: Sequence[str],
+    *key: int | str,
+    patches: Mapping[str, int] | None = None,
+) -> None:
+    """Offers one patch of each image to a pool's sample.
+
+    Args:
+        sample: From `ReferencePool.sample`.
+        maps: (B, C, h, w).
+        ids: One name per image.
+        key: What the pool is for, for example `(seed, "hp", stage, step, walk)`.
+        patches: Image -> its patch, counted row by row; drawn evenly if unset.
+    """
+    for own, name in zip(maps.flatten(2), ids, strict=True):
+        if patches is None:
+            generator = shared_generator(*key, "patch", name)
+            patch = int(torch.randint(own.shape[1], (), generator=generator))
+        else:
+            patch = patches[name]
+        sample.add(own[None, :, patch], *key, name)

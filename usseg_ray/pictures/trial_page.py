@@ -1,0 +1,160 @@
+"""The pictures and tables of a trial, drawn from the arrays of its last evaluation.
+
+The sweep's driver draws them when the trial ends, however it ends, so a training worker never waits
+for a figure.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usseg_ray.pictures.charts import confusion_figure, per_class_bars
+from usseg_ray.pictures.mosaic import gallery_figure, mosaic, save
+from usseg_ray.pictures.palettes import colour_for, matched_ids
+from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.evaluation import FIXED_EXAMPLES, GroundTruth
+
+EXAMPLES = "examples.npz"
+
+
+def draw(
+    folder: Path,
+    truth: GroundTruth | None,
+    palette: tuple[tuple[int, int, int], ...] | None,
+    caption: str,
+) -> None:
+    """Draws `pictures/`, and writes what tables and comparisons need, from the last evaluation.
+
+    With ground truth these are `per_class.json`, `confusion.csv` and `examples.npz`: label maps of
+    the images that are the same for all trials.
+
+    Args:
+        folder: The trial's folder; nothing happens where it holds no evaluation.
+        truth: Classes of the data, or `None`.
+        palette: Colours of the classes, or `None` for distinct ones.
+        caption: Line above the mosaic.
+    """
+    if not (folder / ARRAYS).exists():
+        return
+    with np.load(folder / ARRAYS) as file:
+        arrays = dict(file)
+    if truth is None or "confusion" not in arrays:
+        _draw_unlabelled(arrays, folder, caption)
+        return
+    shown = matched_ids(arrays["class_of"], len(truth.classes))
+    colours = colour_for(truth.classes, palette)
+    pictures = folder / "pictures"
+    # The first worker's part of a split may hold no labelled image.
+    if len(arrays["pixels"]):
+        picture = mosaic(
+            arrays["pixels"],
+            arrays["labels"],
+            shown[arrays["clusters"]],
+            classes=truth.classes,
+            palette=colours,
+            ignore_index=truth.ignore_index,
+            rows=arrays["captions"].tolist(),
+            caption=caption,
+        )
+        save(picture, pictures / "mosaic.png")
+        _write_examples(folder, arrays, shown, truth, colours)
+    _draw_gallery(arrays, shown, truth.classes, colours, caption, pictures / "clusters.png")
+    matched = np.zeros((max(len(truth.classes), shown.max() + 1), len(truth.classes)), np.int64)
+    matched[shown] = arrays["confusion"]
+    save(confusion_figure(matched, truth.classes), pictures / "confusion.png")
+    save(per_class_bars(arrays["iou"], truth.classes, palette=colours), pictures / "per_class.png")
+    _write_tables(folder, truth.classes, arrays["iou"], matched)
+
+
+def _write_tables(
+    folder: Path, classes: tuple[str, ...], iou: np.ndarray, matched: np.ndarray
+) -> None:
+    pixels = matched.sum(axis=0)
+    rows = [
+        {"class": name, "iou": None if np.isnan(value) else float(value), "pixels": int(count)}
+        for name, value, count in zip(classes, iou, pixels, strict=True)
+    ]
+    (folder / "per_class.json").write_text(json.dumps(rows, indent=1))
+    with (folder / "confusion.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["matched cluster", *classes])
+        for index, row in enumerate(matched.tolist()):
+            spare = index - len(classes) + 1
+            writer.writerow([classes[index] if spare < 1 else f"unmatched {spare}", *row])
+
+
+def _write_examples(
+    folder: Path,
+    arrays: dict[str, Any],
+    shown: np.ndarray,
+    truth: GroundTruth,
+    colours: np.ndarray,
+) -> None:
+    """Writes the images that every trial shows, for others to lay predictions side by side."""
+    first = slice(FIXED_EXAMPLES)
+    np.savez_compressed(
+        folder / EXAMPLES,
+        captions=arrays["captions"][first],
+        pixels=arrays["pixels"][first],
+        labels=arrays["labels"][first],
+        predicted=shown[arrays["clusters"][first]],
+        classes=np.array(truth.classes, dtype=str),
+        palette=colours,
+        ignore_index=np.array(truth.ignore_index),
+    )
+
+
+def _draw_gallery(
+    arrays: dict[str, Any],
+    shown: np.ndarray,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    caption: str,
+    path: Path,
+) -> None:
+    """Draws the patches of every cluster in the order of their classes."""
+    sizes = arrays["confusion"].sum(axis=1)
+    names = [
+        f"cluster {cluster}: "
+        + (classes[index] if index < len(classes) else f"unmatched {index - len(classes) + 1}")
+        + f"\n{100 * size / sizes.sum():.1f} % of the pixels"
+        for cluster, (index, size) in enumerate(zip(shown.tolist(), sizes.tolist(), strict=True))
+    ]
+    order = np.argsort(shown, kind="stable")
+    picture = gallery_figure(
+        arrays["patches"][order],
+        arrays["found"][order],
+        [names[cluster] for cluster in order.tolist()],
+        ids=shown[order],
+        palette=palette,
+        caption=caption,
+    )
+    save(picture, path)
+
+
+def _draw_unlabelled(arrays: dict[str, Any], folder: Path, caption: str) -> None:
+    names = [f"cluster {cluster}" for cluster in range(len(arrays["patches"]))]
+    colours = colour_for(names)
+    picture = mosaic(
+        arrays["pixels"],
+        None,
+        arrays["clusters"],
+        classes=names,
+        palette=colours,
+        rows=arrays["captions"].tolist(),
+        caption=caption,
+    )
+    save(picture, folder / "pictures" / "mosaic.png")
+    gallery = gallery_figure(
+        arrays["patches"],
+        arrays["found"],
+        names,
+        ids=np.arange(len(names)),
+        palette=colours,
+        caption=caption,
+    )
+    save(gallery, folder / "pictures" / "clusters.png")

@@ -1,0 +1,1 @@
+"""From files as they lie to a prepared set."""

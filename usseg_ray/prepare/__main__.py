@@ -1,0 +1,186 @@
+"""`python -m usseg_ray.prepare`: a folder of images becomes a prepared set."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from usseg_ray.core.cli import Version, console, make_app, run
+from usseg_ray.core.errors import UserError
+from usseg_ray.data.shards import ROWS_PER_SHARD
+from usseg_ray.prepare.download import Archive, missing
+from usseg_ray.prepare.sets import BENCHMARKS, Benchmark, get
+from usseg_ray.prepare.write import Prepared, prepare
+
+app = make_app()
+
+
+@app.command()
+def main(
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="Folder of images: {split}/images and {split}/labels, or any folder of images; "
+            "with --dataset, the folder that holds it."
+        ),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder or URI of the prepared set.", show_default="$USSEG_DATA/NAME"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the set is called.", show_default="the source's name")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help=f"A published set: {', '.join(BENCHMARKS)}.", show_default="your own"),
+    ] = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Fetch the published set into --source first."),
+    ] = False,
+    rows_per_shard: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = ROWS_PER_SHARD,
+    max_bad_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Stop if a larger share cannot be used.")
+    ] = 0.05,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the set in --out.")
+    ] = False,
+    version: Version = False,  # noqa: ARG001
+) -> None:
+    """Make a prepared set (Parquet shards and a manifest) from a folder of images.
+
+    Files are checked and stored as they are, never encoded again. What cannot be used is skipped,
+    counted and named in quarantine.jsonl. Running it twice does the work once.
+    """
+    if download:
+        if dataset is None:
+            raise UserError(f"--download needs --dataset: one of {', '.join(BENCHMARKS)}.")
+        fetch_published(get(dataset), source)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images, {task.fields[bad]} bad"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("Checking and writing", total=None, bad=0)
+        prepared = prepare(
+            source,
+            out,
+            name=name,
+            dataset=dataset,
+            rows_per_shard=rows_per_shard,
+            max_bad_share=max_bad_share,
+            overwrite=overwrite,
+            on_progress=lambda done, bad, total: progress.update(
+                bar, completed=done, bad=bad, total=total
+            ),
+        )
+    _print_summary(prepared)
+
+
+def fetch_published(benchmark: Benchmark, folder: str) -> None:
+    """Fetches a published set into a folder: says what, whence and under whose terms, then does.
+
+    Args:
+        benchmark: Which.
+        folder: Where it goes; what is there of it already is neither fetched nor told.
+
+    Raises:
+        UserError: As for `Benchmark.download`.
+    """
+    wanted = missing(benchmark.archives, folder)
+    if not wanted:
+        # Nothing is left to fetch, or nothing may be.
+        benchmark.download(folder)
+        return
+    _say(_announcement(benchmark, wanted, folder))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in bars:
+                for bar in bars.values():
+                    progress.remove_task(bar)
+                bars.clear()
+                bars[what] = progress.add_task(escape(what), completed=done)
+            progress.update(bars[what], completed=done, total=total)
+
+        benchmark.download(folder, show)
+    for archive in wanted:
+        if archive.sha256 is None:
+            _say(
+                f"{archive.file}: nobody publishes a checksum. What was found is in "
+                f"{archive.file}.json, and a later download must have it again."
+            )
+
+
+def _announcement(benchmark: Benchmark, wanted: list[Archive], folder: str) -> str:
+    sizes = [archive.size for archive in wanted]
+    told = f"{sum(size or 0 for size in sizes) / 1e9:.1f} GB"
+    if None in sizes:
+        told += f" and {sizes.count(None)} of unstated size"
+    hosts = ", ".join(dict.fromkeys(str(urlsplit(archive.url).hostname) for archive in wanted))
+    return (
+        f"Downloading {benchmark.name} to {folder}: {len(wanted)} files, {told}, from {hosts}.\n"
+        f"Home and terms: {benchmark.home}"
+    )
+
+
+def _say(text: str) -> None:
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _print_summary(prepared: Prepared) -> None:
+    manifest = prepared.manifest
+    table = Table(title=f"{escape(manifest.name)}: {len(manifest.classes)} classes")
+    table.add_column("split")
+    for heading in ("images", "labelled", "bad images", "bad labels", "shards", "MB"):
+        table.add_column(heading, justify="right")
+    for split, info in manifest.splits.items():
+        shards = manifest.shards_of(split)
+        size = sum(shard.num_bytes for shard in shards) / 1e6
+        counts = (info.rows, info.labelled, info.bad_images, info.bad_labels, len(shards))
+        table.add_row(escape(split), *map(str, counts), f"{size:.1f}")
+    console.print(table)
+    for split, info in manifest.splits.items():
+        if info.origin:
+            console.print(f"{split}: {escape(info.origin)}", highlight=False)
+        if info.expected not in (None, info.rows):
+            console.print(
+                f"[yellow]{split} has {info.rows} images, officially {info.expected}: "
+                "its scores do not compare with published ones.[/]",
+                highlight=False,
+            )
+    if prepared.images_per_second:
+        console.print(f"{prepared.images_per_second:.0f} images/s", highlight=False)
+    done = (
+        "Prepared" if prepared.fresh else "Already prepared, nothing to do (--overwrite redoes it)"
+    )
+    console.print(f"{done}: {escape(prepared.out)}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,217 @@
+"""`python -m usseg_ray.report`: what sweeps found, as a page, or scores of runs in one table.
+
+Without arguments it reads the MLflow store alone and writes a page (the rooms beside this file).
+With the names of runs it ranks the scores that lie in their folders, if they compare.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usseg_ray.core.cli import TrackingUri, Version, console, errors, make_app, run
+from usseg_ray.core.errors import UserError
+from usseg_ray.tracking.spool import SPOOL_FILE
+
+if TYPE_CHECKING:
+    from usseg_ray.trials.trial import Scored
+
+app = make_app()
+EXPERIMENT = "usseg_ray"
+PAGE = Path("report.html")
+
+
+class Format(StrEnum):
+    """How the scores are written."""
+
+    HTML = "html"
+    TABLE = "table"
+    MD = "md"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Sweeps (names under ./runs, or folders) or trials to rank by the scores in their "
+            "folders; without any, a report is written from the MLflow store.",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="MLflow experiment to report on.", show_default=EXPERIMENT),
+    ] = None,
+    sweep: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME", help="A sweep of the experiment; may be repeated; the latest if unset."
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
+    tracking_uri: TrackingUri = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; of a page, report.html if unset.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Of RUNS, only scores whose protocol's stamp contains this, such as stego-320."
+        ),
+    ] = None,
+    layout: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to write it.", show_default="html, and table for RUNS"),
+    ] = None,
+    version: Version = False,  # noqa: ARG001
+) -> None:
+    """Report on a sweep: leaderboard by protocol, charts, pictures and cost, on one offline page.
+
+    With RUNS it ranks their test scores and evaluations, the baselines among them. Scores of
+    different protocols do not compare: the page keeps them apart, and RUNS are refused.
+    """
+    if runs:
+        if experiment or sweep or tracking_uri or out or layout is Format.HTML:
+            raise UserError(
+                "RUNS are ranked from their folders, as a table: leave them out for a report from "
+                "the MLflow store, with --sweep NAME for each sweep."
+            )
+        _rank(runs, protocol, layout or Format.TABLE)
+        return
+    if protocol or layout is Format.TABLE:
+        raise UserError("--protocol and --format table are for RUNS: name some.")
+    text = _compose(tracking_uri, experiment or EXPERIMENT, sweep, layout or Format.HTML)
+    if out is None and layout in (Format.MD, Format.CSV, Format.JSON):
+        print(text, end="")
+    else:
+        _save(text, out or PAGE)
+
+
+def _compose(
+    tracking_uri: str | None, experiment: str, names: Sequence[str], layout: Format
+) -> str:
+    """Writes the report on sweeps of a store."""
+    from usseg_ray.core.cli import repeatable  # noqa: PLC0415 (MLflow: not for --help)
+    from usseg_ray.report.page import as_html  # noqa: PLC0415
+    from usseg_ray.report.plain import as_csv, as_json, as_markdown  # noqa: PLC0415
+    from usseg_ray.report.read import Store  # noqa: PLC0415
+    from usseg_ray.report.repeat import compose  # noqa: PLC0415
+
+    store = Store(tracking_uri, experiment)
+    writers = {Format.MD: as_markdown, Format.CSV: as_csv, Format.JSON: as_json}
+    write = writers.get(layout, as_html)
+    return write(compose(store, store.sweeps(names), repeatable(sys.argv)))
+
+
+def _save(text: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {path}: {error.strerror}.") from None
+    console.print(f"{path}: {len(text.encode()) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+
+
+def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
+    """Ranks the scores in the folders of runs."""
+    from usseg_ray.scoring.protocols import check_same  # noqa: PLC0415 (torch: not for --help)
+    from usseg_ray.trials.trial import find_run, load_scored  # noqa: PLC0415
+
+    for name in runs:
+        _deliver(find_run(name))
+    found = [(name, scored) for name in runs for scored in load_scored(find_run(name))]
+    chosen = [(name, one) for name, one in found if protocol is None or protocol in one.protocol]
+    if not chosen:
+        raise UserError(
+            f"no scores{f' under {protocol!r}' if protocol else ''} in {', '.join(runs)}. "
+            "Score a trial: python -m usseg_ray.evaluate TRIAL --protocol NAME"
+        )
+    stamp = check_same(one.protocol for _, one in chosen)
+    if crfs := [f"{stamp}; CRF {one.crf}" for _, one in chosen if one.crf]:
+        stamp = check_same(crfs)
+    _write(stamp, rows_of(chosen), layout)
+
+
+def _deliver(folder: Path) -> None:
+    """Takes to MLflow what a sweep could not, if anything; the scores themselves do without."""
+    if not (folder / SPOOL_FILE).exists():
+        return
+    from usseg_ray.sweeps.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)
+    from usseg_ray.tracking.ledger import EXPERIMENT, deliver  # noqa: PLC0415
+
+    say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
+    try:
+        request = Request.load(folder)
+        deliver(request.tracking_uri, EXPERIMENT, request.key, folder, say)
+    except UserError as error:
+        say(str(error))
+
+
+def rows_of(found: list[tuple[str, "Scored"]]) -> list[dict[str, str | float]]:
+    """Ranks scores with their baselines among them, each baseline once.
+
+    Args:
+        found: Runs and their scores, all under one protocol.
+
+    Returns:
+        A row for each: `run`, `trial`, `method` and the metrics in percent.
+    """
+    rows: dict[tuple[str, ...], dict[str, str | float]] = {}
+    for run_name, scored in found:
+        key = (run_name, scored.trial)
+        named = {"run": run_name, "trial": scored.trial, "method": scored.method}
+        # A trial may have been scored by its sweep and by `evaluate`, alike.
+        rows[key] = {**rows.get(key, {}), **named, **scored.metrics}
+        for name, value in scored.baselines.items():
+            rows[run_name, "", name] = {
+                "run": run_name,
+                "trial": "",
+                "method": name,
+                "unsup_miou": value,
+            }
+    return sorted(rows.values(), key=lambda row: -float(row["unsup_miou"]))
+
+
+def _write(stamp: str, rows: list[dict[str, str | float]], layout: Format) -> None:
+    if layout is Format.JSON:
+        print(json.dumps({"protocol": stamp, "scores": rows}, indent=1))
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if layout is Format.CSV:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        print(text.getvalue(), end="")
+        return
+    shown = ["run", "trial", "method", "unsup_miou", "unsup_acc"]
+    shown += [name for name in columns if name.endswith(".unsup_miou") or name == "linear_miou"]
+    cells = [[_cell(row.get(name)) for name in shown] for row in rows]
+    if layout is Format.MD:
+        print(f"{stamp}\n")
+        for line in (shown, ["---"] * len(shown), *cells):
+            print(f"| {' | '.join(line)} |")
+        return
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(*shown, title=stamp, title_justify="left")
+    for line in cells:
+        table.add_row(*line)
+    console.print(table)
+
+
+def _cell(value: str | float | None) -> str:
+    return value if isinstance(value, str) else "" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,190 @@
+"""Writes a report as one HTML page that needs nothing else: no network, no script, no other file.
+
+It stands at the end, beside `plain`. The page is plain semantic HTML; its style sheet is
+`page.css`, and `page.js` lets its reader sort tables. A content security policy lets the browser
+load nothing and run no other script, and every text is escaped: names in a store come from anybody.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from itertools import groupby
+
+from usseg_ray.report.content import (
+    Block,
+    Cell,
+    Chart,
+    Code,
+    Column,
+    Gallery,
+    Note,
+    Picture,
+    Report,
+    Row,
+    Section,
+    Spread,
+    Table,
+)
+from usseg_ray.report.plain import written
+
+_SHORT = 6  # letters of a heading that need no width of their own
+
+
+def as_html(report: Report) -> str:
+    """Writes a report as a page.
+
+    Args:
+        report: What to write.
+
+    Returns:
+        The page, in UTF-8's characters.
+    """
+    style, script = _resource("page.css"), _resource("page.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.facts.items())
+    links = "".join(f'<li><a href="#{s.key}">{escape(s.title)}</a></li>' for s in report.sections)
+    sections = "".join(map(_section, report.sections))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(report.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#main">To the leaderboard</a>\n'
+        f"<header><h1>{escape(report.title)}</h1><dl>{facts}</dl></header>\n"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n'
+        f'<main id="main">\n{sections}</main>\n<script>{script}</script>\n</body>\n</html>\n'
+    )
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _section(section: Section) -> str:
+    """Writes a section; charts that follow each other share a grid."""
+    parts = []
+    numbered = enumerate(section.blocks)
+    for is_chart, group in groupby(numbered, key=lambda one: isinstance(one[1], Chart)):
+        written_blocks = "".join(_block(block, f"{section.key}-{n}") for n, block in group)
+        parts.append(f'<div class="charts">{written_blocks}</div>' if is_chart else written_blocks)
+    heading = f'<h2 id="{section.key}-heading">{escape(section.title)}</h2>'
+    return (
+        f'<section id="{section.key}" aria-labelledby="{section.key}-heading">{heading}'
+        f"{''.join(parts)}</section>\n"
+    )
+
+
+def _block(block: Block, key: str) -> str:
+    match block:
+        case Table(folded=True):
+            inner = _table(block, key)
+            return f"<details><summary>{escape(block.caption)}</summary>{inner}</details>"
+        case Table():
+            return _table(block, key)
+        case Chart():
+            return _chart(block, key)
+        case Gallery():
+            return _gallery(block)
+        case Code():
+            lines = escape("\n".join(block.lines))
+            return f"<p>{escape(block.caption)}:</p><pre><code>{lines}</code></pre>"
+        case Note():
+            return f"<p>{escape(block.text)}</p>"
+
+
+def _table(table: Table, key: str) -> str:
+    """Writes a table in a container of its own, which scrolls by keyboard where it is too wide."""
+    columns = table.shown()
+    numeric = {column.key for column in columns if _is_numeric(column, table.rows)}
+    head = "".join(
+        f'<th scope="col" class="{_style(c, numeric)}">{escape(c.title)}</th>' for c in columns
+    )
+    body = "".join(_row(row, columns, numeric) for row in table.rows)
+    caption = f'<caption id="{key}-caption"><span>{escape(table.caption)}</span></caption>'
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{key}-caption">'
+        f'<table class="sortable">{caption}'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _is_numeric(column: Column, rows: Sequence[Row]) -> bool:
+    values = [value for row in rows if (value := row.cells.get(column.key)) is not None]
+    return not any(isinstance(value, str) for value in values)
+
+
+def _style(column: Column, numeric: set[str]) -> str:
+    if column.key in numeric:
+        return "number short" if len(column.title) < _SHORT else "number"
+    return "remark" if column.key == "remark" else "text"
+
+
+def _row(row: Row, columns: Sequence[Column], numeric: set[str]) -> str:
+    cells = []
+    for place, column in enumerate(columns):
+        content, style = _cell(column, row.cells.get(column.key)), _style(column, numeric)
+        heads = place == 0
+        cells.append(
+            f'<th scope="row">{content}</th>' if heads else f'<td class="{style}">{content}</td>'
+        )
+    kind = f' class="{row.kind}"' if row.kind else ""
+    return f"<tr{kind}>{''.join(cells)}</tr>"
+
+
+def _cell(column: Column, value: Cell) -> str:
+    """Writes a cell; numbers keep all their digits in the `value` of a `data` element."""
+    if isinstance(value, Spread):
+        around = "" if value.deviation is None else f" ± {_number(column, value.deviation)}"
+        return _number(column, value.mean) + around
+    if value is None or isinstance(value, str):
+        return escape(value or "")
+    return _number(column, value)
+
+
+def _number(column: Column, value: float) -> str:
+    return f'<data value="{value!r}">{escape(written(column, value))}</data>'
+
+
+def _chart(chart: Chart, key: str) -> str:
+    label = escape(chart.numbers.caption)
+    return (
+        f'<figure><figcaption id="{key}-chart">{label}</figcaption>'
+        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{key}-chart">{chart.svg}'
+        f"</div><details><summary>The numbers of this chart</summary>{_table(chart.numbers, key)}"
+        "</details></figure>"
+    )
+
+
+def _gallery(gallery: Gallery) -> str:
+    pictures = "".join(map(_picture, gallery.pictures))
+    large = " large" if not gallery.legend else ""
+    legend = "".join(f"<li>{_swatch(colour)}{escape(n)}</li>" for n, colour in gallery.legend)
+    listed = f'<ul class="legend" aria-label="Legend">{legend}</ul>' if legend else ""
+    title = f"<h3>{escape(gallery.title)}</h3>"
+    return f'{title}<div class="gallery{large}">{pictures}</div>{listed}'
+
+
+def _picture(picture: Picture) -> str:
+    width, height = picture.size
+    return (
+        f'<figure><img src="{picture.source}" width="{width}" height="{height}" '
+        f'alt="{escape(picture.text)}"><figcaption>{escape(picture.caption)}</figcaption></figure>'
+    )
+
+
+def _swatch(colour: str) -> str:
+    if not colour:
+        return ""
+    square = f'<rect width="14" height="14" fill="{escape(colour)}"/>'
+    return f'<svg width="14" height="14" aria-hidden="true">{square}</svg>'

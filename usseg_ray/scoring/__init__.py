@@ -1,0 +1,1 @@
+"""From cluster scores to numbers: prediction, matching, metrics, criteria without labels."""

@@ -1,0 +1,75 @@
+"""The arrays that an evaluation leaves in a trial's folder, from which `trial_page` makes pictures.
+
+A training worker writes those of its last evaluation, and loads nothing that draws.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usseg_ray.scoring.evaluation import Evaluation
+from usseg_ray.scoring.metrics import MatchedCounts
+
+ARRAYS, COUNTS = "evaluation.npz", "images.npz"
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Writes an evaluation's arrays, replacing an earlier one in one move.
+
+    Args:
+        evaluation: What to keep.
+        folder: The trial's folder.
+    """
+    examples, scores = evaluation.examples, evaluation.scores
+    arrays: dict[str, Any] = {
+        "pixels": np.array(examples.pixels),
+        "clusters": np.array(examples.clusters),
+        "labels": np.array(examples.labels),
+        "captions": np.array(examples.captions, dtype=str),
+        "patches": evaluation.patches.pixels,
+        "found": evaluation.patches.found,
+        "fixed": evaluation.fixed,
+    }
+    if scores is not None:
+        arrays |= {
+            "confusion": scores.confusion,
+            "class_of": scores.class_of,
+            "iou": scores.iou,
+            "unsup_miou": np.array(scores.unsup_miou),
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{ARRAYS}.tmp"
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(folder / ARRAYS)
+
+
+def write_counts(evaluation: Evaluation, folder: Path) -> None:
+    """Writes what was counted in every image, from which the split's scores can be had again.
+
+    Args:
+        evaluation: Of a whole split, in one process; nothing happens without ground truth.
+        folder: Where the file goes: arrays `ids` (n,), numbers of the images in the split, and
+            `intersection`, `predicted` and `actual`, each (n, C) pixels.
+    """
+    counts = evaluation.counts
+    if counts is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / COUNTS,
+        ids=evaluation.numbers,
+        intersection=counts.intersection,
+        predicted=counts.predicted,
+        actual=counts.actual,
+    )
+
+
+def read_counts(folder: Path) -> MatchedCounts:
+    """Reads what `write_counts` wrote, in the order of the images in their split."""
+    with np.load(folder / COUNTS) as file:
+        order = np.argsort(file["ids"], kind="stable")
+        return MatchedCounts(
+            file["intersection"][order], file["predicted"][order], file["actual"][order]
+        )

@@ -1,0 +1,93 @@
+"""What the trials of a sweep are ranked by: unsupervised mIoU, or a criterion without labels.
+
+`plan` resolves what was asked; from there on every trial carries the name of its objective, and
+whoever ranks, stops or searches looks at that metric. Of every objective more is meant to be
+better. `label_free` measures the criteria, but for the consensus.
+"""
+
+from difflib import get_close_matches
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.data.manifest import Manifest
+
+AUTO = "auto"
+MIOU = "unsup_miou"
+PREFIX = "label_free."
+STABILITY, VIEW_AGREEMENT = f"{PREFIX}stability", f"{PREFIX}view_agreement"
+VIEW_INFORMATION = f"{PREFIX}view_information"
+SILHOUETTE, MODULARITY = f"{PREFIX}silhouette", f"{PREFIX}modularity"
+ENTROPY, USED_SHARE = f"{PREFIX}entropy", f"{PREFIX}used_share"
+CRITERIA = (
+    STABILITY,
+    VIEW_AGREEMENT,
+    VIEW_INFORMATION,
+    SILHOUETTE,
+    MODULARITY,
+    ENTROPY,
+    USED_SHARE,
+)
+"""What is measured of every scored epoch."""
+CONSENSUS = f"{PREFIX}consensus"
+"""Agreement with other trials, which is there when all have ended."""
+OBJECTIVES = (MIOU, *CRITERIA, CONSENSUS)
+WITHOUT_LABELS = VIEW_INFORMATION
+"""What `auto` stands for where nothing is labelled."""
+
+
+def resolve(asked: str, manifest: Manifest, split: str) -> str:
+    """Says what trials are ranked by.
+
+    Args:
+        asked: `--objective`.
+        manifest: Of the data.
+        split: The selection split.
+
+    Returns:
+        A metric's name. `auto` is unsupervised mIoU where the data has labels, unless the
+        selection split has none.
+
+    Raises:
+        UserError: There is no such objective.
+    """
+    if asked == AUTO:
+        info = manifest.splits.get(split)
+        labelled = info.labelled if info else any(s.labelled for s in manifest.splits.values())
+        return MIOU if labelled else WITHOUT_LABELS
+    if asked not in OBJECTIVES:
+        near = get_close_matches(asked, OBJECTIVES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"choose {AUTO} or {', '.join(OBJECTIVES)}."
+        raise UserError(f"--objective {asked} does not exist; {hint}")
+    return asked
+
+
+def require_labels(manifest: Manifest, split: str, root: str) -> None:
+    """Checks that trials can be ranked by unsupervised mIoU.
+
+    Args:
+        manifest: Of the data.
+        split: The selection split.
+        root: Where the data lies, for the error.
+
+    Raises:
+        UserError: The split does not exist or has no labels.
+    """
+    if split not in manifest.splits:
+        raise UserError(
+            f"{root} has no split {split!r} to rank trials on, only "
+            f"{', '.join(manifest.splits)}: --set data.selection_split=NAME, or run train."
+        )
+    if not manifest.splits[split].labelled:
+        raise UserError(
+            f"{root}: split {split!r} has no labels to rank trials by {MIOU}; "
+            f"--objective {WITHOUT_LABELS} ranks them without."
+        )
+
+
+def short(objective: str) -> str:
+    """Names an objective at the head of a column."""
+    return objective.removeprefix(PREFIX)
+
+
+def digits(objective: str) -> int:
+    """Says how many digits after the point tell scores apart: criteria lie between -1 and 1."""
+    return 3 if objective.startswith(PREFIX) else 1

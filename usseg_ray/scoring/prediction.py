@@ -1,0 +1,283 @@
+"""From images to label maps: cluster scores, what refines them, and the largest of them.
+
+On the path between a method (or the linear probe) and `evaluation`. Each refinement has a label
+map of its own; what several have in common is computed once.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from usseg_ray.core.types import Batch, Images
+from usseg_ray.methods.base import CodeClassifier, Method
+from usseg_ray.scoring.protocols import PLAIN, Refinement
+
+Featurise = Callable[[Images], Batch]
+CRF = Callable[[Tensor, Tensor], Tensor]
+"""(B, K, H, W) float32 log-probabilities and (B, 3, H, W) uint8 pixels -> probabilities."""
+
+
+@dataclass(frozen=True)
+class Refining:
+    """What is made of scores beside the plain prediction.
+
+    Attributes:
+        refinements: Combinations of refiners.
+        crf: The CRF, where one of them asks for it.
+    """
+
+    refinements: tuple[Refinement, ...] = ()
+    crf: CRF | None = None
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What scores every token of an image for each of some outputs.
+
+    Attributes:
+        num_outputs: Clusters, or classes.
+        sharpness: Scores times this are logits.
+    """
+
+    num_outputs: int
+    sharpness: float
+
+    def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores images."""
+
+    def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:
+        """Scores images by themselves and their mirror images together."""
+
+
+class ClusterScorer:
+    """A method's clusters as a `Scorer`.
+
+    Args:
+        method: Its clusters are fitted already.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.num_outputs, self.sharpness = method.num_clusters, method.sharpness
+        self.predict, self.predict_mirrored = method.predict, method.predict_mirrored
+
+
+class PixelScorer:
+    """A method's clusters as a `Scorer` that classifies codes at the size of the pixels.
+
+    Args:
+        method: Its clusters are fitted already.
+
+    Reference:
+        Evaluation of STEGO, HP, SmooSeg and CAUSE, official code.
+    """
+
+    def __init__(self, method: CodeClassifier) -> None:
+        self._method = method
+        self.num_outputs, self.sharpness = method.num_clusters, method.sharpness
+
+    def predict(self, batch: Batch) -> Float[Tensor, "B K H W"]:
+        """Scores images, at the size of their pixels."""
+        return self._classify(self._method.encode(batch), batch)
+
+    def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K H W"]:
+        """Scores the mean of the codes of images and of their mirror images, at that size."""
+        codes = self._method.encode(batch) + self._method.encode(mirrored).flip(-1)
+        return self._classify(codes / 2, batch)
+
+    @torch.no_grad()
+    def _classify(self, codes: Float[Tensor, "B C h w"], batch: Batch) -> Float[Tensor, "B K H W"]:
+        # One image at a time: codes of this size have gigabytes in a batch.
+        size = _size(batch.pixels)
+        return torch.cat([self._method.classify(_upsampled(one, size)) for one in codes.split(1)])
+
+
+def scorer_of(method: Method, upsampled: Literal["scores", "codes"]) -> Scorer:
+    """Makes a method's clusters a `Scorer`; see `protocols.Protocol.upsampled`."""
+    if upsampled == "codes" and isinstance(method, CodeClassifier):
+        return PixelScorer(method)
+    return ClusterScorer(method)
+
+
+def label_map(scores: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Int64[Tensor, "B H W"]:
+    """Upsamples cluster scores bilinearly and takes the largest.
+
+    Args:
+        scores: (B, K, h, w) cluster scores.
+        size: (H, W) of the result, pixels.
+
+    Returns:
+        (B, H, W) int64, the cluster of every pixel.
+    """
+    return _upsampled(scores, size).argmax(dim=1)
+
+
+def _upsampled(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(scores.shape[-2:]) == size:
+        return scores
+    return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Makes label maps.
+
+    Attributes:
+        scorer: What scores tokens.
+        featurise: Turns images into the scorer's batches.
+        side: Side of the square that the scorer sees, pixels; larger images are seen through
+            windows.
+        refining: What there is to be beside the plain prediction.
+        batch_size: Windows that are scored at a time.
+    """
+
+    scorer: Scorer
+    featurise: Featurise
+    side: int
+    refining: Refining = Refining()
+    batch_size: int = 16
+
+    def predict(self, images: Images) -> "Prediction":
+        """Starts predicting images of one size."""
+        return Prediction(self, images)
+
+
+class Prediction:
+    """Cluster scores of some images, each kind computed when it is first asked for.
+
+    Args:
+        predictor: How they are computed.
+        images: Images of one size.
+    """
+
+    def __init__(self, predictor: Predictor, images: Images) -> None:
+        self._predictor, self._images = predictor, images
+        self._found: dict[tuple[bool, bool], Tensor] = {}
+
+    def scores(self) -> Float[Tensor, "B K h w"]:
+        """Returns the plain scores."""
+        return self._scores(flip=False, overlap=False)
+
+    def label_maps(self, size: tuple[int, int]) -> dict[Refinement, Int64[Tensor, "B H W"]]:
+        """Finds the cluster of every pixel, plainly and by each refinement.
+
+        Args:
+            size: (H, W) of the maps, pixels.
+        """
+        return {
+            refinement: label_map(self._refined(refinement), size)
+            for refinement in (PLAIN, *self._predictor.refining.refinements)
+        }
+
+    def _refined(self, refinement: Refinement) -> Float[Tensor, "B K h w"]:
+        scores = self._scores(flip="flip" in refinement, overlap="sliding" in refinement)
+        if "crf" not in refinement:
+            return scores
+        crf = self._predictor.refining.crf
+        if crf is None:
+            raise TypeError("a refinement with a CRF needs one")
+        pixels = self._images.pixels
+        sharp = self._predictor.scorer.sharpness * _upsampled(scores, _size(pixels))
+        # At the size of the pixels: neighbours in an image are what a CRF is about.
+        return crf(sharp.log_softmax(1), pixels.to(sharp.device))
+
+    def _scores(self, *, flip: bool, overlap: bool) -> Float[Tensor, "B K h w"]:
+        if (flip, overlap) not in self._found:
+            side, (height, width) = self._predictor.side, _size(self._images.pixels)
+            seen = (
+                self._predict(self._images, flip=flip)
+                if (height, width) == (side, side)
+                else self._through_windows(flip=flip, overlap=overlap)
+            )
+            self._found[flip, overlap] = seen
+        return self._found[flip, overlap]
+
+    def _predict(self, images: Images, *, flip: bool) -> Float[Tensor, "B K h w"]:
+        scorer, featurise = self._predictor.scorer, self._predictor.featurise
+        if not flip:
+            return scorer.predict(featurise(images))
+        mirrored = Images(images.ids, images.pixels.flip(-1))
+        return scorer.predict_mirrored(featurise(images), featurise(mirrored))
+
+    def _through_windows(self, *, flip: bool, overlap: bool) -> Float[Tensor, "B K H W"]:
+        """Scores every pixel by the windows that see it.
+
+        Without overlap a pixel belongs to the window whose centre is nearest; with it, its scores
+        are the mean over all windows that contain it.
+        """
+        side, pixels = self._predictor.side, self._images.pixels
+        height, width = _size(pixels)
+        rows, columns = (window_spans(length, side, overlap) for length in (height, width))
+        windows = [(row, column) for row in rows for column in columns]
+        total = weight = None
+        for (row, column), scores in zip(windows, self._windows(windows, flip=flip), strict=True):
+            if total is None or weight is None:
+                total = scores.new_zeros(*scores.shape[:2], height, width)
+                weight = scores.new_zeros(height, width)
+            there = (slice(row.first, row.end), slice(column.first, column.end))
+            here = (
+                slice(row.first - row.start, row.end - row.start),
+                slice(column.first - column.start, column.end - column.start),
+            )
+            total[:, :, *there] += scores[:, :, *here]
+            weight[there] += 1
+        if total is None or weight is None:
+            raise ValueError("an image without pixels")
+        return total / weight
+
+    def _windows(
+        self, windows: list[tuple["Span", "Span"]], *, flip: bool
+    ) -> Iterator[Float[Tensor, "B K S S"]]:
+        """Scores windows, as many at a time as a batch holds."""
+        side, images = self._predictor.side, self._images
+        count = max(1, self._predictor.batch_size // len(images.ids))
+        for index in range(0, len(windows), count):
+            chosen = windows[index : index + count]
+            pixels = [
+                images.pixels.narrow(2, row.start, side).narrow(3, column.start, side)
+                for row, column in chosen
+            ]
+            seen = Images(images.ids * len(chosen), torch.cat(pixels))
+            scores = _upsampled(self._predict(seen, flip=flip), (side, side))
+            yield from scores.chunk(len(chosen))
+
+
+class Span(NamedTuple):
+    """A window along one edge of an image, pixels.
+
+    Attributes:
+        start: The first pixel that it sees.
+        first: The first pixel that it scores.
+        end: The one after the last that it scores.
+    """
+
+    start: int
+    first: int
+    end: int
+
+
+def window_spans(length: int, side: int, overlap: bool) -> list[Span]:
+    """Places windows evenly along an edge so that they cover it.
+
+    Args:
+        length: Of the edge, pixels; at least `side`.
+        side: Of a window, pixels.
+        overlap: Whether neighbours share at least half of a window, and score all that they see.
+            Else there are as few as cover the edge, and each scores what lies nearest to it.
+    """
+    count = 1 + math.ceil((length - side) / (side / 2 if overlap else side))
+    starts = [round(index * (length - side) / max(count - 1, 1)) for index in range(count)]
+    if overlap:
+        return [Span(start, start, start + side) for start in starts]
+    borders = [(one + other + side) // 2 for one, other in pairwise(starts)]
+    return [*map(Span, starts, [0, *borders], [*borders, length])]
+
+
+def _size(pixels: Tensor) -> tuple[int, int]:
+    return pixels.shape[-2], pixels.shape[-1]

@@ -1,0 +1,231 @@
+"""What `tune` and `train` do alike: options to a request, a folder, a dry run, or a run."""
+
+import signal
+import uuid
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.table import Table
+
+from usseg_ray import methods
+from usseg_ray.core.cli import console
+from usseg_ray.core.config import known_keys
+from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.sweeps.cost import estimate
+from usseg_ray.sweeps.earlier import agreed, offer
+from usseg_ray.sweeps.features import CHOSEN_FILE
+from usseg_ray.sweeps.finals import FINAL_FILE
+from usseg_ray.sweeps.plan import Plan, make_plan, settings_of
+from usseg_ray.sweeps.request import REQUEST_FILE, Request
+from usseg_ray.sweeps.space import parse_assignments
+from usseg_ray.sweeps.sweep import run_sweep
+from usseg_ray.sweeps.tables import sampled, value
+from usseg_ray.trials.job import WORKERS
+from usseg_ray.trials.storage import Storage, is_uri
+from usseg_ray.trials.tasks import BASELINES_FILE
+from usseg_ray.trials.trial import RUNS, TRIAL_FILE, find_run, local_copy, trial_name
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def assignments(
+    texts: list[str],
+    *,
+    device: str | None,
+    precision: str | None,
+    seed: int | None,
+    workers: str | None,
+) -> dict[str, Any]:
+    """Joins `--set` with the options that are short for one."""
+    short = {
+        "resources.device": device,
+        "resources.precision": precision,
+        WORKERS: int(workers) if workers and workers.isdecimal() else workers,
+        "seed": seed,
+    }
+    given = {key: v for key, v in short.items() if v is not None}
+    return given | parse_assignments(texts)
+
+
+def seconds(text: str) -> float:
+    """Reads a time such as `90s`, `30m` or `2h`.
+
+    Raises:
+        UserError: It is none.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
+        raise UserError(f"{text!r} is no time: a number above 0 with s, m or h, such as 30m.")
+    return float(number) * UNITS[unit]
+
+
+def launch(request: Request | None, out: str | None, resume: str | None, *, dry_run: bool) -> None:
+    """Runs a request, or goes on with an earlier one.
+
+    Args:
+        request: What was asked; ignored when resuming.
+        out: Folder of the run, or its URI.
+        resume: Name, folder or URI of the run to go on with.
+        dry_run: Whether to stop after printing the plan.
+
+    Raises:
+        UserError: Anything is wrong with the request.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    if resume is not None:
+        folder, request = reopened(resume)
+    elif request is None:
+        raise UserError("nothing to do: give --method, or --resume NAME")
+    else:
+        if out is not None and is_uri(out):
+            request = request.model_copy(update={"storage": out})
+        folder = new_folder(request, out)
+    plan = make_plan(request, make_data=not dry_run)
+    if dry_run:
+        print_plan(plan)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if not request.key:
+        request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}")
+        request.save(folder)
+        Storage(folder, request.storage).push(REQUEST_FILE)
+        plan = replace(plan, request=request)
+    console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
+    if request.search == "optuna" and request.warm_start is None:
+        _offer(plan)
+    try:
+        run_sweep(plan, folder.absolute(), console)
+    except KeyboardInterrupt:
+        console.print(
+            f"To go on: python -m usseg_ray.tune --resume {redacted(request.storage) or folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
+
+
+def _offer(plan: Plan) -> None:
+    if sentence := offer(settings_of(plan.parts), plan.objective):
+        console.print(sentence, highlight=False)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def reopened(resume: str) -> tuple[Path, Request]:
+    """Finds an earlier run; of one that is kept at a URI, fetches what a driver reads.
+
+    Args:
+        resume: Name, folder or URI.
+
+    Returns:
+        Its folder on this machine, and what was asked.
+
+    Raises:
+        UserError: There is no such run, or its folder is another run's.
+    """
+    if is_uri(resume):
+        storage = Storage(local_copy(resume), resume)
+        if REQUEST_FILE not in storage.files():
+            raise UserError(f"--resume {resume}: no run is kept there ({REQUEST_FILE} is missing).")
+        if storage.folder.is_dir() and Request.load(storage.folder).storage != resume:
+            raise UserError(f"{storage.folder} is another run: start from another folder.")
+        storage.fetch(REQUEST_FILE)
+        folder, request = storage.folder, Request.load(storage.folder)
+    else:
+        folder = find_run(resume)
+        request = Request.load(folder)
+    # With the arrays of those that ended, the others' consensus is measured.
+    kept = (CHOSEN_FILE, BASELINES_FILE, FINAL_FILE, TRIAL_FILE, ARRAYS)
+    Storage(folder, request.storage).fetch_named(*kept)
+    return folder, request
+
+
+def new_folder(request: Request, out: str | None) -> Path:
+    """Chooses the folder of a new run.
+
+    Args:
+        request: What was asked.
+        out: Folder or URI, if one was given.
+
+    Raises:
+        UserError: There is something already.
+    """
+    if out is not None:
+        folder = local_copy(out) if is_uri(out) else Path(out)
+        there = Storage(folder, request.storage).files() if is_uri(out) else []
+        if there or (folder.exists() and any(folder.iterdir())):
+            raise UserError(
+                f"--out {out} is not empty{'' if there else f' ({folder})'}: --resume {out} goes "
+                "on with a run, another place starts a new one."
+            )
+        return folder
+    data = Path(request.data.rstrip("/")).name
+    first, *others = request.methods
+    what = f"{1 + len(others)}-methods" if others else first
+    stem = f"{what}-{data}-{datetime.now().astimezone():%m%d-%H%M%S}"
+    taken = [stem, *(f"{stem}-{n}" for n in range(2, 100))]
+    return next(RUNS / name for name in taken if not (RUNS / name).exists())
+
+
+def print_plan(plan: Plan) -> None:
+    """Prints the resolved config and the trials of a plan."""
+    several = len(plan.parts) > 1
+    settings = settings_of(plan.parts)
+    common = agreed(list(settings.values())) if several else {}
+    if several:
+        console.print(_config_table("Resolved config, all methods", common, plan.parts[0].method))
+    for name, own in settings.items():
+        rest = {key: setting for key, setting in own.items() if key not in common}
+        title = f"Resolved config, {name}" if several else "Resolved config"
+        console.print(_config_table(title, rest, name))
+    if plan.draws:
+        console.print(_trial_table(plan))
+    for part in plan.parts if not plan.draws else ():
+        for key, distribution in part.space.space.items():
+            what = f"{part.method}: {key}" if several else key
+            console.print(f"Optuna draws {what} from {distribution}", highlight=False)
+    console.print(f"Scores: {plan.protocol()}.", highlight=False)
+    _print_cost(plan)
+    console.print("Dry run: nothing was started.", highlight=False)
+
+
+def _print_cost(plan: Plan) -> None:
+    with console.status("Timing a few steps of each method ..."):
+        cost = estimate(plan)
+    if cost is None:
+        console.print("Time: unknown until the built-in data is made, by the first run.")
+        return
+    gpus = plan.config.resources.processes * plan.config.resources.gpus_per_worker
+    price = plan.request.gpu_hour_price
+    for line in cost.lines(None if price is None else price * gpus):
+        console.print(line, highlight=False)
+
+
+def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:
+    meanings = known_keys(methods.get(method).Config)
+    table = Table("key", "value", "meaning", title=title, title_justify="left")
+    for key, setting in settings.items():
+        table.add_row(key, str(setting), meanings.get(key, ""))
+    return table
+
+
+def _trial_table(plan: Plan) -> Table:
+    """Lists the trials; where methods vary different keys, a column holds what each draws."""
+    several, keys = len(plan.parts) > 1, list(plan.parts[0].space.space)
+    columns = ("method", "K", "settings") if several else ("K", *keys)
+    table = Table("trial", *columns, title=f"{plan.num_trials} trials", title_justify="left")
+    jobs = plan.jobs()
+    for index, draw in enumerate(plan.draws):
+        settings = jobs.job(draw).settings
+        clusters = str(settings["num_clusters"])
+        if several:
+            table.add_row(trial_name(index), draw.method, clusters, sampled(draw.sample))
+        else:
+            table.add_row(trial_name(index), clusters, *(value(settings[key]) for key in keys))
+    return table

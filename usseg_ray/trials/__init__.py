@@ -1,0 +1,1 @@
+"""One trial: what it runs, where, and what it leaves."""

@@ -1,0 +1,176 @@
+"""What surrounds a run under Ray: a worker group of Ray Train, or a trial's own process in Tune.
+
+Ray refuses the one's `report` inside the other, so there is a context for each. Both leave the
+same folder behind: evaluations, the state that scored best, and under `train` the last checkpoint.
+"""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.tune
+import torch
+from ray.train import Checkpoint, PreemptionInfo
+
+from usseg_ray.core.distributed import rank
+from usseg_ray.engine.checkpoint import (
+    BEST,
+    BEST_NOTE,
+    CHECKPOINT,
+    keep_best,
+    load_state,
+    save_state,
+)
+from usseg_ray.scoring.arrays import ARRAYS, write_evaluation
+from usseg_ray.scoring.evaluation import Evaluation
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.trial import CHECKPOINTS
+
+LOOK_EVERY = 16
+"""Steps between two looks for a notice, at which the workers wait for each other."""
+
+
+class TrainContext:
+    """A run inside a Ray Train worker group.
+
+    Args:
+        device: Where to compute.
+        storage: The trial's folder, for the arrays of evaluations.
+    """
+
+    def __init__(self, device: torch.device, storage: Storage) -> None:
+        self.device = device
+        self.storage = storage
+        self._restored: str | None = None
+        self._notice: PreemptionInfo | None = None
+        self._steps = 0
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Reports to Ray Train; rank 0's checkpoint and evaluation are the run's."""
+        if rank() != 0:
+            ray.train.report(metrics)
+            return
+        _keep(state, evaluation, self.storage)
+        self._commit(metrics, state)
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Commits the state once for every notice that a node of this group will go.
+
+        Ray Train starts the group again elsewhere when the notice has run out.
+        """
+        self._steps += 1
+        if self._steps % LOOK_EVERY:
+            return
+        notice = ray.train.get_preemption_info()
+        if notice is None or notice == self._notice:
+            return
+        self._notice = notice
+        if rank() == 0:
+            self._commit({}, state())
+        else:
+            ray.train.report({})
+
+    def _commit(self, metrics: dict[str, float], state: dict[str, Any]) -> None:
+        name = _checkpoint_name(state)
+        if name == self._restored:
+            # Ray would take the checkpoint for an older one, and delete it.
+            name += "_again"
+        with tempfile.TemporaryDirectory() as folder:
+            save_state(state, Path(folder))
+            ray.train.report(
+                metrics,
+                checkpoint=Checkpoint.from_directory(folder),
+                checkpoint_dir_name=name,
+            )
+
+    def restore(self) -> dict[str, Any] | None:
+        """Reads the last committed checkpoint, if there is one."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        self._restored = Path(checkpoint.path).name
+        self.storage.fetch(f"{BEST}/{BEST_NOTE}")
+        with checkpoint.as_directory() as folder:
+            return load_state(Path(folder), self.device)
+
+
+class TuneContext:
+    """A run in the process that Tune gives to a trial.
+
+    It writes the checkpoints itself, where Ray Train would: a resumed sweep is a new experiment to
+    Tune, which knows no checkpoints of an earlier one.
+
+    Args:
+        device: Where to compute.
+        storage: The trial's folder.
+    """
+
+    def __init__(self, device: torch.device, storage: Storage) -> None:
+        self.device = device
+        self.storage = storage
+
+    def report(
+        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
+        """Commits the state, reports to Tune, then drops the state before."""
+        _keep(state, evaluation, self.storage)
+        name = _checkpoint_name(state)
+        target = self.storage.folder / CHECKPOINTS / name
+        if not target.exists():
+            _commit(state, target)
+            self.storage.push(f"{CHECKPOINTS}/{name}")
+        try:
+            # It returns when the sweep has taken note of the checkpoint, and raises SystemExit
+            # where the scheduler stops the trial.
+            ray.tune.report(metrics | {"checkpoint_path": str(target)})
+        finally:
+            self.storage.keep_only(CHECKPOINTS, name)
+
+    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Lets the step pass: Ray Tune gives trials no notice."""
+
+    def restore(self) -> dict[str, Any] | None:
+        """Reads the last committed checkpoint, if there is one."""
+        self.storage.fetch(f"{BEST}/{BEST_NOTE}")
+        for name in reversed(self.storage.folders(CHECKPOINTS)):
+            self.storage.fetch(f"{CHECKPOINTS}/{name}")
+            # An object store shows folders before their files are complete.
+            if (self.storage.folder / CHECKPOINTS / name / CHECKPOINT).exists():
+                return load_state(self.storage.folder / CHECKPOINTS / name, self.device)
+        return None
+
+
+def _keep(state: dict[str, Any], evaluation: Evaluation | None, storage: Storage) -> None:
+    if evaluation is None:
+        return
+    write_evaluation(evaluation, storage.folder)
+    storage.push(ARRAYS)
+    if keep_best(state, storage.folder):
+        storage.push(BEST)
+
+
+def _checkpoint_name(state: dict[str, Any]) -> str:
+    name = f"epoch_{state['epoch']:04d}"
+    return f"{name}_step_{state['part']['taken']:06d}" if state["part"] else name
+
+
+def _commit(state: dict[str, Any], target: Path) -> None:
+    """Writes a checkpoint that is there as a whole or not at all, even after a SIGKILL.
+
+    Should a process that was given up still live, both write the same: the first to end is right.
+    """
+    partial = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    partial.mkdir(parents=True)
+    save_state(state, partial)
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(partial)

@@ -1,0 +1,201 @@
+"""Scores a trained trial again, in this process and without Ray: what `evaluate` does."""
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usseg_ray import methods
+from usseg_ray.core.config import Config, MethodConfig, build_config
+from usseg_ray.core.errors import UserError
+from usseg_ray.data.library import open_data
+from usseg_ray.data.manifest import Manifest
+from usseg_ray.engine.baselines import FLOORS, compute_baselines
+from usseg_ray.engine.run import Watch
+from usseg_ray.pictures.trial_page import draw
+from usseg_ray.scoring.crf import crf_kind, open_crf
+from usseg_ray.scoring.evaluation import ground_truth
+from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.protocols import Refinement, find_protocol, protocol_settings, stamp
+from usseg_ray.trials.job import Job
+from usseg_ray.trials.storage import Storage, below
+from usseg_ray.trials.tasks import BASELINES_FILE
+from usseg_ray.trials.trial import (
+    TRIAL_FILE,
+    Scored,
+    Trial,
+    best_of_each,
+    find_run,
+    load_trial,
+    load_trials,
+)
+from usseg_ray.trials.worker import score_split
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a trial is to be scored.
+
+    Attributes:
+        split: The split; the test split of the trial's config if unset.
+        data: Another prepared set; the one that the trial learnt from if unset.
+        protocol: Another protocol; the trial's own if unset.
+        refinements: Combinations such as `flip+crf`; the protocol's if unset.
+        device: `cpu` or `cuda`; the GPU if there is one and this is unset or `auto`.
+    """
+
+    split: str | None = None
+    data: str | None = None
+    protocol: str | None = None
+    refinements: tuple[Refinement, ...] | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation left behind.
+
+    Attributes:
+        trial: The trial that was scored.
+        protocol: Under what, in words; see `protocols.stamp`.
+        headline: Name of the score that counts.
+        refinements: What was scored beside the plain prediction.
+        metrics: Scores by name, in percent.
+        baselines: Scores of baselines on the same images under the same protocol.
+        crf: Which CRF it was (see `crf.crf_kind`); empty without one.
+        folder: Holds `scores.json`, `per_class.json`, `confusion.csv` and `pictures/`.
+    """
+
+    trial: Trial
+    protocol: str
+    headline: str
+    refinements: tuple[Refinement, ...]
+    metrics: dict[str, float]
+    baselines: dict[str, float]
+    crf: str
+    folder: Path
+
+
+def evaluate_trial(
+    place: str, asked: Asked, kept_at: Callable[[Path], str], watch: Watch | None = None
+) -> Evaluated:
+    """Scores a trial on a split.
+
+    Args:
+        place: A trial's folder, or a sweep's folder or name, of which the best trial is taken.
+        asked: Split, data, protocol and refinements.
+        kept_at: Says at which URI a sweep's folder is kept; empty for the folder alone.
+        watch: Is told how far it is.
+
+    Returns:
+        The scores and where they lie.
+
+    Raises:
+        UserError: There is no such trial, data, split or protocol, they do not fit together, the
+            trial has no checkpoint, or the split no labels.
+    """
+    home = find_trial(place)
+    trial = load_trial(home)
+    settings = trial.settings | _overrides(asked)
+    config = build_config(methods.get(trial.method).Config, [settings])
+    root, manifest = open_data(config.data)
+    split = asked.split or config.data.test_split
+    manifest.shards_of(split)
+    if not manifest.splits[split].labelled:
+        raise UserError(f"split {split!r} of {manifest.name!r} has no labels to score against.")
+    protocol = find_protocol(config.protocol)
+    protocol.check(settings["num_clusters"], len(manifest.classes))
+    chosen = protocol.refinements if asked.refinements is None else asked.refinements
+    _check_refinements(chosen, protocol.crop)
+    device = _device(asked.device)
+    job = Job(trial.method, settings, root, device, reading="")
+    folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
+    with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
+        refining, last = Refining(chosen, crf), str(_checkpoint(home, trial, kept_at))
+        metrics = score_split(job, last, str(folder), split, refining, watch)
+    named = stamp(config, manifest.name, split)
+    caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
+    draw(folder, ground_truth(manifest), manifest.palette, caption)
+    beside = _baselines(home, trial, config, root, manifest, split, device)
+    kind = crf_kind(device) if crf else ""
+    Scored(trial.name, trial.method, named, metrics, beside, kind).save(folder)
+    return Evaluated(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
+
+
+def find_trial(place: str) -> Path:
+    """Finds a trial's folder by itself, or as the best trial of a sweep.
+
+    Raises:
+        UserError: There is no such trial or sweep, or the sweep has no trial with a score.
+    """
+    folder = find_run(place)
+    if (folder / TRIAL_FILE).is_file():
+        return folder
+    best = best_of_each(load_trials(folder))
+    if not best:
+        raise UserError(f"{folder}: no trial with a score here. Name a trial's folder.")
+    return folder / best[0].name
+
+
+def _overrides(asked: Asked) -> dict[str, Any]:
+    found: dict[str, Any] = {"data.name": asked.data} if asked.data else {}
+    if asked.protocol:
+        found |= {"protocol": asked.protocol} | protocol_settings(asked.protocol)
+    return found
+
+
+def _check_refinements(refinements: tuple[Refinement, ...], crop: str) -> None:
+    if crop != "whole" and any("sliding" in refinement for refinement in refinements):
+        raise UserError(
+            "--refine sliding: this protocol shows one square of each image, so that there is "
+            "nothing to slide over. Use --protocol full-resolution."
+        )
+
+
+def _baselines(
+    home: Path,
+    trial: Trial,
+    config: Config[MethodConfig],
+    root: str,
+    manifest: Manifest,
+    split: str,
+    device: str,
+) -> dict[str, float]:
+    """Reads the baselines of the trial's sweep, where they are of the same; else scores floors."""
+    own = build_config(methods.get(trial.method).Config, [trial.settings])
+    same = (own.protocol, own.data) == (config.protocol, config.data)
+    file = home.parent / BASELINES_FILE
+    found: dict[str, float] = {}
+    if same and file.exists():
+        found = json.loads(file.read_text()).get(split, {})
+    if found:
+        return found
+    where = torch.device(device)
+    return compute_baselines(config, root, manifest, where, splits=(split,), names=FLOORS)[split]
+
+
+def _checkpoint(home: Path, trial: Trial, kept_at: Callable[[Path], str]) -> Path:
+    """Finds the last checkpoint, also where the sweep's folder was moved or is kept at a URI."""
+    if trial.checkpoint is None:
+        raise UserError(f"{home}: the trial has no checkpoint ({trial.reason or trial.status}).")
+    named = Path(trial.checkpoint)
+    here = home / named.parent.name / named.name
+    if not here.is_dir() and (uri := kept_at(home.parent)):
+        Storage(home, below(uri, home.name)).fetch(f"{named.parent.name}/{named.name}")
+    for folder in (named, here):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"{home}: its checkpoint {named} is gone.")
+
+
+def _device(asked: str | None) -> str:
+    cuda = torch.cuda.is_available()
+    if asked == "cuda" and not cuda:
+        raise UserError("--device cuda: this machine has no GPU. Use --device cpu.")
+    if asked not in (None, "auto", "cpu", "cuda"):
+        raise UserError(f"--device {asked}: one of auto, cpu and cuda.")
+    return asked if asked in ("cpu", "cuda") else ("cuda" if cuda else "cpu")

@@ -1,0 +1,64 @@
+"""What is scored beside the trials: baselines of the same data.
+
+They run as a Ray task that asks for as much as one training process, and leave a file in the
+sweep's folder, so that a resumed sweep does not repeat them.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from usseg_ray.engine.baselines import Baselines
+from usseg_ray.trials import worker
+from usseg_ray.trials.job import Job
+from usseg_ray.trials.storage import Storage
+
+NODE_LOSSES = 3
+"""How often a task that lost its machine is started on another one."""
+
+BASELINES_FILE = "baselines.json"
+
+
+class BaselineTask:
+    """The baselines of a sweep while they are computed beside its trials.
+
+    Args:
+        job: Any trial's; data, protocol and backbone are taken from it. `None` for data without
+            labels, which has no baselines.
+        storage: The sweep's folder, which may have them from an earlier life.
+    """
+
+    def __init__(self, job: Job | None, storage: Storage) -> None:
+        self._storage = storage
+        self._pending = None
+        if job is not None and not (storage.folder / BASELINES_FILE).exists():
+            self._pending = as_task(worker.baselines, job).remote(job)
+
+    def so_far(self) -> Baselines:
+        """Returns the baselines if they are there, else nothing."""
+        if self._pending is not None and not ray.wait([self._pending], timeout=0)[0]:
+            return {}
+        return self.wait()
+
+    def wait(self) -> Baselines:
+        """Waits for the baselines; empty without labels."""
+        path = self._storage.folder / BASELINES_FILE
+        if self._pending is not None:
+            path.write_text(json.dumps(ray.get(self._pending), indent=1))
+            self._storage.push(BASELINES_FILE)
+            self._pending = None
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401
+    """Makes a Ray task that asks for as much as one training process of a job."""
+    share = {k.removeprefix("resources."): v for k, v in job.settings.items()}
+    # max_calls: its process ends with it, and gives its memory back.
+    return ray.remote(
+        num_cpus=share["cpus_per_worker"],
+        num_gpus=share["gpus_per_worker"] if job.device == "cuda" else 0,
+        max_retries=NODE_LOSSES,
+        max_calls=1,
+    )(function)

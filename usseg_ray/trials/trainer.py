@@ -1,0 +1,210 @@
+"""One trial: a Tune function that trains in its own process, or launches a `TorchTrainer`.
+
+A worker group costs several processes and seconds before it learns anything; for several devices a
+trial there is no other way. Kept light on purpose (no torch at import): Ray imports it in the
+helper processes of every trial.
+"""
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+
+from usseg_ray.cluster.capacity import worker_resources
+from usseg_ray.core.config import ResourceConfig
+from usseg_ray.trials.job import WORKERS, Job, Jobs
+from usseg_ray.trials.storage import below, opened
+from usseg_ray.trials.trial import (
+    BATCH_FILE,
+    BATCH_SIZE,
+    CHECKPOINTS,
+    note_batch_size,
+    noted_batch_size,
+)
+
+if TYPE_CHECKING:
+    from ray.train import UserCallback
+
+TRIAL_MEMORY_BYTES = 256 * 2**20
+COLLECTIVE_TIMEOUT_S = 600
+NODE_DIED = "its node has died"
+"""Ray's words for an actor that was lost with its machine, of whatever error they are part."""
+OUT_OF_REACH = "actor is temporarily unavailable"
+"""The same while it does not know yet: of a process that died alone it hears within a second."""
+NOTICE_S = 20.0
+"""How long Ray may take to notice a lost node; see docs/scaling.md."""
+
+
+def train_worker(payload: dict[str, Any]) -> None:
+    """Runs in every worker of the group."""
+    from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm: for workers only)
+
+    worker.train(payload["job"], payload["folder"])
+
+
+def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
+    """Fits one trial from inside a Tune function.
+
+    Args:
+        config: `{"trial": name}` for a planned trial, else what the searcher drew; see `Jobs.draw`.
+        jobs: The sweep's jobs.
+        folder: The sweep's folder, or its URI.
+
+    Raises:
+        ray.train.TrainingFailedError: A worker failed; Tune starts the trial again, once for its
+            own failures and always for those of its node.
+    """
+    home = below(folder, tune.get_context().get_trial_name())
+    fit_trial(jobs.job(jobs.draw(config)), home)
+
+
+def fit_trial(job: Job, home: str) -> None:
+    """Fits a trial; if memory runs out, once more with half the batch, which its folder notes.
+
+    Args:
+        job: What to fit.
+        home: The trial's folder, or its URI.
+
+    Raises:
+        Exception: What made it fail.
+    """
+    with opened(home) as storage:
+        storage.fetch(BATCH_FILE)
+        noted = noted_batch_size(storage.folder)
+    if noted is None:
+        try:
+            _fit(job, home)
+        except Exception as error:
+            noted = _half(job)
+            if noted == 0 or not _is_out_of_memory(error):
+                raise
+        else:
+            return
+        # Only here is the failed attempt's memory free: the error held its frames.
+        with opened(home) as storage:
+            note_batch_size(storage.folder, noted)
+            storage.push(BATCH_FILE)
+    _fit(replace(job, settings=job.settings | {BATCH_SIZE: noted}), home)
+
+
+def _half(job: Job) -> int:
+    """Halves the batch to a number that the workers can share; 0 if there is none."""
+    half: int = job.settings[BATCH_SIZE] // 2
+    return half - half % _resources(job).processes
+
+
+def _resources(job: Job) -> ResourceConfig:
+    return ResourceConfig(
+        **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tells it by the words of CUDA's, the CPU's and Ray's allocators, through Ray's wrapping."""
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _fit(job: Job, home: str) -> None:
+    if job.settings[WORKERS] == 0:
+        from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm)
+
+        worker.train_here(job, home)
+    else:
+        _run_group(job, home)
+
+
+def trial_resources(resources: ResourceConfig, device: str) -> dict[str, float]:
+    """Lists what a trial's own process reserves in Ray.
+
+    Args:
+        resources: What a trial may use; the number of workers is chosen.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        The share of a training process where it trains itself. Where it waits for a worker group:
+        no CPU, but a real share of memory, since Tune refuses a trial that asks for nothing.
+    """
+    if resources.num_workers == 0:
+        return worker_resources(resources, device)
+    return {"memory": TRIAL_MEMORY_BYTES}
+
+
+def _run_group(job: Job, home: str) -> None:
+    from ray.train import (  # noqa: PLC0415 (imports torch)
+        CheckpointConfig,
+        LoggingConfig,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+    resources = _resources(job)
+    if resources.fewest < resources.processes:
+        # For 20 s Ray Train may count workers on a node that is lost; it then waits for them in
+        # vain, for a minute unless told, before it counts again.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "folder": home},
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(
+            num_workers=resources.processes
+            if resources.fewest == resources.processes
+            else (resources.fewest, resources.processes),
+            use_gpu=job.device == "cuda",
+            resources_per_worker=worker_resources(resources, job.device),
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=home,
+            callbacks=[_to_tune()],
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    before = _alive()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        if _is_lost_worker(error) and _lost_one(before):
+            raise RuntimeError(f"A worker was lost: {NODE_DIED}") from error
+        raise
+
+
+def _to_tune() -> "UserCallback":
+    """Has Ray Tune take a group's epochs; states within an epoch come without metrics."""
+    from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
+
+    class Epochs(TuneReportCallback):  # type: ignore[misc]
+        def after_report(
+            self, run_context: object, metrics: list[dict[str, Any]], checkpoint: object
+        ) -> None:
+            if metrics[0]:
+                super().after_report(run_context, metrics, checkpoint)
+
+    return Epochs()
+
+
+def _is_lost_worker(error: BaseException) -> bool:
+    """Tells it by the words of gloo and NCCL, whose ends are broken before Ray knows, and Ray's."""
+    words = ("by peer", "NCCL", "remote process exited", "ActorDied", "ActorUnavailable")
+    return any(word in str(error) for word in words)
+
+
+def _alive() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _lost_one(before: set[str]) -> bool:
+    """Waits until Ray misses one of some nodes, for as long as it may take to notice."""
+    ends = time.monotonic() + NOTICE_S
+    while before <= _alive():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.5)
+    return True

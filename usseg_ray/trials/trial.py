@@ -1,0 +1,185 @@
+"""What a sweep knows of its trials, kept in their folders so that a killed sweep can go on."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.scoring.objective import MIOU
+
+RUNS = Path("runs")
+TRIAL_FILE = "trial.json"
+SCORES_FILE = "scores.json"
+CHECKPOINTS = "train"
+"""Name of the folder in a trial's own that has its last checkpoint."""
+
+BATCH_SIZE = "train.batch_size"
+BATCH_FILE = "batch_size.json"
+
+Ended = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
+Status = Literal["RUNNING"] | Ended
+ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
+"""States that a resumed sweep does not repeat; STOPPED is the scheduler's early end."""
+
+
+@dataclass
+class Trial:
+    """One trial's record.
+
+    Attributes:
+        index: Its number in the sweep, from 0.
+        method: Name of its method.
+        sample: What it drew: dotted keys and values.
+        settings: Its whole flattened config.
+        epochs: How many it takes if nothing stops it, over all stages.
+        status: Where it stands.
+        metrics: Its last report.
+        checkpoint: Folder of its last committed checkpoint.
+        reason: Why it failed or was stopped.
+        seconds: How long it has been trained and scored in its last life.
+        seed: With which a finalist was trained again; `None` for a trial of the sweep itself.
+        objective: The metric that it is ranked by; of every one, more is better.
+    """
+
+    index: int
+    method: str
+    sample: dict[str, Any]
+    settings: dict[str, Any]
+    epochs: int
+    status: Status = "RUNNING"
+    metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: str | None = None
+    reason: str | None = None
+    seconds: float = 0.0
+    seed: int | None = None
+    objective: str = MIOU
+
+    @property
+    def name(self) -> str:
+        """Name of the trial's folder and MLflow run."""
+        return trial_name(self.index, self.seed)
+
+    @property
+    def score(self) -> float | None:
+        """What it is ranked by, if it has that: unsupervised mIoU in percent, unless told."""
+        return self.metrics.get(self.objective)
+
+    def save(self, sweep: Path) -> None:
+        """Writes the record in one move."""
+        folder = sweep / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{TRIAL_FILE}.tmp"
+        partial.write_text(json.dumps(asdict(self), indent=1))
+        partial.replace(folder / TRIAL_FILE)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one trial on one split under one protocol, with what stands beside them.
+
+    Attributes:
+        trial: Name of the trial.
+        method: Name of its method.
+        protocol: What they were measured under; see `protocols.stamp`.
+        metrics: Scores by name, in percent.
+        baselines: Scores of baselines under the same.
+        crf: Which CRF refined some of them, `exact` or `lattice`; empty where none did.
+    """
+
+    trial: str
+    method: str
+    protocol: str
+    metrics: dict[str, float]
+    baselines: dict[str, float]
+    crf: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Writes `scores.json`."""
+        (folder / SCORES_FILE).write_text(json.dumps(asdict(self), indent=1))
+
+
+def load_scored(run: Path) -> list[Scored]:
+    """Reads all scores below a sweep's or a trial's folder, best `unsup_miou` first."""
+    found = [Scored(**json.loads(file.read_text())) for file in sorted(run.rglob(SCORES_FILE))]
+    return sorted(found, key=lambda scored: -scored.metrics["unsup_miou"])
+
+
+def trial_name(index: int, seed: int | None = None) -> str:
+    """Names a trial after its number, and after its seed if it is a finalist trained again."""
+    return f"trial_{index:03d}" + ("" if seed is None else f"-seed{seed}")
+
+
+def number_and_seed(name: str) -> tuple[int, int | None]:
+    """Reads a trial's number back from its name, and its seed if it has one."""
+    number, _, seed = name.removeprefix("trial_").partition("-seed")
+    return int(number), int(seed) if seed else None
+
+
+def note_batch_size(folder: Path, size: int) -> None:
+    """Notes in a trial's folder that it goes on with smaller batches, for lack of memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BATCH_FILE).write_text(json.dumps(size))
+
+
+def noted_batch_size(folder: Path) -> int | None:
+    """Reads the batch size that a trial went on with, if it ran out of memory."""
+    path = folder / BATCH_FILE
+    return int(json.loads(path.read_text())) if path.exists() else None
+
+
+def find_run(name: str) -> Path:
+    """Finds a run's folder by its name under ./runs or its path.
+
+    Raises:
+        UserError: There is none; names those that exist.
+    """
+    for folder in (RUNS / name, Path(name)):
+        if folder.is_dir():
+            return folder
+    there = sorted(path.name for path in RUNS.glob("*") if path.is_dir())[-5:]
+    raise UserError(
+        f"{name}: no such run in {RUNS.absolute()}"
+        + (f"; the latest are {', '.join(there)}." if there else ", which is empty.")
+    )
+
+
+def local_copy(uri: str) -> Path:
+    """Says where the driver of a run that is kept at a URI has its copy: under ./runs."""
+    return RUNS / uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def load_trials(sweep: Path) -> list[Trial]:
+    """Reads the records of a sweep, in the order of their numbers."""
+    return [load_trial(file.parent) for file in sorted(sweep.glob(f"trial_*/{TRIAL_FILE}"))]
+
+
+def load_trial(folder: Path) -> Trial:
+    """Reads the record of one trial from its folder.
+
+    Raises:
+        UserError: It is damaged, or of another version.
+    """
+    path = folder / TRIAL_FILE
+    try:
+        return Trial(**json.loads(path.read_text()))
+    except (TypeError, json.JSONDecodeError):
+        raise UserError(
+            f"{path} is no record of a trial of this version: it is damaged, or another version "
+            "of usseg_ray wrote it. Read it with that version, or move its folder away."
+        ) from None
+
+
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
+    """Orders trials by score, best first; those without one come last."""
+    return sorted(trials, key=lambda t: (t.score is None, -(t.score or 0.0), t.index))
+
+
+def best_of_each(trials: Iterable[Trial]) -> list[Trial]:
+    """Finds each method's best trial that can be scored again, the best of all first."""
+    best: dict[str, Trial] = {}
+    for trial in ranked(trials):
+        if trial.score is not None and trial.checkpoint:
+            best.setdefault(trial.method, trial)
+    return list(best.values())

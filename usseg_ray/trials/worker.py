@@ -1,0 +1,199 @@
+"""What runs inside a process that trains, and the short jobs beside a sweep.
+
+Apart from `trainer`, which launches it, so that Ray's controllers need not import torch.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usseg_ray import methods
+from usseg_ray.cluster.ray_stream import RayStream
+from usseg_ray.core.config import Config, MethodConfig, build_config
+from usseg_ray.core.types import Needs
+from usseg_ray.data.manifest import Manifest, load_manifest
+from usseg_ray.data.reading import Stream, stream_here
+from usseg_ray.engine.baselines import Baselines, compute_baselines
+from usseg_ray.engine.checkpoint import BEST, CHECKPOINT, load_state
+from usseg_ray.engine.context import PlainContext, RunContext
+from usseg_ray.engine.run import Run, Watch, assemble
+from usseg_ray.scoring.arrays import ARRAYS, COUNTS, write_counts, write_evaluation
+from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
+from usseg_ray.scoring.prediction import Refining
+from usseg_ray.trials.contexts import TrainContext, TuneContext
+from usseg_ray.trials.job import WORKERS, Job
+from usseg_ray.trials.storage import opened
+from usseg_ray.trials.stored import open_stored
+from usseg_ray.trials.trial import CHECKPOINTS
+
+
+def train(job: Job, folder: str) -> None:
+    """Fits a job's method in this worker of a group.
+
+    Args:
+        job: What to fit.
+        folder: The trial's folder, or its URI.
+    """
+    from ray.train.torch import get_device  # noqa: PLC0415 (for worker groups only)
+
+    device = get_device() if job.device == "cuda" else torch.device("cpu")
+    with opened(folder) as storage:
+        build_run(job, TrainContext(device, storage)).fit()
+
+
+def train_here(job: Job, folder: str) -> None:
+    """Fits a job's method in the process that Tune gave to the trial.
+
+    Args:
+        job: What to fit.
+        folder: The trial's folder, or its URI.
+    """
+    with opened(folder) as storage:
+        build_run(_alone(job), TuneContext(torch.device(job.device), storage)).fit()
+
+
+def baselines(job: Job) -> Baselines:
+    """Computes the baselines of a job's data, protocol and backbone, in this process."""
+    job = _alone(job)
+    config = _config(job)
+    torch.set_num_threads(config.resources.threads)
+    manifest = load_manifest(job.root)
+    device = torch.device(job.device)
+    stored = open_stored(job.stored, Needs(), device)
+    stream = _stream(job, config)
+    return compute_baselines(config, job.root, manifest, device, stream, stored=stored)
+
+
+def final_scores(asked: list[tuple[Job, str, str, str]]) -> list[dict[str, float]]:
+    """Scores several trials one after the other, in a process that loads everything once.
+
+    Args:
+        asked: Arguments of `final_score` for each.
+    """
+    return [final_score(*arguments) for arguments in asked]
+
+
+def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str, float]:
+    """Scores a trial once on the test split, as it ended and as it was at its best.
+
+    Args:
+        job: What was fitted.
+        checkpoint: Name of its last checkpoint.
+        trial: The trial's folder, which has the state that scored best on the selection split, or
+            its URI.
+        folder: Where the evaluation's arrays go, or its URI.
+
+    Returns:
+        What `score_split` does, and `label_selected_miou`, `label_selected_acc` and
+        `label_selected_epoch` of that state.
+    """
+    split, last = job.settings["data.test_split"], f"{CHECKPOINTS}/{checkpoint}"
+    with opened(trial) as home, opened(folder) as target:
+        home.fetch(last, BEST)
+        found = score_split(job, str(home.folder / last), str(target.folder), split)
+        target.push(ARRAYS, COUNTS)
+        return found | _label_selected(job, home.folder / BEST, home.folder / last, found)
+
+
+def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -> dict[str, float]:
+    """Scores the state that labels would pick, unless it is the last, which has its scores."""
+    if not found or not (best / CHECKPOINT).exists():
+        return {}
+    device = torch.device(job.device)
+    epoch = load_state(best, device)["epoch"]
+    miou, accuracy = found["unsup_miou"], found["unsup_acc"]
+    if epoch != load_state(last, device)["epoch"]:
+        run, _ = _restored(job, best)
+        scores = run.score(job.settings["data.test_split"], refit=False).scores
+        if scores is None:
+            return {}
+        miou, accuracy = scores.unsup_miou, scores.unsup_acc
+    return {
+        "label_selected_miou": miou,
+        "label_selected_acc": accuracy,
+        "label_selected_epoch": float(epoch),
+    }
+
+
+def score_split(
+    job: Job,
+    checkpoint: str,
+    folder: str,
+    split: str,
+    refining: Refining = Refining(),  # noqa: B008 (frozen)
+    watch: Watch | None = None,
+) -> dict[str, float]:
+    """Scores a trained state and a linear probe of its codes, in this process.
+
+    Args:
+        job: What was fitted.
+        checkpoint: Folder of its last checkpoint.
+        folder: Where the evaluation's arrays go.
+        split: The split to score.
+        refining: What to score beside the plain prediction.
+        watch: Is told how far it is.
+
+    Returns:
+        Score metrics in percent; empty where the split has no labels. `linear_miou` and
+        `linear_acc` are among them where the training split has labels.
+    """
+    run, _ = _restored(job, Path(checkpoint))
+    run.watch = watch or run.watch
+    evaluation = run.score(split, refit=False, refining=refining)
+    write_evaluation(evaluation, Path(folder))
+    write_counts(evaluation, Path(folder))
+    found = score_metrics(evaluation, run.truth)
+    if not found or not run.reader.manifest.splits[run.config.data.train_split].labelled:
+        return found
+    return found | linear_metrics(run.linear(split, refining=refining))
+
+
+def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:
+    device = torch.device(job.device)
+    run = build_run(_alone(job), PlainContext(device=device, history=[]))
+    state = load_state(checkpoint, device)
+    run.method.load_state_dict(state["method"])
+    return run, state
+
+
+def _alone(job: Job) -> Job:
+    """Has a process on a CPU read its rows itself, except beside worker groups.
+
+    Ray Data starts several processes before the first row comes, of 0.6 GB together, and its tasks
+    share the cores with the process that waits for them.
+    """
+    grouped = job.settings[WORKERS] not in (0, "auto")
+    return job if job.device == "cuda" or grouped else replace(job, reading="")
+
+
+def _config(job: Job) -> Config[MethodConfig]:
+    return build_config(methods.get(job.method).Config, [job.settings])
+
+
+def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -> Run:
+    """Builds what a job describes, in this process.
+
+    Args:
+        job: What to fit or to score.
+        context: What surrounds the run.
+        manifest: Of the job's data, or of a part of it; read from `job.root` if unset.
+    """
+    config = _config(job)
+    torch.set_num_threads(config.resources.threads)
+    return assemble(
+        config,
+        methods.get(job.method),
+        job.root,
+        manifest or load_manifest(job.root),
+        context,
+        _stream(job, config),
+        open_stored(job.stored, methods.get(job.method).needs(config.method), context.device),
+    )
+
+
+def _stream(job: Job, config: Config[MethodConfig]) -> Stream:
+    if not job.reading:
+        return stream_here
+    return RayStream(job.reading, config.resources.data_cpus_per_worker)
