@@ -24,6 +24,7 @@ from usseg_ray.tracking.store import (
     SEED_TAG,
     TRIAL_TAG,
     address,
+    alone,
     check_database,
     environment,
     experiment_id,
@@ -293,7 +294,7 @@ def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # It prints a traceback for each request that is tried again.
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
-    with explained(uri):
+    with explained(uri), alone(uri):
         check_database(uri)
         client = MlflowClient(uri)
         with patience(PATIENCE):

@@ -28,8 +28,10 @@ from mlflow.utils import mlflow_tags
 
 from usseg_ray import __version__
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.lock import only_one
 from usseg_ray.core.machine import cpu_name, vector_instructions
 
+_MAKING_S = 60.0
 PATIENCE = 4  # seconds that a store has for its first answer
 
 SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
@@ -108,6 +110,22 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keeps two commands from making the tables of one local database at the same time.
+
+    Raises:
+        UserError: Another process has been at it for a minute.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with only_one(path.with_name(f"{path.name}.lock"), "the MLflow database", _MAKING_S):
+        yield
+
+
 def check_database(uri: str) -> None:
     """Touches a database first: MLflow retries one that cannot be opened for two minutes.
 
@@ -118,7 +136,6 @@ def check_database(uri: str) -> None:
     parts = urlsplit(uri)
     path = sqlite_path(uri)
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
             database.execute("BEGIN IMMEDIATE")
     elif parts.scheme not in ("http", "https") and parts.hostname and parts.port:
