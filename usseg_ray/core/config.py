@@ -265,7 +265,9 @@ def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) ->
         return Config[method_config].model_validate(unflatten({"method": {}} | merged))  # type: ignore[valid-type]
     except ValidationError as error:
         first = error.errors()[0]
+        # Behind the key, pydantic names the alternative of its type, or an item.
         where = ".".join(str(part) for part in first["loc"])
+        where = next((key for key in known if f"{where}.".startswith(f"{key}.")), where)
         raise UserError(
             f"{where} = {first['input']!r}: {first['msg']}. --dry-run lists every key."
         ) from None
