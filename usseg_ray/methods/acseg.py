@@ -26,7 +26,7 @@ from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
-from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
 from usseg_ray.methods.parts.regions import bounding_box, pool_regions
 from usseg_ray.methods.parts.transformer import Activation, DecoderBlock, Norm
 from usseg_ray.ops.attention import two_means_split
@@ -175,6 +175,20 @@ class ACSeg(Method):
 
     name: ClassVar[str] = "acseg"
     Config: ClassVar[type[MethodConfig]] = ACSegConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 5, "train.steps_per_epoch": 500},
+        embedded={"train.epochs": 2},
+        textons={
+            # Textons of one image share an offset (its light), which hides the graph's structure.
+            "method.centre": True,
+            # Heads that divide 15 dimensions; fewer and faster steps than 384 dimensions take.
+            "method.norm": "pre",
+            "method.num_blocks": 3,
+            "method.num_heads": 3,
+            "method.lr": 1e-2,
+            "method.warmup_steps": 10,
+        },
+    )
     centroids: Tensor
 
     def __init__(

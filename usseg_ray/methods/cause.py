@@ -28,7 +28,7 @@ from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import all_gather, shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
-from usseg_ray.methods.base import CodeClassifier, ParamGroup, Passes, Stage
+from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes, Stage
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.clusterbook import Windows, clusterbook_losses, draw_windows
 from usseg_ray.methods.parts.codes import Clustering, fit_centroids
@@ -40,11 +40,11 @@ from usseg_ray.methods.parts.concepts import (
     mean_term,
     nearest_codes,
     relate,
+    share_used,
 )
 from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
 from usseg_ray.ops.draws import uniforms
 
-_EPSILON = 1e-12
 # Official factor of cosines before a softmax over clusters.
 _SHARPNESS = 3.0
 
@@ -159,6 +159,23 @@ class CAUSE(CodeClassifier):
 
     name: ClassVar[str] = "cause"
     Config: ClassVar[type[MethodConfig]] = CAUSEConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 10, "train.batch_size": 16},
+        textons={
+            "method.window": 3,
+            "method.num_codes": 256,
+            "method.dim": 64,
+            "method.projection_dim": 64,
+            "method.clusterbook_epochs": 3,
+            "method.clusterbook_lr": 1e-2,
+            "method.clusterbook_temperature": 3.0,
+            "method.positive_above": 0.9,
+            "method.negative_below": 0.6,
+            "method.temperature": 0.4,
+            "method.lr": 1e-2,
+            "method.clip_norm": 2.0,
+        },
+    )
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("clusterbook", scored=False),
         Stage("concepts", scored=False),
@@ -207,15 +224,9 @@ class CAUSE(CodeClassifier):
         if stage == "clusterbook":
             return [ParamGroup([self.clusterbook], config.clusterbook_lr, "adam")]
         if stage == "concepts":
-            return [
-                ParamGroup(
-                    list(self.student.parameters()),
-                    config.lr,
-                    "adam",
-                    weight_decay=config.weight_decay,
-                    clip_norm=config.clip_norm or (0.1 if config.head == "mlp" else 2.0),
-                )
-            ]
+            params, decay = list(self.student.parameters()), config.weight_decay
+            clip_norm = config.clip_norm or (0.1 if config.head == "mlp" else 2.0)
+            return [ParamGroup(params, config.lr, "adam", decay, clip_norm=clip_norm)]
         # Official schedule: the rate halves every second epoch.
         return [
             ParamGroup([self.probe.centroids], config.probe_lr, "adam", lr_factor=0.5, lr_epochs=2)
@@ -310,21 +321,9 @@ class CAUSE(CodeClassifier):
         """Scores clusters by the projection of codes onto their centroids' directions.
 
         The official code upsamples codes, then takes cosines. Projections may be upsampled
-        instead: both are linear, and a code's length does not change which cluster is best. They
-        are scaled by one number an image, to be of the size of cosines times 3, the factor of the
-        official softmax.
-
-        Args:
-            codes: (B, C, h, w) of any length.
-
-        Returns:
-            (B, K, h, w) scores.
+        instead: both are linear, and a code's length does not change which cluster is best.
         """
-        directions = normalize(self.probe.centroids, dim=1)
-        length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
-        scale = (_SHARPNESS / length)[:, None, None, None]
-        scores: Tensor = scale * torch.einsum("bchw,kc->bkhw", codes, directions)
-        return scores
+        return self.probe.projections(codes, _SHARPNESS)
 
     def _concept_loss(self, batch: Batch, draws: CAUSEDraws) -> StepResult:
         """Contrasts the student's projections with the teacher's and with the bank's."""
@@ -351,7 +350,7 @@ class CAUSE(CodeClassifier):
         )
         before = contrast(anchors, relations, self.bank.keys(), temperature=config.temperature)
         scalars = {
-            "codes_used": _share_used(assigned, config.num_codes),
+            "codes_used": share_used(assigned, config.num_codes),
             "bank_entries": torch.tensor(float(len(self.bank))),
             "idle_terms": (within.pairs == 0).float().mean(),
         }
@@ -362,7 +361,7 @@ class CAUSE(CodeClassifier):
     ) -> StepResult:
         rows, temperature = maps.flatten(2).mT, self.config.clusterbook_temperature
         loss = clusterbook_losses(rows, codebook, temperature=temperature).mean()
-        used = _share_used(nearest_codes(maps, codebook.detach()), len(codebook))
+        used = share_used(nearest_codes(maps, codebook.detach()), len(codebook))
         return StepResult(loss, {"codes_used": used})
 
     def _network(self, features: FeatureSpec, generator: torch.Generator) -> ConceptNetwork:
@@ -396,7 +395,3 @@ class CAUSE(CodeClassifier):
     ) -> Shaped[Tensor, "B C r c"]:
         """Picks the sampled tokens from a map of what a head has seen."""
         return maps if self.config.head == "mlp" else draws.windows.pick(maps)
-
-
-def _share_used(assigned: Int64[Tensor, "..."], count: int) -> Float[Tensor, ""]:
-    return (assigned.flatten().bincount(minlength=count) > 0).float().mean()

@@ -79,6 +79,11 @@ def nearest_codes(
     )
 
 
+def share_used(codes: Int64[Tensor, "..."], count: int) -> Float[Tensor, ""]:
+    """Computes the share of `count` codes that occur."""
+    return (codes.flatten().bincount(minlength=count) > 0).float().mean()
+
+
 def relate(
     anchors: Int64[Tensor, "N"],
     codebook: Float[Tensor, "K D"],

@@ -20,6 +20,7 @@ from usseg_ray.methods.parts.concepts import (
     mean_term,
     nearest_codes,
     relate,
+    share_used,
 )
 
 THRESHOLDS = {"positive_above": 0.3, "negative_below": 0.1}
@@ -53,6 +54,11 @@ def naive_term(
         total = logits[positive | negative].exp().sum().log()
         losses += [total - logits[key] for key in positive.nonzero()[:, 0]]
     return torch.stack(losses).mean()
+
+
+def test_share_of_codes_that_occur() -> None:
+    assert share_used(torch.tensor([[[0, 3], [3, 0]]]), 8).item() == 0.25
+    assert share_used(torch.arange(4), 4).item() == 1
 
 
 @pytest.mark.parametrize("own", [False, True])
