@@ -51,7 +51,9 @@ class ClusterProbe(nn.Module):
         """
         length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
         sizes = (scale / length)[:, None, None, None]
-        return sizes * torch.einsum("bchw,kc->bkhw", codes, normalize(self.centroids, dim=1))
+        directions = normalize(self.centroids, dim=1)
+        projected: Tensor = sizes * torch.einsum("bchw,kc->bkhw", codes, directions)
+        return projected
 
     def loss(
         self, codes: Float[Tensor, "B C h w"], alpha: float | None = None

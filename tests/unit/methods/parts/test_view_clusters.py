@@ -7,9 +7,9 @@ from usseg_ray.methods.parts.view_clusters import ViewClusters, cross_view_terms
 
 
 def clusters(*views: list[list[float]]) -> ViewClusters:
-    centroids = torch.tensor(views)
-    made = ViewClusters(*centroids.shape, torch.Generator())
-    made.centroids.copy_(centroids)
+    count, k, dim = len(views), len(views[0]), len(views[0][0])
+    made = ViewClusters(count, k, dim, torch.Generator())
+    made.centroids.copy_(torch.tensor(views))
     return made
 
 
