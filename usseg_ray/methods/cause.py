@@ -252,12 +252,12 @@ class CAUSE(CodeClassifier):
         grid = (tokens.shape[2], tokens.shape[3])
         windows = draw_windows(batch.ids, grid, config.window, *key, "windows")
         sampled = (windows.picks.shape[1], windows.picks.shape[2])
-        seen = grid if config.head == "tr" else sampled
+        inputs = grid if config.head == "tr" else sampled
         student = teacher = None
         if stage == "concepts":
-            student = self.student.draw_masks(batch.ids, seen, config.dropout, *key, "student")
+            student = self.student.draw_masks(batch.ids, inputs, config.dropout, *key, "student")
         if stage != "clusterbook":
-            teacher = self.teacher.draw_masks(batch.ids, seen, config.dropout, *key, "teacher")
+            teacher = self.teacher.draw_masks(batch.ids, inputs, config.dropout, *key, "teacher")
         priorities = uniforms(batch.ids, sampled, *key, "bank", device=tokens.device)
         return CAUSEDraws(windows, student, teacher, priorities)
 
@@ -283,10 +283,10 @@ class CAUSE(CodeClassifier):
         if stage == "clusterbook":
             return self._modularity_loss(draws.windows.pick(tokens), self.clusterbook)
         with torch.no_grad():
-            seen = self._seen(tokens, draws)
+            inputs = self._head_inputs(tokens, draws)
             # Official code: with dropout, although the teacher does not learn.
-            codes = self.teacher.codes(seen, self._queries(seen), draws.teacher)
-        return self._modularity_loss(self._kept(codes, draws), self.probe.centroids)
+            codes = self.teacher.codes(inputs, self._queries(inputs), draws.teacher)
+        return self._modularity_loss(self._sampled(codes, draws), self.probe.centroids)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -328,15 +328,15 @@ class CAUSE(CodeClassifier):
     def _concept_loss(self, batch: Batch, draws: CAUSEDraws) -> StepResult:
         """Contrasts the student's projections with the teacher's and with the bank's."""
         config, clusterbook = self.config, self.clusterbook.detach()
-        tokens = self._seen(batch.features.tokens.detach(), draws)
+        tokens = self._head_inputs(batch.features.tokens.detach(), draws)
         assigned = nearest_codes(tokens, clusterbook)
         queries = self._queries(tokens, assigned)
         codes = self.student.codes(tokens, queries, draws.student)
-        anchors = self.student(self._kept(codes, draws)).flatten(2).mT
+        anchors = self.student(self._sampled(codes, draws)).flatten(2).mT
         with torch.no_grad():
             codes = self.teacher.codes(tokens, queries, draws.teacher)
-            values = self.teacher(self._kept(codes, draws)).flatten(2).mT
-        assigned = self._kept(assigned[:, None], draws).flatten()
+            values = self.teacher(self._sampled(codes, draws)).flatten(2).mT
+        assigned = self._sampled(assigned[:, None], draws).flatten()
         relations = relate(
             assigned,
             clusterbook,
@@ -384,14 +384,14 @@ class CAUSE(CodeClassifier):
         queries: Tensor = clusterbook[nearest].permute(0, 3, 1, 2)
         return queries
 
-    def _seen(
+    def _head_inputs(
         self, tokens: Float[Tensor, "B D h w"], draws: CAUSEDraws
     ) -> Float[Tensor, "B D r c"]:
         """Returns the tokens that a head must see: `mlp` the sampled ones, `tr` all of them."""
         return draws.windows.pick(tokens) if self.config.head == "mlp" else tokens
 
-    def _kept(
+    def _sampled(
         self, maps: Shaped[Tensor, "B C h w"], draws: CAUSEDraws
     ) -> Shaped[Tensor, "B C r c"]:
-        """Picks the sampled tokens from a map of what a head has seen."""
+        """Picks the sampled tokens from a map of a head's inputs or outputs."""
         return maps if self.config.head == "mlp" else draws.windows.pick(maps)

@@ -179,8 +179,8 @@ class PiCIE(CodeClassifier):
         with JointBatchNorm():
             codes = self._codes(self.network.train(), _pair(batch))
         with torch.no_grad():
-            seen = self._codes(self.labeller.eval(), _pair(batch))
-        loss, scalars = self._mdc(codes, seen) if len(codes) == 1 else self._picie(codes, seen)
+            frozen = self._codes(self.labeller.eval(), _pair(batch))
+        loss, scalars = self._mdc(codes, frozen) if len(codes) == 1 else self._picie(codes, frozen)
         scalars["loss"] = loss
         for view, distance in enumerate(self.clustering.distance, start=1):
             scalars[f"kmeans_distance_{view}"] = distance
@@ -208,15 +208,15 @@ class PiCIE(CodeClassifier):
         scores: Tensor = self.classifier(codes)
         return scores
 
-    def _mdc(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        (labels,) = self.clustering.label(seen)
+    def _mdc(self, codes: list[Tensor], frozen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        (labels,) = self.clustering.label(frozen)
         (weights,) = self.clustering.weights(self.config.class_weights)
         return weighted_cross_entropy(self.classify(codes[0]), labels, weights), {}
 
-    def _picie(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _picie(self, codes: list[Tensor], frozen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         within = across = codes[0].new_zeros(())
         for clustering, share in zip(self._levels(), self._shares(), strict=True):
-            labels = clustering.label(seen)
+            labels = clustering.label(frozen)
             terms = cross_view_terms(codes, labels, clustering, self.config.class_weights)
             within, across = within + share * terms.within, across + share * terms.across
         loss, scalars = (within + across) / 2, {"within": within, "across": across}
@@ -241,34 +241,34 @@ class PiCIE(CodeClassifier):
 
     def _cluster(self, epoch: int, passes: Passes) -> None:
         """Runs every k-means on one walk, on codes with batch statistics."""
-        machines = [
-            [self._machine(level, view, epoch) for level in range(len(self._levels()))]
+        clusterers = [
+            [self._clusterer(level, view, epoch) for level in range(len(self._levels()))]
             for view in range(self.num_views)
         ]
         second = SecondStatistics(self.network)
         for batch in passes.crops(epoch, self.config.cluster_batch):
-            self._feed(machines[0], 0, batch)
+            self._feed(clusterers[0], 0, batch)
             if self.num_views > 1:
                 with second.recording():
-                    self._feed(machines[1], 1, batch)
+                    self._feed(clusterers[1], 1, batch)
         second.append()
-        for view, own in enumerate(machines):
-            for clustering, machine in zip(self._levels(), own, strict=True):
-                clustering.centroids[view], _, clustering.distance[view] = machine.finish()
+        for view, own in enumerate(clusterers):
+            for clustering, clusterer in zip(self._levels(), own, strict=True):
+                clustering.centroids[view], _, clustering.distance[view] = clusterer.finish()
 
-    def _machine(self, level: int, view: int, epoch: int) -> MiniBatchKMeans:
+    def _clusterer(self, level: int, view: int, epoch: int) -> MiniBatchKMeans:
         (k, dim), device = self._levels()[level].centroids[view].shape, self.network.mean.device
         schedule = Schedule(self.config.init_batches, iterations=self.config.kmeans_iterations)
         key = (self.seed, self.name, "kmeans", epoch, level, view)
         return MiniBatchKMeans(k, dim, schedule, *key, device=device)
 
-    def _feed(self, machines: list[MiniBatchKMeans], view: int, batch: Batch) -> None:
+    def _feed(self, clusterers: list[MiniBatchKMeans], view: int, batch: Batch) -> None:
         with JointBatchNorm():
             codes = view_codes(self.network.train(), _pair(batch), view)
         # At the official sizes the first batches take 17 GB a view, so they wait in host memory.
-        cells = codes.flatten(2).cpu() if machines[0].collecting else codes.flatten(2)
-        for machine in machines:
-            machine.feed(batch.ids, cells)
+        cells = codes.flatten(2).cpu() if clusterers[0].collecting else codes.flatten(2)
+        for clusterer in clusterers:
+            clusterer.feed(batch.ids, cells)
 
     def _count(self, epoch: int, passes: Passes) -> None:
         """Counts the cells of every cluster on one walk."""
@@ -276,9 +276,9 @@ class PiCIE(CodeClassifier):
         for batch in passes.crops(epoch, self.config.cluster_batch):
             # One image at a time: in another batch its codes might be rounded otherwise.
             for pair in _images(_pair(batch)):
-                seen = self._codes(self.labeller.eval(), pair)
+                frozen = self._codes(self.labeller.eval(), pair)
                 for level, clustering in enumerate(self._levels()):
-                    counts[level] += clustering.cells(seen)
+                    counts[level] += clustering.cells(frozen)
         for clustering, count in zip(self._levels(), counts, strict=True):
             clustering.counts.copy_(all_sum(count))
 
