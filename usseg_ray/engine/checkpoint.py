@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from usseg_ray.core.distributed import rank
+from usseg_ray.core.files import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -39,7 +40,8 @@ def keep_best(state: dict[str, Any], folder: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=folder) as partial:
         save_state(state, Path(partial))
         (Path(partial) / CHECKPOINT).replace(best / CHECKPOINT)
-    note.write_text(json.dumps({"epoch": state["epoch"], "unsup_miou": metrics["unsup_miou"]}))
+    about = {"epoch": state["epoch"], "unsup_miou": metrics["unsup_miou"]}
+    write_whole(note, json.dumps(about))
     return True
 
 

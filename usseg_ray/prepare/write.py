@@ -21,7 +21,7 @@ import ray.data
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import ended
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import resolve
+from usseg_ray.core.files import resolve, write_whole_at
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.manifest import (
     Manifest,
@@ -288,9 +288,8 @@ def _write_planned(
 def _write_quarantine(out: str, problems: list[Problem]) -> None:
     ordered = sorted(problems, key=lambda problem: (problem.split, problem.id))
     filesystem, root = resolve(out)
-    filesystem.create_dir(root, recursive=True)
-    with filesystem.open_output_stream(f"{root}/{QUARANTINE}") as stream:
-        stream.write("".join(json.dumps(vars(problem)) + "\n" for problem in ordered).encode())
+    lines = "".join(json.dumps(vars(problem)) + "\n" for problem in ordered)
+    write_whole_at(filesystem, f"{root}/{QUARANTINE}", lines)
 
 
 def _assemble(

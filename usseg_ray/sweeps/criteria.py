@@ -17,6 +17,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.label_free import agreement
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, MIOU
@@ -100,7 +101,7 @@ def save_trust(found: list[Trust], folder: Path) -> None:
     """Writes `criteria.json` into a sweep's folder; nothing where nothing was found."""
     if found:
         text = json.dumps([asdict(trust) for trust in found], indent=1)
-        (folder / CRITERIA_FILE).write_text(text)
+        write_whole(folder / CRITERIA_FILE, text)
 
 
 def load_trust(folder: Path) -> list[Trust]:

@@ -19,6 +19,7 @@ from usseg_ray import methods
 from usseg_ray.cluster.feature_actors import ray_features
 from usseg_ray.core.config import build_config
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
 from usseg_ray.core.types import Needs
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
@@ -160,7 +161,7 @@ def _chosen(
             console.print(decision.sentence, highlight=False)
             if decision.choice == "cache":
                 there.append(wanted.entry.key)
-    path.write_text(json.dumps(there))
+    write_whole(path, json.dumps(there))
     return there
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.scoring.arrays import read_counts
 from usseg_ray.scoring.significance import Difference, paired_bootstrap
 from usseg_ray.trials import worker
@@ -177,7 +178,7 @@ def score_finalists(
     }
     for names, task in _start(asked, concurrent):
         scored |= zip(names, ray.get(task), strict=True)
-        _write(scored, path)
+        write_whole(path, json.dumps(scored, indent=1))
     if asked:
         storage.push(FINAL_FILE)
     storage.fetch(*(f"{FINALISTS}/{trial_name(t.index, seed)}/test" for t, seed, _ in runs))
@@ -210,12 +211,6 @@ def _asked(jobs: Jobs, trial: Trial, seed: int, run: Trial, storage: Storage) ->
     target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
     last = Path(str(run.checkpoint)).name
     return job, last, home.place, target.place
-
-
-def _write(scored: Mapping[str, Any], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(json.dumps(scored, indent=1))
-    partial.replace(path)
 
 
 def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:

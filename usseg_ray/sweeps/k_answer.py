@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int64
 from scipy.optimize import linear_sum_assignment
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.pictures.charts import k_curves
 from usseg_ray.pictures.mosaic import panels, save
 from usseg_ray.pictures.palettes import colour_for
@@ -87,8 +88,7 @@ def write_answer(found: Answer, trials: Iterable[Trial], folder: Path) -> None:
         folder: The sweep's folder, with the trials' own in it.
     """
     home = folder / ANSWER
-    home.mkdir(exist_ok=True)
-    (home / f"{found.method}.json").write_text(json.dumps(asdict(found), indent=1))
+    write_whole(home / f"{found.method}.json", json.dumps(asdict(found), indent=1))
     if not found.advice:
         return
     best = found.advice[0].k

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from usseg_ray import __version__, methods
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
 from usseg_ray.engine.baselines import FLOORS
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, read_tree
@@ -68,7 +69,7 @@ class Request(Settings):
     def save(self, folder: Path) -> None:
         """Writes the request into the sweep's folder."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        (folder / REQUEST_FILE).write_text(text)
+        write_whole(folder / REQUEST_FILE, text)
 
     @classmethod
     def load(cls, folder: Path) -> "Request":

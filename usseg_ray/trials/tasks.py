@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.engine.baselines import Baselines
 from usseg_ray.trials import worker
 from usseg_ray.trials.job import Job
@@ -46,7 +47,7 @@ class BaselineTask:
         """Waits for the baselines; empty without labels."""
         path = self._storage.folder / BASELINES_FILE
         if self._pending is not None:
-            path.write_text(json.dumps(ray.get(self._pending), indent=1))
+            write_whole(path, json.dumps(ray.get(self._pending), indent=1))
             self._storage.push(BASELINES_FILE)
             self._pending = None
         return json.loads(path.read_text()) if path.exists() else {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
 from usseg_ray.scoring.objective import MIOU
 
 RUNS = Path("runs")
@@ -68,11 +69,7 @@ class Trial:
 
     def save(self, sweep: Path) -> None:
         """Writes the record in one move."""
-        folder = sweep / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{TRIAL_FILE}.tmp"
-        partial.write_text(json.dumps(asdict(self), indent=1))
-        partial.replace(folder / TRIAL_FILE)
+        write_whole(sweep / self.name / TRIAL_FILE, json.dumps(asdict(self), indent=1))
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ class Scored:
 
     def save(self, folder: Path) -> None:
         """Writes `scores.json`."""
-        (folder / SCORES_FILE).write_text(json.dumps(asdict(self), indent=1))
+        write_whole(folder / SCORES_FILE, json.dumps(asdict(self), indent=1))
 
 
 def load_scored(run: Path) -> list[Scored]:
@@ -119,8 +116,7 @@ def number_and_seed(name: str) -> tuple[int, int | None]:
 
 def note_batch_size(folder: Path, size: int) -> None:
     """Notes in a trial's folder that it goes on with smaller batches, for lack of memory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / BATCH_FILE).write_text(json.dumps(size))
+    write_whole(folder / BATCH_FILE, json.dumps(size))
 
 
 def noted_batch_size(folder: Path) -> int | None:
