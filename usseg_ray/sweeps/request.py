@@ -14,6 +14,7 @@ from usseg_ray import __version__, methods
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
+from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.engine.baselines import FLOORS
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, read_tree
@@ -82,18 +83,22 @@ class Request(Settings):
         if not path.is_file():
             raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
         try:
-            tree = yaml.safe_load(path.read_text())
-        except yaml.YAMLError:
+            tree = yaml.safe_load(path.read_bytes())
+        except (yaml.YAMLError, ValueError):
             tree = None
-        if isinstance(tree, dict) and tree.get("version") != __version__:
+        written = tree.get("version", __version__) if isinstance(tree, dict) else __version__
+        if written != __version__:
             raise UserError(
-                f"{path} was written by version {tree.get('version')}, this is {__version__}: "
+                f"{path} was written by version {written}, this is {__version__}: "
                 "resume it with that version, or start a new sweep."
             )
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise UserError(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
+            raise DamagedError(
+                f"{path} is damaged: {first_fault(error)}. Start a new sweep; the trials of this "
+                "one stay in their folders."
+            ) from None
 
 
 def kept_at(sweep: Path) -> str:

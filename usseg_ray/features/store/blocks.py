@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import UNFINISHED, write_whole
+from usseg_ray.core.records import first_fault
 from usseg_ray.features.store.recipe import EntryManifest, Part
 
 MANIFEST = "manifest.json"
@@ -73,11 +74,9 @@ def load_manifest(folder: Path) -> EntryManifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(key) for key in first["loc"])
         raise UserError(
-            f"{path}: {where}: {first['msg']}. Remove the folder {folder}: what it held is "
-            "computed again."
+            f"{path}: {first_fault(error)}. Remove the folder {folder}: what it held is computed "
+            "again."
         ) from None
 
 
