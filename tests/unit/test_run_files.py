@@ -156,6 +156,7 @@ PACKAGE = Path(usseg_ray.__file__).parent
 # What is written otherwise than by `core.files`, and why that is no file half written.
 ELSEWHERE = {
     "core/files.py": "the one that writes",
+    "core/lock.py": "a lock, written by its holder alone; a damaged one names nobody",
     "bench/history.py": "lines are appended",
     "tracking/spool.py": "lines are appended; one that was broken off is dropped",
     "prepare/download.py": "a part that a later download goes on with, hashed before it is moved",
