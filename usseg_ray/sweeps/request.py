@@ -14,6 +14,8 @@ from pydantic import Field, ValidationError
 from usseg_ray import __version__
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
+from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, read_tree
 
@@ -113,7 +115,7 @@ class Request(Settings):
     def save(self, folder: Path) -> None:
         """Writes the request into the sweep's folder."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        (folder / REQUEST_FILE).write_text(text)
+        write_whole(folder / REQUEST_FILE, text)
 
     @classmethod
     def load(cls, folder: Path) -> "Request":
@@ -126,18 +128,22 @@ class Request(Settings):
         if not path.is_file():
             raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
         try:
-            tree = yaml.safe_load(path.read_text())
-        except yaml.YAMLError:
+            tree = yaml.safe_load(path.read_bytes())
+        except (yaml.YAMLError, ValueError):
             tree = None
-        if isinstance(tree, dict) and tree.get("version") != __version__:
+        written = tree.get("version", __version__) if isinstance(tree, dict) else __version__
+        if written != __version__:
             raise UserError(
-                f"{path} was written by version {tree.get('version')}, this is {__version__}: "
+                f"{path} was written by version {written}, this is {__version__}: "
                 "resume it with that version, or start a new sweep."
             )
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise UserError(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
+            raise DamagedError(
+                f"{path} is damaged: {first_fault(error)}. Start a new sweep; the trials of this "
+                "one stay in their folders."
+            ) from None
 
 
 def option(name: str, metavar: str | None = None) -> Any:  # noqa: ANN401 (as typer.Option)
