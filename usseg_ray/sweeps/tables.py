@@ -243,8 +243,9 @@ def _behind(difference: Difference | None) -> str:
     """Says whether a finalist is behind the first one by more than noise."""
     if difference is None:
         return ""
-    interval = f"{difference.mean:.1f} [{difference.low:.1f}, {difference.high:.1f}]"
-    return f"{interval}, noise" if difference.is_noise else interval
+    ends = (difference.low, difference.high)
+    interval = "" if None in ends else f" [{number(ends[0], 1)}, {number(ends[1], 1)}]"
+    return ", ".join(filter(None, (f"{difference.mean:.1f}{interval}", difference.verdict)))
 
 
 def _score(trial: Trial) -> str:
