@@ -44,7 +44,6 @@ from usseg_ray.methods.parts.concepts import (
 from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
 from usseg_ray.ops.draws import uniforms
 
-_EPSILON = 1e-12
 # Official factor of cosines before a softmax over clusters.
 _SHARPNESS = 3.0
 
@@ -307,24 +306,17 @@ class CAUSE(CodeClassifier):
         return self.teacher.codes(tokens, self._queries(tokens))
 
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
-        """Scores clusters by the projection of codes onto their centroids' directions.
+        """Scores clusters by 3 times the cosine of code and centroid, the official logits."""
+        cosines: Tensor = self.probe(codes)
+        return _SHARPNESS * cosines
+
+    def upsampled_later(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Scores clusters by projections of the size of `classify`.
 
         The official code upsamples codes, then takes cosines. Projections may be upsampled
-        instead: both are linear, and a code's length does not change which cluster is best. They
-        are scaled by one number an image, to be of the size of cosines times 3, the factor of the
-        official softmax.
-
-        Args:
-            codes: (B, C, h, w) of any length.
-
-        Returns:
-            (B, K, h, w) scores.
+        instead: both are linear, and a code's length does not change which cluster is best.
         """
-        directions = normalize(self.probe.centroids, dim=1)
-        length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
-        scale = (_SHARPNESS / length)[:, None, None, None]
-        scores: Tensor = scale * torch.einsum("bchw,kc->bkhw", codes, directions)
-        return scores
+        return self.probe.projections(codes, _SHARPNESS)
 
     def _concept_loss(self, batch: Batch, draws: CAUSEDraws) -> StepResult:
         """Contrasts the student's projections with the teacher's and with the bank's."""

@@ -120,10 +120,10 @@ def test_half_width_joins_two_intervals(seeds: int, variance: float, images: int
     rng = np.random.default_rng(seeds)
     first, second = rng.standard_normal(seeds), 3 * rng.standard_normal(seeds)
     welch = ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    seeds = (welch.high - welch.low) / 2
+    by_seeds = (welch.high - welch.low) / 2
     found = float(half_width(variance, images, first, second))
     alone = t.ppf(0.975, images - 1) * np.sqrt(variance)
-    assert found == pytest.approx(float(np.hypot(seeds, alone)))
+    assert found == pytest.approx(float(np.hypot(by_seeds, alone)))
 
 
 def test_more_seeds_of_one_finalist_do_not_make_up_for_few_of_the_other() -> None:

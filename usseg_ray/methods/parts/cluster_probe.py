@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+_EPSILON = 1e-12
+
 
 class ClusterProbe(nn.Module):
     """K centroids that follow the codes they are nearest to, by cosine.
@@ -34,6 +36,24 @@ class ClusterProbe(nn.Module):
         return torch.einsum(
             "bchw,kc->bkhw", normalize(codes, dim=1), normalize(self.centroids, dim=1)
         )
+
+    def projections(
+        self, codes: Float[Tensor, "B C h w"], length: float
+    ) -> Float[Tensor, "B K h w"]:
+        """Projects every code onto the direction of every centroid.
+
+        Args:
+            codes: (B, C, h, w).
+            length: Codes are scaled by one number an image so that this is their mean length.
+
+        Returns:
+            (B, K, h, w).
+        """
+        directions = normalize(self.centroids, dim=1)
+        mean = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
+        scale = (length / mean)[:, None, None, None]
+        projected: Tensor = scale * torch.einsum("bchw,kc->bkhw", codes, directions)
+        return projected
 
     def loss(
         self, codes: Float[Tensor, "B C h w"], alpha: float | None = None
