@@ -67,7 +67,7 @@ def leaderboard(sweeps: Sequence[Sweep]) -> Section:
     for protocol, group in _by([s for s in sweeps if s.finalists()], "test_protocol"):
         if rows := _finalist_rows(group, several=several):
             rows += _beside(group, "test.baseline.") + _published_rows(protocol)
-            caption = f"Finalists, scored on the test split: {protocol}"
+            caption = f"Finalists, scored on the test split: {protocol}{_picked(group)}"
             blocks.append(Table(caption, _FINALISTS, _in_order(rows)))
     if not blocks:
         blocks.append(Note("No trial was scored on an untouched test split."))
@@ -76,6 +76,14 @@ def leaderboard(sweeps: Sequence[Sweep]) -> Section:
         rows += _beside(group, "baseline.") + _published_rows(protocol)
         blocks.append(_ranked(group[0].objective, protocol, rows))
     return Section("leaderboard", "Leaderboard", (*blocks, *_published(sweeps)))
+
+
+def _picked(sweeps: Sequence[Sweep]) -> str:
+    """Says what picked the finalists, of each sweep where that differs."""
+    said = {sweep.name: sweep.picked for sweep in sweeps if sweep.picked}
+    if len(set(said.values())) == 1 and len(said) == len(sweeps):
+        return f"; {next(iter(said.values()))}"
+    return "".join(f"; {name}: {picked}" for name, picked in said.items())
 
 
 def _ranked(objective: str, protocol: str, rows: Sequence[Row]) -> Table:

@@ -128,6 +128,9 @@ def test_final_scores_stand_above_the_baselines() -> None:
     third = Finalist(trial(2, 30.0), {}, {0: scores}, Difference(4.0, 2.5, 6.0))
     fourth = Finalist(trial(4, 29.0), {}, {0: scores}, Difference(5.0))
     table = final_table([first, second, third, fourth], BASELINES["test"], "test")
+    picked = "settings picked by labels of val"
+    assert str(table.title).endswith("over seeds)")
+    assert str(final_table([first], {}, "test", picked).title).endswith(f"over seeds)\n{picked}")
     assert cells(table) == [
         ["trial_003\nacseg", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "-", "39.0", ""],
         ["trial_001\nacseg", "11", "1", "40.0", "60.0", "-", "-", "1.2 [-0.5, 3.0], noise"],
