@@ -35,8 +35,8 @@ def known_trials(names: str, settings: Settings, objective: str) -> tuple[Trial,
     """
     if names != EVERY and (picked := _picked_by_labels(names, objective)):
         raise UserError(
-            f"--warm-start {names}: labels picked the trials of {', '.join(picked)}, and {objective}"
-            f" is to do without: leave them out, or --objective {MIOU}."
+            f"--warm-start {names}: labels picked the trials of {', '.join(picked)}, and "
+            f"{objective} is to do without: leave them out, or --objective {MIOU}."
         )
     if names == EVERY:
         found = [trial for trials in _earlier(settings, objective).values() for trial in trials]

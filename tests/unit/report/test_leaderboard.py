@@ -9,7 +9,7 @@ PICKED = "settings picked by labels of val"
 STAMP = "scenes val, centre-crop: centre square at short side 320, bilinear, one-to-one; textons"
 
 
-def run(trial: str, miou: float, *, seed: str = "", **metrics: float) -> Logged:
+def run(trial: str, miou: float, metrics: dict[str, float], seed: str = "") -> Logged:
     tags = {TRIAL_TAG: trial, "usseg.method": "acseg"} | ({SEED_TAG: seed} if seed else {})
     found = {"unsup_miou": miou, "test.unsup_miou": miou} | metrics
     return Logged(trial, trial, "FINISHED", 0, 1.0, {}, tags, found)
@@ -21,8 +21,8 @@ def sweep(name: str, picked: str, behind: dict[str, float]) -> Sweep:
     )
     parent = Logged(name, name, "FINISHED", 0, 1.0, {}, tags, {})
     ends = {f"test.behind{end}": value for end, value in behind.items()}
-    trials = (run("trial_000", 40.0), run("trial_001", 30.0, **ends))
-    return Sweep(parent, trials, tuple(run(t.trial, 30.0, seed="0") for t in trials))
+    trials = (run("trial_000", 40.0, {}), run("trial_001", 30.0, ends))
+    return Sweep(parent, trials, tuple(run(t.trial, 30.0, {}, "0") for t in trials))
 
 
 def finalists(*sweeps: Sweep) -> Table:
