@@ -139,7 +139,7 @@ def test_finalists_have_means_and_deviations_over_seeds(page: Page, runs: dict[s
     assert table.numbers_of("trial_000", "behind the choice, points") == [
         runs["trial_000"].data.metrics["test.behind"]
     ]
-    assert behind[table.column("95 % of a paired bootstrap")] == "-0.5 to 4.5"
+    assert behind[table.column("95 % over images and seeds")] == "-0.5 to 4.5"
     assert behind[table.column("beyond noise?")] == "no, noise"
 
 

@@ -117,7 +117,10 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     assert first.selection[0] == first.trial.score
     assert first.scores[0]["unsup_miou"] != first.scores[1]["unsup_miou"]
     assert second.behind is not None
-    assert second.behind.low <= second.behind.mean <= second.behind.high
+    low, high = second.behind.low, second.behind.high
+    assert low is not None
+    assert high is not None
+    assert low <= second.behind.mean <= high
     assert "Finalists on test" in text
     assert outcome.peak_bytes > 2**28
     for word in ("trial_000", "trial_001", "position (floor)", "linear (supervised)", "mlflow ui"):

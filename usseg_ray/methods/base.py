@@ -207,10 +207,17 @@ class CodeClassifier(Method):
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Returns cluster scores of codes, larger is likelier."""
 
+    def upsampled_later(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Returns cluster scores of codes that are upsampled before the largest is taken.
+
+        They are those of `classify`, unless others come nearer to upsampling the codes themselves.
+        """
+        return self.classify(codes)
+
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
         """Classifies the codes of images."""
-        return self.classify(self.encode(batch))
+        return self.upsampled_later(self.encode(batch))
 
     @torch.no_grad()
     def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:
@@ -219,4 +226,4 @@ class CodeClassifier(Method):
         Reference:
             STEGO (ICLR 2022) and CAUSE (2023), official evaluation.
         """
-        return self.classify((self.encode(batch) + self.encode(mirrored).flip(-1)) / 2)
+        return self.upsampled_later((self.encode(batch) + self.encode(mirrored).flip(-1)) / 2)

@@ -318,7 +318,12 @@ class CAUSE(CodeClassifier):
         return self.teacher.codes(tokens, self._queries(tokens))
 
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
-        """Scores clusters by the projection of codes onto their centroids' directions.
+        """Scores clusters by 3 times the cosine of code and centroid, the official logits."""
+        cosines: Tensor = self.probe(codes)
+        return _SHARPNESS * cosines
+
+    def upsampled_later(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Scores clusters by projections of the size of `classify`.
 
         The official code upsamples codes, then takes cosines. Projections may be upsampled
         instead: both are linear, and a code's length does not change which cluster is best.

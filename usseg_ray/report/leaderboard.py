@@ -13,6 +13,7 @@ from usseg_ray.report.content import Block, Cell, Column, Kind, Note, Row, Secti
 from usseg_ray.report.published import PublishedScore, published_scores
 from usseg_ray.report.read import Logged, Sweep
 from usseg_ray.scoring.objective import MIOU, short
+from usseg_ray.scoring.significance import Difference
 from usseg_ray.tracking.store import REASON_TAG
 
 _PLACED = (Column("name", "trial"), Column("rank", "rank", 0))
@@ -36,7 +37,7 @@ _FINALISTS = (
     Column("seeds", "seeds", 0),
     _REMARK,
     Column("behind", "behind the choice, points"),
-    Column("interval", "95 % of a paired bootstrap"),
+    Column("interval", "95 % over images and seeds"),
     Column("noise", "beyond noise?"),
     *_SCORES,
     Column("linear_miou", "linear probe (supervised), %"),
@@ -66,7 +67,7 @@ def leaderboard(sweeps: Sequence[Sweep]) -> Section:
     for protocol, group in _by([s for s in sweeps if s.finalists()], "test_protocol"):
         if rows := _finalist_rows(group, several=several):
             rows += _beside(group, "test.baseline.") + _published_rows(protocol)
-            caption = f"Finalists, scored on the test split: {protocol}"
+            caption = f"Finalists, scored on the test split: {protocol}{_picked(group)}"
             blocks.append(Table(caption, _FINALISTS, _in_order(rows)))
     if not blocks:
         blocks.append(Note("No trial was scored on an untouched test split."))
@@ -75,6 +76,14 @@ def leaderboard(sweeps: Sequence[Sweep]) -> Section:
         rows += _beside(group, "baseline.") + _published_rows(protocol)
         blocks.append(_ranked(group[0].objective, protocol, rows))
     return Section("leaderboard", "Leaderboard", (*blocks, *_published(sweeps)))
+
+
+def _picked(sweeps: Sequence[Sweep]) -> str:
+    """Says what picked the finalists, of each sweep where that differs."""
+    said = {sweep.name: sweep.picked for sweep in sweeps if sweep.picked}
+    if len(set(said.values())) == 1 and len(said) == len(sweeps):
+        return f"; {next(iter(said.values()))}"
+    return "".join(f"; {name}: {picked}" for name, picked in said.items())
 
 
 def _ranked(objective: str, protocol: str, rows: Sequence[Row]) -> Table:
@@ -186,12 +195,11 @@ def _behind(metrics: Mapping[str, float]) -> dict[str, Cell]:
     """Says how far a finalist is behind the sweep's choice, and whether that is noise."""
     if "test.behind" not in metrics:
         return {}
-    low, high = metrics["test.behind_low"], metrics["test.behind_high"]
-    return {
-        "behind": metrics["test.behind"],
-        "interval": f"{low:.1f} to {high:.1f}",
-        "noise": "no, noise" if low <= 0 <= high else "yes",
-    }
+    low, high = (metrics.get(f"test.behind_{end}") for end in ("low", "high"))
+    behind = Difference(metrics["test.behind"], low, high)
+    interval = None if low is None or high is None else f"{low:.1f} to {high:.1f}"
+    verdict = {"": "yes", "noise": "no, noise"}.get(behind.verdict, behind.verdict)
+    return {"behind": behind.mean, "interval": interval, "noise": verdict}
 
 
 def _values(runs: Sequence[Logged], key: str) -> list[float]:

@@ -34,7 +34,7 @@ from usseg_ray.tracking.store import (
 
 _METHOD, _PROTOCOL = "usseg.method", "usseg.protocol"
 _TEST_PROTOCOL = "usseg.test_protocol"
-_FOLDER, _OBJECTIVE = "usseg.folder", "usseg.objective"
+_FOLDER, _OBJECTIVE, _PICKED = "usseg.folder", "usseg.objective", "usseg.picked"
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,11 @@ class Sweep:
     def objective(self) -> str:
         """The metric that its trials are ranked by."""
         return self.parent.objective
+
+    @property
+    def picked(self) -> str:
+        """What picked its settings and finalists; nothing where there was no choice."""
+        return self.parent.tags.get(_PICKED, "")
 
     @property
     def test_protocol(self) -> str:

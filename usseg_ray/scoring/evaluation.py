@@ -21,6 +21,7 @@ from usseg_ray.scoring.metrics import (
     MatchedCounts,
     Scores,
     boundary_f,
+    cluster_sizes,
     confusion_matrix,
     confusion_per_image,
     matched_counts,
@@ -134,11 +135,21 @@ class _Tally:
 
     def __init__(self, num_outputs: int, num_classes: int) -> None:
         self.confusion = torch.zeros(num_outputs, num_classes, dtype=torch.int64)
+        self.sizes = torch.zeros(num_outputs, dtype=torch.int64)
         self.boundaries = torch.zeros(4, dtype=torch.int64)
 
-    def add(self, confusion: Tensor, boundaries: Tensor) -> None:
+    def add(self, confusion: Tensor, sizes: Tensor, boundaries: Tensor) -> None:
         self.confusion = self.confusion.to(confusion.device) + confusion
+        self.sizes = self.sizes.to(sizes.device) + sizes
         self.boundaries = self.boundaries.to(boundaries.device) + boundaries
+
+    def counts(self, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Adds the workers' up: confusion, sizes and boundaries."""
+        parts = (self.confusion.flatten(), self.sizes, self.boundaries)
+        found = all_sum(torch.cat(parts).to(device)).cpu()
+        confusion, sizes, boundaries = found.split([part.numel() for part in parts])
+        shaped = confusion.view(self.confusion.shape)
+        return shaped.numpy(), sizes.numpy(), boundaries.numpy()
 
 
 @torch.no_grad()
@@ -188,7 +199,7 @@ def evaluate(
             plain = refinement == PLAIN
             counts = each.sum(0) if plain else confusion_matrix(clusters, labels, *sizes)
             borders = boundary_counts(clusters, labels, truth.ignore_index, num_classes)
-            tallies[refinement].add(counts, borders)
+            tallies[refinement].add(counts, cluster_sizes(clusters, num_outputs), borders)
     total = int(all_sum(torch.tensor([len(numbers)], device=device)))
     if total != expected_rows:
         raise RuntimeError(f"evaluation walked {total} images, the split has {expected_rows}")
@@ -199,10 +210,8 @@ def evaluate(
 
 def _result(tally: _Tally, class_of: np.ndarray | None, device: torch.device) -> Result:
     """Adds the workers' counts up and scores them."""
-    packed = torch.cat([tally.confusion.flatten(), tally.boundaries]).to(device)
-    counts = all_sum(packed).cpu().numpy()
-    scores = score(counts[:-4].reshape(tally.confusion.shape), class_of)
-    return Result(scores, boundary_f(counts[-4:]))
+    confusion, sizes, boundaries = tally.counts(device)
+    return Result(score(confusion, class_of, sizes), boundary_f(boundaries))
 
 
 def telling_rows(evaluation: Evaluation) -> dict[int, str]:

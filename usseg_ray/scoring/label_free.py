@@ -310,8 +310,9 @@ def stability(codes: Float[Tensor, "n C"], num_clusters: int) -> float:
 def _codes_and_scores(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
     """Returns codes and cluster scores."""
     codes = method.encode(batch)
-    scores = method.classify(codes) if isinstance(method, CodeClassifier) else method.predict(batch)
-    return codes, scores
+    if isinstance(method, CodeClassifier):
+        return codes, method.upsampled_later(codes)
+    return codes, method.predict(batch)
 
 
 def _resized(maps: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B C h2 w2"]:

@@ -57,6 +57,18 @@ def resolve(asked: str, manifest: Manifest, split: str) -> str:
     return asked
 
 
+def picked_by(objective: str, split: str) -> str:
+    """Says what picked the settings, the K and the finalists of a sweep that had a choice.
+
+    Args:
+        objective: What its trials are ranked by; searchers and schedulers look at it too.
+        split: The selection split.
+    """
+    if objective == MIOU:
+        return f"settings picked by labels of {split}"
+    return f"settings picked without labels, by {objective} on {split}"
+
+
 def require_labels(manifest: Manifest, split: str, root: str) -> None:
     """Checks that trials can be ranked by unsupervised mIoU.
 

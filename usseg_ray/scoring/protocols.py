@@ -120,6 +120,7 @@ class Protocol:
 
 
 _FLIP, _FLIP_CRF = Refinement(("flip",)), Refinement(("flip", "crf"))
+_CRF = Refinement(("crf",))
 _SLIDING = Refinement(("sliding",))
 
 DEFAULT = "centre-crop"
@@ -131,11 +132,19 @@ PROTOCOLS = {
         ),
         Protocol(
             "stego-320",
-            "STEGO, HP, SmooSeg and CAUSE on COCO-Stuff, Cityscapes and Potsdam",
+            "STEGO, HP, SmooSeg and CAUSE on COCO-Stuff and Cityscapes, STEGO and HP on Potsdam",
             size=320,
             filter="nearest",
             upsampled="codes",
             refinements=(_FLIP, _FLIP_CRF),
+        ),
+        Protocol(
+            "smooseg-224",
+            "SmooSeg on Potsdam",
+            size=224,
+            filter="nearest",
+            upsampled="codes",
+            refinements=(_FLIP, _CRF, _FLIP_CRF),
         ),
         Protocol("picie-320", "PiCIE on COCO-Stuff and Cityscapes", size=320),
         Protocol(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.scoring.objective import MIOU
 from usseg_ray.trials.trial import RUNS, Trial, find_run, load_trials
 
 EVERY = "all"
@@ -29,8 +30,14 @@ def known_trials(names: str, settings: Settings, objective: str) -> tuple[Trial,
         Trials of these methods on the same data, backbone and protocol.
 
     Raises:
-        UserError: A run is not there, or nothing compares.
+        UserError: A run is not there, or nothing compares; or labels picked a named run's trials,
+            and the new sweep is to do without.
     """
+    if names != EVERY and (picked := _picked_by_labels(names, objective)):
+        raise UserError(
+            f"--warm-start {names}: labels picked the trials of {', '.join(picked)}, and "
+            f"{objective} is to do without: leave them out, or --objective {MIOU}."
+        )
     if names == EVERY:
         found = [trial for trials in _earlier(settings, objective).values() for trial in trials]
     else:
@@ -42,6 +49,27 @@ def known_trials(names: str, settings: Settings, objective: str) -> tuple[Trial,
             "on the same data, backbone and protocol."
         )
     return tuple(found)
+
+
+def _picked_by_labels(names: str, objective: str) -> list[str]:
+    """Finds named runs that a sweep without labels must not learn from."""
+    return [
+        name
+        for name in names.split(",")
+        if any(not _may_teach(trial, objective) for trial in load_trials(find_run(name)))
+    ]
+
+
+def _may_teach(trial: Trial, objective: str) -> bool:
+    """Whether a sweep by an objective may learn from a trial: without labels, not by labels."""
+    return objective == MIOU or trial.objective != MIOU
+
+
+def left_out(objective: str) -> str:
+    """Says that `--warm-start all` passes over what labels picked; empty where it does not."""
+    if objective == MIOU:
+        return ""
+    return f"--warm-start {EVERY} leaves out sweeps ranked by labels: {objective} does without."
 
 
 def offer(settings: Settings, objective: str) -> str:
@@ -70,6 +98,7 @@ def _comparable(sweep: Path, settings: Settings, objective: str) -> list[Trial]:
         trial
         for trial in load_trials(sweep)
         if objective in trial.metrics
+        and _may_teach(trial, objective)
         and trial.method in settings
         and not differing(settings[trial.method], trial.settings)
     ]

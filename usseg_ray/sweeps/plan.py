@@ -27,7 +27,14 @@ from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import build_backbone, feature_spec
-from usseg_ray.scoring.objective import CONSENSUS, MIOU, MODULARITY, require_labels, resolve
+from usseg_ray.scoring.objective import (
+    CONSENSUS,
+    MIOU,
+    MODULARITY,
+    picked_by,
+    require_labels,
+    resolve,
+)
 from usseg_ray.scoring.protocols import find_protocol, stamp
 from usseg_ray.sweeps.defaults import data_defaults
 from usseg_ray.sweeps.earlier import is_free, known_trials
@@ -98,6 +105,12 @@ class Plan:
     def objective(self) -> str:
         """The metric that trials are ranked by."""
         return resolve(self.request.objective, self.manifest, self.config.data.selection_split)
+
+    @property
+    def picked(self) -> str:
+        """What picked among the trials; nothing where there is only one."""
+        split = self.config.data.selection_split
+        return picked_by(self.objective, split) if self.num_trials > 1 else ""
 
     @property
     def rounds(self) -> tuple[tuple[str, dict[str, Any] | None], ...]:

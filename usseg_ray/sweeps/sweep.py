@@ -178,10 +178,16 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
             "usseg.folder": folder.name,
             "usseg.objective": plan.objective,
         }
+        | _picked_tag(plan)
         | {key: value for key, value in known.items() if value},
         folder=folder,
         say=say,
     )
+
+
+def _picked_tag(plan: Plan) -> dict[str, str]:
+    """Names what picked among a plan's trials, as its runs are tagged."""
+    return {"usseg.picked": plan.picked} if plan.picked else {}
 
 
 @dataclass(frozen=True)
@@ -296,6 +302,7 @@ class _Sweep:
             draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
             settings = self.jobs.job(Draw(trial.method, trial.sample, seed)).settings
             tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
+            tags |= _picked_tag(plan)
             self.ledger.open_final(trial.name, seed, settings, tags)
             self.ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
             self.ledger.attach(name, where)

@@ -103,6 +103,20 @@ def test_right_predictions_score_100_whatever_the_clusters_are_called() -> None:
     assert scores.confusion.sum() == 5 * 7 * 8
 
 
+def test_clusters_are_as_large_as_they_are_on_all_pixels() -> None:
+    # All that is not red lies where no label counts.
+    colour = torch.zeros(2, 8, 8, dtype=torch.int64)
+    colour[:, :2] = 1
+    labels = torch.full((2, 8, 8), IGNORE).where(colour == 1, 0)
+    pixels = torch.nn.functional.one_hot(colour, 3).permute(0, 3, 1, 2) * 255
+    images = Images(("a", "b"), pixels.to(torch.uint8))
+    scores = scores_of(evaluated([LabelledImages(images, labels, (0, 1))], 2))
+    assert scores.confusion.sum() == 2 * 6 * 8
+    assert (scores.used_clusters, scores.largest_share, scores.collapsed) == (1, 75.0, False)
+    shares = np.array([0.75, 0.25])
+    assert scores.entropy == pytest.approx(-100 * (shares * np.log(shares)).sum() / np.log(3))
+
+
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_one_matrix_however_the_split_is_batched(size: int) -> None:
     whole = evaluated(batches(7, 7, wrong=12), 7)

@@ -126,11 +126,16 @@ def test_final_scores_stand_above_the_baselines() -> None:
     first = Finalist(trial(3, 40.0), {}, {0: scores, 1: other})
     second = Finalist(trial(1, 39.0), {}, {0: other}, Difference(1.2, -0.5, 3.0))
     third = Finalist(trial(2, 30.0), {}, {0: scores}, Difference(4.0, 2.5, 6.0))
-    table = final_table([first, second, third], BASELINES["test"], "test")
+    fourth = Finalist(trial(4, 29.0), {}, {0: scores}, Difference(5.0))
+    table = final_table([first, second, third, fourth], BASELINES["test"], "test")
+    picked = "settings picked by labels of val"
+    assert str(table.title).endswith("over seeds)")
+    assert str(final_table([first], {}, "test", picked).title).endswith(f"over seeds)\n{picked}")
     assert cells(table) == [
         ["trial_003\nacseg", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "-", "39.0", ""],
         ["trial_001\nacseg", "11", "1", "40.0", "60.0", "-", "-", "1.2 [-0.5, 3.0], noise"],
         ["trial_002\nacseg", "12", "1", "38.0", "60.0", "-", "39.0", "4.0 [2.5, 6.0]"],
+        ["trial_004\nacseg", "14", "1", "38.0", "60.0", "-", "39.0", "5.0, too few seeds"],
         ["[dim]position\n(floor)[/]", "", "", "99.0", "", "", "", ""],
     ]
     assert "on test, every run scored once" in shown(table)

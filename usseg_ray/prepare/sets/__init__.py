@@ -4,7 +4,12 @@ from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.prepare.sets.base import Benchmark
 from usseg_ray.prepare.sets.camvid import CAMVID
 from usseg_ray.prepare.sets.cityscapes import CITYSCAPES19, CITYSCAPES27
-from usseg_ray.prepare.sets.coco import COCOSTUFF27, COCOSTUFF81, COCOSTUFF171
+from usseg_ray.prepare.sets.coco import (
+    COCOSTUFF27,
+    COCOSTUFF27_CURATED,
+    COCOSTUFF81,
+    COCOSTUFF171,
+)
 from usseg_ray.prepare.sets.potsdam import POTSDAM3
 from usseg_ray.prepare.sets.voc import VOC2012
 
@@ -12,6 +17,7 @@ BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
         COCOSTUFF27,
+        COCOSTUFF27_CURATED,
         COCOSTUFF81,
         COCOSTUFF171,
         CITYSCAPES27,
