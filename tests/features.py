@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from usseg_ray.core.config import BackboneConfig
+from usseg_ray.core.views import Frame
 from usseg_ray.data.manifest import load_manifest
-from usseg_ray.data.transforms import Frame
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.entry import Entry
 from usseg_ray.features.store.extraction import Wanted, features_here, probe, want

@@ -14,6 +14,7 @@ from tests.contract.cases import check_defaults
 from usseg_ray.core.config import build_config
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import assemble
 from usseg_ray.methods.base import Method
 from usseg_ray.sweeps.space import check_space, load_space
@@ -46,7 +47,7 @@ def fitted(method: type[Method], data: Set, **settings: int) -> PlainContext:
     changed = {f"train.{key}": value for key, value in settings.items()}
     config = build_config(method.Config, [tiny.SETTINGS, {"method.lr": 0.05}, changed])
     context = PlainContext(torch.device("cpu"), [])
-    assemble(config, method, *data, context).fit()
+    assemble(config, method, OpenSet(*data), context).fit()
     return context
 
 

@@ -12,6 +12,7 @@ from tests import tiny
 from tests.gloo import in_processes
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
 from usseg_ray.scoring.mean_field import mean_field
@@ -27,7 +28,9 @@ Facts = dict[Any, Any]
 def run_of(root: str, manifest: Manifest, method: str, protocol: str) -> Run:
     # Smaller than the images, so that whole ones are seen through windows.
     config = tiny.config(method, protocol=protocol, data__eval_size=24)
-    return assemble(config, get(method), root, manifest, PlainContext(torch.device("cpu"), []))
+    return assemble(
+        config, get(method), OpenSet(root, manifest), PlainContext(torch.device("cpu"), [])
+    )
 
 
 def facts(run: Run) -> Facts:

@@ -12,10 +12,9 @@ from tests import tiny
 from tests.features import BACKBONE, HERE, TEXTONS
 from usseg_ray.cluster.feature_actors import ray_features
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.manifest import Manifest, load_manifest, split_totals
-from usseg_ray.data.reading import Crops
 from usseg_ray.data.shards import write_split
-from usseg_ray.data.transforms import Frame
 from usseg_ray.features.store.blocks import list_shards
 from usseg_ray.features.store.extraction import Wanted, want
 from usseg_ray.features.store.folder import FeatureFolder

@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.integration.test_sweep import check_champion, plan_for, run
-from usseg_ray.engine.checkpoint import BEST, CHECKPOINT, save_state
+from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import Evaluation
@@ -62,7 +61,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     home = tmp_path / "auto" / light.name
     assert light.checkpoint == str(home / CHECKPOINTS / "epoch_0002")
     assert [path.name for path in (home / CHECKPOINTS).iterdir()] == ["epoch_0002"]
-    assert (home / BEST / CHECKPOINT).exists()
+    assert RunState.is_in(home / BEST)
     scored = evaluate_trial(str(home), Asked(), kept_at)
     assert scored.metrics["unsup_miou"] == finals[0]["trial_000-seed0"]["unsup_miou"]
 
@@ -75,7 +74,7 @@ class Killed(PlainContext):
     """Dies when the first epoch is committed and not yet reported."""
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         super().report(metrics, state, evaluation)
         raise KilledError
@@ -90,11 +89,10 @@ def begin(plan: Plan, folder: Path) -> None:
     record = Trial(0, "acseg", {}, job.settings, epochs=2)
     record.save(folder)
     committed = folder / record.name / CHECKPOINTS / "epoch_0001"
-    committed.mkdir(parents=True)
     assert context.state is not None
-    save_state(context.state, committed)
+    context.state.save(committed)
     # Half of the next one.
-    (committed.parent / ".epoch_0002").mkdir()
+    (committed.parent / "epoch_0002").mkdir()
 
 
 def test_a_killed_light_trial_goes_on_from_its_checkpoint(tmp_path: Path, scenes: Path) -> None:

@@ -12,10 +12,12 @@ from mlflow import MlflowClient
 from tests.integration.ledgers import MARKS, opened, runs
 from usseg_ray import methods
 from usseg_ray.core.config import build_config, flatten
+from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
 from usseg_ray.data.manifest import load_manifest
-from usseg_ray.engine.checkpoint import save_state
+from usseg_ray.engine.checkpoint import STATE_FILE
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import assemble
 from usseg_ray.tracking.model import save_model
 
@@ -39,10 +41,10 @@ def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     method = methods.get("stego")
     config = build_config(method.Config, [SETTINGS | {"data.name": str(scenes)}])
     context = PlainContext(torch.device("cpu"), [])
-    run = assemble(config, method, str(scenes), load_manifest(str(scenes)), context)
+    run = assemble(config, method, OpenSet(str(scenes), load_manifest(str(scenes))), context)
     run.fit()
     assert context.state is not None
-    save_state(context.state, folder)
+    context.state.save(folder)
     return flatten(config), folder
 
 
@@ -74,6 +76,22 @@ def test_a_logged_model_segments_images_of_any_size(
     example = model.input_example
     assert example.shape[-1] == 3
     assert model.predict(example).shape == example.shape[:-1]
+
+
+def test_a_model_of_0_1_0_still_opens(folder: Path, trained: tuple[dict[str, Any], Path]) -> None:
+    settings, checkpoint = trained
+    save_model("stego", settings, checkpoint, folder / "model")
+    image = synthetic.scene(7, "val", 0)[0][None]
+    maps = mlflow.pyfunc.load_model(str(folder / "model")).predict(image)
+    (file,) = (folder / "model").rglob(STATE_FILE)
+    kept = torch.load(file, weights_only=True)
+    assert not kept["optimiser"]
+    torch.save({"method": kept["method"]}, file)
+    assert np.array_equal(mlflow.pyfunc.load_model(str(folder / "model")).predict(image), maps)
+    # As this version writes it, but of one to come.
+    torch.save(kept | {"version": 99}, file)
+    with pytest.raises(UserError, match="is a checkpoint of version 99"):
+        mlflow.pyfunc.load_model(str(folder / "model"))
 
 
 @pytest.mark.parametrize("store", ["a database", "a server"])

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.views import Frame
 from usseg_ray.data.recolour import adjust, photometric_from
-from usseg_ray.data.transforms import Frame, View, frame_image, view_image
+from usseg_ray.data.transforms import View, frame_image, view_image
 from usseg_ray.methods.parts.geometry import crop_and_flip, crop_box
 from usseg_ray.methods.parts.joint import mean_squared_difference, weighted_cross_entropy
 from usseg_ray.methods.parts.minibatch_kmeans import (

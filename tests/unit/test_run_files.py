@@ -13,7 +13,7 @@ import pytest
 import usseg_ray
 from tests.unit.sweeps.test_request import request
 from usseg_ray.core.errors import UserError
-from usseg_ray.engine.checkpoint import BEST, keep_best
+from usseg_ray.engine.checkpoint import BEST, RunState, keep_best
 from usseg_ray.sweeps.features import load_chosen, save_chosen
 from usseg_ray.sweeps.finals import load_final, save_final
 from usseg_ray.sweeps.request import Request
@@ -52,8 +52,8 @@ def scored(version: int) -> Scored:
     return Scored("trial_000", "kmeans", "centre-crop", {"unsup_miou": float(version)}, {})
 
 
-def best(version: int) -> dict[str, Any]:
-    return {"epoch": version, "metrics": {"unsup_miou": float(version)}}
+def best(version: int) -> RunState:
+    return RunState(version + 1, {"unsup_miou": 10.0 * version}, {})
 
 
 FILES = [

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from usseg_ray.bench.inputs import random_backbone, write_set
 from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Frame
 from usseg_ray.features.backbones import Backbone, TimmFeatures, build_backbone
 from usseg_ray.features.store.extraction import BATCH_ROWS, Features, Wanted, features_here, want
 from usseg_ray.features.store.folder import FeatureFolder

@@ -15,7 +15,7 @@ import torch
 
 from usseg_ray.bench.meter import Measure, least_seconds
 from usseg_ray.core.config import BackboneConfig
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Frame
 from usseg_ray.features.store.blocks import write_shard
 from usseg_ray.features.store.entry import Entry
 from usseg_ray.features.store.recipe import SHARD_BYTES, EntryManifest, Recipe, row_bytes

@@ -22,11 +22,11 @@ from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.decode import decode_image
 from usseg_ray.data.plans import Piece, training_plan
-from usseg_ray.data.reading import Crops, Showing, Stream, stream_here
+from usseg_ray.data.reading import Showing, Stream, stream_here
 from usseg_ray.data.shards import ROWS_PER_SHARD
-from usseg_ray.data.transforms import Frame
 from usseg_ray.prepare.write import prepare
 
 BAR_PER_CORE = 150.0

@@ -20,9 +20,9 @@ from usseg_ray import methods
 from usseg_ray.bench.inputs import random_backbone, write_set
 from usseg_ray.bench.meter import Measure, apart
 from usseg_ray.core.config import build_config, flatten
+from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.reader import crops_of
-from usseg_ray.data.reading import view_name
-from usseg_ray.data.transforms import Frame
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.blocks import save_manifest, write_shard
@@ -30,7 +30,6 @@ from usseg_ray.features.store.extraction import Wanted, want
 from usseg_ray.features.store.folder import FOLDER
 from usseg_ray.features.store.recipe import Views, parts_of
 from usseg_ray.features.store.store import default_store
-from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.job import Job, StoredView
 from usseg_ray.trials.worker import build_run
@@ -86,7 +85,7 @@ class _TwoEpochs(PlainContext):
     """Ends a run after its second epoch, the first one with warm caches, unscored."""
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         """Keeps the metrics."""
         super().report(metrics, state, evaluation)
@@ -128,23 +127,23 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
     }
     kind = methods.get(method)
     config = build_config(kind.Config, [settings])
-    needs, crops, frame = kind.needs(config.method), crops_of(config.data), Frame(SIDE)
-    model = build_backbone(network)
-    views: dict[str, dict[str, Any]] = {
-        view_name(frame, crops): {"crops": crops, "parts": parts_of(needs)},
-        view_name(frame, None): {"parts": parts_of(needs)},
+    needs, frame, model = kind.needs(config.method), Frame(SIDE), build_backbone(network)
+    crops = FixedView.of(frame, crops_of(config.data))
+    views: dict[FixedView, dict[str, Any]] = {
+        crops: {"crops": crops.crops, "parts": parts_of(needs)},
+        FixedView.of(frame): {"parts": parts_of(needs)},
     }
     if needs.photometric is not None:
         drawn = Views(draws=1, jitter=needs.photometric)
-        name = drawn_view(view_name(frame, crops), 1, needs.photometric)
-        views[name] = {"crops": crops, "views": drawn}
+        view = crops.recoloured(1, needs.photometric)
+        views[view] = {"crops": crops.crops, "views": drawn}
     stored = []
     for view, options in views.items():
         wanted = want(
             root, manifest, "train", network, model, frame=frame, arithmetic="bfloat16", **options
         )
         _fill(wanted)
-        stored.append(StoredView("train", view, wanted.entry.key, "views" in options))
+        stored.append(StoredView("train", view, wanted.entry.key))
     return Job(method, flatten(config), root, "cpu", "", tuple(stored))
 
 

@@ -199,6 +199,12 @@ class ResourceConfig(Settings):
             )
         return value
 
+    def arithmetic(self, device: str) -> Literal["float32", "bfloat16"]:
+        """Says what the backbone computes in on a device, `cpu` or `cuda`."""
+        if self.precision == "auto":
+            return "bfloat16" if device == "cuda" else "float32"
+        return self.precision
+
     @property
     def processes(self) -> int:
         """How many processes train one trial, at most; `auto` chooses between two forms of one."""

@@ -192,7 +192,7 @@ class Judge:
         shown = Images(names, second_views(images.pixels[chosen], names))
         rows = replace(images.rows, numbers=numbers[chosen], crops=images.rows.crops[chosen])
         # A backbone need not know what to make of no image.
-        view = self._featurise.shown_otherwise(shown, rows, SECOND_VIEW) if viewed else None
+        view = self._featurise.variant(shown, rows, SECOND_VIEW) if viewed else None
         return _FixedImages(self._featurise(images), numbers, view, chosen)
 
 

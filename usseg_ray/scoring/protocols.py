@@ -10,7 +10,7 @@ from typing import Literal
 
 from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.errors import UserError, unknown_name
-from usseg_ray.data.transforms import Crop, Filter, Frame
+from usseg_ray.core.views import Crop, Filter, Frame
 
 REFINERS = ("flip", "sliding", "crf")
 """What may follow a prediction, in this order: scores of the mirror image are taken in, those of

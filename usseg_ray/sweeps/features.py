@@ -20,18 +20,17 @@ from usseg_ray.core.config import build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.types import Needs
+from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import crops_of
-from usseg_ray.data.reading import Crops, Showing, view_name
-from usseg_ray.data.transforms import Frame
+from usseg_ray.data.reading import Showing
 from usseg_ray.features.backbones import Backbone, build_backbone
 from usseg_ray.features.store.cost import Mode
 from usseg_ray.features.store.entry import Entry
 from usseg_ray.features.store.extraction import Features, Wanted, features_here, probe, want
 from usseg_ray.features.store.recipe import Part, Views, parts_of
 from usseg_ray.features.store.store import SHARED, FeatureStore, Measure, default_store
-from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.trials.job import Draw, Jobs, StoredView
@@ -50,27 +49,23 @@ class _Use:
 
     Attributes:
         split: The split.
-        frame: What its images, or crops, are brought to.
-        crops: Its fixed crops.
-        views: Photometric views of them, in place of the rows themselves.
+        view: How its images are shown.
         parts: What the methods read of it.
         passes: Walks over it, of all trials together.
         methods: Who reads it.
     """
 
     split: str
-    frame: Frame
-    crops: Crops | None
-    views: Views | None
+    view: FixedView
     parts: tuple[Part, ...] = ()
     passes: float = 0.0
     methods: list[str] = field(default_factory=list)
 
     @property
-    def view(self) -> str:
-        """How it is shown, in the words of `types.Rows`."""
-        shown = view_name(self.frame, self.crops)
-        return drawn_view(shown, self.views.draws, self.views.jitter) if self.views else shown
+    def photometric(self) -> Views | None:
+        """The photometric views of the rows, where it is of these."""
+        view = self.view
+        return Views(draws=view.draws, jitter=view.jitter) if view.draws and view.jitter else None
 
 
 @contextmanager
@@ -114,7 +109,7 @@ def stored_features(
         for use, wanted in asked:
             if wanted.entry.key in chosen:
                 held.enter_context(_computed(store, wanted, features, console))
-                view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
+                view = StoredView(use.split, use.view, wanted.entry.key)
                 for method in use.methods:
                     stored[method] = (*stored.get(method, ()), view)
         yield jobs.with_stored(stored)
@@ -182,7 +177,8 @@ def _seconds(asked: list[tuple[_Use, Wanted]], measure: Measure) -> float:
     row = sum(measure(first, seconds=PROBE_S))
     area = first.entry.recipe.frame.size**2
     return sum(
-        use.passes * wanted.entry.rows * row * use.frame.size**2 / area for use, wanted in asked
+        use.passes * wanted.entry.rows * row * use.view.frame.size**2 / area
+        for use, wanted in asked
     )
 
 
@@ -212,19 +208,17 @@ def _measure_there(wanted: Wanted, device: str, seconds: float) -> tuple[float, 
 
 
 def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
-    precision = plan.config.resources.precision
-    halved = precision == "bfloat16" or (precision == "auto" and device == "cuda")
     return want(
         plan.root,
         plan.manifest,
         use.split,
         plan.config.backbone,
         backbone,
-        frame=use.frame,
-        crops=use.crops,
-        views=use.views,
+        frame=use.view.frame,
+        crops=use.view.crops,
+        views=use.photometric,
         parts=use.parts,
-        arithmetic="bfloat16" if halved else "float32",
+        arithmetic=plan.config.resources.arithmetic(device),
     )
 
 
@@ -256,18 +250,18 @@ def _computed(store: FeatureStore, wanted: Wanted, features: Features, console: 
 
 def _uses(plan: Plan) -> list[_Use]:
     """Lists the views that a sweep comes back to, with what its methods read of them."""
-    found: dict[tuple[str, str], _Use] = {}
+    found: dict[tuple[str, FixedView], _Use] = {}
     for part in plan.parts:
         needs = _needs(part)
         if not all(one.features for one in needs):
             continue
         parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
-        for new, passes in _views(plan, part, needs[0]):
-            there = plan.manifest.splits.get(new.split)
-            if there is None or not there.rows or not Showing(new.frame, new.crops).repeats:
+        for split, view, passes in _views(plan, part, needs[0]):
+            there = plan.manifest.splits.get(split)
+            if there is None or not there.rows or view is None:
                 continue
-            use = found.setdefault((new.split, new.view), new)
-            read: tuple[Part, ...] = ("tokens",) if new.views else parts
+            use = found.setdefault((split, view), _Use(split, view))
+            read: tuple[Part, ...] = ("tokens",) if view.draws else parts
             use.parts = tuple(dict.fromkeys((*use.parts, *read)))
             use.passes += passes
             use.methods.append(part.method)
@@ -283,8 +277,13 @@ def _needs(part: MethodPlan) -> list[Needs]:
     return [method.needs(config.method) for config in configs]
 
 
-def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, float]]:
-    """Yields the views of a method's first trial, and the passes of all expected runs."""
+def _views(
+    plan: Plan, part: MethodPlan, needs: Needs
+) -> Iterator[tuple[str, FixedView | None, float]]:
+    """Yields splits and views of a method's first trial, and the passes of all expected runs.
+
+    A view is `None` where it shows something else in every pass.
+    """
     config, data, asked = part.config, part.config.data, plan.request
     finalists = min(asked.finalists, plan.num_trials)
     runs = (plan.num_trials + finalists * (asked.seeds - 1)) / len(plan.parts)
@@ -292,15 +291,15 @@ def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, f
     epochs = planned_epochs(plan.jobs().job(Draw(part.method, {})))
     scored = -(-epochs // config.train.eval_every)
     protocol = find_protocol(config.protocol)
-    frame = protocol.frame(data.eval_size)
-    square = Frame(data.eval_size, "centre", protocol.filter)
+    frame = Showing(protocol.frame(data.eval_size)).view
+    square = Showing(Frame(data.eval_size, "centre", protocol.filter)).view
     # A final score walks the training split once, for its linear probe.
-    yield _Use(data.train_split, square, None, None), runs * scored + finals
-    yield _Use(data.selection_split, frame, None, None), runs * scored
-    yield _Use(data.test_split, frame, None, None), finals + 1  # once for the baselines
-    crops, shown = crops_of(data), Frame(data.train_size)
-    yield _Use(data.train_split, shown, crops, None), runs * epochs
-    if needs.photometric is not None and data.view_draws:
-        views = Views(draws=data.view_draws, jitter=needs.photometric)
+    yield data.train_split, square, runs * scored + finals
+    yield data.selection_split, frame, runs * scored
+    yield data.test_split, frame, finals + 1  # once for the baselines
+    crops = Showing(Frame(data.train_size), crops_of(data)).view
+    yield data.train_split, crops, runs * epochs
+    if crops is not None and needs.photometric is not None and data.view_draws:
         # Every pass reads one draw of each row.
-        yield _Use(data.train_split, shown, crops, views), runs * epochs / data.view_draws
+        passes = runs * epochs / data.view_draws
+        yield data.train_split, crops.recoloured(data.view_draws, needs.photometric), passes

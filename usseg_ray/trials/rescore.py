@@ -12,8 +12,8 @@ from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import open_data
-from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.baselines import FLOORS, compute_baselines
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Watch
 from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.crf import crf_kind, open_crf
@@ -101,7 +101,8 @@ def evaluate_trial(
     trial = load_trial(home)
     settings = trial.settings | _overrides(asked)
     config = build_config(methods.get(trial.method).Config, [settings])
-    root, manifest = open_data(config.data)
+    data = OpenSet(*open_data(config.data))
+    manifest = data.manifest
     split = asked.split or config.data.test_split
     manifest.shards_of(split)
     if not manifest.splits[split].labelled:
@@ -111,7 +112,7 @@ def evaluate_trial(
     chosen = protocol.refinements if asked.refinements is None else asked.refinements
     _check_refinements(chosen, protocol.crop)
     device = _device(asked.device)
-    job = Job(trial.method, settings, root, device, reading="")
+    job = Job(trial.method, settings, data.root, device, reading="")
     folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
     with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
         refining, last = Refining(chosen, crf), str(_checkpoint(home, trial, kept_at))
@@ -119,7 +120,7 @@ def evaluate_trial(
     named = stamp(config, manifest.name, split)
     caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
     draw(folder, ground_truth(manifest), manifest.palette, caption)
-    beside = _baselines(home, trial, config, root, manifest, split, device)
+    beside = _baselines(home, trial, config, data, split, device)
     kind = crf_kind(device) if crf else ""
     Scored(trial.name, trial.method, named, metrics, beside, kind).save(folder)
     return Evaluated(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
@@ -159,8 +160,7 @@ def _baselines(
     home: Path,
     trial: Trial,
     config: Config[MethodConfig],
-    root: str,
-    manifest: Manifest,
+    data: OpenSet,
     split: str,
     device: str,
 ) -> dict[str, float]:
@@ -171,7 +171,7 @@ def _baselines(
     if found and found.get(split):
         return found[split]
     where = torch.device(device)
-    return compute_baselines(config, root, manifest, where, splits=(split,), names=FLOORS)[split]
+    return compute_baselines(config, data, where, splits=(split,), names=FLOORS)[split]
 
 
 def _checkpoint(home: Path, trial: Trial, kept_at: Callable[[Path], str]) -> Path:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from tests import tiny
 from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import CropPolicy, Crops, Frame
 from usseg_ray.data.blocks import Block, Taker, batches_by_number, mix, regroup
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import Partner, Piece, cut, evaluation_plan, row_groups
-from usseg_ray.data.reading import Crops, Showing, number_piece, read_piece, stream_here
+from usseg_ray.data.reading import Showing, number_piece, read_piece, stream_here
 from usseg_ray.data.shards import Row, write_split
-from usseg_ray.data.transforms import CropPolicy, Frame, fixed_crop, frame_image, frame_label
+from usseg_ray.data.transforms import fixed_crop, frame_image, frame_label
 
 
 def blocks(sizes: list[int]) -> Iterator[Block]:

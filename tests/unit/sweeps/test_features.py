@@ -56,7 +56,7 @@ def plan_of(root: Path, *methods: str, **assigned: Any) -> Plan:
 
 def test_frames_and_fixed_crops_come_again(root: Path) -> None:
     uses = subject._uses(plan_of(root, "stego", "kmeans", **FIXED))
-    seen = [(use.split, use.crops is not None, use.methods) for use in uses]
+    seen = [(use.split, use.view.crops is not None, use.methods) for use in uses]
     both = ["stego", "kmeans"]
     assert seen == [
         ("train", False, both),
@@ -73,7 +73,7 @@ def test_frames_and_fixed_crops_come_again(root: Path) -> None:
 
 def test_what_is_drawn_anew_does_not(root: Path) -> None:
     uses = subject._uses(plan_of(root, "stego"))
-    assert [use.crops for use in uses] == [None] * 3
+    assert [use.view.crops for use in uses] == [None] * 3
     whole = subject._uses(plan_of(root, "kmeans", protocol="full-resolution"))
     assert [use.split for use in whole] == ["train"]
     assert subject._uses(plan_of(root, "position")) == []
@@ -82,9 +82,9 @@ def test_what_is_drawn_anew_does_not(root: Path) -> None:
 def test_fixed_views_are_an_entry_of_their_own(root: Path) -> None:
     settings = {"method.consistency_weight": 0.05, "data.view_draws": 3} | FIXED
     uses = subject._uses(plan_of(root, "hp", **settings))
-    (drawn,) = (use for use in uses if use.views is not None)
-    assert drawn.views is not None
-    assert drawn.views.draws == 3
+    (drawn,) = (use for use in uses if use.photometric is not None)
+    assert drawn.photometric is not None
+    assert drawn.photometric.draws == 3
     assert drawn.passes == pytest.approx(3 * 2 / 3)
 
 
@@ -166,7 +166,7 @@ def test_what_is_stored_is_all_that_a_sweep_looks_at(
     for use in subject._uses(plan):
         wanted = subject._wanted(plan, use, backbone, "cpu")
         default_store().obtain(wanted, features_here(backbone, "cpu")).close()
-        view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
+        view = StoredView(use.split, use.view, wanted.entry.key)
         for method in use.methods:
             stored[method] = (*stored.get(method, ()), view)
     counted = count_forwards(monkeypatch)

@@ -10,8 +10,9 @@ import pytest
 from usseg_ray import methods
 from usseg_ray.core.config import build_config, flatten
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Frame
 from usseg_ray.data.reader import crops_of
-from usseg_ray.data.transforms import Frame, fixed_crop
+from usseg_ray.data.transforms import fixed_crop
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.presets import PRESETS, Preset, find_preset, preset_settings
 

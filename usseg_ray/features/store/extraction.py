@@ -18,11 +18,11 @@ from torch import Tensor
 
 from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.blocks import Block, Taker, regroup
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import Piece, cut, row_groups
-from usseg_ray.data.reading import Crops, stream_here
-from usseg_ray.data.transforms import Frame
+from usseg_ray.data.reading import stream_here
 from usseg_ray.features.backbones import Backbone, build_backbone
 from usseg_ray.features.store.blocks import is_full, write_shard
 from usseg_ray.features.store.folder import FeatureFolder

@@ -18,9 +18,9 @@ from torch import nn
 from usseg_ray.core.config import BackboneConfig, JitterConfig, Settings
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Needs
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.manifest import Manifest
-from usseg_ray.data.reading import Crops, Showing
-from usseg_ray.data.transforms import Frame
+from usseg_ray.data.reading import Showing
 from usseg_ray.features.backbones import Backbone, TimmFeatures
 
 PREPROCESSING = 1

@@ -6,7 +6,7 @@ import torch
 
 from tests import tiny
 from tests.features import everything, obtain, wanted
-from usseg_ray.data.reading import Crops
+from usseg_ray.core.views import Crops
 from usseg_ray.features.store import entry as feature_entry
 from usseg_ray.features.store.entry import Entry
 

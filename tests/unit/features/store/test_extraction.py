@@ -20,9 +20,10 @@ from tests.features import (
 from usseg_ray.core.config import DataConfig, JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Needs
+from usseg_ray.core.views import Crops
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.reading import Crops, Showing, read_piece
+from usseg_ray.data.reading import Showing, read_piece
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.features.store import blocks as feature_files

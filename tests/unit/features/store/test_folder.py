@@ -12,7 +12,7 @@ from tests import tiny
 from tests.conftest import PROJECT
 from tests.features import ROW_BYTES, everything, obtain, wanted
 from usseg_ray.core.errors import UserError
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Frame
 from usseg_ray.features.store.folder import FeatureFolder, Kept, default_folder
 
 HOLD = """

@@ -9,8 +9,7 @@ from tests.features import BACKBONE, FRAME, IMAGES, TEXTONS, vit, wanted
 from usseg_ray.core.config import BackboneConfig, JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Needs
-from usseg_ray.data.reading import Crops
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store import recipe as feature_recipe
 from usseg_ray.features.store.recipe import (

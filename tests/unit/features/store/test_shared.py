@@ -9,8 +9,8 @@ from pyarrow import fs as pafs
 from tests import tiny
 from tests.features import HERE, NUM_SHARDS, everything, wanted
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Frame
 from usseg_ray.data.blocks import Block
-from usseg_ray.data.transforms import Frame
 from usseg_ray.features.store.extraction import Wanted
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.shared import CLAIM, SharedStore

@@ -15,9 +15,9 @@ from tests import tiny
 from tests.conftest import PROJECT
 from tests.features import HERE, MEASURE, NUM_SHARDS, ROW_BYTES, everything, obtain, vit, wanted
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.reading import Crops
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.blocks import Shard, list_shards
 from usseg_ray.features.store.extraction import Features, Wanted, features_here
