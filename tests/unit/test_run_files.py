@@ -53,7 +53,7 @@ def scored(version: int) -> Scored:
 
 
 def best(version: int) -> RunState:
-    return RunState(version + 1, {"unsup_miou": 10.0 * version}, {})
+    return RunState(version, {"unsup_miou": float(version)}, {})
 
 
 FILES = [
