@@ -1,6 +1,5 @@
 """A tiny prepared set and what is wanted of it, for the tests of the feature store."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from usseg_ray.core.views import Frame
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Wanted, features_here, probe, want
+from usseg_ray.features.store.extraction import Wanted, features_here, want
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore
 
 TEXTONS = BackboneConfig(name="textons")
 BACKBONE = build_backbone(TEXTONS)
 HERE = features_here(BACKBONE, "cpu")
-MEASURE = partial(probe, backbone=BACKBONE, device="cpu")
 FRAME = Frame(tiny.SIDE)
 IMAGES = tiny.SPLITS["train"]
 IMAGES_PER_SHARD = 3

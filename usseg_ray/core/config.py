@@ -184,7 +184,7 @@ class ResourceConfig(Settings):
     features: Literal["auto", "cache", "recompute"] = Field(
         "auto",
         description="Whether the frozen backbone's features of images that come again and again "
-        "are computed once and stored; auto: where that is measured to be faster.",
+        "are computed once and stored; auto: those read more than once, where they fit.",
     )
 
     @field_validator("num_workers", mode="before")

@@ -1,8 +1,8 @@
-"""Which features of a sweep are worth storing; they are computed before its first trial.
+"""Which features of a sweep are stored; they are computed before its first trial.
 
 Views of images that come again and again are the frames of clustering and scoring, and fixed crops
-of training. The store says what each would cost; what pays is computed on the whole cluster, and
-the jobs name it.
+of training. `features.store.rule` says which are stored; those are computed on the whole cluster,
+and the jobs name them.
 """
 
 from collections.abc import Iterator
@@ -26,20 +26,17 @@ from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Showing
 from usseg_ray.features.backbones import Backbone, build_backbone
-from usseg_ray.features.store.cost import Mode
 from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Features, Wanted, features_here, probe, want
+from usseg_ray.features.store.extraction import Features, Wanted, features_here, want
 from usseg_ray.features.store.recipe import Part, Views, parts_of
-from usseg_ray.features.store.store import SHARED, FeatureStore, Measure, default_store
+from usseg_ray.features.store.rule import Mode
+from usseg_ray.features.store.store import SHARED, FeatureStore, default_store
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
 from usseg_ray.trials.job import Draw, Jobs, StoredView
 
-WORTH_A_THOUGHT_S = 30.0
-"""Where a whole sweep computes for less, weighing a store costs more than one would save."""
-PROBE_S, WEIGH_S = 1.0, 2.0
-POOL_START_S = 6.0
-"""What takes less is computed before a pool of actors has started (docs/performance.md)."""
+FEW_ROWS = 256
+"""So many are computed before a pool of actors has started (docs/performance.md), or soon after."""
 CHOSEN_FILE = "features.json"
 
 
@@ -72,7 +69,7 @@ class _Use:
 def stored_features(
     plan: Plan, jobs: Jobs, device: str, folder: Path, console: Console
 ) -> Iterator[Jobs]:
-    """Has those features computed that a sweep comes back to often enough, on the whole cluster.
+    """Has those features computed that a sweep comes back to, on the whole cluster.
 
     They are held until the end of the block, so that no other sweep takes their room. What was
     chosen is kept in the sweep's folder: all of its trials see the same features, also after a
@@ -101,10 +98,9 @@ def stored_features(
             yield jobs
             return
         backbone = build_backbone(plan.config.backbone)
-        measure = _measuring(backbone, device)
         asked = [(use, _wanted(plan, use, backbone, device)) for use in uses]
-        chosen = _chosen(plan, store, asked, measure, folder, console)
-        features = _computing(backbone, device, measure)
+        chosen = _chosen(plan, store, asked, folder, console)
+        features = _computing(backbone, device)
         stored: dict[str, tuple[StoredView, ...]] = {}
         for use, wanted in asked:
             if wanted.entry.key in chosen:
@@ -131,7 +127,6 @@ def _chosen(
     plan: Plan,
     store: FeatureStore,
     asked: list[tuple[_Use, Wanted]],
-    measure: Measure,
     folder: Path,
     console: Console,
 ) -> list[str]:
@@ -139,21 +134,23 @@ def _chosen(
     known = load_chosen(folder)
     if known is not None:
         return known
-    mode, there, missing = plan.config.resources.features, [], []
-    for use, wanted in asked:
-        entry = store.find(wanted.entry.key, wanted.parts)
-        if entry is None:
-            missing.append((use, wanted))
-        else:
-            entry.close()
-            there.append(wanted.entry.key)
-    if missing and (mode == "cache" or _seconds(missing, measure) >= WORTH_A_THOUGHT_S):
-        cpus = ray.cluster_resources().get("CPU", 1.0)
-        for use, wanted in missing:
-            decision = store.plan(wanted, measure, passes=use.passes, cpus=cpus, mode=mode)
-            console.print(decision.sentence, highlight=False)
-            if decision.choice == "cache":
+    mode, there, promised = plan.config.resources.features, [], 0
+    with ExitStack() as held:
+        missing = []
+        for use, wanted in asked:
+            entry = store.find(wanted.entry.key, wanted.parts)
+            if entry is None:
+                missing.append((use, wanted))
+            else:
+                held.enter_context(entry)
                 there.append(wanted.entry.key)
+                console.print(f"{wanted.name}: in the store.", highlight=False)
+        for use, wanted in missing:
+            decision = store.decide(wanted, passes=use.passes, promised=promised, mode=mode)
+            console.print(decision.sentence, highlight=False)
+            if decision.stored:
+                there.append(wanted.entry.key)
+                promised += wanted.num_bytes
     save_chosen(there, folder)
     return there
 
@@ -171,42 +168,6 @@ def load_chosen(folder: Path) -> list[str] | None:
         return None
 
 
-def _seconds(asked: list[tuple[_Use, Wanted]], measure: Measure) -> float:
-    """Estimates what all passes would take, after a second of computing the first one's rows."""
-    first = asked[0][1]
-    row = sum(measure(first, seconds=PROBE_S))
-    area = first.entry.recipe.frame.size**2
-    return sum(
-        use.passes * wanted.entry.rows * row * use.view.frame.size**2 / area
-        for use, wanted in asked
-    )
-
-
-def _measuring(backbone: Backbone, device: str) -> Measure:
-    """Measures what a row takes: here, or where the GPUs are, which the driver may not have.
-
-    Splits of a set are taken to be alike, and measured once.
-    """
-    known: dict[tuple[str, tuple[Part, ...], float], tuple[float, float]] = {}
-
-    def measure(wanted: Wanted, seconds: float = WEIGH_S) -> tuple[float, float]:
-        alike = wanted.entry.recipe.model_copy(update={"data": ""})
-        key = alike.key, wanted.parts, seconds
-        if key not in known:
-            if device == "cpu":
-                known[key] = probe(wanted, backbone, device, seconds)
-            else:
-                task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1)(_measure_there)
-                known[key] = ray.get(task.remote(wanted, device, seconds))
-        return known[key]
-
-    return measure
-
-
-def _measure_there(wanted: Wanted, device: str, seconds: float) -> tuple[float, float]:
-    return probe(wanted, build_backbone(wanted.backbone), device, seconds)
-
-
 def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
     return want(
         plan.root,
@@ -222,12 +183,12 @@ def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
     )
 
 
-def _computing(backbone: Backbone, device: str, measure: Measure) -> Features:
+def _computing(backbone: Backbone, device: str) -> Features:
     """Computes on the whole cluster, or here on a CPU what would not wait for a pool of actors."""
 
     def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
         rows = sum(piece.rows for piece in pieces) * wanted.entry.rows_per_image
-        here = device == "cpu" and rows * sum(measure(wanted)) < POOL_START_S
+        here = device == "cpu" and rows <= FEW_ROWS
         compute = features_here(backbone, device) if here else ray_features(device)
         return compute(wanted, pieces)
 

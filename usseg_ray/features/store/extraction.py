@@ -5,7 +5,6 @@ place of `features_here`; both give the same rows in the same order, and the pro
 writes them, so that a folder on one machine's disk is enough.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -39,7 +38,6 @@ from usseg_ray.features.store.recipe import (
 from usseg_ray.ops.photometric import DRAWN, photometric_views
 
 BATCH_ROWS = 32
-PROBE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,11 @@ class Wanted:
             f"features of {self.data.name}/{self.split} by {recipe.backbone.name} "
             f"at {recipe.frame.size} px{crops}{views}"
         )
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.entry.num_bytes(self.parts)
 
     def pieces(self, shards: Mapping[int, object] | range) -> list[Piece]:
         """Plans the reading of all images of some shards, in order."""
@@ -259,41 +262,3 @@ def _unwritable(
         f"kept. Free room and run again, which goes on from there, or remove them: "
         f"python -m usseg_ray.features rm {wanted.entry.key}"
     )
-
-
-def probe(
-    wanted: Wanted, backbone: Backbone, device: str, seconds: float = PROBE_S
-) -> tuple[float, float]:
-    """Measures what computing a row takes on this machine.
-
-    Batches double until one of them is full or the time is over, so that a slow machine ends soon
-    and a fast one is measured at the size that it will work at.
-
-    Args:
-        wanted: Which features.
-        backbone: The frozen network.
-        device: Where to compute.
-        seconds: About how long.
-
-    Returns:
-        CPU seconds to read, decode and frame a stored row, and seconds to compute it.
-    """
-    extractor = Extractor(wanted, device, backbone=backbone)
-    pieces = cut(row_groups(wanted.data, wanted.split), 0, wanted.entry.images)
-    taker = Taker(stream_here(wanted.root, pieces, wanted.entry.recipe.showing))
-    shown_rows = wanted.entry.rows // wanted.entry.recipe.draws
-    size, taken, per_row = 1, 0, (0.0, 0.0)
-    ends = time.perf_counter() + seconds
-    while taken + size <= shown_rows:
-        begun = time.perf_counter()
-        (block,) = regroup(taker.take(size), size)
-        decoded = time.perf_counter()
-        extractor(block)
-        computed = time.perf_counter()
-        rows = size * wanted.entry.recipe.draws
-        # The first row, which warms a network up, counts only if there is no other.
-        per_row = ((decoded - begun) / rows, (computed - decoded) / rows)
-        taken, size = taken + size, min(2 * size, BATCH_ROWS)
-        if computed >= ends:
-            break
-    return per_row

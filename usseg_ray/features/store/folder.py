@@ -28,6 +28,8 @@ LOCKS = ".locks"
 REMOVED = ".removed-"
 GB = 1e9
 POLL_S = 0.5
+RESERVE = 0.1
+"""Share of the disk that stays free: runs are written too, and Ray stops at 5 %."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class FeatureFolder:
         if self._limit_bytes is not None:
             return self._limit_bytes
         return shutil.disk_usage(_existing(self.root)).total // 2
+
+    @property
+    def reserve(self) -> int:
+        """Bytes of the disk that nothing is stored in unasked."""
+        return int(RESERVE * shutil.disk_usage(_existing(self.root)).total)
 
     def path(self, key: str) -> Path:
         """Says where an entry lies, or would."""

@@ -2,7 +2,7 @@
 
 What a command asks before it starts trials, and what a trial opens. `obtain` gives an entry that
 is complete: it is here, or in the shared store, or another process is just computing it, or it is
-computed now. `plan` says before that what it would cost and whether it is worth it.
+computed now. `decide` says before that whether it is worth it.
 """
 
 import os
@@ -20,17 +20,14 @@ from usseg_ray.features.store.blocks import (
     save_manifest,
     sweep_unfinished,
 )
-from usseg_ray.features.store.cost import Decision, Mode, Speed, decide, measure_disk
 from usseg_ray.features.store.entry import Entry
 from usseg_ray.features.store.extraction import Features, Wanted, write_missing
 from usseg_ray.features.store.folder import FeatureFolder, default_folder, unwritable
-from usseg_ray.features.store.recipe import PARTS, Part, row_bytes
+from usseg_ray.features.store.recipe import PARTS, Part
+from usseg_ray.features.store.rule import Decision, Mode, decide
 from usseg_ray.features.store.shared import SharedStore
 
 SHARED = "USSEG_FEATURES_SHARED"
-
-Measure = Callable[..., tuple[float, float]]
-"""Of a `Wanted`: CPU seconds to read a row and seconds to compute it, as `probe` measures them."""
 
 
 def _silent(_: str) -> None:
@@ -111,24 +108,15 @@ class FeatureStore:
             raise RuntimeError(f"{key} is incomplete although it was computed")
         return entry
 
-    def plan(
-        self,
-        wanted: Wanted,
-        measure: Measure,
-        *,
-        passes: float,
-        devices: int = 1,
-        cpus: float = 1.0,
-        mode: Mode = "auto",
+    def decide(
+        self, wanted: Wanted, *, passes: float, promised: int = 0, mode: Mode = "auto"
     ) -> Decision:
-        """Says what storing features costs and whether it is worth it, after seconds of measuring.
+        """Decides whether features that are not here are stored.
 
         Args:
             wanted: Which features.
-            measure: Says what reading and computing a row take.
             passes: Walks over all rows that are expected of all trials.
-            devices: How many backbones compute at a time.
-            cpus: CPUs that decode for them.
+            promised: Bytes that others are to have.
             mode: The user's word.
 
         Returns:
@@ -137,24 +125,12 @@ class FeatureStore:
         Raises:
             UserError: The user insists on a store that has no room.
         """
-        entry = wanted.entry
-        try:
-            disk = measure_disk(self.folder.root, self.folder.room(entry.key))
-        except OSError as error:
-            raise unwritable(self.folder.root, error) from error
-        there = load_manifest(self.folder.path(entry.key))
-        missing = 1.0
-        if there is not None:
-            lacking = missing_shards(self.folder.path(entry.key), there, wanted.parts)
-            missing = len(lacking) / there.num_shards
         return decide(
-            what=wanted.name,
-            rows=entry.rows,
-            row_bytes=row_bytes(wanted.parts, entry.dim, entry.grid),
+            wanted.name,
+            wanted.num_bytes,
             passes=passes,
-            speed=Speed(*measure(wanted), devices=devices, cpus=cpus),
-            disk=disk,
-            missing=missing,
+            room=max(0, self.folder.room(wanted.entry.key) - promised),
+            reserve=self.folder.reserve,
             mode=mode,
         )
 
