@@ -6,13 +6,13 @@ read was just written, so it comes from the page cache, as it does for all epoch
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from usseg_ray.bench.inputs import scratch
 from usseg_ray.bench.meter import Measure, least_seconds
 from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.views import Frame
@@ -36,8 +36,7 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
         MB/s beside copies of as many bytes from memory, and beside writing them without Arrow.
     """
     entry = _manifest(shards)
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         # All bits of the numbers below infinity.
         bits = np.random.default_rng(0).integers(
             0, 0x7C00, (entry.rows, DIM, GRID, GRID), np.uint16
@@ -65,21 +64,14 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
     written = parts[0].nbytes / _MB
     what = f"{GRID * GRID}x{DIM} float16, batches of {BATCH}"
     memory, disk = "copied from memory", "hashed and written, flushed"
-    for order, seconds in (("in order", read), ("at random", picked)):
-        yield Measure(
-            "features",
-            f"read {order}, {what}",
-            megabytes / seconds,
-            "MB/s",
-            memory,
-            megabytes / copied,
-        )
-    yield Measure(
-        "features", f"read at random, {what}", megabytes / picked, "MB/s", "the bar", BAR_MB_S, 1.0
-    )
-    yield Measure(
-        "features", "write a shard, flushed", written / write, "MB/s", disk, written / plainly
-    )
+    rows: list[tuple[str, float, str, float, float | None]] = [
+        (f"read in order, {what}", megabytes / read, memory, megabytes / copied, None),
+        (f"read at random, {what}", megabytes / picked, memory, megabytes / copied, None),
+        (f"read at random, {what}", megabytes / picked, "the bar", BAR_MB_S, 1.0),
+        ("write a shard, flushed", written / write, disk, written / plainly, None),
+    ]
+    for name, value, reference, known, limit in rows:
+        yield Measure("features", name, value, "MB/s", reference, known, limit)
 
 
 def _manifest(shards: int) -> EntryManifest:

@@ -10,7 +10,7 @@ import ctypes
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -120,13 +120,7 @@ def cpu_seconds(*works: Work, rounds: int) -> list[float]:
     Returns:
         Each work's least CPU seconds, all threads of this process together.
     """
-    best = [float("inf")] * len(works)
-    for _ in range(rounds):
-        for index, work in enumerate(works):
-            start = time.process_time()
-            work()
-            best[index] = min(best[index], time.process_time() - start)
-    return best
+    return _least(time.process_time, works, rounds)
 
 
 def least_seconds(*works: Work, rounds: int) -> list[float]:
@@ -139,12 +133,16 @@ def least_seconds(*works: Work, rounds: int) -> list[float]:
     Returns:
         Each work's least seconds.
     """
+    return _least(time.perf_counter, works, rounds)
+
+
+def _least(clock: Callable[[], float], works: Sequence[Work], rounds: int) -> list[float]:
     best = [float("inf")] * len(works)
     for _ in range(rounds):
         for index, work in enumerate(works):
-            start = time.perf_counter()
+            start = clock()
             work()
-            best[index] = min(best[index], time.perf_counter() - start)
+            best[index] = min(best[index], clock() - start)
     return best
 
 

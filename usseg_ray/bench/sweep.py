@@ -5,7 +5,6 @@ weights. Without a store a sweep of that size takes hours: two trials of one epo
 the other epochs are added at the speed of the faster one.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from usseg_ray.bench.inputs import CAMVID_SPLITS, random_backbone, write_set
+from usseg_ray.bench.inputs import CAMVID_SPLITS, random_backbone, scratch, storable, write_set
 from usseg_ray.bench.meter import Measure, environment, least_seconds, product
-from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.stopwatch import Seconds, timed
 from usseg_ray.data.library import find_prepared
@@ -27,8 +25,6 @@ from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import Outcome
 
-SIDE = 224
-BACKBONE = "vit_small_patch16_224"
 LEAST_GAIN = 8.0
 """How many times less wall time a sweep takes with a store, at least."""
 SMALL_SPLITS = {"train": 48, "val": 16, "test": 16}
@@ -80,8 +76,7 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
     Raises:
         UserError: A trial failed.
     """
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place:
-        folder = Path(place)
+    with scratch() as folder:
         settings = _settings(folder)
         if not full:
             write_set(folder / "set", SMALL_SPLITS, labelled=True)
@@ -126,8 +121,7 @@ def time_sweep(sweep: Sweep, data: str | Path, settings: Mapping[str, Any]) -> T
         "train.epochs": sweep.epochs,
         "resources.features": "cache" if sweep.stored else "recompute",
     }
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place:
-        folder = Path(place)
+    with scratch() as folder:
         request = Request(
             methods=with_spaces([sweep.method], None),
             data=str(data),
@@ -198,11 +192,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     Fixed crops, no views, epochs of one pass over the images, and the faster arithmetic.
     """
     return {
-        **flatten(random_backbone(folder, BACKBONE), "backbone."),
-        "data.train_size": SIDE,
-        "data.eval_size": SIDE,
-        "data.crops": "centre",
-        "data.flip": False,
+        **storable(random_backbone(folder)),
         "train.steps_per_epoch": None,
         "resources.num_workers": 0,
         "resources.precision": _faster_precision(),

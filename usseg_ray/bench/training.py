@@ -6,7 +6,6 @@ and planning them.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from usseg_ray import methods
-from usseg_ray.bench.inputs import random_backbone, write_set
+from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, storable, write_set
 from usseg_ray.bench.meter import Measure, apart
 from usseg_ray.core.config import build_config, flatten
 from usseg_ray.core.views import FixedView, Frame
@@ -34,8 +33,6 @@ from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.job import Job, StoredView
 from usseg_ray.trials.worker import build_run
 
-SIDE = 224
-BACKBONE = "vit_small_patch16_224"
 METHODS, COMPARED = ("acseg", "hp", "stego"), "stego"
 LEARNING_SHARE = 85.0
 """Percent of an epoch that forward, backward and step shall have."""
@@ -55,26 +52,13 @@ def training_bars(images: int = 32) -> Iterator[Measure]:
     runs = [(method, True) for method in METHODS] + [(COMPARED, False)]
     *epochs, (computed, _) = apart(_epochs, runs, images)
     for method, (stored, batches) in zip(METHODS, epochs, strict=True):
-        share = 100 * (1 - batches / stored)
-        yield Measure(
-            "features",
-            f"train {method} on stored features: forward, backward, step",
-            share,
-            "%",
-            "the whole epoch",
-            100.0,
-            LEARNING_SHARE / 100,
-        )
+        share, name = 100 * (1 - batches / stored), f"train {method} on stored features"
+        what, least = f"{name}: forward, backward, step", LEARNING_SHARE / 100
+        yield Measure("features", what, share, "%", "the whole epoch", 100.0, least)
         if method == COMPARED:
-            seen = f"an epoch of {images} images, {BACKBONE}, bfloat16"
-            yield Measure(
-                "features",
-                f"train {method} on stored features: {seen}",
-                stored,
-                "s",
-                "features computed in every pass",
-                computed,
-            )
+            what = f"{name}: an epoch of {images} images, {BACKBONE}, bfloat16"
+            beside = "features computed in every pass"
+            yield Measure("features", what, stored, "s", beside, computed)
 
 
 class _EnoughError(Exception):
@@ -100,9 +84,9 @@ def _epochs(runs: list[tuple[str, bool]], images: int) -> list[tuple[float, floa
 def _epoch(method: str, images: int, backbone: str, stored: bool) -> tuple[float, float]:
     """Measures the seconds of an epoch, and those of its batches."""
     context = _TwoEpochs(torch.device("cpu"), [])
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place, suppress(_EnoughError):
-        os.environ[FOLDER] = str(Path(place, "store"))
-        job = _job(Path(place), method, images, backbone)
+    with scratch() as folder, suppress(_EnoughError):
+        os.environ[FOLDER] = str(folder / "store")
+        job = _job(folder, method, images, backbone)
         build_run(job if stored else replace(job, stored=()), context).fit()
     last = context.history[-1]
     return last["train_seconds"], last["input_seconds"]
@@ -113,11 +97,7 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
     network, root = random_backbone(folder, backbone), str(folder / "set")
     manifest = write_set(folder / "set", {"train": images})
     settings: dict[str, Any] = {
-        **flatten(network, "backbone."),
-        "data.train_size": SIDE,
-        "data.eval_size": SIDE,
-        "data.crops": "centre",
-        "data.flip": False,
+        **storable(network),
         "data.view_draws": 1,
         "num_clusters": 11,
         "train.epochs": 3,
