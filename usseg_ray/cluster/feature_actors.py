@@ -1,6 +1,6 @@
 """Ray Data as the way to compute features: tasks read and decode, a pool of actors computes.
 
-In place of `extraction.features_here`, under `store`. Rows come back in order, so the process that
+In place of `features.store.extraction.features_here`. Rows come back in order, so the process that
 asked writes whole shards one after the other and holds one of them at a time.
 """
 

@@ -1,7 +1,7 @@
 """What the rows of a plan become: decoded, framed, and for training seen through random views.
 
 `reader` walks plans (see `plans`) through a *stream*: in this process (here) or as Ray Data tasks
-(`pipeline`); both give the same rows in the same order. No torch here, see `transforms`.
+(`cluster.ray_stream`); both give the same rows in the same order. No torch here, see `transforms`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

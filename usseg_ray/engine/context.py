@@ -1,6 +1,6 @@
 """What surrounds a run: where to compute, where to report, what to resume from.
 
-A plain process is one; those under Ray are in `contexts`.
+A plain process is one; those under Ray are in `trials.contexts`.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """A publisher's server -> archives in a folder, checked and unpacked.
 
 It stands before an image's path: what it leaves in the folder is the official layout that
-`benchmarks` finds images in. Files are large and lines break, so nothing that has arrived is
+`prepare.sets` finds images in. Files are large and lines break, so nothing that has arrived is
 fetched again: a part stays beside its place under `FILE.part`, the next attempt or run asks for
 what is missing, and a file gets its name once its size and checksum are right. `FILE.json` then
 says what was found, so that a second run does nothing.

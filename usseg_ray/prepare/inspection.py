@@ -1,6 +1,6 @@
 """Checks files before they become rows, and remembers what was wrong with which.
 
-On an image's path it stands between `datasets` and `shards`: names go in, rows come out, and what
+On an image's path it stands between `layouts` and `shards`: names go in, rows come out, and what
 cannot be used stays behind with a reason. An image is worth keeping without its label, a label is
 nothing without its image.
 """

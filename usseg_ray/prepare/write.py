@@ -1,6 +1,6 @@
 """A folder of images, or a published data set, becomes a prepared set.
 
-It is walked once per data set, before an image's path begins: `datasets` finds the files, every
+It is walked once per data set, before an image's path begins: `layouts` finds the files, every
 file is decoded once to be sure that it can be, and `shards` takes its bytes as they are. The unit
 of work is a whole shard, planned before anything starts: Ray Data only spreads the plans over the
 cluster. So the shards are the same bytes whatever runs where, and no row is lost or doubled.
@@ -75,11 +75,11 @@ def prepare(
     manifest. Where the source names no classes, they are counted in the labels.
 
     Args:
-        source: The folder, in a layout of `datasets`, or in that of a published set; every node
+        source: The folder, in a layout of `layouts`, or in that of a published set; every node
             must see it under this path.
         out: Folder or URI of the set; a folder of the set's name under `cache_root()` if unset.
         name: What the set is called; what `dataset.json` or the folder says if unset.
-        dataset: One of `benchmarks`, if the source is that published set.
+        dataset: One of `prepare.sets`, if the source is that published set.
         rows_per_shard: Images of every shard but a split's last.
         max_bad_share: Largest share of bad images and labels that is passed over, from 0 to 1.
         overwrite: Whether to replace another set in `out`. It stays valid until this one is.

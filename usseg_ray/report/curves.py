@@ -1,6 +1,6 @@
 """The charts of a report: the score over K, over epochs, and across all that a sweep varied.
 
-It stands after `store`, beside `leaderboard` and `details`. Every chart comes with the table of the
+It stands after `read`, beside `leaderboard` and `details`. Every chart comes with the table of the
 numbers that it draws.
 """
 

@@ -1,6 +1,6 @@
 """The rest of a report's sections: classes, pictures, label-free criteria, cost.
 
-It stands after `store`, beside `leaderboard` and `curves`.
+It stands after `read`, beside `leaderboard` and `curves`.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The leaderboards of a report: one table a protocol, so that ranks compare what compares.
 
-It stands after `store`. Trials are ranked on the selection split, finalists on the untouched test
+It stands after `read`. Trials are ranked on the selection split, finalists on the untouched test
 split; floors, the ceiling and published numbers stand among them by their value, without a rank.
 """
 

@@ -1,6 +1,6 @@
 """What it takes to repeat a sweep, and the report about it: commands, versions, data, settings.
 
-It stands after `store` and before `page` and `plain`; it joins the other builders' sections too.
+It stands after `read` and before `page` and `plain`; it joins the other builders' sections too.
 """
 
 import json

@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def config(self) -> Config[MethodConfig]:
-        """Settings of the first trial; all but what `comparable.is_free` says hold for all."""
+        """Settings of the first trial; all but what `earlier.is_free` says hold for all."""
         return self.parts[0].config
 
     @property

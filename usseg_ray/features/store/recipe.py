@@ -1,6 +1,6 @@
 """What stored features are: everything that decides their values, and the key made of it.
 
-First on the path of a stored feature: recipe -> `extraction` (computes) -> `files` (keeps) -> a
+First on the path of a stored feature: recipe -> `extraction` (computes) -> `blocks` (keeps) -> a
 batch. An entry is found by the hash of its recipe, so there is nothing to invalidate: whatever
 changes asks for another entry. What is read beside patch tokens is no part of the recipe, so that a
 method that needs more adds to an entry instead of making a second one.
