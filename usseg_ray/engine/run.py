@@ -40,7 +40,7 @@ from usseg_ray.scoring.evaluation import (
 )
 from usseg_ray.scoring.label_free import Judge
 from usseg_ray.scoring.linear_probe import Encode, fit_linear_probe
-from usseg_ray.scoring.prediction import Predictor, Refining, Scorer, scorer_of
+from usseg_ray.scoring.prediction import Predictor, Refiners, Scorer, scorer_of
 from usseg_ray.scoring.protocols import Refinement, find_protocol
 
 PROBE_BATCHES = 128
@@ -204,7 +204,7 @@ class Run:
         split: str,
         *,
         refit: bool = True,
-        refining: Refining = Refining(),  # noqa: B008 (frozen)
+        refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Evaluation:
         """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
 
@@ -237,7 +237,7 @@ class Run:
         split: str,
         *,
         encode: Encode | None = None,
-        refining: Refining = Refining(),  # noqa: B008 (frozen)
+        refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Mapping[Refinement, Result]:
         """Trains a linear probe on codes of the training split and scores a split with it.
 
@@ -269,7 +269,7 @@ class Run:
         predictor = self._predictor(probe, refining)
         return self._evaluated(predictor, split, self.truth, known).results
 
-    def _predictor(self, scorer: Scorer, refining: Refining) -> Predictor:
+    def _predictor(self, scorer: Scorer, refining: Refiners) -> Predictor:
         side, size = self.config.data.eval_size, self.config.train.eval_batch_size
         return Predictor(scorer, self.featurise, side, refining, size)
 

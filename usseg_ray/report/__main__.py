@@ -21,7 +21,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.tracking.spool import SPOOL_FILE
 
 if TYPE_CHECKING:
-    from usseg_ray.trials.trial import Scored
+    from usseg_ray.trials.trial import TestScores
 
 app = make_app()
 EXPERIMENT = "usseg_ray"
@@ -156,7 +156,7 @@ def _deliver(folder: Path) -> None:
         say(str(error))
 
 
-def rows_of(found: list[tuple[str, "Scored"]]) -> list[dict[str, str | float]]:
+def rows_of(found: list[tuple[str, "TestScores"]]) -> list[dict[str, str | float]]:
     """Ranks scores with their baselines among them, each baseline once.
 
     Args:

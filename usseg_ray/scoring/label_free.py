@@ -24,7 +24,7 @@ from usseg_ray.core.keys import key_seed
 from usseg_ray.core.types import Batch, Images
 from usseg_ray.data.plans import spread
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.recolour import adjust, draw_photometric
+from usseg_ray.data.recolour import adjust, draw_recolouring
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods.base import CodeClassifier, Method
 from usseg_ray.ops.kmeans import assign, kmeans
@@ -76,7 +76,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class _Fixed:
+class _Sample:
     """A batch of fixed images, their numbers in the split, and the second view of some of them."""
 
     batch: Batch
@@ -110,7 +110,7 @@ class Judge:
     ) -> None:
         self._featurise, self._reader = featurise, reader
         self._batch_size, self._keep_bytes = batch_size, keep_bytes
-        self._kept: list[_Fixed] | None = None
+        self._kept: list[_Sample] | None = None
 
     @torch.no_grad()
     def __call__(self, method: Method) -> Judgement:
@@ -154,11 +154,11 @@ class Judge:
             metrics[MODULARITY] = float(hard_modularity(parts[None], pooled)[0])
         return Judgement(metrics, found.numpy().astype(np.int16))
 
-    def _fixed(self) -> Iterator[_Fixed]:
+    def _fixed(self) -> Iterator[_Sample]:
         if self._kept is not None:
             yield from self._kept
             return
-        kept: list[_Fixed] | None = []
+        kept: list[_Sample] | None = []
         for images in self._reader.few(
             self._reader.config.train_split, NUM_IMAGES, self._batch_size
         ):
@@ -169,7 +169,7 @@ class Judge:
             yield fixed
         self._kept = kept
 
-    def _prepare(self, images: Images) -> _Fixed:
+    def _prepare(self, images: Images) -> _Sample:
         if images.rows is None:
             raise TypeError("images that are shown whole have rows")
         info = self._reader.manifest.splits[self._reader.config.train_split]
@@ -182,7 +182,7 @@ class Judge:
         rows = replace(images.rows, numbers=numbers[chosen], crops=images.rows.crops[chosen])
         # A backbone need not know what to make of no image.
         view = self._featurise.shown_otherwise(shown, rows, SECOND_VIEW) if viewed else None
-        return _Fixed(self._featurise(images), numbers, view, chosen)
+        return _Sample(self._featurise(images), numbers, view, chosen)
 
 
 class _Points:
@@ -239,7 +239,7 @@ def second_views(pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
     """
     shown = torch.empty_like(pixels)
     for index, name in enumerate(ids):
-        draws = draw_photometric(np.random.default_rng(key_seed(KEY, "view", name)), JitterConfig())
+        draws = draw_recolouring(np.random.default_rng(key_seed(KEY, "view", name)), JitterConfig())
         coloured = adjust(pixels[index].permute(1, 2, 0).numpy(), draws)
         shown[index] = torch.tensor(coloured).permute(2, 0, 1)
     return shown.flip(-1)

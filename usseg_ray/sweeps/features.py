@@ -26,8 +26,8 @@ from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Crops, Showing, view_name
 from usseg_ray.data.transforms import Frame
 from usseg_ray.features.backbones import Backbone, build_backbone
-from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Features, Wanted, features_here, want
+from usseg_ray.features.store.entry import FeatureEntry
+from usseg_ray.features.store.extraction import FeatureRequest, Features, features_here, want
 from usseg_ray.features.store.recipe import Part, Views, parts_of
 from usseg_ray.features.store.rule import Mode
 from usseg_ray.features.store.store import SHARED, FeatureStore, default_store
@@ -131,7 +131,7 @@ def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> boo
 def _chosen(
     plan: Plan,
     store: FeatureStore,
-    asked: list[tuple[_Use, Wanted]],
+    asked: list[tuple[_Use, FeatureRequest]],
     folder: Path,
     console: Console,
 ) -> list[str]:
@@ -161,7 +161,7 @@ def _chosen(
     return there
 
 
-def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
+def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> FeatureRequest:
     precision = plan.config.resources.precision
     halved = precision == "bfloat16" or (precision == "auto" and device == "cuda")
     return want(
@@ -181,7 +181,7 @@ def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
 def _computing(backbone: Backbone, device: str) -> Features:
     """Computes on the whole cluster, or here on a CPU what would not wait for a pool of actors."""
 
-    def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(wanted: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         rows = sum(piece.rows for piece in pieces) * wanted.entry.rows_per_image
         here = device == "cpu" and rows <= FEW_ROWS
         compute = features_here(backbone, device) if here else ray_features(device)
@@ -190,7 +190,9 @@ def _computing(backbone: Backbone, device: str) -> Features:
     return features
 
 
-def _computed(store: FeatureStore, wanted: Wanted, features: Features, console: Console) -> Entry:
+def _computed(
+    store: FeatureStore, wanted: FeatureRequest, features: Features, console: Console
+) -> FeatureEntry:
     columns = (TextColumn("Computing features"), BarColumn(), MofNCompleteColumn())
     quiet = not console.is_terminal
     with Progress(

@@ -27,7 +27,13 @@ from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import build_backbone, feature_spec
-from usseg_ray.scoring.objective import CONSENSUS, MIOU, MODULARITY, require_labels, resolve
+from usseg_ray.scoring.objective import (
+    CONSENSUS,
+    MIOU,
+    MODULARITY,
+    require_labels,
+    resolve_objective,
+)
 from usseg_ray.scoring.protocols import find_protocol, stamp
 from usseg_ray.sweeps.defaults import data_defaults
 from usseg_ray.sweeps.earlier import is_free, known_trials
@@ -97,7 +103,9 @@ class Plan:
     @property
     def objective(self) -> str:
         """The metric that trials are ranked by."""
-        return resolve(self.request.objective, self.manifest, self.config.data.selection_split)
+        return resolve_objective(
+            self.request.objective, self.manifest, self.config.data.selection_split
+        )
 
     @property
     def rounds(self) -> tuple[tuple[str, dict[str, Any] | None], ...]:
@@ -178,7 +186,7 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     _check_shared(parts)
     _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
-    objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
+    objective = resolve_objective(request.objective, manifest, parts[0].config.data.selection_split)
     if request.question == "k":
         parts = [_counting(request, part, len(manifest.classes)) for part in parts]
     plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))

@@ -10,7 +10,7 @@ import torch
 
 from usseg_ray.core.types import FeatureMap, Needs, Rows
 from usseg_ray.features.featuriser import Stored
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import parts_of
 from usseg_ray.features.store.store import default_store
 from usseg_ray.trials.job import StoredView
@@ -19,10 +19,12 @@ BESIDE = "beside"
 """Folder in an entry's own for features of a few rows that are shown in yet another way."""
 
 
-class _Opened:
+class _EntryReader:
     """Entries that are open, as the featuriser asks for them."""
 
-    def __init__(self, entries: Mapping[tuple[str, str], Entry], device: torch.device) -> None:
+    def __init__(
+        self, entries: Mapping[tuple[str, str], FeatureEntry], device: torch.device
+    ) -> None:
         self._entries, self._device = entries, device
 
     def has(self, split: str, view: str) -> bool:
@@ -76,4 +78,4 @@ def open_stored(views: tuple[StoredView, ...], needs: Needs, device: torch.devic
         (view.split, view.view): store.open(view.key, ("tokens",) if view.drawn else parts)
         for view in views
     }
-    return _Opened(entries, device)
+    return _EntryReader(entries, device)

@@ -18,8 +18,8 @@ CHECKPOINTS = "train"
 BATCH_SIZE = "train.batch_size"
 BATCH_FILE = "batch_size.json"
 
-Ended = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
-Status = Literal["RUNNING"] | Ended
+EndStatus = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
+Status = Literal["RUNNING"] | EndStatus
 ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
 """States that a resumed sweep does not repeat; STOPPED is the scheduler's early end."""
 
@@ -76,7 +76,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Scored:
+class TestScores:
     """The scores of one trial on one split under one protocol, with what stands beside them.
 
     Attributes:
@@ -100,9 +100,9 @@ class Scored:
         (folder / SCORES_FILE).write_text(json.dumps(asdict(self), indent=1))
 
 
-def load_scored(run: Path) -> list[Scored]:
+def load_scored(run: Path) -> list[TestScores]:
     """Reads all scores below a sweep's or a trial's folder, best `unsup_miou` first."""
-    found = [Scored(**json.loads(file.read_text())) for file in sorted(run.rglob(SCORES_FILE))]
+    found = [TestScores(**json.loads(file.read_text())) for file in sorted(run.rglob(SCORES_FILE))]
     return sorted(found, key=lambda scored: -scored.metrics["unsup_miou"])
 
 

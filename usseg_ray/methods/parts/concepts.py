@@ -47,7 +47,7 @@ class Keys(NamedTuple):
     codes: Int64[Tensor, "M"]
 
 
-class Terms(NamedTuple):
+class ImageLosses(NamedTuple):
     """Contrastive losses of images.
 
     Attributes:
@@ -114,7 +114,7 @@ def contrast(
     *,
     temperature: float,
     keys_are_anchors: bool = False,
-) -> Terms:
+) -> ImageLosses:
     """Computes for every image the mean over its positive pairs of minus the log-likelihood.
 
     The likelihood of a key is its exponentiated logit over the sum of those of all positives and
@@ -136,10 +136,10 @@ def contrast(
     nats, pairs = _Contrast.apply(
         normalize(anchors, dim=2), relations, keys, temperature, keys_are_anchors
     )
-    return Terms(nats, pairs)
+    return ImageLosses(nats, pairs)
 
 
-def mean_term(parts: Sequence[Terms]) -> Float[Tensor, ""]:
+def mean_term(parts: Sequence[ImageLosses]) -> Float[Tensor, ""]:
     """Averages terms that count alike, whatever their numbers of pairs.
 
     Args:

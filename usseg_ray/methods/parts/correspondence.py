@@ -80,7 +80,7 @@ class Term(NamedTuple):
     similarity: Float[Tensor, ""]
 
 
-class Terms(NamedTuple):
+class PairTerms(NamedTuple):
     """STEGO's three kinds of pairs: within an image, with a neighbour, with another image."""
 
     intra: Term
@@ -206,7 +206,7 @@ def pair_losses(
 
 def correspondence_terms(
     anchors: Maps, positives: Maps, draws: Draws, shifts: Shifts, switches: Switches
-) -> Terms:
+) -> PairTerms:
     """Computes the three terms of STEGO's loss at sampled positions.
 
     Args:
@@ -232,7 +232,7 @@ def correspondence_terms(
     )
     (there,) = _unit_samples(positives, draws.others[None], own[None])
     negatives = [_term(here, other, shifts.negative, switches) for other in others]
-    return Terms(
+    return PairTerms(
         intra=_term(here, here, shifts.intra, switches),
         inter=_term(here, there, shifts.inter, switches),
         negative=Term(*(torch.stack(parts).mean() for parts in zip(*negatives, strict=True))),

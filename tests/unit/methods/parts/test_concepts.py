@@ -14,8 +14,8 @@ from torch.nn.functional import cosine_similarity, normalize
 from usseg_ray.methods.parts import concepts as module
 from usseg_ray.methods.parts.concepts import (
     ConceptBank,
+    ImageLosses,
     Keys,
-    Terms,
     contrast,
     mean_term,
     nearest_codes,
@@ -119,8 +119,8 @@ def test_terms_without_a_positive_are_left_out(case: str) -> None:
 
 def test_terms_count_alike() -> None:
     parts = [
-        Terms(torch.tensor([1.0, 0.0]), torch.tensor([7.0, 0.0])),
-        Terms(torch.tensor([2.0, 6.0]), torch.tensor([1.0, 900.0])),
+        ImageLosses(torch.tensor([1.0, 0.0]), torch.tensor([7.0, 0.0])),
+        ImageLosses(torch.tensor([2.0, 6.0]), torch.tensor([1.0, 900.0])),
     ]
     assert mean_term(parts) == 3
 
