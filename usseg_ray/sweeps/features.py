@@ -150,10 +150,10 @@ def _chosen(
             else:
                 held.enter_context(entry)
                 there.append(wanted.entry.key)
-                console.print(f"{wanted.name}: in the store.", highlight=False)
+                console.print(f"{wanted.name}: in the store.", highlight=False, soft_wrap=True)
         for use, wanted in missing:
             decision = store.decide(wanted, passes=use.passes, promised=promised, mode=mode)
-            console.print(decision.sentence, highlight=False)
+            console.print(decision.sentence, highlight=False, soft_wrap=True)
             if decision.stored:
                 there.append(wanted.entry.key)
                 promised += wanted.num_bytes
