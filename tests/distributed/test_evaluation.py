@@ -16,7 +16,7 @@ from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
 from usseg_ray.scoring.mean_field import mean_field
-from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.scoring.protocols import Refinement
 
 METHODS = ("acseg", "kmeans")
@@ -34,7 +34,7 @@ def run_of(root: str, manifest: Manifest, method: str, protocol: str) -> Run:
 
 
 def facts(run: Run) -> Facts:
-    evaluation = run.score("val", refit=False, refining=Refining(REFINEMENTS, mean_field))
+    evaluation = run.score("val", refit=False, refining=Refiners(REFINEMENTS, mean_field))
     return {
         str(name): (torch.from_numpy(result.scores.confusion), result.boundary_f)
         for name, result in evaluation.results.items()

@@ -15,7 +15,7 @@ from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.sweeps.request import kept_at
 from usseg_ray.trials.job import Draw
-from usseg_ray.trials.rescore import Asked, evaluate_trial
+from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial
 from usseg_ray.trials.trial import CHECKPOINTS, Trial
 from usseg_ray.trials.worker import build_run
 
@@ -62,7 +62,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     assert light.checkpoint == str(home / CHECKPOINTS / "epoch_0002")
     assert [path.name for path in (home / CHECKPOINTS).iterdir()] == ["epoch_0002"]
     assert RunState.is_in(home / BEST)
-    scored = evaluate_trial(str(home), Asked(), kept_at)
+    scored = evaluate_trial(str(home), ScoringRequest(), kept_at)
     assert scored.metrics["unsup_miou"] == finals[0]["trial_000-seed0"]["unsup_miou"]
 
 

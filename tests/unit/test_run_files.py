@@ -19,7 +19,7 @@ from usseg_ray.sweeps.finals import load_final, save_final
 from usseg_ray.sweeps.request import Request
 from usseg_ray.trials.tasks import load_baselines, save_baselines
 from usseg_ray.trials.trial import (
-    Scored,
+    SplitScores,
     Trial,
     load_scored,
     load_trial,
@@ -48,8 +48,8 @@ def trial(version: int) -> Trial:
     return Trial(1, "kmeans", {}, {"seed": version}, 3, metrics={"unsup_miou": 1.5})
 
 
-def scored(version: int) -> Scored:
-    return Scored("trial_000", "kmeans", "centre-crop", {"unsup_miou": float(version)}, {})
+def scored(version: int) -> SplitScores:
+    return SplitScores("trial_000", "kmeans", "centre-crop", {"unsup_miou": float(version)}, {})
 
 
 def best(version: int) -> RunState:

@@ -20,7 +20,13 @@ from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, wri
 from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
 from usseg_ray.core.views import Frame
 from usseg_ray.features.backbones import Backbone, TimmFeatures, build_backbone
-from usseg_ray.features.store.extraction import BATCH_ROWS, Features, Wanted, features_here, want
+from usseg_ray.features.store.extraction import (
+    BATCH_ROWS,
+    FeatureRequest,
+    Features,
+    features_here,
+    want,
+)
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore
 
@@ -102,7 +108,7 @@ def _on_gpu(name: str) -> Iterator[Measure]:
     yield _row(what, stored, "rows/s", reference, _GPU_IMAGES // 4 / bare)
 
 
-def _wanted(folder: Path, images: int, name: str) -> tuple[Wanted, TimmFeatures]:
+def _wanted(folder: Path, images: int, name: str) -> tuple[FeatureRequest, TimmFeatures]:
     config = random_backbone(folder, name)
     backbone = _timm(build_backbone(config))
     manifest = write_set(folder / "set", {"train": images})
@@ -124,7 +130,7 @@ def _timm(backbone: Backbone) -> TimmFeatures:
     return backbone
 
 
-def _steady_rate(store: FeatureStore, wanted: Wanted, features: Features) -> float:
+def _steady_rate(store: FeatureStore, wanted: FeatureRequest, features: Features) -> float:
     """Measures rows per second between the first shard and the last, without the actors' start."""
     marks: list[tuple[float, int]] = []
     store.obtain(

@@ -16,8 +16,8 @@ from usseg_ray.bench.inputs import scratch
 from usseg_ray.bench.meter import Measure, least_seconds
 from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.views import Frame
-from usseg_ray.features.store.blocks import write_shard
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.blocks import write_feature_shard
+from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import SHARD_BYTES, EntryManifest, Recipe, row_bytes
 
 DIM, GRID, BATCH = 384, 28, 32
@@ -45,13 +45,13 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
         parts = np.split(values, shards)
         ids = [f"{row:06d}" for row in range(entry.rows_per_shard)]
         write, plainly = least_seconds(
-            lambda: write_shard(folder, "tokens", 0, ids, parts[0]),
+            lambda: write_feature_shard(folder, "tokens", 0, ids, parts[0]),
             lambda: _write(folder / "plain", parts[0]),
             rounds=rounds,
         )
         for index, part in enumerate(parts):
-            write_shard(folder, "tokens", index, ids, part)
-        reader = Entry(folder, entry, ("tokens",))
+            write_feature_shard(folder, "tokens", index, ids, part)
+        reader = FeatureEntry(folder, entry, ("tokens",))
         ordered = np.arange(entry.rows // BATCH * BATCH).reshape(-1, BATCH)
         mixed = np.random.default_rng(1).permutation(ordered.size).reshape(-1, BATCH)
         read, picked, copied = least_seconds(
@@ -89,7 +89,7 @@ def _manifest(shards: int) -> EntryManifest:
     )
 
 
-def _reading(reader: Entry, batches: np.ndarray) -> Callable[[], None]:
+def _reading(reader: FeatureEntry, batches: np.ndarray) -> Callable[[], None]:
     out = torch.empty((BATCH, DIM, GRID, GRID), dtype=torch.float16)
 
     def read() -> None:

@@ -24,8 +24,8 @@ from usseg_ray.data.reader import crops_of
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.features.backbones import build_backbone
-from usseg_ray.features.store.blocks import save_manifest, write_shard
-from usseg_ray.features.store.extraction import Wanted, want
+from usseg_ray.features.store.blocks import save_entry_manifest, write_feature_shard
+from usseg_ray.features.store.extraction import FeatureRequest, want
 from usseg_ray.features.store.folder import FOLDER
 from usseg_ray.features.store.recipe import Views, parts_of
 from usseg_ray.features.store.store import default_store
@@ -61,7 +61,7 @@ def training_bars(images: int = 32) -> Iterator[Measure]:
             yield Measure("features", what, stored, "s", beside, computed)
 
 
-class _EnoughError(Exception):
+class _TwoEpochsError(Exception):
     """The epoch that counts is over."""
 
 
@@ -74,7 +74,7 @@ class _TwoEpochs(PlainContext):
         """Keeps the metrics."""
         super().report(metrics, state, evaluation)
         if metrics["epoch"] >= 2:
-            raise _EnoughError
+            raise _TwoEpochsError
 
 
 def _epochs(runs: list[tuple[str, bool]], images: int) -> list[tuple[float, float]]:
@@ -84,7 +84,7 @@ def _epochs(runs: list[tuple[str, bool]], images: int) -> list[tuple[float, floa
 def _epoch(method: str, images: int, backbone: str, stored: bool) -> tuple[float, float]:
     """Measures the seconds of an epoch, and those of its batches."""
     context = _TwoEpochs(torch.device("cpu"), [])
-    with scratch() as folder, suppress(_EnoughError):
+    with scratch() as folder, suppress(_TwoEpochsError):
         os.environ[FOLDER] = str(folder / "store")
         job = _job(folder, method, images, backbone)
         build_run(job if stored else replace(job, stored=()), context).fit()
@@ -127,14 +127,14 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
     return Job(method, flatten(config), root, "cpu", "", tuple(stored))
 
 
-def _fill(wanted: Wanted) -> None:
+def _fill(wanted: FeatureRequest) -> None:
     """Stores random features in place of computed ones."""
     random, entry = np.random.default_rng(0), wanted.entry
     folder = default_store().folder.path(entry.key)
-    save_manifest(entry, folder)
+    save_entry_manifest(entry, folder)
     for part in wanted.parts:
         for shard in range(entry.num_shards):
             first, last = entry.images_of(shard)
             rows = random.standard_normal((last - first, *entry.shape(part)), np.float32)
             names = [f"train_{row:06d}" for row in range(first, last)]
-            write_shard(folder, part, shard, names, rows.astype(np.float16))
+            write_feature_shard(folder, part, shard, names, rows.astype(np.float16))

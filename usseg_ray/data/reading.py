@@ -20,7 +20,7 @@ from usseg_ray.core.views import Crops, FixedView, Frame
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.recolour import adjust, draw_photometric
+from usseg_ray.data.recolour import adjust, draw_recolouring
 from usseg_ray.data.shards import read_rows
 from usseg_ray.data.transforms import (
     View,
@@ -297,7 +297,7 @@ def _pair(
     side, row, column, mirror = random.random(4)
     least = crops.scale**0.5
     base = frame_image(image, Frame(2 * size)).transpose(1, 2, 0)
-    first, second = (adjust(base, draw_photometric(random, jitter)) for _ in range(2))
+    first, second = (adjust(base, draw_recolouring(random, jitter)) for _ in range(2))
     whole = (0.0, 0.0, 2.0 * size, 2.0 * size)
     return {
         "image": view_image(second, View(whole, size)),

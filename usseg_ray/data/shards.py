@@ -1,10 +1,11 @@
 """A prepared set on disk: Parquet shards of encoded images, and the manifest that names them.
 
 It stands between `prepare.write`, which writes it once, and `reading` and `cluster.ray_stream`,
-which read it for every run. Row groups are small, so that a reader can mix and divide rows without reading whole
-shards. The manifest is written last and in one move: a set has one when it is complete, and never
-before. Shards carry their hash in their name, so that writing a set anew leaves the old one whole.
-Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`, `hdfs://` are one.
+which read it for every run. Row groups are small, so that a reader can mix and divide rows without
+reading whole shards. The manifest is written last and in one move: a set has one when it is
+complete, and never before. Shards carry their hash in their name, so that writing a set anew leaves
+the old one whole. Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`,
+`hdfs://` are one.
 """
 
 import hashlib

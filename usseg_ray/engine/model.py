@@ -11,7 +11,7 @@ from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.features.backbones import build_backbone, feature_spec
 from usseg_ray.features.featuriser import FeatureFinder, Featuriser
 from usseg_ray.methods.base import Method
-from usseg_ray.scoring.prediction import Predictor, Refining, Scorer, scorer_of
+from usseg_ray.scoring.prediction import Predictor, Refiners, Scorer, scorer_of
 from usseg_ray.scoring.protocols import find_protocol
 
 
@@ -44,7 +44,7 @@ class Model:
     def predictor(
         self,
         scorer: Scorer | None = None,
-        refining: Refining = Refining(),  # noqa: B008 (frozen)
+        refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Predictor:
         """Returns what makes label maps under the protocol.
 

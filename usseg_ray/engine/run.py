@@ -38,7 +38,7 @@ from usseg_ray.scoring.evaluation import (
 )
 from usseg_ray.scoring.label_free import Judge
 from usseg_ray.scoring.linear_probe import Encode, fit_linear_probe
-from usseg_ray.scoring.prediction import Predictor, Refining
+from usseg_ray.scoring.prediction import Predictor, Refiners
 from usseg_ray.scoring.protocols import Refinement, find_protocol
 
 PROBE_BATCHES = 128
@@ -191,7 +191,7 @@ class Run(Model):
         split: str,
         *,
         refit: bool = True,
-        refining: Refining = Refining(),  # noqa: B008 (frozen)
+        refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Evaluation:
         """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
 
@@ -223,7 +223,7 @@ class Run(Model):
         split: str,
         *,
         encode: Encode | None = None,
-        refining: Refining = Refining(),  # noqa: B008 (frozen)
+        refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Mapping[Refinement, Result]:
         """Trains a linear probe on codes of the training split and scores a split with it.
 

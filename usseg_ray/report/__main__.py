@@ -20,7 +20,7 @@ from usseg_ray.core.cli import TrackingUri, Version, console, errors, make_app, 
 from usseg_ray.core.errors import UserError
 
 if TYPE_CHECKING:
-    from usseg_ray.trials.trial import Scored
+    from usseg_ray.trials.trial import SplitScores
 
 app = make_app()
 EXPERIMENT = "usseg_ray"
@@ -158,7 +158,7 @@ def _deliver(folder: Path) -> None:
         say(str(error))
 
 
-def rows_of(found: list[tuple[str, "Scored"]]) -> list[dict[str, str | float]]:
+def rows_of(found: list[tuple[str, "SplitScores"]]) -> list[dict[str, str | float]]:
     """Ranks scores with their baselines among them, each baseline once.
 
     Args:

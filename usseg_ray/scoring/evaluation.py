@@ -29,7 +29,7 @@ from usseg_ray.scoring.metrics import (
     score,
     things_and_stuff,
 )
-from usseg_ray.scoring.patches import Gallery, Patches
+from usseg_ray.scoring.patches import Patches, PatchGallery
 from usseg_ray.scoring.prediction import Predictor, label_map
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
@@ -130,7 +130,7 @@ class Evaluation:
         return np.zeros(0) if self.counts is None else self.counts.miou
 
 
-class _Tally:
+class _ScoreTally:
     """Counts of one refinement, on the device that predicts."""
 
     def __init__(self, num_outputs: int, num_classes: int) -> None:
@@ -182,10 +182,10 @@ def evaluate(
     """
     num_outputs, num_classes = predictor.scorer.num_outputs, len(truth.classes)
     tallies = {
-        r: _Tally(num_outputs, num_classes) for r in (PLAIN, *predictor.refining.refinements)
+        r: _ScoreTally(num_outputs, num_classes) for r in (PLAIN, *predictor.refining.refinements)
     }
     images, numbers = ImageCounts(), list[int]()
-    gallery = Gallery(num_outputs)
+    gallery = PatchGallery(num_outputs)
     for labelled in batches:
         prediction = predictor.predict(labelled.images)
         gallery.add(labelled.images.pixels, prediction.scores())
@@ -208,7 +208,7 @@ def evaluate(
     return Evaluation(results, total, np.array(numbers, np.int64), matched, gallery.patches())
 
 
-def _result(tally: _Tally, class_of: np.ndarray | None, device: torch.device) -> Result:
+def _result(tally: _ScoreTally, class_of: np.ndarray | None, device: torch.device) -> Result:
     """Adds the workers' counts up and scores them."""
     confusion, sizes, boundaries = tally.counts(device)
     return Result(score(confusion, class_of, sizes), boundary_f(boundaries))
@@ -276,7 +276,7 @@ def segment(
     Returns:
         An evaluation without scores.
     """
-    examples, gallery, rows = Examples(), Gallery(predictor.scorer.num_outputs), 0
+    examples, gallery, rows = Examples(), PatchGallery(predictor.scorer.num_outputs), 0
     for images in batches:
         scores = predictor.predict(images).scores()
         gallery.add(images.pixels, scores)

@@ -24,7 +24,7 @@ from usseg_ray.core.keys import key_seed
 from usseg_ray.core.types import Batch, Images
 from usseg_ray.data.plans import spread
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.recolour import adjust, draw_photometric
+from usseg_ray.data.recolour import adjust, draw_recolouring
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods.base import CodeClassifier, Method
 from usseg_ray.ops.kmeans import assign, kmeans
@@ -253,7 +253,7 @@ def second_views(pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
     """
     shown = torch.empty_like(pixels)
     for index, name in enumerate(ids):
-        draws = draw_photometric(np.random.default_rng(key_seed(KEY, "view", name)), JitterConfig())
+        draws = draw_recolouring(np.random.default_rng(key_seed(KEY, "view", name)), JitterConfig())
         coloured = adjust(pixels[index].permute(1, 2, 0).numpy(), draws)
         shown[index] = torch.tensor(coloured).permute(2, 0, 1)
     return shown.flip(-1)

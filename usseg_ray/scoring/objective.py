@@ -32,7 +32,7 @@ WITHOUT_LABELS = VIEW_INFORMATION
 """What `auto` stands for where nothing is labelled."""
 
 
-def resolve(asked: str, manifest: Manifest, split: str) -> str:
+def resolve_objective(asked: str, manifest: Manifest, split: str) -> str:
     """Says what trials are ranked by.
 
     Args:

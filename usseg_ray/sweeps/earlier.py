@@ -15,10 +15,10 @@ from usseg_ray.trials.trial import RUNS, Trial, find_run, load_trials
 EVERY = "all"
 """Names every earlier sweep under ./runs that compares."""
 
-Settings = Mapping[str, Mapping[str, Any]]
+MethodSettings = Mapping[str, Mapping[str, Any]]
 
 
-def known_trials(names: str, settings: Settings, objective: str) -> tuple[Trial, ...]:
+def known_trials(names: str, settings: MethodSettings, objective: str) -> tuple[Trial, ...]:
     """Reads the trials of earlier sweeps whose scores may stand beside those of a new one.
 
     Args:
@@ -72,7 +72,7 @@ def left_out(objective: str) -> str:
     return f"--warm-start {EVERY} leaves out sweeps ranked by labels: {objective} does without."
 
 
-def offer(settings: Settings, objective: str) -> str:
+def offer(settings: MethodSettings, objective: str) -> str:
     """Says which earlier sweeps a new one could learn from; empty where there is none."""
     found = _earlier(settings, objective)
     if not found:
@@ -81,7 +81,7 @@ def offer(settings: Settings, objective: str) -> str:
     return f"Earlier sweeps of this data: {runs}. --warm-start {EVERY} learns from them."
 
 
-def _earlier(settings: Settings, objective: str) -> dict[str, list[Trial]]:
+def _earlier(settings: MethodSettings, objective: str) -> dict[str, list[Trial]]:
     found = {}
     for folder in sorted(path for path in RUNS.glob("*") if path.is_dir()):
         try:
@@ -93,7 +93,7 @@ def _earlier(settings: Settings, objective: str) -> dict[str, list[Trial]]:
     return found
 
 
-def _comparable(sweep: Path, settings: Settings, objective: str) -> list[Trial]:
+def _comparable(sweep: Path, settings: MethodSettings, objective: str) -> list[Trial]:
     return [
         trial
         for trial in load_trials(sweep)

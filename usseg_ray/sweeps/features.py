@@ -26,8 +26,8 @@ from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.reading import Showing
 from usseg_ray.features.backbones import Backbone, build_backbone
-from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Features, Wanted, features_here, want
+from usseg_ray.features.store.entry import FeatureEntry
+from usseg_ray.features.store.extraction import FeatureRequest, Features, features_here, want
 from usseg_ray.features.store.recipe import Part, Views, parts_of
 from usseg_ray.features.store.rule import Mode
 from usseg_ray.features.store.store import SHARED, FeatureStore, default_store
@@ -126,7 +126,7 @@ def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> boo
 def _chosen(
     plan: Plan,
     store: FeatureStore,
-    asked: list[tuple[_Use, Wanted]],
+    asked: list[tuple[_Use, FeatureRequest]],
     folder: Path,
     console: Console,
 ) -> list[str]:
@@ -144,10 +144,10 @@ def _chosen(
             else:
                 held.enter_context(entry)
                 there.append(wanted.entry.key)
-                console.print(f"{wanted.name}: in the store.", highlight=False)
+                console.print(f"{wanted.name}: in the store.", highlight=False, soft_wrap=True)
         for use, wanted in missing:
             decision = store.decide(wanted, passes=use.passes, promised=promised, mode=mode)
-            console.print(decision.sentence, highlight=False)
+            console.print(decision.sentence, highlight=False, soft_wrap=True)
             if decision.stored:
                 there.append(wanted.entry.key)
                 promised += wanted.num_bytes
@@ -168,7 +168,7 @@ def load_chosen(folder: Path) -> list[str] | None:
         return None
 
 
-def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
+def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> FeatureRequest:
     return want(
         plan.root,
         plan.manifest,
@@ -186,7 +186,7 @@ def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
 def _computing(backbone: Backbone, device: str) -> Features:
     """Computes on the whole cluster, or here on a CPU what would not wait for a pool of actors."""
 
-    def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(wanted: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         rows = sum(piece.rows for piece in pieces) * wanted.entry.rows_per_image
         here = device == "cpu" and rows <= FEW_ROWS
         compute = features_here(backbone, device) if here else ray_features(device)
@@ -195,7 +195,9 @@ def _computing(backbone: Backbone, device: str) -> Features:
     return features
 
 
-def _computed(store: FeatureStore, wanted: Wanted, features: Features, console: Console) -> Entry:
+def _computed(
+    store: FeatureStore, wanted: FeatureRequest, features: Features, console: Console
+) -> FeatureEntry:
     columns = (TextColumn("Computing features"), BarColumn(), MofNCompleteColumn())
     quiet = not console.is_terminal
     with Progress(

@@ -33,7 +33,7 @@ from usseg_ray.scoring.objective import (
     MODULARITY,
     picked_by,
     require_labels,
-    resolve,
+    resolve_objective,
 )
 from usseg_ray.scoring.protocols import find_protocol, stamp
 from usseg_ray.sweeps.defaults import data_defaults
@@ -104,7 +104,9 @@ class Plan:
     @property
     def objective(self) -> str:
         """The metric that trials are ranked by."""
-        return resolve(self.request.objective, self.manifest, self.config.data.selection_split)
+        return resolve_objective(
+            self.request.objective, self.manifest, self.config.data.selection_split
+        )
 
     @property
     def picked(self) -> str:
@@ -191,7 +193,7 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     _check_shared(parts)
     _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
-    objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
+    objective = resolve_objective(request.objective, manifest, parts[0].config.data.selection_split)
     if request.question == "k":
         parts = [_counting(request, part, len(manifest.classes)) for part in parts]
     plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))

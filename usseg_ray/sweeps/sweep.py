@@ -61,7 +61,7 @@ from usseg_ray.trials.trial import (
     CHECKPOINTS,
     ENDED,
     TRIAL_FILE,
-    Scored,
+    SplitScores,
     Trial,
     load_trials,
     trial_name,
@@ -298,7 +298,7 @@ class _Sweep:
             name = trial_name(trial.index, seed)
             where = final_folder(self.storage.folder, trial, seed)
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-            Scored(name, trial.method, protocol, metrics, dict(beside)).save(where)
+            SplitScores(name, trial.method, protocol, metrics, dict(beside)).save(where)
             draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
             settings = self.jobs.job(Draw(trial.method, trial.sample, seed)).settings
             tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}

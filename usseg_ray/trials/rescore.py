@@ -18,14 +18,14 @@ from usseg_ray.engine.run import Watch
 from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.crf import crf_kind, open_crf
 from usseg_ray.scoring.evaluation import ground_truth
-from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.scoring.protocols import Refinement, find_protocol, protocol_settings, stamp
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage, below
 from usseg_ray.trials.tasks import load_baselines
 from usseg_ray.trials.trial import (
     TRIAL_FILE,
-    Scored,
+    SplitScores,
     Trial,
     best_of_each,
     find_run,
@@ -36,7 +36,7 @@ from usseg_ray.trials.worker import score_split
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringRequest:
     """How a trial is to be scored.
 
     Attributes:
@@ -55,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ScoringRecord:
     """What an evaluation left behind.
 
     Attributes:
@@ -80,8 +80,8 @@ class Evaluated:
 
 
 def evaluate_trial(
-    place: str, asked: Asked, kept_at: Callable[[Path], str], watch: Watch | None = None
-) -> Evaluated:
+    place: str, asked: ScoringRequest, kept_at: Callable[[Path], str], watch: Watch | None = None
+) -> ScoringRecord:
     """Scores a trial on a split.
 
     Args:
@@ -115,15 +115,15 @@ def evaluate_trial(
     job = Job(trial.method, settings, data.root, device, reading="")
     folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
     with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
-        refining, last = Refining(chosen, crf), str(_checkpoint(home, trial, kept_at))
+        refining, last = Refiners(chosen, crf), str(_checkpoint(home, trial, kept_at))
         metrics = score_split(job, last, str(folder), split, refining, watch)
     named = stamp(config, manifest.name, split)
     caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
     draw(folder, ground_truth(manifest), manifest.palette, caption)
     beside = _baselines(home, trial, config, data, split, device)
     kind = crf_kind(device) if crf else ""
-    Scored(trial.name, trial.method, named, metrics, beside, kind).save(folder)
-    return Evaluated(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
+    SplitScores(trial.name, trial.method, named, metrics, beside, kind).save(folder)
+    return ScoringRecord(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
 
 
 def find_trial(place: str) -> Path:
@@ -141,7 +141,7 @@ def find_trial(place: str) -> Path:
     return folder / best[0].name
 
 
-def _overrides(asked: Asked) -> dict[str, Any]:
+def _overrides(asked: ScoringRequest) -> dict[str, Any]:
     found: dict[str, Any] = {"data.name": asked.data} if asked.data else {}
     if asked.protocol:
         found |= {"protocol": asked.protocol} | protocol_settings(asked.protocol)

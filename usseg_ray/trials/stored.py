@@ -11,7 +11,7 @@ from usseg_ray.core.files import write_whole
 from usseg_ray.core.types import FeatureMap, Needs, Rows
 from usseg_ray.core.views import FixedView
 from usseg_ray.features.featuriser import FeatureFinder
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import parts_of
 from usseg_ray.features.store.store import default_store
 from usseg_ray.trials.job import StoredView
@@ -24,7 +24,7 @@ class _EntryFinder:
     """Finds features in open entries, as the featuriser asks for them."""
 
     def __init__(
-        self, entries: Mapping[tuple[str, FixedView], Entry], device: torch.device
+        self, entries: Mapping[tuple[str, FixedView], FeatureEntry], device: torch.device
     ) -> None:
         self._entries, self._device = entries, device
 

@@ -20,8 +20,8 @@ CHECKPOINTS = "train"
 BATCH_SIZE = "train.batch_size"
 BATCH_FILE = "batch_size.json"
 
-Ended = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
-Status = Literal["RUNNING"] | Ended
+EndStatus = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
+Status = Literal["RUNNING"] | EndStatus
 ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
 """States that a resumed sweep does not repeat; STOPPED is the scheduler's early end."""
 
@@ -77,7 +77,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Scored:
+class SplitScores:
     """The scores of one trial on one split under one protocol, with what stands beside them.
 
     Attributes:
@@ -103,14 +103,14 @@ class Scored:
         write_json(folder / SCORES_FILE, asdict(self))
 
 
-def load_scored(run: Path) -> list[Scored]:
+def load_scored(run: Path) -> list[SplitScores]:
     """Reads all scores below a sweep's or a trial's folder, best `unsup_miou` first.
 
     Raises:
         UserError: A file is damaged.
     """
     cure = "Remove it, and score again: --resume the sweep, or python -m usseg_ray.evaluate TRIAL."
-    found = [read_json(file, Scored, cure) for file in sorted(run.rglob(SCORES_FILE))]
+    found = [read_json(file, SplitScores, cure) for file in sorted(run.rglob(SCORES_FILE))]
     return sorted(found, key=lambda scored: -scored.metrics["unsup_miou"])
 
 

@@ -21,7 +21,7 @@ from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, Watch, assemble
 from usseg_ray.scoring.arrays import ARRAYS, COUNTS, write_counts, write_evaluation
 from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
-from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.trials.contexts import TrainContext, TuneContext
 from usseg_ray.trials.job import WORKERS, Job
 from usseg_ray.trials.storage import opened
@@ -118,7 +118,7 @@ def score_split(
     checkpoint: str,
     folder: str,
     split: str,
-    refining: Refining = Refining(),  # noqa: B008 (frozen)
+    refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     watch: Watch | None = None,
 ) -> dict[str, float]:
     """Scores a trained state and a linear probe of its codes, in this process.

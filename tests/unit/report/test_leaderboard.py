@@ -2,30 +2,30 @@
 
 from usseg_ray.report.content import Table
 from usseg_ray.report.leaderboard import leaderboard
-from usseg_ray.report.read import Logged, Sweep
+from usseg_ray.report.read import RunRecord, SweepRecord
 from usseg_ray.tracking.store import SEED_TAG, TRIAL_TAG
 
 PICKED = "settings picked by labels of val"
 STAMP = "scenes val, centre-crop: centre square at short side 320, bilinear, one-to-one; textons"
 
 
-def run(trial: str, miou: float, metrics: dict[str, float], seed: str = "") -> Logged:
+def run(trial: str, miou: float, metrics: dict[str, float], seed: str = "") -> RunRecord:
     tags = {TRIAL_TAG: trial, "usseg.method": "acseg"} | ({SEED_TAG: seed} if seed else {})
     found = {"unsup_miou": miou, "test.unsup_miou": miou} | metrics
-    return Logged(trial, trial, "FINISHED", 0, 1.0, {}, tags, found)
+    return RunRecord(trial, trial, "FINISHED", 0, 1.0, {}, tags, found)
 
 
-def sweep(name: str, picked: str, behind: dict[str, float]) -> Sweep:
+def sweep(name: str, picked: str, behind: dict[str, float]) -> SweepRecord:
     tags = {"usseg.folder": name, "usseg.protocol": STAMP} | (
         {"usseg.picked": picked} if picked else {}
     )
-    parent = Logged(name, name, "FINISHED", 0, 1.0, {}, tags, {})
+    parent = RunRecord(name, name, "FINISHED", 0, 1.0, {}, tags, {})
     ends = {f"test.behind{end}": value for end, value in behind.items()}
     trials = (run("trial_000", 40.0, {}), run("trial_001", 30.0, ends))
-    return Sweep(parent, trials, tuple(run(t.trial, 30.0, {}, "0") for t in trials))
+    return SweepRecord(parent, trials, tuple(run(t.trial, 30.0, {}, "0") for t in trials))
 
 
-def finalists(*sweeps: Sweep) -> Table:
+def finalists(*sweeps: SweepRecord) -> Table:
     table = leaderboard(sweeps).blocks[0]
     assert isinstance(table, Table)
     return table

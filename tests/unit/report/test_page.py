@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from usseg_ray.report.content import Column, Row, Spread, Table
+from usseg_ray.report.content import Column, Spread, Table, TableRow
 from usseg_ray.report.gallery import embedded
 from usseg_ray.report.plain import written
 
@@ -96,5 +96,5 @@ def test_means_are_written_with_their_deviation() -> None:
 
 def test_a_column_without_any_value_is_not_shown() -> None:
     columns = (Column("a", "A"), Column("b", "B"), Column("c", "C"))
-    table = Table("caption", columns, (Row({"a": "x"}), Row({"a": "y", "c": 0.0})))
+    table = Table("caption", columns, (TableRow({"a": "x"}), TableRow({"a": "y", "c": 0.0})))
     assert [column.key for column in table.shown()] == ["a", "c"]

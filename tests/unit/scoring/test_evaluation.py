@@ -22,7 +22,7 @@ from usseg_ray.scoring.evaluation import (
     telling_rows,
 )
 from usseg_ray.scoring.metrics import MatchedCounts, Scores
-from usseg_ray.scoring.prediction import CRF, ClusterScorer, Predictor, Refining
+from usseg_ray.scoring.prediction import CRF, ClusterScorer, Predictor, Refiners
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 IGNORE = 5
@@ -59,7 +59,7 @@ def featurise(images: Images) -> Batch:
 
 def predictor(*refinements: str, crf: CRF | None = None) -> Predictor:
     chosen = tuple(map(Refinement.parse, refinements))
-    return Predictor(ClusterScorer(method()), featurise, 8, Refining(chosen, crf))
+    return Predictor(ClusterScorer(method()), featurise, 8, Refiners(chosen, crf))
 
 
 def evaluated(labelled: Iterable[LabelledImages], expected: int, **settings: Any) -> Evaluation:

@@ -17,7 +17,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.features.backbones import TimmFeatures, build_backbone
-from usseg_ray.features.store.extraction import Wanted, features_here
+from usseg_ray.features.store.extraction import FeatureRequest, features_here
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.recipe import parts_of
 from usseg_ray.features.store.shared import SharedStore
@@ -141,7 +141,7 @@ def test_what_is_chosen_fits_together(
     assert lines[-1].endswith("the store has room for 27.8 kB).")
 
 
-def asked_of(plan: Plan) -> list[tuple[subject._Use, Wanted]]:
+def asked_of(plan: Plan) -> list[tuple[subject._Use, FeatureRequest]]:
     backbone = build_backbone(plan.config.backbone)
     return [(use, subject._wanted(plan, use, backbone, "cpu")) for use in subject._uses(plan)]
 

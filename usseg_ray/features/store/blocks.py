@@ -54,12 +54,12 @@ class Shard:
         return f"{self.part}/{self.index:06d}"
 
 
-def save_manifest(manifest: EntryManifest, folder: Path) -> None:
+def save_entry_manifest(manifest: EntryManifest, folder: Path) -> None:
     """Writes what an entry says of itself, in one move."""
     write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1))
 
 
-def load_manifest(folder: Path) -> EntryManifest | None:
+def load_entry_manifest(folder: Path) -> EntryManifest | None:
     """Reads what an entry says of itself.
 
     Returns:
@@ -80,7 +80,7 @@ def load_manifest(folder: Path) -> EntryManifest | None:
         ) from None
 
 
-def write_shard(
+def write_feature_shard(
     folder: Path, part: Part, index: int, ids: Sequence[str], rows: Float[np.ndarray, "n ..."]
 ) -> Shard:
     """Writes one shard, seen under its name only when it is complete and on the disk.

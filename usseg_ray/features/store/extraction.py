@@ -23,7 +23,7 @@ from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import Piece, cut, row_groups
 from usseg_ray.data.reading import stream_here
 from usseg_ray.features.backbones import Backbone, build_backbone
-from usseg_ray.features.store.blocks import is_full, write_shard
+from usseg_ray.features.store.blocks import is_full, write_feature_shard
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.recipe import (
     SHARD_BYTES,
@@ -41,7 +41,7 @@ BATCH_ROWS = 32
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureRequest:
     """Features that somebody needs: of which images, by what, and what of them.
 
     Attributes:
@@ -82,7 +82,7 @@ class Wanted:
         return [piece for shard in shards for piece in cut(groups, *self.entry.images_of(shard))]
 
 
-Features = Callable[[Wanted, list[Piece]], Iterator[Block]]
+Features = Callable[[FeatureRequest, list[Piece]], Iterator[Block]]
 """Computes the rows of pieces in order: blocks of `id` and, for each part, (n, ...) float16."""
 
 
@@ -99,7 +99,7 @@ def want(
     parts: tuple[Part, ...] = ("tokens",),
     arithmetic: Arithmetic = "float32",
     shard_bytes: int = SHARD_BYTES,
-) -> Wanted:
+) -> FeatureRequest:
     """Says which features are needed; the arguments are those of `recipe`'s makers.
 
     Raises:
@@ -121,7 +121,7 @@ def want(
         arithmetic=arithmetic,
     )
     entry = make_entry_manifest(recipe, backbone, data, split, shard_bytes=shard_bytes)
-    return Wanted(root, data, split, config, entry, parts)
+    return FeatureRequest(root, data, split, config, entry, parts)
 
 
 class Extractor:
@@ -136,7 +136,7 @@ class Extractor:
 
     def __init__(
         self,
-        wanted: Wanted,
+        wanted: FeatureRequest,
         device: str,
         threads: int | None = None,
         backbone: Backbone | None = None,
@@ -200,7 +200,7 @@ def features_here(backbone: Backbone, device: str) -> Features:
     for the decoder is a good part of the time.
     """
 
-    def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(wanted: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         extractor = Extractor(wanted, device, backbone=backbone)
         shown = regroup(stream_here(wanted.root, pieces, wanted.entry.recipe.showing), BATCH_ROWS)
         with ThreadPoolExecutor(1, "usseg-decoding") as decoding:
@@ -214,7 +214,7 @@ def features_here(backbone: Backbone, device: str) -> Features:
 
 def write_missing(
     folder: FeatureFolder,
-    wanted: Wanted,
+    wanted: FeatureRequest,
     missing: Mapping[int, tuple[Part, ...]],
     features: Features,
     on_rows: Callable[[int], None] = lambda _: None,
@@ -241,7 +241,9 @@ def write_missing(
             ids = [str(name) for block in taken for name in block["id"]]
             for part in parts:
                 try:
-                    write_shard(path, part, shard, ids, np.concatenate([b[part] for b in taken]))
+                    write_feature_shard(
+                        path, part, shard, ids, np.concatenate([b[part] for b in taken])
+                    )
                 except OSError as error:
                     raise _unwritable(wanted, folder, error, len(missing) - written) from error
             on_rows(rows)
@@ -253,7 +255,7 @@ def _closable(blocks: Iterator[Block]) -> Generator[Block, None, None]:
 
 
 def _unwritable(
-    wanted: Wanted, folder: FeatureFolder, error: OSError, shards_left: int
+    wanted: FeatureRequest, folder: FeatureFolder, error: OSError, shards_left: int
 ) -> UserError:
     done = wanted.entry.num_shards - shards_left
     why = "the disk is full" if is_full(error) else f"cannot be written ({error})"

@@ -15,13 +15,13 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.features.store.blocks import (
     drop_damaged,
     list_shards,
-    load_manifest,
+    load_entry_manifest,
     missing_shards,
-    save_manifest,
+    save_entry_manifest,
     sweep_unfinished,
 )
-from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Features, Wanted, write_missing
+from usseg_ray.features.store.entry import FeatureEntry
+from usseg_ray.features.store.extraction import FeatureRequest, Features, write_missing
 from usseg_ray.features.store.folder import FeatureFolder, default_folder, unwritable
 from usseg_ray.features.store.recipe import PARTS, Part
 from usseg_ray.features.store.rule import Decision, Mode, decide
@@ -48,7 +48,7 @@ class FeatureStore:
     shared: SharedStore | None = None
     say: Callable[[str], None] = _silent
 
-    def open(self, key: str, parts: tuple[Part, ...]) -> Entry:
+    def open(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry:
         """Opens an entry that was obtained before, as a trial does.
 
         Args:
@@ -73,10 +73,10 @@ class FeatureStore:
 
     def obtain(
         self,
-        wanted: Wanted,
+        wanted: FeatureRequest,
         features: Features,
         on_rows: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> Entry:
+    ) -> FeatureEntry:
         """Gives a complete entry, computing what is missing of it.
 
         Args:
@@ -109,7 +109,7 @@ class FeatureStore:
         return entry
 
     def decide(
-        self, wanted: Wanted, *, passes: float, promised: int = 0, mode: Mode = "auto"
+        self, wanted: FeatureRequest, *, passes: float, promised: int = 0, mode: Mode = "auto"
     ) -> Decision:
         """Decides whether features that are not here are stored.
 
@@ -134,7 +134,7 @@ class FeatureStore:
             mode=mode,
         )
 
-    def find(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
+    def find(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry | None:
         """Opens an entry here if it is complete and its bytes are those that were written."""
         entry = self.folder.open(key, parts)
         if entry is None:
@@ -146,7 +146,7 @@ class FeatureStore:
         entry.close()
         return None
 
-    def _fetched(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
+    def _fetched(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry | None:
         with self.folder.building(key):
             self._repair(key)
             self._fetch(key, parts)
@@ -168,11 +168,11 @@ class FeatureStore:
             if manifest is None:
                 return
             self._make_room(key, manifest.num_bytes(parts))
-            here = load_manifest(path)
+            here = load_entry_manifest(path)
             if here is not None and here.images_per_shard != manifest.images_per_shard:
                 # Cut in another way: none of what is here fits what is there.
                 shutil.rmtree(path)
-            save_manifest(manifest, path)
+            save_entry_manifest(manifest, path)
             self.shared.fetch(self.folder, key, parts, self.say)
         except OSError as error:
             raise UserError(
@@ -189,17 +189,17 @@ class FeatureStore:
             yield
 
     def _compute(
-        self, wanted: Wanted, features: Features, on_rows: Callable[[int, int], None]
+        self, wanted: FeatureRequest, features: Features, on_rows: Callable[[int, int], None]
     ) -> None:
         path = self.folder.path(wanted.entry.key)
         # Shards that are there decide how many rows the others have.
-        entry = load_manifest(path) or wanted.entry
+        entry = load_entry_manifest(path) or wanted.entry
         missing = missing_shards(path, entry, wanted.parts)
         if not missing:
             return
         self._make_room(entry.key, entry.num_bytes(wanted.parts))
         try:
-            save_manifest(entry, path)
+            save_entry_manifest(entry, path)
         except OSError as error:
             raise unwritable(self.folder.root, error) from error
         absent = tuple(part for part in wanted.parts if any(part in p for p in missing.values()))

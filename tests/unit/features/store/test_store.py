@@ -21,7 +21,7 @@ from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.blocks import Shard, list_shards
-from usseg_ray.features.store.extraction import Features, Wanted, features_here
+from usseg_ray.features.store.extraction import FeatureRequest, Features, features_here
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore, default_store
 
@@ -74,7 +74,7 @@ def shards_of(folder: Path, root: Path) -> dict[int, Shard]:
 
 
 def counted(calls: list[int]) -> Features:
-    def features(asked: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(asked: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         calls.append(sum(piece.rows for piece in pieces))
         return HERE(asked, pieces)
 
