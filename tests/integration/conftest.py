@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests.integration.ledgers import free_port, serving
+from tests.integration.ledgers import free_port, lay_store, serving
 from usseg_ray.data import synthetic
 from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
 from usseg_ray.data.shards import Row, write_split
@@ -73,6 +73,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def store(folder: Path) -> Path:
+    """An empty store in the working directory."""
+    lay_store(folder / "mlflow.db")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,19 @@ def opened(
     tags = {"usseg.data_digest": "abc"}
     folder = Path("runs", sweep)
     return Ledger.open(uri, "usseg", sweep, params=params, tags=tags, folder=folder, say=say)
+
+
+@cache
+def _tables() -> bytes:
+    """An empty store as MLflow makes it, which takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
+
+
+def lay_store(path: Path) -> None:
+    """Lays an empty store down, for tests that do not look at how one is made."""
+    path.write_bytes(_tables())
 
 
 def runs(folder: Path, uri: str | None = None, sweep: str | None = None) -> dict[str, Run]:
@@ -104,10 +119,12 @@ def eventually(holds: Callable[[], bool], within_s: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int, store: str = "sqlite:///server.db") -> Iterator[str]:
+def serving(folder: Path, port: int) -> Iterator[str]:
     """A real tracking server that keeps artifacts itself."""
     program = [sys.executable, "-m", "mlflow", "server", "--workers", "1", f"--port={port}"]
-    options = [f"--backend-store-uri={store}", "--artifacts-destination=kept"]
+    options = ["--backend-store-uri=sqlite:///server.db", "--artifacts-destination=kept"]
+    if not (folder / "server.db").exists():
+        lay_store(folder / "server.db")
     log = folder / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests import tiny
+from tests.integration.ledgers import lay_store
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
 from usseg_ray.sweeps.criteria import load_trust
 from usseg_ray.sweeps.plan import make_plan
@@ -16,6 +17,7 @@ from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import find_space
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import Outcome
+from usseg_ray.trials.tasks import BASELINES_FILE
 from usseg_ray.trials.trial import ranked
 
 pytestmark = [
@@ -33,7 +35,11 @@ SETTINGS: dict[str, Any] = {
 
 
 def sweep(folder: Path, data: Path, **changes: Any) -> tuple[Outcome, str]:
-    folder.mkdir(exist_ok=True)
+    """Runs a sweep whose baselines nobody looks at, in a store of its own."""
+    if not folder.exists():
+        folder.mkdir()
+        lay_store(folder.parent / "mlflow.db")
+        (folder / BASELINES_FILE).write_text("{}")
     options: dict[str, Any] = {
         "methods": {"kmeans": str(find_space("kmeans"))},
         "data": str(data),

@@ -43,6 +43,7 @@ def small_plan(
         "resources.num_workers": workers,
     }
     order: dict[str, Any] = {"num_samples": num_trials, "max_concurrent": 1, "finalists": 0}
+    order["baselines"] = False
     return plan_for(folder, data, space=space, assigned=assigned, **(order | changes))
 
 

@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
+from tests.integration.ledgers import lay_store
 from tests.reported import (
     HOSTILE,
     OTHER_STAMP,
@@ -48,6 +49,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a store with both sweeps."""
     folder = tmp_path_factory.mktemp("store")
     address = f"sqlite:///{folder}/mlflow.db"
+    lay_store(folder / "mlflow.db")
     write_store(address, folder / "runs")
     return address
 

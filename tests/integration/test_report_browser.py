@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser, find_chromium
+from tests.integration.ledgers import lay_store
 from tests.reported import write_store
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import Store
@@ -30,6 +31,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page on both sweeps of a store, people's own words in it."""
     folder = tmp_path_factory.mktemp("page")
     uri = f"sqlite:///{folder}/mlflow.db"
+    lay_store(folder / "mlflow.db")
     write_store(uri, folder / "runs")
     store = Store(uri, "usseg_ray")
     path = folder / "report.html"

@@ -22,7 +22,7 @@ from tests.integration.ledgers import (
     trial_folder,
 )
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.usefixtures("store")]
 
 
 def test_a_sweep_is_a_parent_with_a_child_per_trial(folder: Path) -> None:
@@ -117,7 +117,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_killed_sweep_goes_on_in_its_own_runs(folder: Path) -> None:
+def test_a_killed_sweep_goes_on_in_its_own_runs(folder: Path, store: Path) -> None:
+    store.unlink()  # the one that is killed makes it
     crashed = in_fresh_interpreter(CRASH)
     assert crashed.returncode == -signal.SIGKILL
     assert crashed.stdout + crashed.stderr == "", "opening a new store should be silent"

@@ -46,6 +46,7 @@ def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     return flatten(config), folder
 
 
+@pytest.mark.usefixtures("store")
 def test_a_logged_model_segments_images_of_any_size(
     folder: Path, trained: tuple[dict[str, Any], Path]
 ) -> None:

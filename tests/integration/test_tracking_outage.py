@@ -101,6 +101,7 @@ def test_what_a_server_never_took_is_taken_later(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("store")
 def test_what_is_refused_holds_up_nothing(folder: Path) -> None:
     said: list[str] = []
     with opened(say=said.append) as ledger:
@@ -115,6 +116,7 @@ def test_what_is_refused_holds_up_nothing(folder: Path) -> None:
     assert len([line for line in said if "refuses 'log' of nobody" in line]) == 1
 
 
+@pytest.mark.usefixtures("store")
 def test_a_sweep_has_one_writer(folder: Path) -> None:
     with opened(), pytest.raises(UserError, match="another process is writing"):
         opened()
@@ -132,6 +134,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.usefixtures("store")
 def test_runs_of_dead_processes_are_closed_with_the_reason(folder: Path) -> None:
     in_fresh_interpreter(KILLED)
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -155,6 +158,7 @@ def test_runs_of_dead_processes_are_closed_with_the_reason(folder: Path) -> None
     assert LONG_AGO in runs(folder)["dead"].data.tags["usseg.reason"]
 
 
+@pytest.mark.usefixtures("store")
 def test_a_run_that_was_taken_for_dead_lives_on(folder: Path) -> None:
     with opened() as ledger:
         client = MlflowClient(ledger.uri)

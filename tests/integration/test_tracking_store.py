@@ -22,6 +22,7 @@ from usseg_ray.core.errors import UserError
 pytestmark = [*MARKS, pytest.mark.usefixtures("folder")]
 
 
+@pytest.mark.usefixtures("store")
 def test_a_deleted_experiment_is_explained(folder: Path) -> None:
     with opened() as ledger:
         pass
