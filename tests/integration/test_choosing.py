@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests import tiny
-from tests.integration.ledgers import lay_store
+from tests.ledgers import lay_store
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
 from usseg_ray.sweeps.criteria import load_trust
 from usseg_ray.sweeps.plan import make_plan
@@ -23,8 +23,6 @@ from usseg_ray.trials.trial import ranked
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
-    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 SETTINGS: dict[str, Any] = {

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.integration.commands import Ended, apart, here
-from tests.integration.ledgers import MARKS, lay_store
+from tests.ledgers import lay_store
 
-pytestmark = MARKS
+pytestmark = pytest.mark.ray
 
 SMALL = {
     "backbone.name": "textons",

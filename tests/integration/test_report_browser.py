@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser, find_chromium
-from tests.integration.ledgers import lay_store
+from tests.ledgers import lay_store
 from tests.reported import write_store
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import Store
@@ -17,8 +17,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed"),
-    # MLflow maps its tables with a loader strategy that SQLAlchemy 2.1 has deprecated.
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
 
 TAB, ENTER, RIGHT = ("Tab", 9), ("Enter", 13), ("ArrowRight", 39)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.integration.ledgers import (
-    MARKS,
+from tests.ledgers import (
     SWEEP,
     free_port,
     in_fresh_interpreter,
@@ -19,7 +18,7 @@ from tests.integration.ledgers import (
 )
 from usseg_ray.core.errors import UserError
 
-pytestmark = [*MARKS, pytest.mark.usefixtures("folder")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("folder")]
 
 
 @pytest.mark.usefixtures("store")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from tests.integration.ledgers import MARKS, opened, runs
+from tests import scenes
+from tests.ledgers import opened, runs
 from usseg_ray import methods
 from usseg_ray.core.config import build_config, flatten
 from usseg_ray.data import synthetic
@@ -18,8 +19,6 @@ from usseg_ray.engine.checkpoint import save_state
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.run import assemble
 from usseg_ray.tracking.model import save_model
-
-pytestmark = MARKS
 
 SETTINGS = {
     "backbone.name": "textons",
@@ -33,13 +32,14 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """Settings and checkpoint of a short STEGO run."""
-    folder = tmp_path_factory.mktemp("trained")
+    folder, data = (tmp_path_factory.mktemp(name) for name in ("trained", "scenes"))
+    scenes.write(data)
     method = methods.get("stego")
-    config = build_config(method.Config, [SETTINGS | {"data.name": str(scenes)}])
+    config = build_config(method.Config, [SETTINGS | {"data.name": str(data)}])
     context = PlainContext(torch.device("cpu"), [])
-    run = assemble(config, method, str(scenes), load_manifest(str(scenes)), context)
+    run = assemble(config, method, str(data), load_manifest(str(data)), context)
     run.fit()
     assert context.state is not None
     save_state(context.state, folder)

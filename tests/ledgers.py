@@ -24,11 +24,6 @@ from tests.conftest import PROJECT
 from usseg_ray.pictures.mosaic import save
 from usseg_ray.tracking.ledger import Ledger
 
-MARKS = [
-    pytest.mark.ray,
-    # MLflow maps its tables with a loader strategy that SQLAlchemy 2.1 has deprecated.
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-]
 SWEEP = "acseg-on-synthetic"
 # Each of these alone turns a telemetry off, and would hide that the package does not.
 TELEMETRY_SETTINGS = (
@@ -182,3 +177,25 @@ class Line:
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no store named by the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def store(folder: Path) -> Path:
+    """An empty store in the working directory."""
+    lay_store(folder / "mlflow.db")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one real tracking server."""
+    with serving(tmp_path_factory.mktemp("server"), free_port()) as address:
+        yield address
