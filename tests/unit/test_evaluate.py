@@ -35,7 +35,7 @@ def evaluated(crf: str = "") -> Evaluated:
 
 def test_refinements_have_columns_and_the_score_that_counts_comes_first() -> None:
     table = scores_table(evaluated())
-    assert [str(column.header) for column in table.columns] == ["score, %", "plain", "flip"]
+    assert [str(column.header) for column in table.columns] == ["score, %", "no refiner", "flip"]
     rows = list(zip(*(column.cells for column in table.columns), strict=False))
     # Counts are no scores, and are left out.
     assert rows[:-1] == [

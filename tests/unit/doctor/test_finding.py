@@ -1,12 +1,16 @@
 """A finding says what to do exactly where there is something to do."""
 
+from collections.abc import Callable
+
 import pytest
 
 from usseg_ray.doctor.finding import Finding, error, ok, warning
 
 
 @pytest.mark.parametrize(("make", "level"), [(error, "error"), (warning, "warning")])
-def test_what_is_wrong_comes_with_its_mend(make: type[Finding], level: str) -> None:
+def test_what_is_wrong_comes_with_its_mend(
+    make: Callable[[str, str, str], Finding], level: str
+) -> None:
     found = make("The disk is full.", "/runs", "rm -r /runs/old")
     assert (found.level, found.what, found.where, found.fix) == (
         level,

@@ -29,7 +29,8 @@ def test_marginals_are_probabilities_that_colours_have_moved() -> None:
 
     log_probs, pixels = image(3, 12, 17)
     found = refine(log_probs, pixels, CRF)
-    assert (found.dtype, found.shape) == (np.float32, log_probs.shape)
+    assert found.dtype == np.float32
+    assert found.shape == log_probs.shape
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-4)
     assert np.abs(found - np.exp(log_probs)).max() > 0.1
 
