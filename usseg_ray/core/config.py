@@ -121,8 +121,19 @@ class BackboneConfig(Settings):
     weights: str | None = Field(
         None, description="A safetensors file; without it, timm's cache and hub."
     )
-    layer: int | None = Field(
-        None, description="Block (ViT) or stage (CNN) to read, from 0; the last one if unset."
+    layer: int | tuple[int, ...] | None = Field(
+        None,
+        description="Block (ViT) or stage (CNN) to read, from 0; of several, [8, 11], the unit "
+        "tokens side by side; the last one if unset.",
+    )
+    facet: Literal["token", "query", "key", "value"] = Field(
+        "token",
+        description="What is read of a ViT's block: its tokens, or a part of its attention.",
+    )
+    debias: int = Field(
+        0,
+        ge=0,
+        description="Directions in which position shows that are taken out of tokens; 0: none.",
     )
     timm_args: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of `timm.create_model` that a file needs."

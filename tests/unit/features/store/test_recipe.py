@@ -39,6 +39,8 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
         {"backbone": TEXTONS.model_copy(update={"layer": 3})},
         {"backbone": TEXTONS.model_copy(update={"timm_args": {"num_classes": 0}})},
         {"backbone": TEXTONS.model_copy(update={"mean": (0.1, 0.1, 0.1)})},
+        {"backbone": TEXTONS.model_copy(update={"facet": "key"})},
+        {"backbone": TEXTONS.model_copy(update={"debias": 8})},
     ],
     "weights": [{"weights": "2" * 64}],
     "frame": [
@@ -217,6 +219,11 @@ def test_a_manifest_says_everything_in_words(tmp_path: Path) -> None:
     ):
         assert word in said
     assert "layer" in entry.says
+
+
+def test_entries_of_version_0_1_0_are_found() -> None:
+    # Before facets and directions of position could be chosen.
+    assert RECIPE.key == "5f8029294f730721bc60"
 
 
 def test_an_entry_counts_its_rows(tmp_path: Path) -> None:
