@@ -1,30 +1,12 @@
 """The options of `train` become a request of one run; what runs it has tests of its own."""
 
-import pytest
 from typer.testing import CliRunner
 
-from usseg_ray.sweeps import launch
-from usseg_ray.sweeps.request import Request
+from tests.unit.conftest import Launch
 from usseg_ray.train import app
 
-Launched = tuple[Request | None, str | None, str | None, bool]
 
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
-    """What the command would have run."""
-    found: list[Launched] = []
-
-    def keep(
-        request: Request | None, out: str | None, resume: str | None, *, dry_run: bool
-    ) -> None:
-        found.append((request, out, resume, dry_run))
-
-    monkeypatch.setattr(launch, "launch", keep)
-    return found
-
-
-def test_one_run_of_one_method_with_its_defaults(launched: list[Launched]) -> None:
+def test_one_run_of_one_method_with_its_defaults(launched: list[Launch]) -> None:
     arguments = ["--method", "kmeans", "--set", "num_clusters=5", "--device", "cpu"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     ((request, out, resume, dry_run),) = launched
@@ -36,6 +18,6 @@ def test_one_run_of_one_method_with_its_defaults(launched: list[Launched]) -> No
     assert (out, resume, dry_run) == (None, None, False)
 
 
-def test_who_resumes_asks_nothing_new(launched: list[Launched]) -> None:
+def test_who_resumes_asks_nothing_new(launched: list[Launch]) -> None:
     assert CliRunner().invoke(app, ["--resume", "earlier", "--dry-run"]).exit_code == 0
     assert launched == [(None, None, "earlier", True)]

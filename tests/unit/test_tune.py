@@ -5,29 +5,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.unit.conftest import Launch
 from usseg_ray.core.errors import UserError
-from usseg_ray.sweeps import launch
 from usseg_ray.sweeps.request import Request
 from usseg_ray.tune import app
 
-Launched = tuple[Request | None, str | None, str | None, bool]
 
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
-    """What the command would have run."""
-    found: list[Launched] = []
-
-    def keep(
-        request: Request | None, out: str | None, resume: str | None, *, dry_run: bool
-    ) -> None:
-        found.append((request, out, resume, dry_run))
-
-    monkeypatch.setattr(launch, "launch", keep)
-    return found
-
-
-def asked(launched: list[Launched], *arguments: str) -> Request:
+def asked(launched: list[Launch], *arguments: str) -> Request:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     request = launched[-1][0]
@@ -36,7 +20,7 @@ def asked(launched: list[Launched], *arguments: str) -> Request:
 
 
 def test_no_argument_is_a_sweep_of_the_first_method_on_built_in_data(
-    launched: list[Launched],
+    launched: list[Launch],
 ) -> None:
     request = asked(launched)
     assert list(request.methods) == ["acseg"]
@@ -63,29 +47,29 @@ def test_no_argument_is_a_sweep_of_the_first_method_on_built_in_data(
     ],
 )
 def test_options_change_what_they_name(
-    launched: list[Launched], arguments: tuple[str, ...], changed: dict[str, Any]
+    launched: list[Launch], arguments: tuple[str, ...], changed: dict[str, Any]
 ) -> None:
     request = asked(launched, *arguments)
     assert {name: getattr(request, name) for name in changed} == changed
 
 
-def test_several_methods_have_a_space_each(launched: list[Launched]) -> None:
+def test_several_methods_have_a_space_each(launched: list[Launch]) -> None:
     request = asked(launched, "--method", "acseg,kmeans")
     assert list(request.methods) == ["acseg", "kmeans"]
     assert all(request.methods.values())
 
 
-def test_where_it_runs_is_no_part_of_what_is_asked(launched: list[Launched]) -> None:
+def test_where_it_runs_is_no_part_of_what_is_asked(launched: list[Launch]) -> None:
     request = asked(launched, "--out", "runs/here", "--dry-run")
     assert launched[-1] == (request, "runs/here", None, True)
 
 
-def test_who_resumes_asks_nothing_new(launched: list[Launched]) -> None:
+def test_who_resumes_asks_nothing_new(launched: list[Launch]) -> None:
     assert CliRunner().invoke(app, ["--resume", "earlier"]).exit_code == 0
     assert launched == [(None, None, "earlier", False)]
 
 
-def test_a_time_that_is_none_is_refused(launched: list[Launched]) -> None:
+def test_a_time_that_is_none_is_refused(launched: list[Launch]) -> None:
     done = CliRunner().invoke(app, ["--time-budget", "soon"])
     assert isinstance(done.exception, UserError)
     assert "'soon' is no time" in str(done.exception)
