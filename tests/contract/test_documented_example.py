@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from tests import tiny
+from tests.contract.cases import check_defaults
 from usseg_ray.core.config import build_config
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.context import PlainContext
@@ -58,6 +59,11 @@ def test_it_learns_and_is_scored(example: type[Method], prepared: Set) -> None:
     history = fitted(example, prepared, epochs=8).history
     assert history[-1]["loss"] < history[0]["loss"]
     assert history[-1]["unsup_miou"] > 50
+
+
+def test_its_schedule_and_its_defaults_are_valid(example: type[Method]) -> None:
+    assert "defaults" in vars(example)
+    check_defaults(example)
 
 
 def test_its_space_is_valid(example: type[Method], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.contract.cases import (
     Case,
     Given,
     Walks,
+    check_defaults,
     make_batch,
     make_pair,
     with_tokens,
@@ -94,6 +95,12 @@ def test_name_and_config(method: type[Method]) -> None:
             setattr(config, name, getattr(config, name))
     with pytest.raises(ValidationError, match="extra"):
         method.Config.model_validate({"no_such_setting": 1})
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_schedule_and_defaults_stand_in_the_methods_file(method: type[Method]) -> None:
+    assert "defaults" in vars(method) or not method.stages
+    check_defaults(method)
 
 
 def test_unknown_method_names_the_nearest() -> None:

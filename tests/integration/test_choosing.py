@@ -10,8 +10,9 @@ from rich.console import Console
 
 from tests import tiny
 from tests.ledgers import lay_store
+from usseg_ray.core.records import read_json
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
-from usseg_ray.sweeps.criteria import load_trust
+from usseg_ray.sweeps.criteria import CRITERIA_FILE, Trust
 from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import find_space
@@ -92,7 +93,7 @@ def test_labels_say_which_criterion_to_trust(tmp_path: Path) -> None:
     )
     order = [trial.metrics["label_free.modularity"] for trial in ranked(outcome.trials)]
     assert order == sorted(order, reverse=True)
-    found = load_trust(tmp_path / "ranked")
+    found = read_json(tmp_path / "ranked" / CRITERIA_FILE, list[Trust], "")
     assert {one.criterion for one in found} == {*CRITERIA, CONSENSUS}
     assert all(one.trials == 4 and one.regret >= 0 for one in found)
     assert "Criteria without labels" in text

@@ -9,16 +9,12 @@ from tests.conftest import PROJECT
 
 PACKAGE, UNIT = PROJECT / "usseg_ray", PROJECT / "tests" / "unit"
 # Where the test of a module lies that has none beside its place: what the ones of Ray do is done by
-# Ray alone, a method's numbers are its test, and all published sets are held to the same.
+# Ray alone, and all published sets are held to the same.
 ELSEWHERE = {
     "bench.io": "tests/integration/test_bench.py",
     "bench.stream": "tests/integration/test_bench_stream.py",
     "cluster.ray_stream": "tests/integration/test_pipeline.py",
     "engine.checkpoint": "tests/unit/engine/test_run.py",
-    "methods.base": "tests/contract/test_methods.py",
-    "methods.colour": "tests/numerics/test_colour.py",
-    "methods.kmeans": "tests/numerics/test_kmeans.py",
-    "methods.position": "tests/numerics/test_position.py",
     "prepare.__main__": "tests/unit/prepare/test_download.py",
     "prepare.sets.base": "tests/unit/prepare/sets/test_sets.py",
     "prepare.sets.camvid": "tests/unit/prepare/sets/test_sets.py",
@@ -36,6 +32,7 @@ OF_SEVERAL = {
     "test_imports.py",
     "test_mirrors.py",
     "test_repository.py",
+    "test_run_files.py",
     "test_sets.py",
 }
 

@@ -1,76 +1,91 @@
-"""The options of `tune` become a request; what runs it has tests of its own."""
+"""The options of `tune`: types of the request's fields, and every one reaches its field."""
 
-from typing import Any
+import inspect
+from typing import Any, get_type_hints
 
 import pytest
+from typer.models import OptionInfo
 from typer.testing import CliRunner
 
-from tests.unit.conftest import Launch
-from usseg_ray.core.errors import UserError
-from usseg_ray.sweeps.request import Request
-from usseg_ray.tune import app
+from usseg_ray.sweeps.request import Request, with_spaces
+from usseg_ray.tune import app, tune
 
-
-def asked(launched: list[Launch], *arguments: str) -> Request:
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    request = launched[-1][0]
-    assert request is not None
-    return request
-
-
-def test_no_argument_is_a_sweep_of_the_first_method_on_built_in_data(
-    launched: list[Launch],
-) -> None:
-    request = asked(launched)
-    assert list(request.methods) == ["acseg"]
-    assert (request.data, request.num_samples, request.search) == ("synthetic", 6, "random")
-    assert (request.finalists, request.seeds, request.assigned) == (3, 3, {})
-    assert launched == [(request, None, None, False)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "changed"),
-    [
-        (("--num-samples", "2", "--finalists", "0"), {"num_samples": 2, "finalists": 0}),
-        (("--time-budget", "30m"), {"time_budget_s": 1800.0}),
-        (("--search", "optuna", "--scheduler", "asha"), {"search": "optuna", "scheduler": "asha"}),
-        (("--register", "best"), {"register_as": "best"}),
-        (("--objective", "label_free.stability"), {"objective": "label_free.stability"}),
-        (("--gpu-hour-price", "2.5", "--warm-start", "all"), {"gpu_hour_price": 2.5}),
-        # Finalists answer which trial is best, and not how many clusters there are.
-        (("--question", "k", "--seeds", "2"), {"question": "k", "finalists": 0, "seeds": 2}),
-        (
-            ("--set", "train.epochs=4", "--seed", "3", "--workers-per-trial", "auto"),
-            {"assigned": {"train.epochs": 4, "seed": 3, "resources.num_workers": "auto"}},
-        ),
-    ],
+OPTIONS = (
+    "--method kmeans,acseg --data a-set --num-samples 4 --question k --search optuna "
+    "--scheduler asha --objective label_free.modularity --warm-start all --max-concurrent 2 "
+    "--time-budget 2m --finalists 5 --seeds 7 --gpu-hour-price 1.5 --set method.gamma=2 --seed 9 "
+    "--device cpu --precision float32 --workers-per-trial 2 --tracking-uri sqlite:///x.db "
+    "--register best --out there --dry-run"
 )
-def test_options_change_what_they_name(
-    launched: list[Launch], arguments: tuple[str, ...], changed: dict[str, Any]
-) -> None:
-    request = asked(launched, *arguments)
-    assert {name: getattr(request, name) for name in changed} == changed
 
 
-def test_several_methods_have_a_space_each(launched: list[Launch]) -> None:
-    request = asked(launched, "--method", "acseg,kmeans")
-    assert list(request.methods) == ["acseg", "kmeans"]
-    assert all(request.methods.values())
+def launched(monkeypatch: pytest.MonkeyPatch, options: str) -> tuple[Any, ...]:
+    """Runs the command up to where a run would begin."""
+    calls: list[tuple[Any, ...]] = []
+
+    def launch(*arguments: Any, dry_run: bool) -> None:
+        calls.append((*arguments, dry_run))
+
+    monkeypatch.setattr("usseg_ray.sweeps.launch.launch", launch)
+    done = CliRunner().invoke(app, options.split())
+    assert done.exit_code == 0, done.output
+    (call,) = calls
+    return call
 
 
-def test_where_it_runs_is_no_part_of_what_is_asked(launched: list[Launch]) -> None:
-    request = asked(launched, "--out", "runs/here", "--dry-run")
-    assert launched[-1] == (request, "runs/here", None, True)
+def test_options_have_the_types_of_their_fields() -> None:
+    hints, fields = get_type_hints(tune), Request.model_fields
+    parameters = inspect.signature(tune).parameters.items()
+    made = [name for name, given in parameters if isinstance(given.default, OptionInfo)]
+    same = [name for name in made if name in fields]
+    assert set(made) - set(same) == {"time_budget", "register"}
+    assert {name: hints[name] for name in same} == {name: fields[name].annotation for name in same}
 
 
-def test_who_resumes_asks_nothing_new(launched: list[Launch]) -> None:
-    assert CliRunner().invoke(app, ["--resume", "earlier"]).exit_code == 0
-    assert launched == [(None, None, "earlier", False)]
+def test_without_options_a_request_is_as_its_fields_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Request(methods=with_spaces(["acseg"], None), assigned={})
+    assert launched(monkeypatch, "") == (expected, None, None, False)
 
 
-def test_a_time_that_is_none_is_refused(launched: list[Launch]) -> None:
-    done = CliRunner().invoke(app, ["--time-budget", "soon"])
-    assert isinstance(done.exception, UserError)
-    assert "'soon' is no time" in str(done.exception)
-    assert launched == []
+def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    request, out, resume, dry_run = launched(monkeypatch, OPTIONS)
+    assert (out, resume, dry_run) == ("there", None, True)
+    assert request == Request(
+        methods=with_spaces(["kmeans", "acseg"], None),
+        data="a-set",
+        assigned={
+            "resources.device": "cpu",
+            "resources.precision": "float32",
+            "resources.num_workers": 2,
+            "seed": 9,
+            "method.gamma": 2,
+        },
+        num_samples=4,
+        question="k",
+        search="optuna",
+        scheduler="asha",
+        objective="label_free.modularity",
+        warm_start="all",
+        max_concurrent=2,
+        time_budget_s=120,
+        # A question about K is answered by all of its trials.
+        finalists=0,
+        seeds=7,
+        gpu_hour_price=1.5,
+        tracking_uri="sqlite:///x.db",
+        register_as="best",
+    )
+    plain, *_ = launched(monkeypatch, "--preset hp-cityscapes --finalists 5 --space mine.yaml")
+    assert (plain.preset, plain.finalists) == ("hp-cityscapes", 5)
+    assert plain.methods == {"hp": "mine.yaml"}
+
+
+def test_resuming_asks_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched(monkeypatch, "--resume earlier") == (None, None, "earlier", False)
+
+
+@pytest.mark.parametrize("option", ["--num-samples", "--max-concurrent", "--seeds"])
+def test_bounds_are_refused_by_name(option: str) -> None:
+    done = CliRunner().invoke(app, [option, "0"])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.output

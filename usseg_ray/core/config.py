@@ -6,7 +6,6 @@ search space's `fixed` < a trial's sample < `--set`. The flattened form is what 
 building from it gives an equal config.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 
 
 class Settings(BaseModel):
@@ -265,7 +264,9 @@ def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) ->
         return Config[method_config].model_validate(unflatten({"method": {}} | merged))  # type: ignore[valid-type]
     except ValidationError as error:
         first = error.errors()[0]
+        # Behind the key, pydantic names the alternative of its type, or an item.
         where = ".".join(str(part) for part in first["loc"])
+        where = next((key for key in known if f"{where}.".startswith(f"{key}.")), where)
         raise UserError(
             f"{where} = {first['input']!r}: {first['msg']}. --dry-run lists every key."
         ) from None
@@ -297,11 +298,9 @@ def known_keys(method_config: type[MethodConfig]) -> dict[str, str]:
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """Words the error for a key that does not exist, with the nearest one that does."""
     known = list(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or [
-        name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]
-    ]
-    hint = f"; did you mean {near[0]!r}?" if near else "; --dry-run prints every key."
-    return f"Unknown key: {key!r}{hint}"
+    alike = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    last = f"; did you mean {alike[0]!r}?" if alike else "; --dry-run prints every key."
+    return f"Unknown key: {key!r}{did_you_mean(key, known, last)}"
 
 
 def flatten(config: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What flows between data, backbone, method and scoring. A method never sees a label.
 
-`Images` (what the reader yields) -> backbone -> `Batch` (what a method sees) -> `LabelMap` scores.
+`Images` (what the reader yields) -> backbone -> `Batch` (what a method sees) -> cluster scores.
 Labels travel beside `Images` in `LabelledImages`, which only scoring opens.
 """
 

@@ -1,19 +1,26 @@
 """What a run leaves to go on from: its state after an epoch, and the epoch labels would choose."""
 
-import json
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from usseg_ray.core.distributed import rank
+from usseg_ray.core.records import read_json, write_json
 
 CHECKPOINT = "checkpoint.pt"
 
 BEST = "best"
 
 BEST_NOTE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class _Best:
+    epoch: int
+    unsup_miou: float
 
 
 def keep_best(state: dict[str, Any], folder: Path) -> bool:
@@ -33,13 +40,14 @@ def keep_best(state: dict[str, Any], folder: Path) -> bool:
     if "unsup_miou" not in metrics:
         return False
     note = best / BEST_NOTE
-    if note.exists() and json.loads(note.read_text())["unsup_miou"] >= metrics["unsup_miou"]:
+    cure = f"Remove {best}: the best of the epochs that follow is kept."
+    if note.exists() and read_json(note, _Best, cure).unsup_miou >= metrics["unsup_miou"]:
         return False
     best.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as partial:
         save_state(state, Path(partial))
         (Path(partial) / CHECKPOINT).replace(best / CHECKPOINT)
-    note.write_text(json.dumps({"epoch": state["epoch"], "unsup_miou": metrics["unsup_miou"]}))
+    write_json(note, asdict(_Best(state["epoch"], metrics["unsup_miou"])))
     return True
 
 

@@ -4,7 +4,6 @@ Between the reader's `Images` and a method's `Batch`. Weights come from timm's h
 from a safetensors file, loaded strictly; nothing here ever falls back to random weights.
 """
 
-import difflib
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from usseg_ray.core.config import BackboneConfig, DataConfig
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.core.types import FeatureMap, FeatureSpec, Needs
 from usseg_ray.features.projections import (
     Recorded,
@@ -278,8 +277,8 @@ def check_weights(config: BackboneConfig) -> None:
             raise UserError(f"backbone.weights = {config.weights}: no such file.")
         return
     if not timm.is_model(config.name.split(".")[0]):
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        raise UserError(f"backbone.name = {config.name!r} is no timm model; near it: {near}.")
+        hint = did_you_mean(config.name, timm.list_models())
+        raise UserError(f"backbone.name = {config.name!r} is no timm model{hint}")
     try:
         cfg = timm.get_pretrained_cfg(config.name)
     except RuntimeError:  # an unknown tag

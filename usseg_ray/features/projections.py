@@ -141,7 +141,8 @@ def _logits(module: Any, x: Float[Tensor, "B N D"], rope: Tensor | None) -> Tens
     if rope is not None:
         query, key = (_rotated(module, part, rope) for part in (query, key))
     with torch.autocast(x.device.type, enabled=False):
-        return query.float() * module.scale @ key.float().transpose(-2, -1)
+        logits: Tensor = query.float() * module.scale @ key.float().transpose(-2, -1)
+    return logits
 
 
 def _rotated(module: Any, part: Heads, rope: Tensor) -> Heads:  # noqa: ANN401

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
 from usseg_ray.prepare.unpack import require_space, unpack
 
 ATTEMPTS = 5
@@ -333,9 +334,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _save(path: Path, record: Mapping[str, Any]) -> None:
-    written = _beside(path, ".json.new")
-    written.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    written.replace(_beside(path, ".json"))
+    write_whole(_beside(path, ".json"), json.dumps(record, indent=1) + "\n")
 
 
 def _discard(part: Path) -> None:

@@ -8,10 +8,9 @@ cluster. So the shards are the same bytes whatever runs where, and no row is los
 
 import hashlib
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import ray.data
 
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.cluster.ray_stream import ended
+from usseg_ray.cluster.ray_stream import ended, quiet
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import resolve
+from usseg_ray.core.files import resolve, write_whole_at
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.manifest import (
     Manifest,
@@ -221,7 +220,9 @@ def _run(plans: list[dict[str, Any]], images: ImageSet, out: str, tally: _Tally)
         "class_of": images.class_of,
     }
     try:
-        with local_ray(), _quiet_ray_data():
+        # Ray Data's own settings, whatever the process did before.
+        plain = ray.data.DataContext(enable_progress_bars=False)
+        with local_ray(), quiet(), ray.data.DataContext.current(plain):
             # One block a plan: Ray Data would otherwise put several shards in one task.
             rows = ray.data.from_items(plans, override_num_blocks=len(plans))
             outcomes = rows.map(_write_planned, fn_kwargs=settings)
@@ -239,19 +240,6 @@ def _run(plans: list[dict[str, Any]], images: ImageSet, out: str, tally: _Tally)
 
 def _unwritable(out: str, error: object) -> UserError:
     return UserError(f"--out {out}: cannot be written ({error}). Free or choose another place.")
-
-
-@contextmanager
-def _quiet_ray_data() -> Iterator[None]:
-    """Sets Ray Data's own settings, whatever the process did before, and its silence."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with ray.data.DataContext.current(ray.data.DataContext(enable_progress_bars=False)):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _write_planned(
@@ -288,9 +276,8 @@ def _write_planned(
 def _write_quarantine(out: str, problems: list[Problem]) -> None:
     ordered = sorted(problems, key=lambda problem: (problem.split, problem.id))
     filesystem, root = resolve(out)
-    filesystem.create_dir(root, recursive=True)
-    with filesystem.open_output_stream(f"{root}/{QUARANTINE}") as stream:
-        stream.write("".join(json.dumps(vars(problem)) + "\n" for problem in ordered).encode())
+    lines = "".join(json.dumps(vars(problem)) + "\n" for problem in ordered)
+    write_whole_at(filesystem, f"{root}/{QUARANTINE}", lines)
 
 
 def _assemble(

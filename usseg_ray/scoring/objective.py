@@ -5,9 +5,7 @@ whoever ranks, stops or searches looks at that metric. Of every objective more i
 better. `label_free` measures the criteria, but for the consensus.
 """
 
-from difflib import get_close_matches
-
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.data.manifest import Manifest
 
 AUTO = "auto"
@@ -54,9 +52,8 @@ def resolve(asked: str, manifest: Manifest, split: str) -> str:
         labelled = info.labelled if info else any(s.labelled for s in manifest.splits.values())
         return MIOU if labelled else WITHOUT_LABELS
     if asked not in OBJECTIVES:
-        near = get_close_matches(asked, OBJECTIVES, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"choose {AUTO} or {', '.join(OBJECTIVES)}."
-        raise UserError(f"--objective {asked} does not exist; {hint}")
+        hint = did_you_mean(asked, OBJECTIVES, f"; choose {AUTO} or {', '.join(OBJECTIVES)}.")
+        raise UserError(f"--objective {asked} does not exist{hint}")
     return asked
 
 

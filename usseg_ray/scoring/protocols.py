@@ -4,13 +4,12 @@ Protocols are data. One is named by `protocol` in a run's settings, or by `evalu
 stamp, which also says data set, split and backbone, goes with every score.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from usseg_ray.core.config import Config, MethodConfig
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, unknown_name
 from usseg_ray.data.transforms import Crop, Filter, Frame
 
 REFINERS = ("flip", "sliding", "crf")
@@ -181,9 +180,7 @@ def find_protocol(name: str) -> Protocol:
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise UserError(f"Unknown protocol: {name!r}{hint} Protocols: {', '.join(PROTOCOLS)}.")
+    raise unknown_name("protocol", name, PROTOCOLS)
 
 
 def protocol_settings(name: str) -> dict[str, int]:

@@ -5,7 +5,6 @@ of training. The store says what each would cost; what pays is computed on the w
 the jobs name it.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from usseg_ray import methods
 from usseg_ray.cluster.feature_actors import ray_features
 from usseg_ray.core.config import build_config
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.types import Needs
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
@@ -141,9 +141,8 @@ def _chosen(
     console: Console,
 ) -> list[str]:
     """Chooses the entries to read, once in the life of a sweep: keys in the store."""
-    path = folder / CHOSEN_FILE
-    if path.exists():
-        known: list[str] = json.loads(path.read_text())
+    known = load_chosen(folder)
+    if known is not None:
         return known
     mode, there, missing = plan.config.resources.features, [], []
     for use, wanted in asked:
@@ -160,8 +159,21 @@ def _chosen(
             console.print(decision.sentence, highlight=False)
             if decision.choice == "cache":
                 there.append(wanted.entry.key)
-    path.write_text(json.dumps(there))
+    save_chosen(there, folder)
     return there
+
+
+def save_chosen(keys: list[str], folder: Path) -> None:
+    """Writes which entries of the store are read into a sweep's folder."""
+    write_json(folder / CHOSEN_FILE, keys)
+
+
+def load_chosen(folder: Path) -> list[str] | None:
+    """Reads what `save_chosen` wrote; `None` where that is nothing, or damaged."""
+    try:
+        return read_json(folder / CHOSEN_FILE, list[str], "They are chosen again.")
+    except (FileNotFoundError, DamagedError):
+        return None
 
 
 def _seconds(asked: list[tuple[_Use, Wanted]], measure: Measure) -> float:

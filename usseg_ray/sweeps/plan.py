@@ -237,7 +237,7 @@ def _part(
                 f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "
                 "it under `fixed` or by --workers-per-trial."
             )
-    defaults = data_defaults(name, request.data, preset | space.fixed | assigned) | preset
+    defaults = data_defaults(method, request.data, preset | space.fixed | assigned) | preset
     check_space(space, method.Config, [defaults])
     layers: list[Mapping[str, Any]] = [defaults, space.fixed, {"data.name": request.data}]
     config = build_config(method.Config, [*layers, assigned])

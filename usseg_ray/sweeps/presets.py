@@ -7,12 +7,11 @@ Crops that they cut beforehand and kept as JPEG files are cut here while reading
 it is stored, and recoded the same way (`data.crops`, `data.crop_jpeg`).
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -355,9 +354,7 @@ def find_preset(name: str) -> Preset:
     known = {preset.name: preset for preset in PRESETS}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise UserError(f"Unknown preset: {name!r}{hint} Presets: {', '.join(known)}.")
+    raise unknown_name("preset", name, known)
 
 
 def preset_settings(name: str | None, methods: list[str]) -> dict[str, Any]:

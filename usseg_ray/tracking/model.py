@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 
 from usseg_ray import __version__, methods
 from usseg_ray.core.config import build_config
+from usseg_ray.core.files import write_whole
 from usseg_ray.core.types import Images
 from usseg_ray.data import synthetic
 from usseg_ray.engine.checkpoint import CHECKPOINT, load_state
@@ -108,8 +109,10 @@ def save_model(method: str, settings: Mapping[str, Any], checkpoint: Path, folde
         data = Path(partial) / "model"
         data.mkdir()
         state = load_state(checkpoint, torch.device("cpu"))
-        torch.save({"method": state["method"]}, data / CHECKPOINT)
-        (data / _SETTINGS).write_text(json.dumps({"method": method, "settings": dict(settings)}))
+        trained = {"method": state["method"]}
+        write_whole(data / CHECKPOINT, lambda stream: torch.save(trained, stream))
+        about = {"method": method, "settings": dict(settings)}
+        write_whole(data / _SETTINGS, json.dumps(about))
         if settings.get(_WEIGHTS_KEY):
             shutil.copyfile(settings[_WEIGHTS_KEY], data / _WEIGHTS)
         _save_pyfunc(folder, data, image[None, :_EXAMPLE_SIDE, :_EXAMPLE_SIDE])

@@ -1,6 +1,5 @@
 """Scores a trained trial again, in this process and without Ray: what `evaluate` does."""
 
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from usseg_ray.scoring.prediction import Refining
 from usseg_ray.scoring.protocols import Refinement, find_protocol, protocol_settings, stamp
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage, below
-from usseg_ray.trials.tasks import BASELINES_FILE
+from usseg_ray.trials.tasks import load_baselines
 from usseg_ray.trials.trial import (
     TRIAL_FILE,
     Scored,
@@ -168,12 +167,9 @@ def _baselines(
     """Reads the baselines of the trial's sweep, where they are of the same; else scores floors."""
     own = build_config(methods.get(trial.method).Config, [trial.settings])
     same = (own.protocol, own.data) == (config.protocol, config.data)
-    file = home.parent / BASELINES_FILE
-    found: dict[str, float] = {}
-    if same and file.exists():
-        found = json.loads(file.read_text()).get(split, {})
-    if found:
-        return found
+    found = load_baselines(home.parent) if same else None
+    if found and found.get(split):
+        return found[split]
     where = torch.device(device)
     return compute_baselines(config, root, manifest, where, splits=(split,), names=FLOORS)[split]
 

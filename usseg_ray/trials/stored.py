@@ -1,13 +1,13 @@
 """How a process finds the stored features that its job names."""
 
 import hashlib
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 
 import torch
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.core.types import FeatureMap, Needs, Rows
 from usseg_ray.features.featuriser import Stored
 from usseg_ray.features.store.entry import Entry
@@ -50,10 +50,7 @@ class _Opened:
         parts = {one.name: getattr(found, one.name) for one in fields(found)}
         # What cannot be kept is computed again.
         with suppress(OSError):
-            file.parent.mkdir(exist_ok=True)
-            partial = file.with_suffix(f".{uuid.uuid4().hex}")
-            torch.save(parts, partial)
-            partial.replace(file)
+            write_whole(file, lambda stream: torch.save(parts, stream))
         return found
 
 

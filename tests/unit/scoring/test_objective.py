@@ -39,7 +39,7 @@ def test_what_is_named_is_taken(tmp_path: Path, name: str) -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     manifest = tiny.write(tmp_path, labelled=False)
-    with pytest.raises(UserError, match=r"label_free\.stabilty .*did you mean label_free\.stab"):
+    with pytest.raises(UserError, match=r"label_free\.stabilty .*did you mean 'label_free\.stab"):
         resolve("label_free.stabilty", manifest, "val")
     with pytest.raises(UserError, match=r"choose auto or unsup_miou, label_free\."):
         resolve("xyz", manifest, "val")

@@ -211,7 +211,7 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"objective": "label_free.modulariti"}, "did you mean label_free.modularity"),
+        ({"objective": "label_free.modulariti"}, "did you mean 'label_free.modularity'"),
         (
             {"objective": "label_free.consensus", "search": "optuna"},
             "label_free.consensus is known when all trials have ended",

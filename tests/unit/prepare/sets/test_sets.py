@@ -307,7 +307,7 @@ def test_all_mosaics_give_the_numbers_of_iic(tmp_path: Path) -> None:
 
 
 def test_an_unknown_set_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(UserError, match=r"Did you mean 'cityscapes\d\d'\? Known: cocostuff27, "):
+    with pytest.raises(UserError, match=r"did you mean 'cityscapes\d\d'\? Known: cocostuff27, "):
         get("cityscape")
 
 
