@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import PROJECT
 from tests.features import vit
-from tests.integration.conftest import COUNTS
+from tests.scenes import COUNTS
 from usseg_ray.core.config import flatten
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

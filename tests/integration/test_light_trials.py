@@ -22,8 +22,6 @@ from usseg_ray.trials.worker import build_run
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
-    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 
@@ -42,7 +40,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     for version, form in enumerate(("auto", 1), start=1):
         folder = tmp_path / str(form)
         assigned = {"resources.num_workers": form}
-        plan = plan_for(folder, scenes, assigned=assigned, register_as="forms")
+        plan = plan_for(folder, scenes, assigned=assigned, register_as="forms", baselines=False)
         outcome, text = run(plan, folder)
         check_champion(folder, "forms", "trial_000", version)
         (found[str(form)],) = outcome.trials
@@ -97,7 +95,8 @@ def begin(plan: Plan, folder: Path) -> None:
 
 def test_a_killed_light_trial_goes_on_from_its_checkpoint(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "killed"
-    plan = plan_for(folder, scenes, assigned={"resources.num_workers": "auto"})
+    assigned = {"resources.num_workers": "auto"}
+    plan = plan_for(folder, scenes, assigned=assigned, finalists=0, baselines=False)
     begin(plan, folder)
     outcome, text = run(plan, folder)
     (trial,) = outcome.trials
@@ -119,7 +118,7 @@ def test_a_light_trial_that_fails_says_why(tmp_path: Path, scenes: Path) -> None
     # The first epoch's only step is taken with sound weights, the second's is not.
     steps = {"train.steps_per_epoch": 1, "method.lr": 1e37}
     changed = steps | {"resources.num_workers": "auto"}
-    outcome, text = run(plan_for(folder, scenes, assigned=changed), folder)
+    outcome, text = run(plan_for(folder, scenes, assigned=changed, baselines=False), folder)
     (trial,) = outcome.trials
     assert trial.status == "FAILED"
     assert str(trial.reason).startswith("usseg_ray.engine.epoch.NonFiniteLossError: loss is ")
