@@ -52,16 +52,17 @@ class UserError(Exception):
         super().__init__(redacted(message))
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".") -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".", most: int = 1) -> str:
     """Ends the sentence that says a name is unknown.
 
     Args:
         name: What was asked.
         known: The names that there are.
         otherwise: The end where none of them is near.
+        most: How many near ones are named.
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else otherwise
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else otherwise
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

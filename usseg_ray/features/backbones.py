@@ -277,7 +277,7 @@ def check_weights(config: BackboneConfig) -> None:
             raise UserError(f"backbone.weights = {config.weights}: no such file.")
         return
     if not timm.is_model(config.name.split(".")[0]):
-        hint = did_you_mean(config.name, timm.list_models())
+        hint = did_you_mean(config.name, timm.list_models(), most=3)
         raise UserError(f"backbone.name = {config.name!r} is no timm model{hint}")
     try:
         cfg = timm.get_pretrained_cfg(config.name)
