@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.prepare.layouts import DEFAULT_IGNORE_INDEX, Entry, discover
+from usseg_ray.prepare.description import DEFAULT_IGNORE_INDEX
+from usseg_ray.prepare.entries import Entry
+from usseg_ray.prepare.layouts import discover
 
 
 def touch(root: Path, *names: str) -> None:
@@ -88,8 +90,9 @@ def test_missing_folder_and_file_instead_of_folder(root: Path) -> None:
 
 
 def test_no_images(root: Path) -> None:
-    touch(root, "readme.txt", "clip.gif")
-    with pytest.raises(UserError, match=r"no images here \(\.bmp, \.jpeg"):
+    touch(root, "readme.txt", "clip.mp4", ".DS_Store")
+    told = r"no images here \(\.avif, \.bmp, .*3 files passed over: \.mp4 1, \.txt 1, hidden 1"
+    with pytest.raises(UserError, match=told):
         discover(root)
 
 
@@ -101,7 +104,7 @@ def test_a_split_without_images(root: Path) -> None:
 
 def test_a_split_of_labels_only(root: Path) -> None:
     touch(root, "train/images/a.jpg", "val/labels/a.png")
-    with pytest.raises(UserError, match=r"val: the split has labels but no folder 'images'"):
+    with pytest.raises(UserError, match=r"val/labels: split 'val' has labels but no images"):
         discover(root)
 
 
@@ -149,7 +152,7 @@ def test_description_that_is_not_json(root: Path) -> None:
         ({"classes": ["cow"], "palette": [[0, 0, 256]]}, "key 'palette': a colour is three"),
         ({"classes": ["cow"], "palette": []}, "'palette' has 0 colours for 1 classes"),
         ({"name": ""}, "key 'name'"),
-        ([], "dictionary"),
+        ([], "must be an object"),
     ],
 )
 def test_description_that_cannot_be_used(root: Path, content: Any, message: str) -> None:
