@@ -15,9 +15,9 @@ from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare.description import FILE, read_description
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.lists import assigned, split_lists
-from usseg_ray.prepare.pairing import HOW_TO_SAY, Pairing, is_picture
+from usseg_ray.prepare.pairing import DEFAULT_SPLIT, HOW_TO_SAY, Pairing, is_picture
 from usseg_ray.prepare.passed import Passed
-from usseg_ray.prepare.patterns import LAYOUTS, PLAIN, Layout, Pattern, own_pattern, roots
+from usseg_ray.prepare.patterns import LAYOUTS, PLAIN, Layout, Pattern, is_split, own_pattern, roots
 
 
 def discover(
@@ -101,6 +101,7 @@ def _read(root: Path, layout: Layout, files: Iterable[Path], passed: Passed) -> 
             f"{' '.join(passed.lines())}".rstrip()
         )
     _refuse_empty_splits(root, image, layout, {entry.split for entry in entries})
+    _refuse_merged_splits(root, entries)
     return _by_lists(root, entries, lists, passed) if lists else entries
 
 
@@ -114,6 +115,19 @@ def _refuse_empty_splits(root: Path, image: Pattern, layout: Layout, splits: set
                 f"{folder}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}), "
                 f"so split {found.split!r} would be empty."
             )
+
+
+def _refuse_merged_splits(root: Path, entries: Iterable[Entry]) -> None:
+    places: dict[str, str] = {}
+    for entry in entries:
+        if not is_split(entry.split) or entry.split == DEFAULT_SPLIT:
+            places |= {part: entry.id for part in entry.id.split("/")[:-1] if is_split(part)}
+    if len(places) > 1:
+        raise UserError(
+            f"{root}: the folders {' and '.join(sorted(places))} are called as splits are, but lie "
+            f"where no layout has them ({next(iter(places.values()))}). Give the folder of one "
+            f"set, or say where they lie: --images 'FOLDER/{{split}}/{{id}}'."
+        )
 
 
 def _by_own_patterns(root: Path, images: str, labels: str | None, passed: Passed) -> list[Entry]:

@@ -32,6 +32,7 @@ _WORDS = {
 
 _LABEL_FOLDER = re.compile(rf"(?:{_LABELS})", re.IGNORECASE)
 _SPLIT = re.compile(_PART, re.IGNORECASE)
+_MEANT = re.compile(rf"{_PART}|{_IMAGES}|{_LABELS}", re.IGNORECASE)
 _LABEL_TAIL = re.compile(
     r"(?:[_-](?:masks?|labels?|gt|segs?|segmentation|annotations?|gtFine|labelIds|labelTrainIds))+",
     re.IGNORECASE,
@@ -163,8 +164,8 @@ def without_tail(key: str) -> str:
 
 
 def roots(source: Path) -> Iterator[Path]:
-    """Yields a folder, and those below it that it holds alone: an archive unpacked in its own."""
-    yield source
+    """Yields the folder that a folder holds alone, as unpacked archives do, then itself."""
     inside = [path for path in source.iterdir() if not is_junk(path.name)]
-    if len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink():
+    if len(inside) == 1 and inside[0].is_dir() and not _MEANT.fullmatch(inside[0].name):
         yield from roots(inside[0])
+    yield source

@@ -277,9 +277,9 @@ def _look(images: ImageSet) -> None:
     inspector = Inspector(images.meaning)
     for _ in inspector.rows(labelled[:: max(1, len(labelled) // _LOOKS)][:_LOOKS]):
         pass
-    if len(inspector.values - {images.ignore_index}) <= 1 < len(labelled) > _LOOKS:
-        return  # Few labels that look alike say nothing of many.
-    check_values(inspector.values, images.meaning)
+    several = len(inspector.values - {images.ignore_index}) > 1
+    if several or len(labelled) <= _LOOKS:  # else rare classes may be in the others
+        check_values(inspector.values, images.meaning)
 
 
 def _run(plans: list[_Plan], images: ImageSet, out: str, tally: _Tally) -> None:
