@@ -19,10 +19,11 @@ from tests.integration.ledgers import (
     statuses,
     trial_folder,
 )
+from tests.room import no_room
 from usseg_ray.core.errors import UserError
 from usseg_ray.tracking.ledger import deliver
 from usseg_ray.tracking.runs import HEARTBEAT_TAG, PROCESS_TAG, Runs, this_process
-from usseg_ray.tracking.spool import Operation
+from usseg_ray.tracking.spool import SPOOL_FILE, Operation
 
 pytestmark = MARKS
 
@@ -74,6 +75,23 @@ def test_a_server_that_is_away_costs_neither_time_nor_metrics(
     (away,) = [line for line in said if "does not answer (" in line]
     assert str(folder / "runs" / "away") in away
     assert len([line for line in said if "is back" in line]) == 1
+
+
+def test_a_full_folder_costs_no_metrics(folder: Path, server: str) -> None:
+    said: list[str] = []
+    with opened(server, "full", say=said.append) as ledger:
+        ledger.open_trial("t", {}, {})
+        ledger.log("t", {"unsup_miou": 0.0}, step=0)
+        with no_room(folder / "runs" / "full" / SPOOL_FILE):
+            for epoch in range(1, 40):
+                ledger.log("t", {"unsup_miou": float(epoch)}, step=epoch)
+            eventually(lambda: any("disk full?" in line for line in said))
+        ledger.log("t", {"unsup_miou": 40.0}, step=40)
+        ledger.close_trial("t", "FINISHED")
+    found = runs(folder, server, "full")
+    assert points(server, found["t"], "unsup_miou") == [(n, float(n)) for n in range(41)]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert not any("does not answer" in line for line in said)
 
 
 @pytest.mark.slow

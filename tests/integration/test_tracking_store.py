@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def test_a_deleted_experiment_is_explained(folder: Path) -> None:
     )
     with pytest.raises(UserError, match="mlflow experiments restore"):
         opened()
+
+
+def test_first_sweeps_may_begin_together(folder: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from usseg_ray.tracking.ledger import Ledger\n"
+        "where = {{'folder': Path('{0}'), 'params': {{}}, 'tags': {{}}}}\n"
+        "Ledger.open(None, 'usseg', '{0}', **where).close('FINISHED')"
+    )
+    names = ("one", "two", "three")
+    with ThreadPoolExecutor(len(names)) as pool:
+        for done in pool.map(in_fresh_interpreter, map(code.format, names)):
+            assert (done.returncode, done.stderr) == (0, "")
+    assert set(runs(folder)) == set(names)
+    assert not list(folder.glob("*.lock"))
 
 
 @pytest.mark.parametrize("uri", ["file:///runs", "mlruns", "./mlruns"])

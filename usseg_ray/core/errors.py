@@ -5,23 +5,38 @@ At the bottom of the layers, since errors (`UserError`) name addresses in all of
 
 import re
 
-# A user's name and password before a host, and what queries of addresses call a secret.
-_USER = re.compile(r"://(?:[^/@:\s]*:[^@\s]*|[^/@\s]+)@")
-
-_SECRET = re.compile(r"(?i)([?&;][^=&\s]*(?:passw|pwd|secret|token|key)[^=&\s]*=)[^&\s]*")
+_SECRET_NAME = r"(?:passw|pwd|secret|credential|signature|api_?key|access_?key|auth_?key)"
+_RULES = (
+    # A user's name and password before a host; the password may have any sign in it.
+    (re.compile(r"://(?:[^/@:\s]*:(?!\d{1,5}(?:[/?#\s]|$))\S*|[^/@\s]+)@"), "://***@"),
+    # What queries of addresses call a secret.
+    (
+        re.compile(rf"(?i)([?&;](?:[^=&\s]*(?:{_SECRET_NAME}|token|key)[^=&\s]*|sig|sas)=)[^&\s]*"),
+        r"\1***",
+    ),
+    # Connection strings, shell assignments and JSON.
+    (
+        re.compile(rf"(?i)(\b\w*{_SECRET_NAME}\w*[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s&;,]+)"),
+        r"\1***",
+    ),
+    (re.compile(r"(?i)(\b\w*token\s*=\s*)[^\s&;,]+"), r"\1***"),
+    (re.compile(r"(?i)(\bbearer\s+)\S+"), r"\1***"),
+)
 
 
 def redacted(text: str) -> str:
-    """Replaces the secrets of all addresses in a text.
+    """Replaces the secrets of all addresses, connection strings and headers in a text.
 
     Args:
         text: An address, or a message with some.
 
     Returns:
         The text with `***` for names and passwords before a host, and for the values of keys,
-        passwords and tokens after a `?`.
+        passwords, signatures and tokens. Where a secret's end is in doubt, more is hidden.
     """
-    return _SECRET.sub(r"\1***", _USER.sub("://***@", text))
+    for rule, shown in _RULES:
+        text = rule.sub(shown, text)
+    return text
 
 
 class UserError(Exception):

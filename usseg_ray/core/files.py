@@ -1,16 +1,37 @@
-"""Where files lie: a path, or a URI that PyArrow's file systems open."""
+"""Where files lie and how they are written: whole or not at all.
 
-import json
+A place is a path, or a URI that PyArrow's file systems open. Every file that the package writes
+goes through `write_whole` or one of its kin: a full disk, a killed process or a writer that fails
+leaves what stood there before. Unfinished files have names of their own that begin with a dot,
+which every reader passes over.
+"""
+
+import hashlib
 import os
-import unicodedata
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import yaml
 from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
+
+UNFINISHED = ".unfinished"
+"""How the names of files end that are being written."""
+
+CHUNK_BYTES = 8 * 2**20
+
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""They have no folders to make, and charge for each request."""
+
+Content = str | bytes | memoryview | Callable[[BinaryIO], object]
+"""Of a file: text (UTF-8), bytes, or what writes them to a stream."""
+
+
+class OtherContentError(Exception):
+    """A copied file has not the content that its source promises."""
 
 
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
@@ -39,124 +60,132 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", maxsplit=1)[0]
 
 
-_JUNK = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx", "$recycle.bin"})
+def write_whole(path: Path, content: Content) -> None:
+    """Writes a file as a whole or not at all; missing folders are made.
 
-_MAX_TEXT_BYTES = 64 * 2**20
-
-_MAX_YAML = 2**20
-
-
-def is_junk(name: str) -> bool:
-    """Tells files and folders that systems leave behind: `._X`, `.DS_Store`, `Thumbs.db`, ..."""
-    return name.startswith(".") or name.lower() in _JUNK
-
-
-def walk(
-    folder: Path,
-    on_junk: Callable[[Path], object] = lambda _: None,
-    on_error: Callable[[OSError], object] = lambda _: None,
-) -> Iterator[Path]:
-    """Yields every file below a folder, through links too, but never round a loop of them.
+    What stood there stays until the new content is on the disk, and nothing else is left of a write
+    that fails.
 
     Args:
-        folder: Where to begin.
-        on_junk: Told each file and folder that `is_junk`, which are passed over.
-        on_error: Told each folder that cannot be read.
-    """
-    for place, below, names in os.walk(folder, followlinks=True, onerror=on_error):
-        here = Path(place)
-        inside = here.resolve()
-        for name in (*below, *names):
-            if is_junk(name):
-                on_junk(here / name)
-        below[:] = sorted(
-            name
-            for name in below
-            if not is_junk(name) and not inside.is_relative_to((here / name).resolve())
-        )
-        yield from (here / name for name in sorted(names) if not is_junk(name))
-
-
-def listed(folder: Path, pattern: str) -> list[Path]:
-    """Lists what matches a pattern below a folder, in order, without what `is_junk`."""
-    found = sorted(folder.glob(pattern))
-    return [path for path in found if not any(map(is_junk, path.relative_to(folder).parts))]
-
-
-def read_text(path: Path) -> str:
-    """Reads a text as people's editors write it: UTF-8, with or without a mark before it.
+        path: Where.
+        content: Text, bytes, or a function that writes to the binary stream that it is given.
 
     Raises:
-        FileNotFoundError: There is none.
-        UserError: It cannot be read, is no UTF-8, or is too large to be such a text.
+        OSError: The disk is full, for example.
     """
-    try:
-        if path.stat().st_size > _MAX_TEXT_BYTES:
-            raise UserError(f"{path}: larger than {_MAX_TEXT_BYTES // 2**20} MiB, so no such text.")
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path}: not UTF-8 text. Save it in that encoding (UTF-16, which some editors write, "
-            "is another)."
-        ) from None
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    _write_here(path.parent, lambda stream: _named(path.name, content, stream))
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Reads a JSON file that people write.
-
-    Raises:
-        UserError: It cannot be read, or is no JSON; says where.
-    """
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file ({first_line(error)}).") from None
+def write_whole_at(filesystem: pafs.FileSystem, path: str, content: Content) -> None:
+    """Writes a file to a file system that `resolve` found, as `write_whole` does."""
+    folder, _, name = path.rpartition("/")
+    write_named(filesystem, folder, lambda stream: _named(name, content, stream))
 
 
-def parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 (whatever YAML holds)
-    """Reads YAML that people write: plain values, bounded, without aliases.
-
-    A few aliases of aliases stand for more values than a machine holds.
+def write_named(filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], str]) -> None:
+    """Writes a file whose name depends on its content, as `write_whole` does.
 
     Args:
-        text: What is read.
-        where: Where it stands, for messages.
-
-    Raises:
-        UserError: It is no YAML, has aliases, or is too large or too deep.
+        filesystem: As `resolve` found it.
+        folder: Path in it.
+        write: Writes to the stream that it is given, and returns the file's name.
     """
-    if len(text) > _MAX_YAML:
-        raise UserError(f"{where}: more than {_MAX_YAML} characters of YAML.")
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise UserError(f"{where}: has YAML aliases (*name). Write out what they stand for.")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise UserError(f"{where}: not YAML ({' '.join(str(error).split())[:200]}).") from None
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        _write_here(Path(folder), write)
+    else:
+        _write_there(filesystem, folder, write)
 
 
-def check_name(name: str, where: str) -> str:
-    """Refuses a name that would lead elsewhere as a part of a path, or that cannot be shown.
+def copy_here(
+    filesystem: pafs.FileSystem, source: str, target: Path, sha256: str | None = None
+) -> None:
+    """Copies a file from a file system, seen here only when it is complete.
 
     Args:
-        name: Of a set or a split.
-        where: Who says so, for the message.
-
-    Returns:
-        The name.
+        filesystem: As `resolve` found it.
+        source: Path in it.
+        target: Path here.
+        sha256: What its bytes must have, if that is known.
 
     Raises:
-        UserError: It is empty, too long, or has separators, control characters or a dot in front.
+        FileNotFoundError: There is no such file; nothing is written.
+        OtherContentError: Its bytes have another hash; nothing is written.
     """
-    odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
-    if not name.strip() or len(name) > 120 or odd or name[0] == "." or set(name) & set("/\\:"):
-        raise UserError(
-            f"{where} {name[:120]!r} cannot be part of a path: no /, \\ or : in it, no dot "
-            "in front, 120 characters at most."
-        )
+
+    def copy(stream: BinaryIO) -> None:
+        found = hashlib.sha256()
+        while chunk := there.read(CHUNK_BYTES):
+            stream.write(chunk)
+            if sha256:
+                found.update(chunk)
+        if sha256 and found.hexdigest() != sha256:
+            raise OtherContentError(f"{source}: its sha256 is not {sha256}.")
+
+    with filesystem.open_input_stream(source) as there:
+        write_whole(target, copy)
+
+
+def copy_there(source: Path, filesystem: pafs.FileSystem, target: str) -> None:
+    """Copies a file to a file system, seen there only when it is complete."""
+
+    def copy(stream: BinaryIO) -> None:
+        while chunk := here.read(CHUNK_BYTES):
+            stream.write(chunk)
+
+    with source.open("rb") as here:
+        write_whole_at(filesystem, target, copy)
+
+
+def _named(name: str, content: Content, stream: BinaryIO) -> str:
+    if callable(content):
+        content(stream)
+    else:
+        stream.write(content.encode() if isinstance(content, str) else content)
     return name
+
+
+def _write_here(folder: Path, write: Callable[[BinaryIO], str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / _unfinished_name()
+    try:
+        with unfinished.open("xb") as stream:
+            name = write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(folder / name)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    # The file is whole by now; some network file systems cannot do more for its name.
+    with suppress(OSError):
+        _sync(folder)
+
+
+def _write_there(
+    filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], str]
+) -> None:
+    if filesystem.type_name not in OBJECT_STORES:
+        filesystem.create_dir(folder, recursive=True)
+    unfinished = f"{folder}/{_unfinished_name()}"
+    try:
+        with filesystem.open_output_stream(unfinished) as stream:
+            name = write(stream)
+        filesystem.move(unfinished, f"{folder}/{name}")
+    except BaseException:
+        with suppress(OSError):
+            filesystem.delete_file(unfinished)
+        raise
+
+
+def _unfinished_name() -> str:
+    return f".{uuid.uuid4().hex}{UNFINISHED}"
+
+
+def _sync(folder: Path) -> None:
+    """Puts a folder's names on the disk, as `fsync` of a file does not."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -15,7 +15,8 @@ from pyarrow import fs as pafs
 
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import resolve, walk
+from usseg_ray.core.files import resolve
+from usseg_ray.core.sources import walk
 from usseg_ray.data import synthetic
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.data.manifest import (

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import check_name, read_json
+from usseg_ray.core.sources import check_name, read_json
 from usseg_ray.data.manifest import Palette
 from usseg_ray.prepare.meaning import Colour
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import read_text
+from usseg_ray.core.sources import read_text
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare.patterns import is_split
 

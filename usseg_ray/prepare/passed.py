@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from usseg_ray.core.files import walk
+from usseg_ray.core.sources import walk
 from usseg_ray.prepare.description import FILE
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import is_junk
+from usseg_ray.core.sources import is_junk
 
 _IMAGES = r"images?|imgs?|JPEGImages|leftImg8bit"
 _LABELS = (

@@ -19,7 +19,8 @@ import ray
 
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import check_name, resolve
+from usseg_ray.core.files import resolve
+from usseg_ray.core.sources import check_name
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.manifest import (
     Manifest,

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.scoring.objective import MIOU
 from usseg_ray.tracking.store import (
     PATIENCE,
@@ -30,7 +30,6 @@ from usseg_ray.tracking.store import (
     search,
     sqlite_path,
     store_uri,
-    without_password,
 )
 
 _METHOD, _PROTOCOL = "usseg.method", "usseg.protocol"
@@ -210,7 +209,7 @@ class Store:
     @property
     def address(self) -> str:
         """Where it is, without a password."""
-        return without_password(self._uri)
+        return redacted(self._uri)
 
     def sweeps(self, names: Sequence[str]) -> list[Sweep]:
         """Reads sweeps.

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from mlflow import MlflowClient
 
+from usseg_ray.core.errors import redacted
 from usseg_ray.tracking.runs import Runs, final_name, reap
 from usseg_ray.tracking.spool import Kind, Operation, Spool
 from usseg_ray.tracking.store import (
@@ -24,6 +25,7 @@ from usseg_ray.tracking.store import (
     SEED_TAG,
     TRIAL_TAG,
     address,
+    alone,
     check_database,
     environment,
     experiment_id,
@@ -31,7 +33,6 @@ from usseg_ray.tracking.store import (
     patience,
     share_view,
     store_uri,
-    without_password,
 )
 from usseg_ray.tracking.writer import Say, Writer
 
@@ -73,10 +74,10 @@ class Ledger:
         self._floors: dict[str, float] = {}
         self._closed = False
         runs = Runs(client, experiment_id, sweep)
-        self._writer = Writer(Spool(self._folder), runs, without_password(uri), say)
+        self._writer = Writer(Spool(self._folder), runs, redacted(uri), say)
         self._settings = contextlib.ExitStack()
         self._settings.enter_context(patience(_REQUEST_S))
-        self._put("store", None, uri=without_password(uri))
+        self._put("store", None, uri=redacted(uri))
         self._writer.start()
 
     @classmethod
@@ -226,7 +227,7 @@ class Ledger:
         self._settings.close()
         if left:
             self._say(
-                f"Tracking store {without_password(self.uri)} is away: {left} records wait in "
+                f"Tracking store {redacted(self.uri)} is away: {left} records wait in "
                 f"{self._folder}.\nOnce it is back: python -m usseg_ray.report {self._folder}"
             )
 
@@ -279,7 +280,7 @@ def deliver(tracking_uri: str | None, experiment: str, sweep: str, folder: Path,
         uri = store_uri(tracking_uri) if "***" in used or not used else used
         client, found = _connect(uri, experiment)
         with patience(_REQUEST_S):
-            writer = Writer(spool, Runs(client, found, sweep), without_password(uri), say)
+            writer = Writer(spool, Runs(client, found, sweep), redacted(uri), say)
             writer.start()
             writer.finish(_LAST_WORDS_S)
     finally:
@@ -293,7 +294,7 @@ def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # It prints a traceback for each request that is tried again.
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
-    with explained(uri):
+    with explained(uri), alone(uri):
         check_database(uri)
         client = MlflowClient(uri)
         with patience(PATIENCE):

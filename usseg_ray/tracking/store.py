@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
 import socket
@@ -27,9 +26,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
 from usseg_ray import __version__
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.core.lock import only_one
 from usseg_ray.core.machine import cpu_name, vector_instructions
 
+_MAKING_S = 60.0
 PATIENCE = 4  # seconds that a store has for its first answer
 
 SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
@@ -71,11 +72,6 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri[len("sqlite:///") :].partition("?")[0]) if uri.startswith("sqlite:") else None
 
 
-def without_password(text: str) -> str:
-    """Blackens the password in every address of a text."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
-
-
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turns a store's failure into the line that its user can act on.
@@ -87,7 +83,7 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
         raise UserError(
-            f"Tracking store {without_password(uri)} cannot be used: {cause(error)}\n"
+            f"Tracking store {redacted(uri)} cannot be used: {cause(error)}\n"
             "Start its server, correct --tracking-uri or MLFLOW_TRACKING_URI, or leave both out to "
             "keep runs in ./mlflow.db."
         ) from error
@@ -95,7 +91,7 @@ def explained(uri: str) -> Iterator[None]:
 
 def cause(error: BaseException) -> str:
     """Says in one line, and without passwords, what went wrong."""
-    return " ".join(without_password(str(_root(error))).split())[:300]
+    return " ".join(redacted(str(_root(error))).split())[:300]
 
 
 def _root(error: BaseException) -> BaseException:
@@ -108,6 +104,22 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keeps two commands from making the tables of one local database at the same time.
+
+    Raises:
+        UserError: Another process has been at it for a minute.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with only_one(path.with_name(f"{path.name}.lock"), "the MLflow database", _MAKING_S):
+        yield
+
+
 def check_database(uri: str) -> None:
     """Touches a database first: MLflow retries one that cannot be opened for two minutes.
 
@@ -118,7 +130,6 @@ def check_database(uri: str) -> None:
     parts = urlsplit(uri)
     path = sqlite_path(uri)
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
             database.execute("BEGIN IMMEDIATE")
     elif parts.scheme not in ("http", "https") and parts.hostname and parts.port:
@@ -229,7 +240,7 @@ def address(uri: str, experiment_id: str) -> tuple[str, str]:
     """
     page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}"
     if urlsplit(uri).scheme in ("http", "https"):
-        return "", f"{without_password(uri).rstrip('/')}/{page}"
+        return "", f"{redacted(uri).rstrip('/')}/{page}"
     program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
     store = '"$MLFLOW_TRACKING_URI"' if urlsplit(uri).password else shlex.quote(uri)
     # The dashboard has telemetry of its own, and this process's environment ends with it.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from usseg_ray.core.files import listed
+from usseg_ray.core.sources import listed
 from usseg_ray.prepare.download import Archive
 from usseg_ray.prepare.sets.base import IGNORE_INDEX, Benchmark, Splits, entries_of, folder, named
 

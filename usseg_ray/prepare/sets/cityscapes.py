@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from usseg_ray.core.files import listed
+from usseg_ray.core.sources import listed
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import listed
+from usseg_ray.core.sources import listed
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import picture_size
 from usseg_ray.prepare.conversion import CORNERS
