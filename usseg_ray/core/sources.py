@@ -1,4 +1,4 @@
-"""What people and other systems leave on disks: walked without its junk, read as text, JSON or YAML.
+"""What people and other systems leave on disks: walked without junk, read as text, JSON or YAML.
 
 All of it comes from elsewhere, so what is read is bounded and what is wrong is one line.
 """

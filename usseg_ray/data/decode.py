@@ -130,9 +130,9 @@ def turn_of(data: bytes) -> int:
         if data.startswith(PNG):
             return orientation(plain_png(data)[1])
         image = _open(io.BytesIO(data))
-        block: bytes = image.info.get("exif", b"")
-        tiff = isinstance(image, TiffImageFile)
-        return int(image.tag_v2.get(ORIENTATION_TAG, 1)) if tiff else orientation(block)
+        if isinstance(image, TiffImageFile):
+            return int(image.tag_v2.get(ORIENTATION_TAG, 1))
+        return orientation(image.info.get("exif", b""))
 
 
 def decode_label(data: bytes) -> Int32[np.ndarray, "H W"]:

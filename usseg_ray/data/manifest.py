@@ -7,14 +7,15 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, resolve
+from usseg_ray.core.sources import check_name
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -35,6 +36,14 @@ class ShardInfo(Settings):
     num_bytes: int = Field(ge=1)
     sha256: str
     row_groups: tuple[int, ...] = Field(description="Rows of each row group.")
+
+    @field_validator("path")
+    @classmethod
+    def _below_the_root(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or parts[0] == "/" or ".." in parts or set(path) & set("\\:\0"):
+            raise ValueError(f"{path!r} leads out of the set")
+        return path
 
 
 class SplitInfo(Settings):
@@ -138,7 +147,9 @@ def load_manifest(uri: str | Path) -> Manifest:
             f"{where}: format version {version}, this program reads {FORMAT_VERSION}. {_AGAIN}"
         )
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
+        check_name(manifest.name, f"{where}: name")
+        return manifest
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -88,7 +88,9 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self._whole = bool(re.search(r"\.\w+$", text.rsplit("}", 1)[-1]))
-        self._regex = re.compile(re.sub(r"\{(\w+)\}", lambda word: _WORDS[word[1]], text))
+        self._regex = re.compile(
+            re.sub(r"\{(\w+)\}", lambda word: _WORDS[word[1]], text), re.DOTALL
+        )
 
     @property
     def has_split(self) -> bool:
