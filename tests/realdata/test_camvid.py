@@ -45,7 +45,7 @@ def prepared(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Set:
     images = discover(shared / "data" / request.param)
-    inspector = Inspector(len(images.classes), images.ignore_index)
+    inspector = Inspector(images.meaning)
     root = tmp_path_factory.mktemp(request.param)
     shards = tuple(
         shard

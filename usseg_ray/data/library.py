@@ -15,6 +15,7 @@ from pyarrow import fs as pafs
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.core.files import resolve
+from usseg_ray.core.sources import walk
 from usseg_ray.data import synthetic
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.data.manifest import (
@@ -103,8 +104,7 @@ def _how_to_prepare(source: str = "IMAGES", out: str = "DIR") -> str:
 
 
 def _explain_folder(folder: Path) -> str:
-    names = (Path(name) for _, _, files in os.walk(folder) for name in files)
-    if any(name.suffix.lower() in IMAGE_SUFFIXES for name in names):
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in walk(folder)):
         return f"--data {folder}: the folder holds images that are not prepared yet.\n" + (
             _how_to_prepare(str(folder), str(cache_root() / folder.name))
         )

@@ -6,14 +6,15 @@ It stands beside `shards`, whose rows it counts; every command reads it first.
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, resolve, write_whole_at
+from usseg_ray.core.sources import check_name
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -34,6 +35,14 @@ class ShardInfo(Settings):
     num_bytes: int = Field(ge=1)
     sha256: str
     row_groups: tuple[int, ...] = Field(description="Rows of each row group.")
+
+    @field_validator("path")
+    @classmethod
+    def _below_the_root(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or parts[0] == "/" or ".." in parts or set(path) & set("\\:\0"):
+            raise ValueError(f"{path!r} leads out of the set")
+        return path
 
 
 class SplitInfo(Settings):
@@ -133,8 +142,10 @@ def load_manifest(uri: str | Path) -> Manifest:
             f"{where}: format version {version}, this program reads {FORMAT_VERSION}. {_AGAIN}"
         )
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
+    check_name(manifest.name, f"{where}: name")
+    return manifest

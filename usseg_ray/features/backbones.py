@@ -270,6 +270,11 @@ def check_weights(config: BackboneConfig) -> None:
     Raises:
         UserError: They cannot; names the three ways on.
     """
+    if config.name == TEXTONS and config.weights is not None:
+        raise UserError(
+            f"backbone.weights = {config.weights}: textons have no weights. Name the network "
+            "that they are of: --set backbone.name=..."
+        )
     if config.name == TEXTONS:
         return
     if config.weights is not None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import socket
@@ -39,6 +40,8 @@ SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
 
 REASON_TAG = "usseg.reason"
 
+_OTHER_SCHEMA = re.compile("out-of-date database schema|Can't locate revision")
+
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
@@ -58,6 +61,11 @@ def store_uri(tracking_uri: str | None) -> str:
     scheme = urlsplit(uri).scheme
     if scheme == "sqlite":
         path, _, options = uri.removeprefix("sqlite:///").partition("?")
+        if "?" in str(Path(path).resolve()):
+            raise UserError(
+                f"{Path(path).resolve()}: an address of a database ends at a '?'. Work in a folder "
+                "without one, or set --tracking-uri sqlite:////FOLDER/mlflow.db."
+            )
         return f"sqlite:///{Path(path).resolve()}" + (f"?{options}" if options else "")
     if scheme in ("http", "https") or scheme.split("+")[0] in _DATABASES:
         return uri
@@ -82,6 +90,12 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
+        if _OTHER_SCHEMA.search(str(error)):
+            raise UserError(
+                f"Tracking store {redacted(uri)} was made by another MLflow than "
+                f"{version('mlflow')}.\nBy a newer one: pip install -U mlflow. By an older one: copy "
+                "it, then mlflow db upgrade URI. Or keep runs elsewhere: --tracking-uri sqlite:///other.db."
+            ) from error
         raise UserError(
             f"Tracking store {redacted(uri)} cannot be used: {cause(error)}\n"
             "Start its server, correct --tracking-uri or MLFLOW_TRACKING_URI, or leave both out to "

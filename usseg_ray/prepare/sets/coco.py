@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from usseg_ray.prepare.download import Archive
-from usseg_ray.prepare.layouts import Entry
+from usseg_ray.prepare.entries import Entry
+from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
     Benchmark,
@@ -17,7 +18,6 @@ from usseg_ray.prepare.sets.base import (
     folder,
     held_out,
     named,
-    names_in,
     origins_with_held_out,
 )
 

@@ -9,8 +9,9 @@ from tests.trees import VALUES, colours_of, plant, plant_mosaics, save, values_o
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.shards import Row
+from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.inspection import Inspector
-from usseg_ray.prepare.layouts import ImageSet
+from usseg_ray.prepare.meaning import Meaning
 from usseg_ray.prepare.sets import BENCHMARKS, get
 from usseg_ray.prepare.sets.base import held_out
 
@@ -22,7 +23,7 @@ def test_a_miniature_is_found_and_readable(tmp_path: Path, name: str) -> None:
     images = get(name).discover(plant(tmp_path, name))
     splits = images.splits
     assert list(splits) == ["train", "val", "test"]
-    inspector = Inspector(len(images.classes), images.ignore_index, images.class_of)
+    inspector = Inspector(images.meaning)
     rows = list(inspector.rows(images.entries))
     assert inspector.problems == []
     assert len(rows) == len(images.entries)
@@ -112,7 +113,7 @@ def test_void_is_ignored(name: str, value: int) -> None:
 
 def test_labels_become_class_indices(tmp_path: Path) -> None:
     images = get("cityscapes19").discover(plant(tmp_path, "cityscapes19"))
-    inspector = Inspector(19, 255, images.class_of)
+    inspector = Inspector(images.meaning)
     row = next(iter(inspector.rows(images.splits["test"])))
     assert row.label is not None
     found = decode_label(row.label).flatten()[: len(VALUES["cityscapes19"])].tolist()
@@ -125,7 +126,7 @@ def test_labels_become_class_indices(tmp_path: Path) -> None:
 
 def test_an_unknown_label_value_is_named_and_its_image_kept(tmp_path: Path) -> None:
     images = get("voc2012").discover(plant(tmp_path, "voc2012"))
-    inspector = Inspector(21, 255, {value: value for value in range(20)} | {255: 255})
+    inspector = Inspector(Meaning(21, 255, {value: value for value in range(20)} | {255: 255}))
     rows = list(inspector.rows(images.entries))
     assert len(rows) == len(images.entries)
     assert inspector.problems
@@ -180,7 +181,7 @@ def test_a_split_without_images_is_an_error(tmp_path: Path, name: str, emptied: 
 
 def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
     (plant(tmp_path, "potsdam3") / "labelled_train.txt").write_bytes(b"\xff\xfe0")
-    with pytest.raises(UserError, match=r"labelled_train\.txt: not a list of image names"):
+    with pytest.raises(UserError, match=r"labelled_train\.txt: not UTF-8 text"):
         get("potsdam3").discover(tmp_path)
 
 
@@ -199,7 +200,7 @@ def test_tiles_may_be_unpacked(tmp_path: Path) -> None:
     save(root / "gt" / "3_0_0.png", values)
     benchmark = get("potsdam3")
     entries = benchmark.discover(root).splits["test"]
-    row = next(iter(Inspector(3, 255, benchmark.class_of).rows(entries)))
+    row = next(iter(Inspector(Meaning(3, 255, benchmark.class_of)).rows(entries)))
     assert np.array_equal(decode_image(row.image), colours)
     assert row.label is not None
     expected = [benchmark.class_of[value] for value in values[0].tolist()]
@@ -207,7 +208,7 @@ def test_tiles_may_be_unpacked(tmp_path: Path) -> None:
 
 
 def rows_of(images: ImageSet) -> dict[str, Row]:
-    inspector = Inspector(len(images.classes), images.ignore_index, images.class_of)
+    inspector = Inspector(images.meaning)
     rows = {row.id: row for row in inspector.rows(images.entries)}
     assert inspector.problems == []
     return rows
@@ -266,7 +267,7 @@ def test_a_map_in_a_colour_of_no_class_is_a_bad_label(tmp_path: Path) -> None:
     painted[:2, :2] = (255, 0, 255)
     Image.fromarray(painted).save(path)
     images = get("potsdam3").discover(tmp_path)
-    inspector = Inspector(3, 255, images.class_of)
+    inspector = Inspector(images.meaning)
     assert len(list(inspector.rows(images.entries))) == 8
     (problem,) = inspector.problems
     assert (problem.id, problem.kind) == ("7_9_00_00", "label")
