@@ -7,6 +7,7 @@ from tests import tiny
 from tests.planned import BOTH, TINY_SETTINGS, UNSET_K, jobs, only, plan, request
 from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data import synthetic
 from usseg_ray.sweeps.plan import make_plan, planned_epochs
 from usseg_ray.sweeps.request import Request
@@ -43,7 +44,7 @@ def test_a_finalist_has_another_seed_whatever_was_set() -> None:
 
 
 def test_jobs_come_to_a_cluster_in_the_form_that_was_chosen() -> None:
-    view = StoredView("train", "frame", "key")
+    view = StoredView("train", FixedView.of(Frame(32)), "key")
     made = plan(names=BOTH)
     there = made.on("cuda", "readers", {"acseg": (view,)}).in_processes(0)
     first, second = there.first_jobs()
@@ -253,7 +254,7 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"objective": "label_free.modulariti"}, "did you mean label_free.modularity"),
+        ({"objective": "label_free.modulariti"}, "did you mean 'label_free.modularity'"),
         (
             {"objective": "label_free.consensus", "search": "optuna"},
             "label_free.consensus is known when all trials have ended",
@@ -346,3 +347,19 @@ def test_the_form_of_the_trials_is_not_sampled(tmp_path: Path) -> None:
     assert plan(space=str(space), num_samples=1).config.resources.num_workers == 0
     fixed = plan(space=str(space), num_samples=1, assigned={"resources.num_workers": "auto"})
     assert fixed.config.resources.num_workers == "auto"
+
+
+@pytest.mark.parametrize(
+    ("asked", "picked"),
+    [
+        ({}, "settings picked by labels of val"),
+        ({"search": "optuna", "scheduler": "asha"}, "settings picked by labels of val"),
+        (
+            {"objective": "label_free.entropy"},
+            "settings picked without labels, by label_free.entropy on val",
+        ),
+        ({"space": None, "num_samples": 1}, ""),
+    ],
+)
+def test_a_plan_says_what_picks_among_its_trials(asked: dict[str, Any], picked: str) -> None:
+    assert plan(**asked).picked == picked
