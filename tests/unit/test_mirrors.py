@@ -35,6 +35,7 @@ ELSEWHERE = {
 }
 # Of the checkout, or of several modules alike.
 OF_SEVERAL = {
+    "test_carriers.py",
     "test_deploy.py",
     "test_imports.py",
     "test_mirrors.py",
