@@ -148,9 +148,9 @@ def load_manifest(uri: str | Path) -> Manifest:
         )
     try:
         manifest = Manifest.model_validate(content)
-        check_name(manifest.name, f"{where}: name")
-        return manifest
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
+    check_name(manifest.name, f"{where}: name")
+    return manifest

@@ -127,7 +127,7 @@ def check_place(uri: str, patience_s: float = 10.0) -> list[Finding]:
     answer: dict[str, Any] = {}
 
     def look() -> None:
-        from usseg_ray.core.files import resolve  # noqa: PLC0415(pyarrow)
+        from usseg_ray.core.files import resolve  # noqa: PLC0415 (pyarrow)
 
         try:
             filesystem, path = resolve(uri)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import socket
@@ -91,9 +92,9 @@ def explained(uri: str) -> Iterator[None]:
     except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
         if _OTHER_SCHEMA.search(str(error)):
             raise UserError(
-                f"Tracking store {redacted(uri)} was made by another MLflow than {version('mlflow')}."
-                "\nBy a newer one: pip install -U mlflow. By an older one: copy it, then mlflow db "
-                "upgrade URI. Or keep runs elsewhere: --tracking-uri sqlite:///other.db."
+                f"Tracking store {redacted(uri)} was made by another MLflow than "
+                f"{version('mlflow')}.\nBy a newer one: pip install -U mlflow. By an older one: copy "
+                "it, then mlflow db upgrade URI. Or keep runs elsewhere: --tracking-uri sqlite:///other.db."
             ) from error
         raise UserError(
             f"Tracking store {redacted(uri)} cannot be used: {cause(error)}\n"
