@@ -48,7 +48,7 @@ def test_a_folder_that_no_address_can_name_is_refused(
 )
 def test_a_store_of_another_mlflow_is_told_with_ways_on(said: str) -> None:
     with (
-        pytest.raises(UserError, match="made by another MLflow than .*\nBy a newer one: pip"),
+        pytest.raises(UserError, match=r"made by another MLflow than .*\nBy a newer one: pip"),
         explained("sqlite:///mlflow.db"),
     ):
         raise MlflowException(said)
