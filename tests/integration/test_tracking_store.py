@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.integration.ledgers import (
-    MARKS,
+from tests.ledgers import (
     SWEEP,
     free_port,
     in_fresh_interpreter,
@@ -20,9 +19,10 @@ from tests.integration.ledgers import (
 )
 from usseg_ray.core.errors import UserError
 
-pytestmark = [*MARKS, pytest.mark.usefixtures("folder")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("folder")]
 
 
+@pytest.mark.usefixtures("store")
 def test_a_deleted_experiment_is_explained(folder: Path) -> None:
     with opened() as ledger:
         pass
@@ -91,8 +91,9 @@ def test_a_server_that_never_answers_fails_in_seconds() -> None:
 def test_a_server_keeps_the_same_book(
     folder: Path, server: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    said: list[str] = []
     for epochs in (2, 3):
-        with opened(server) as ledger:
+        with opened(server, say=said.append) as ledger:
             ledger.open_trial("t", {"seed": 0}, {})
             for epoch in range(epochs):
                 ledger.log("t", {"unsup_miou": 10.0 + epoch}, step=epoch)
@@ -112,6 +113,8 @@ def test_a_server_keeps_the_same_book(
     assert command == ""
     assert address.startswith(f"{server}/#/experiments/{experiment.experiment_id}/runs?")
     assert capfd.readouterr() == ("", "")
+    # A slow server is waited for, and that is said; nothing else is.
+    assert [line for line in said if not line.startswith("Writing the last ")] == []
 
 
 TELEMETRY = """

@@ -29,7 +29,7 @@ PATIENCE_S = 3.0
 
 CONTROL, CLIENT = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
-Answer = Literal["open", "refused", "silent", "unknown"]
+Reply = Literal["open", "refused", "silent", "unknown"]
 
 _GET = "Copy that of whoever started the cluster to ~/.ray/auth_token, and chmod 600 it."
 
@@ -54,7 +54,7 @@ def listens(host: str, port: int) -> bool:
     return True
 
 
-def ask(host: str, port: int, method: str, token: str | None) -> Answer:
+def ask(host: str, port: int, method: str, token: str | None) -> Reply:
     """Makes an empty call to one of Ray's servers.
 
     Args:

@@ -1,9 +1,11 @@
-"""Addresses without their secrets, for everything that is shown or kept.
+"""What errors say: addresses without their secrets, and the name that may have been meant.
 
-At the bottom of the layers, since errors (`UserError`) name addresses in all of them.
+At the bottom of the layers, since `UserError` names addresses in all of them.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 _SECRET_NAME = r"(?:passw|pwd|secret|credential|signature|api_?key|access_?key|auth_?key)"
 _RULES = (
@@ -48,3 +50,29 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(redacted(message))
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".", most: int = 1) -> str:
+    """Ends the sentence that says a name is unknown.
+
+    Args:
+        name: What was asked.
+        known: The names that there are.
+        otherwise: The end where none of them is near.
+        most: How many near ones are named.
+    """
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else otherwise
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Words the error for a name that does not exist: the nearest one, and all.
+
+    Args:
+        kind: What it would name, such as `method`.
+        name: What was asked.
+        known: The names that there are.
+    """
+    names = list(known)
+    hint, listed = did_you_mean(name, names), ", ".join(names)
+    return UserError(f"Unknown {kind}: {name!r}{hint} {kind.capitalize()}s: {listed}.")

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pyarrow import fs as pafs
 
@@ -28,6 +28,9 @@ OBJECT_STORES = ("s3", "gcs", "abfs")
 
 Content = str | bytes | memoryview | Callable[[BinaryIO], object]
 """Of a file: text (UTF-8), bytes, or what writes them to a stream."""
+
+
+Result = TypeVar("Result")
 
 
 class OtherContentError(Exception):
@@ -82,18 +85,23 @@ def write_whole_at(filesystem: pafs.FileSystem, path: str, content: Content) -> 
     write_named(filesystem, folder, lambda stream: _named(name, content, stream))
 
 
-def write_named(filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], str]) -> None:
+def write_named(
+    filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], tuple[str, Result]]
+) -> Result:
     """Writes a file whose name depends on its content, as `write_whole` does.
 
     Args:
         filesystem: As `resolve` found it.
         folder: Path in it.
-        write: Writes to the stream that it is given, and returns the file's name.
+        write: Writes to the stream that it is given; returns the file's name, and what else it
+            found.
+
+    Returns:
+        What else it found.
     """
     if isinstance(filesystem, pafs.LocalFileSystem):
-        _write_here(Path(folder), write)
-    else:
-        _write_there(filesystem, folder, write)
+        return _write_here(Path(folder), write)
+    return _write_there(filesystem, folder, write)
 
 
 def copy_here(
@@ -136,20 +144,20 @@ def copy_there(source: Path, filesystem: pafs.FileSystem, target: str) -> None:
         write_whole_at(filesystem, target, copy)
 
 
-def _named(name: str, content: Content, stream: BinaryIO) -> str:
+def _named(name: str, content: Content, stream: BinaryIO) -> tuple[str, None]:
     if callable(content):
         content(stream)
     else:
         stream.write(content.encode() if isinstance(content, str) else content)
-    return name
+    return name, None
 
 
-def _write_here(folder: Path, write: Callable[[BinaryIO], str]) -> None:
+def _write_here(folder: Path, write: Callable[[BinaryIO], tuple[str, Result]]) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / _unfinished_name()
     try:
         with unfinished.open("xb") as stream:
-            name = write(stream)
+            name, found = write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(folder / name)
@@ -160,22 +168,24 @@ def _write_here(folder: Path, write: Callable[[BinaryIO], str]) -> None:
     # The file is whole by now; some network file systems cannot do more for its name.
     with suppress(OSError):
         _sync(folder)
+    return found
 
 
 def _write_there(
-    filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], str]
-) -> None:
+    filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], tuple[str, Result]]
+) -> Result:
     if filesystem.type_name not in OBJECT_STORES:
         filesystem.create_dir(folder, recursive=True)
     unfinished = f"{folder}/{_unfinished_name()}"
     try:
         with filesystem.open_output_stream(unfinished) as stream:
-            name = write(stream)
+            name, found = write(stream)
         filesystem.move(unfinished, f"{folder}/{name}")
     except BaseException:
         with suppress(OSError):
             filesystem.delete_file(unfinished)
         raise
+    return found
 
 
 def _unfinished_name() -> str:

@@ -4,7 +4,6 @@ It stands before the path of an image: a command asks here where the set lies an
 to `shards`. A folder, a URI and a name are all accepted, because a name is what people remember.
 """
 
-import difflib
 import os
 import shlex
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from usseg_ray.core.config import DataConfig
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.core.files import resolve
 from usseg_ray.core.sources import walk
 from usseg_ray.data import synthetic
@@ -90,12 +89,10 @@ def find_prepared(name_or_path: str) -> str:
 
 def _explain_name(name: str, folder: Path, named: Path) -> str:
     names = sorted(path.parent.name for path in cache_root().glob(f"*/{MANIFEST}"))
-    near = difflib.get_close_matches(name, names, n=1)
     there = f"it has {', '.join(names)}" if names else "it has none"
-    meant = f" Did you mean {near[0]!r}?" if near else ""
     return (
         f"--data {name}: no such folder ({folder}), nor a prepared set of that name in "
-        f"{cache_root()} ({there}).{meant}\n{_how_to_prepare(out=str(named))}"
+        f"{cache_root()} ({there}){did_you_mean(name, names)}\n{_how_to_prepare(out=str(named))}"
     )
 
 

@@ -5,7 +5,6 @@ It stands beside `shards`, whose rows it counts; every command reads it first.
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -14,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import first_line, resolve
+from usseg_ray.core.files import first_line, resolve, write_whole_at
 from usseg_ray.core.sources import check_name
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -109,11 +108,7 @@ def split_totals(shards: Iterable[ShardInfo]) -> dict[str, SplitInfo]:
 def save_manifest(manifest: Manifest, uri: str | Path) -> None:
     """Writes the manifest of shards that are in place in one move, which makes the set valid."""
     filesystem, root = resolve(uri)
-    filesystem.create_dir(root, recursive=True)
-    unfinished = f"{root}/.{uuid.uuid4().hex}.unfinished"
-    with filesystem.open_output_stream(unfinished) as stream:
-        stream.write(manifest.model_dump_json(indent=1).encode())
-    filesystem.move(unfinished, f"{root}/{MANIFEST}")
+    write_whole_at(filesystem, f"{root}/{MANIFEST}", manifest.model_dump_json(indent=1))
 
 
 def load_manifest(uri: str | Path) -> Manifest:

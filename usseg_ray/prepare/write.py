@@ -19,7 +19,7 @@ import ray
 
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import resolve
+from usseg_ray.core.files import resolve, write_whole_at
 from usseg_ray.core.sources import check_name
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.manifest import (
@@ -100,11 +100,11 @@ def prepare(
     manifest. Where the source names no classes, they are counted in the labels.
 
     Args:
-        source: The folder, in a layout of `datasets`, or in that of a published set; every node
+        source: The folder, in a layout of `layouts`, or in that of a published set; every node
             must see it under this path.
         out: Folder or URI of the set; a folder of the set's name under `cache_root()` if unset.
         name: What the set is called; what `dataset.json` or the folder says if unset.
-        dataset: One of `benchmarks`, if the source is that published set.
+        dataset: One of `prepare.sets`, if the source is that published set.
         rows_per_shard: Images of every shard but a split's last.
         max_bad_share: Largest share of bad images and labels that is passed over, from 0 to 1.
         overwrite: Whether to replace another set in `out`. It stays valid until this one is.
@@ -346,9 +346,8 @@ def _write_planned(plan: _Plan, meaning: Meaning, out: str) -> _Outcome:
 def _write_quarantine(out: str, problems: list[Problem]) -> None:
     ordered = sorted(problems, key=lambda problem: (problem.split, problem.id))
     filesystem, root = resolve(out)
-    filesystem.create_dir(root, recursive=True)
-    with filesystem.open_output_stream(f"{root}/{QUARANTINE}") as stream:
-        stream.write("".join(json.dumps(vars(problem)) + "\n" for problem in ordered).encode())
+    lines = "".join(json.dumps(vars(problem)) + "\n" for problem in ordered)
+    write_whole_at(filesystem, f"{root}/{QUARANTINE}", lines)
 
 
 def _assemble(

@@ -27,7 +27,14 @@ from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import build_backbone, feature_spec
-from usseg_ray.scoring.objective import CONSENSUS, MIOU, MODULARITY, require_labels, resolve
+from usseg_ray.scoring.objective import (
+    CONSENSUS,
+    MIOU,
+    MODULARITY,
+    picked_by,
+    require_labels,
+    resolve_objective,
+)
 from usseg_ray.scoring.protocols import find_protocol, stamp
 from usseg_ray.sweeps.defaults import data_defaults
 from usseg_ray.sweeps.earlier import is_free, known_trials
@@ -91,13 +98,21 @@ class Plan:
 
     @property
     def config(self) -> Config[MethodConfig]:
-        """Settings of the first trial; all but what `comparable.is_free` says hold for all."""
+        """Settings of the first trial; all but what `earlier.is_free` says hold for all."""
         return self.parts[0].config
 
     @property
     def objective(self) -> str:
         """The metric that trials are ranked by."""
-        return resolve(self.request.objective, self.manifest, self.config.data.selection_split)
+        return resolve_objective(
+            self.request.objective, self.manifest, self.config.data.selection_split
+        )
+
+    @property
+    def picked(self) -> str:
+        """What picked among the trials; nothing where there is only one."""
+        split = self.config.data.selection_split
+        return picked_by(self.objective, split) if self.num_trials > 1 else ""
 
     @property
     def rounds(self) -> tuple[tuple[str, dict[str, Any] | None], ...]:
@@ -178,7 +193,7 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     _check_shared(parts)
     _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
-    objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
+    objective = resolve_objective(request.objective, manifest, parts[0].config.data.selection_split)
     if request.question == "k":
         parts = [_counting(request, part, len(manifest.classes)) for part in parts]
     plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
@@ -237,7 +252,7 @@ def _part(
                 f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "
                 "it under `fixed` or by --workers-per-trial."
             )
-    defaults = data_defaults(name, request.data, preset | space.fixed | assigned) | preset
+    defaults = data_defaults(method, request.data, preset | space.fixed | assigned) | preset
     check_space(space, method.Config, [defaults])
     layers: list[Mapping[str, Any]] = [defaults, space.fixed, {"data.name": request.data}]
     config = build_config(method.Config, [*layers, assigned])

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import qmc
-
 from usseg_ray.core.config import MethodConfig, build_config, known_keys, unknown_key
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.sources import parse_yaml, read_text
@@ -86,6 +84,8 @@ class SearchSpace:
             One mapping of dotted keys per trial (Latin hypercube: every dimension's range is cut
             into `count - 1` equal parts and each part is drawn once).
         """
+        from scipy.stats import qmc  # noqa: PLC0415 (slow to import: not for --help)
+
         drawn: list[dict[str, Any]] = [{}]
         if count > 1 and self.space:
             points = qmc.LatinHypercube(len(self.space), rng=seed).random(count - 1)

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from usseg_ray.core.errors import redacted
 from usseg_ray.tracking.runs import Runs, final_name, reap
-from usseg_ray.tracking.spool import Kind, Operation, Spool
+from usseg_ray.tracking.spool import Operation, RecordKind, Spool
 from usseg_ray.tracking.store import (
     PATIENCE,
     SEED_TAG,
@@ -36,7 +36,7 @@ from usseg_ray.tracking.store import (
 )
 from usseg_ray.tracking.writer import Say, Writer
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 Params = Mapping[str, Any]
 Tags = Mapping[str, str]
 
@@ -202,7 +202,7 @@ class Ledger:
         """
         self._put("model", trial, path=str(model.absolute()), register=register)
 
-    def close_trial(self, trial: str, status: Status, reason: str | None = None) -> None:
+    def close_trial(self, trial: str, status: RunStatus, reason: str | None = None) -> None:
         """Ends a trial's run.
 
         Args:
@@ -212,7 +212,7 @@ class Ledger:
         """
         self._put("end", trial, status=status, reason=reason)
 
-    def close(self, status: Status, *, patience_s: float = _LAST_WORDS_S) -> None:
+    def close(self, status: RunStatus, *, patience_s: float = _LAST_WORDS_S) -> None:
         """Ends the sweep's run, and as KILLED every trial still RUNNING; a second call is idle.
 
         Args:
@@ -247,7 +247,7 @@ class Ledger:
         if error is None:
             self.close("FINISHED")
         else:
-            status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            status: RunStatus = "FAILED" if isinstance(error, Exception) else "KILLED"
             self.close(status, patience_s=_LAST_WORDS_INTERRUPTED_S)
 
     def _open_run(
@@ -256,7 +256,7 @@ class Ledger:
         data = {"params": dict(params), "tags": dict(tags), "keys": dict(keys), "parent": parent}
         self._put("open", name, **data)
 
-    def _put(self, kind: Kind, run: str | None, **data: object) -> None:
+    def _put(self, kind: RecordKind, run: str | None, **data: object) -> None:
         self._writer.put(Operation(kind, run, int(time.time() * 1000), data))
 
 

@@ -23,7 +23,7 @@ from usseg_ray.core.files import write_whole
 
 SPOOL_FILE, MARK_FILE = "tracking.jsonl", "tracking.mark"
 
-Kind = Literal["store", "open", "log", "floors", "files", "table", "model", "end", "close"]
+RecordKind = Literal["store", "open", "log", "floors", "files", "table", "model", "end", "close"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Operation:
         data: What the kind needs, as plain JSON; not-a-number and infinite values are allowed.
     """
 
-    kind: Kind
+    kind: RecordKind
     run: str | None
     time: int
     data: dict[str, Any] = field(default_factory=dict)

@@ -93,8 +93,9 @@ def explained(uri: str) -> Iterator[None]:
         if _OTHER_SCHEMA.search(str(error)):
             raise UserError(
                 f"Tracking store {redacted(uri)} was made by another MLflow than "
-                f"{version('mlflow')}.\nBy a newer one: pip install -U mlflow. By an older one: copy "
-                "it, then mlflow db upgrade URI. Or set another --tracking-uri, sqlite:///other.db."
+                f"{version('mlflow')}.\nBy a newer one: pip install -U mlflow. By an older one: "
+                "copy it, then mlflow db upgrade URI. Or keep runs elsewhere: --tracking-uri "
+                "sqlite:///other.db."
             ) from error
         raise UserError(
             f"Tracking store {redacted(uri)} cannot be used: {cause(error)}\n"

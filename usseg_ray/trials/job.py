@@ -4,24 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from usseg_ray.core.views import FixedView
+
 WORKERS = "resources.num_workers"
 
 
 @dataclass(frozen=True)
 class StoredView:
-    """Stored features of a split, shown in one way.
+    """Stored features of a split in one view.
 
     Attributes:
         split: The split.
-        view: How its images are shown; see `data.reading.view_name`.
+        view: How its images are shown.
         key: Of the entry in the feature store.
-        drawn: Whether it holds photometric views of the rows, and not these.
     """
 
     split: str
-    view: str
+    view: FixedView
     key: str
-    drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Apart from `trainer`, which launches it, so that Ray's controllers need not impo
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,12 +15,13 @@ from usseg_ray.core.types import Needs
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.engine.baselines import Baselines, compute_baselines
-from usseg_ray.engine.checkpoint import BEST, CHECKPOINT, load_state
+from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext, RunContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, Watch, assemble
 from usseg_ray.scoring.arrays import ARRAYS, COUNTS, write_counts, write_evaluation
 from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
-from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.trials.contexts import TrainContext, TuneContext
 from usseg_ray.trials.job import WORKERS, Job
 from usseg_ray.trials.storage import opened
@@ -57,13 +57,9 @@ def train_here(job: Job, folder: str) -> None:
 def baselines(job: Job) -> Baselines:
     """Computes the baselines of a job's data, protocol and backbone, in this process."""
     job = _alone(job)
-    config = _config(job)
+    config, device = _config(job), torch.device(job.device)
     torch.set_num_threads(config.resources.threads)
-    manifest = load_manifest(job.root)
-    device = torch.device(job.device)
-    stored = open_stored(job.stored, Needs(), device)
-    stream = _stream(job, config)
-    return compute_baselines(config, job.root, manifest, device, stream, stored=stored)
+    return compute_baselines(config, _open_set(job, config, Needs(), device), device)
 
 
 def final_scores(asked: list[tuple[Job, str, str, str]]) -> list[dict[str, float]]:
@@ -99,13 +95,13 @@ def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str,
 
 def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -> dict[str, float]:
     """Scores the state that labels would pick, unless it is the last, which has its scores."""
-    if not found or not (best / CHECKPOINT).exists():
+    if not found or not RunState.is_in(best):
         return {}
     device = torch.device(job.device)
-    epoch = load_state(best, device)["epoch"]
+    epoch = RunState.load(best, device).epoch
     miou, accuracy = found["unsup_miou"], found["unsup_acc"]
-    if epoch != load_state(last, device)["epoch"]:
-        run, _ = _restored(job, best)
+    if epoch != RunState.load(last, device).epoch:
+        run = _restored(job, best)
         scores = run.score(job.settings["data.test_split"], refit=False).scores
         if scores is None:
             return {}
@@ -122,7 +118,7 @@ def score_split(
     checkpoint: str,
     folder: str,
     split: str,
-    refining: Refining = Refining(),  # noqa: B008 (frozen)
+    refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     watch: Watch | None = None,
 ) -> dict[str, float]:
     """Scores a trained state and a linear probe of its codes, in this process.
@@ -139,7 +135,7 @@ def score_split(
         Score metrics in percent; empty where the split has no labels. `linear_miou` and
         `linear_acc` are among them where the training split has labels.
     """
-    run, _ = _restored(job, Path(checkpoint))
+    run = _restored(job, Path(checkpoint))
     run.watch = watch or run.watch
     evaluation = run.score(split, refit=False, refining=refining)
     write_evaluation(evaluation, Path(folder))
@@ -150,12 +146,10 @@ def score_split(
     return found | linear_metrics(run.linear(split, refining=refining))
 
 
-def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:
-    device = torch.device(job.device)
-    run = build_run(_alone(job), PlainContext(device=device, history=[]))
-    state = load_state(checkpoint, device)
-    run.method.load_state_dict(state["method"])
-    return run, state
+def _restored(job: Job, checkpoint: Path) -> Run:
+    run = build_run(_alone(job), PlainContext(device=torch.device(job.device), history=[]))
+    run.load(checkpoint)
+    return run
 
 
 def _alone(job: Job) -> Job:
@@ -180,20 +174,22 @@ def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -
         context: What surrounds the run.
         manifest: Of the job's data, or of a part of it; read from `job.root` if unset.
     """
-    config = _config(job)
+    config, method = _config(job), methods.get(job.method)
     torch.set_num_threads(config.resources.threads)
-    return assemble(
-        config,
-        methods.get(job.method),
-        job.root,
-        manifest or load_manifest(job.root),
-        context,
-        _stream(job, config),
-        open_stored(job.stored, methods.get(job.method).needs(config.method), context.device),
-    )
+    data = _open_set(job, config, method.needs(config.method), context.device, manifest)
+    return assemble(config, method, data, context)
 
 
-def _stream(job: Job, config: Config[MethodConfig]) -> Stream:
-    if not job.reading:
-        return stream_here
-    return RayStream(job.reading, config.resources.data_cpus_per_worker)
+def _open_set(
+    job: Job,
+    config: Config[MethodConfig],
+    needs: Needs,
+    device: torch.device,
+    manifest: Manifest | None = None,
+) -> OpenSet:
+    """Opens a job's data: read in this process, or through Ray Data tasks where the job says."""
+    stream: Stream = stream_here
+    if job.reading:
+        stream = RayStream(job.reading, config.resources.data_cpus_per_worker)
+    stored = open_stored(job.stored, needs, device)
+    return OpenSet(job.root, manifest or load_manifest(job.root), stream, stored)

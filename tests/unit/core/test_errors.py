@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from usseg_ray.core.errors import redacted
+from usseg_ray.core.errors import did_you_mean, redacted, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,14 @@ def test_no_form_of_a_secret_is_shown(text: str) -> None:
 )
 def test_what_is_no_secret_is_shown(text: str) -> None:
     assert redacted(text) == text
+
+
+def test_the_nearest_name_is_offered() -> None:
+    assert did_you_mean("kmean", ["acseg", "kmeans"]) == "; did you mean 'kmeans'?"
+    assert did_you_mean("xyz", ["acseg", "kmeans"]) == "."
+    assert did_you_mean("xyz", [], "; see --help.") == "; see --help."
+
+
+def test_an_unknown_name_is_told_with_all_that_there_are() -> None:
+    expected = "Unknown method: 'kmean'; did you mean 'kmeans'? Methods: acseg, kmeans."
+    assert str(unknown_name("method", "kmean", ["acseg", "kmeans"])) == expected

@@ -91,16 +91,16 @@ def test_a_folder_that_cannot_be_synced_does_not_matter(
 def test_a_name_may_follow_from_the_content(
     tmp_path: Path, place: Callable[[Path], tuple[pafs.FileSystem, str]]
 ) -> None:
-    def write(stream: BinaryIO) -> str:
-        stream.write(b"abc")
-        return hashlib.sha256(b"abc").hexdigest()
+    def write(stream: BinaryIO) -> tuple[str, int]:
+        written = stream.write(b"abc")
+        return hash_of(b"abc"), written
 
     filesystem, root = place(tmp_path)
-    write_named(filesystem, f"{root}/below", write)
-    assert [p.name for p in (tmp_path / "below").iterdir()] == [write_name(b"abc")]
+    assert write_named(filesystem, f"{root}/below", write) == len(b"abc")
+    assert [p.name for p in (tmp_path / "below").iterdir()] == [hash_of(b"abc")]
 
 
-def write_name(content: bytes) -> str:
+def hash_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
@@ -108,7 +108,7 @@ def test_files_go_there_and_come_back(tmp_path: Path) -> None:
     filesystem = elsewhere(tmp_path / "there")
     (tmp_path / "a").write_bytes(b"abc")
     copy_there(tmp_path / "a", filesystem, "below/a")
-    copy_here(filesystem, "below/a", tmp_path / "here" / "b", write_name(b"abc"))
+    copy_here(filesystem, "below/a", tmp_path / "here" / "b", hash_of(b"abc"))
     assert (tmp_path / "here" / "b").read_bytes() == b"abc"
     assert [p.name for p in (tmp_path / "there" / "below").iterdir()] == ["a"]
 
@@ -117,7 +117,7 @@ def test_other_content_than_promised_is_not_kept(tmp_path: Path) -> None:
     filesystem = elsewhere(tmp_path / "there")
     write_whole_at(filesystem, "below/a", b"abd")
     with pytest.raises(OtherContentError, match="a: its sha256 is not"):
-        copy_here(filesystem, "below/a", tmp_path / "here" / "a", write_name(b"abc"))
+        copy_here(filesystem, "below/a", tmp_path / "here" / "a", hash_of(b"abc"))
     assert list((tmp_path / "here").iterdir()) == []
 
 

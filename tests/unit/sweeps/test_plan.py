@@ -211,7 +211,7 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"objective": "label_free.modulariti"}, "did you mean label_free.modularity"),
+        ({"objective": "label_free.modulariti"}, "did you mean 'label_free.modularity'"),
         (
             {"objective": "label_free.consensus", "search": "optuna"},
             "label_free.consensus is known when all trials have ended",
@@ -307,3 +307,19 @@ def test_the_form_of_the_trials_is_not_sampled(tmp_path: Path) -> None:
     assert plan(space=str(space), num_samples=1).config.resources.num_workers == 0
     fixed = plan(space=str(space), num_samples=1, assigned={"resources.num_workers": "auto"})
     assert fixed.config.resources.num_workers == "auto"
+
+
+@pytest.mark.parametrize(
+    ("asked", "picked"),
+    [
+        ({}, "settings picked by labels of val"),
+        ({"search": "optuna", "scheduler": "asha"}, "settings picked by labels of val"),
+        (
+            {"objective": "label_free.entropy"},
+            "settings picked without labels, by label_free.entropy on val",
+        ),
+        ({"space": None, "num_samples": 1}, ""),
+    ],
+)
+def test_a_plan_says_what_picks_among_its_trials(asked: dict[str, Any], picked: str) -> None:
+    assert plan(**asked).picked == picked

@@ -1,6 +1,6 @@
 """What a published data set is: where its files lie, what label values mean, which images count.
 
-Stands where `datasets.discover` stands for a folder of one's own: both end in an `ImageSet`. An
+Stands where `layouts.discover` stands for a folder of one's own: both end in an `ImageSet`. An
 official validation split is scored here as `test`, once, by the winner of a sweep. What ranks
 trials, `val`, is held out of the official training split, so that nothing is ever chosen on the
 images that are scored.

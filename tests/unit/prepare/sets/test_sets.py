@@ -54,6 +54,7 @@ def test_every_class_is_reached_and_nothing_else(name: str) -> None:
     ("name", "classes", "things"),
     [
         ("cocostuff27", 27, 12),
+        ("cocostuff27-curated", 27, 12),
         ("cocostuff81", 81, 80),
         ("cocostuff171", 171, 80),
         ("cityscapes27", 27, 10),
@@ -136,6 +137,7 @@ def test_an_unknown_label_value_is_named_and_its_image_kept(tmp_path: Path) -> N
     ("name", "missing"),
     [
         ("cocostuff27", "curated/val2017/Coco164kFull_Stuff_Coarse_7.txt"),
+        ("cocostuff27-curated", "curated/train2017/Coco164kFull_Stuff_Coarse_7.txt"),
         ("cocostuff81", "curated/train2017/Coco164kFull_Stuff_Coarse.txt"),
         ("cocostuff27", "annotations/val2017"),
         ("cityscapes27", "leftImg8bit/val"),
@@ -307,8 +309,19 @@ def test_all_mosaics_give_the_numbers_of_iic(tmp_path: Path) -> None:
     assert {split: len(entries) for split, entries in images.splits.items()} == images.expected
 
 
+def test_the_curated_set_learns_from_fewer_images(tmp_path: Path) -> None:
+    root = plant(tmp_path, "cocostuff27")
+    full, curated = (get(f"cocostuff27{end}").discover(root) for end in ("", "-curated"))
+    learnt, fewer = (
+        {entry.id for split in ("train", "val") for entry in images.splits[split]}
+        for images in (full, curated)
+    )
+    assert fewer < learnt
+    assert curated.splits["test"] == full.splits["test"]
+
+
 def test_an_unknown_set_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(UserError, match=r"Did you mean 'cityscapes\d\d'\? Known: cocostuff27, "):
+    with pytest.raises(UserError, match=r"did you mean 'cityscapes\d\d'\? Known: cocostuff27, "):
         get("cityscape")
 
 

@@ -91,6 +91,7 @@ def expected(labels: list[list[list[int]]], class_of: dict[int, int], crop: str)
     [
         ("cocostuff27", "stego-320"),
         ("cocostuff27", "picie-320"),
+        ("cocostuff27-curated", "picie-320"),
         ("cocostuff81", "stego-320"),
         ("cocostuff171", "stego-320"),
         ("cityscapes27", "stego-320"),
