@@ -2,7 +2,7 @@
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, make_app, run
-from usseg_ray.sweeps.request import Request, option
+from usseg_ray.sweeps.request import Backbone, Request, option
 
 app = make_app()
 
@@ -12,6 +12,7 @@ def train(
     method: cli.MethodName = None,
     data: str = option("data"),
     preset: str | None = option("preset", "NAME"),
+    backbone: Backbone = None,
     assign: cli.Set = [],  # noqa: B006 (typer copies it)
     seed: cli.Seed = None,
     out: cli.Out = None,
@@ -21,6 +22,7 @@ def train(
     workers_per_trial: cli.WorkersPerTrial = None,
     tracking_uri: cli.TrackingUri = None,
     dry_run: cli.DryRun = False,
+    keys: cli.Keys = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Train a method once: its score beside the floors where there are labels, pictures always."""
@@ -35,6 +37,7 @@ def train(
             preset=preset,
             assigned=launch.assignments(
                 assign,
+                backbone=backbone,
                 device=device,
                 precision=precision,
                 seed=seed,
@@ -45,7 +48,7 @@ def train(
             seeds=1,
             tracking_uri=tracking_uri,
         )
-    launch.launch(asked, out, resume, dry_run=dry_run)
+    launch.launch(asked, out, resume, dry_run=dry_run, keys=keys)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import typer
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, make_app, run
-from usseg_ray.sweeps.request import Question, Request, Scheduler, Search, option
+from usseg_ray.sweeps.request import Backbone, Question, Request, Scheduler, Search, option
 
 app = make_app()
 
@@ -34,6 +34,7 @@ def tune(
     finalists: int = option("finalists"),
     seeds: int = option("seeds"),
     gpu_hour_price: float | None = option("gpu_hour_price"),
+    backbone: Backbone = None,
     assign: cli.Set = [],  # noqa: B006 (typer copies it)
     seed: cli.Seed = None,
     out: cli.Out = None,
@@ -44,6 +45,7 @@ def tune(
     tracking_uri: cli.TrackingUri = None,
     register: str | None = option("register_as", "NAME"),
     dry_run: cli.DryRun = False,
+    keys: cli.Keys = False,
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Sweep methods: trials ranked by unsupervised mIoU, floors beside them, all in MLflow.
@@ -62,6 +64,7 @@ def tune(
             preset=preset,
             assigned=launch.assignments(
                 assign,
+                backbone=backbone,
                 device=device,
                 precision=precision,
                 seed=seed,
@@ -81,7 +84,7 @@ def tune(
             tracking_uri=tracking_uri,
             register_as=register,
         )
-    launch.launch(asked, out, resume, dry_run=dry_run)
+    launch.launch(asked, out, resume, dry_run=dry_run, keys=keys)
 
 
 if __name__ == "__main__":

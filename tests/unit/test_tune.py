@@ -15,7 +15,8 @@ OPTIONS = (
     "--scheduler asha --objective label_free.modularity --warm-start all --max-concurrent 2 "
     "--time-budget 2m --finalists 5 --seeds 7 --gpu-hour-price 1.5 --set method.gamma=2 --seed 9 "
     "--device cpu --precision float32 --workers-per-trial 2 --tracking-uri sqlite:///x.db "
-    "--register best --out there --dry-run"
+    "--register best --out there --dry-run --keys "
+    "--backbone mobilenetv2 --set backbone.layer=2"
 )
 
 
@@ -23,8 +24,8 @@ def launched(monkeypatch: pytest.MonkeyPatch, options: str) -> tuple[Any, ...]:
     """Runs the command up to where a run would begin."""
     calls: list[tuple[Any, ...]] = []
 
-    def launch(*arguments: Any, dry_run: bool) -> None:
-        calls.append((*arguments, dry_run))
+    def launch(*arguments: Any, dry_run: bool, keys: bool) -> None:
+        calls.append((*arguments, dry_run, keys))
 
     monkeypatch.setattr("usseg_ray.sweeps.launch.launch", launch)
     done = CliRunner().invoke(app, options.split())
@@ -44,16 +45,23 @@ def test_options_have_the_types_of_their_fields() -> None:
 
 def test_without_options_a_request_is_as_its_fields_say(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Request(methods=with_spaces(["acseg"], None), assigned={})
-    assert launched(monkeypatch, "") == (expected, None, None, False)
+    assert launched(monkeypatch, "") == (expected, None, None, False, False)
 
 
 def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    request, out, resume, dry_run = launched(monkeypatch, OPTIONS)
-    assert (out, resume, dry_run) == ("there", None, True)
+    request, out, resume, *printed = launched(monkeypatch, OPTIONS)
+    assert (out, resume, printed) == ("there", None, [True, True])
     assert request == Request(
         methods=with_spaces(["kmeans", "acseg"], None),
         data="a-set",
         assigned={
+            "backbone.name": "mobilenetv2_100.ra_in1k",
+            "backbone.weights": None,
+            "backbone.layer": 2,
+            "backbone.timm_args": {},
+            "backbone.mean": None,
+            "backbone.std": None,
+            "backbone.note": "supervised-ImageNet backbone",
             "resources.device": "cpu",
             "resources.precision": "float32",
             "resources.num_workers": 2,
@@ -81,7 +89,7 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_resuming_asks_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launched(monkeypatch, "--resume earlier") == (None, None, "earlier", False)
+    assert launched(monkeypatch, "--resume earlier") == (None, None, "earlier", False, False)
 
 
 @pytest.mark.parametrize("option", ["--num-samples", "--max-concurrent", "--seeds"])

@@ -107,7 +107,7 @@ Set = Annotated[
         "--set",
         metavar="PATH=VALUE",
         help="Set any config key, e.g. --set method.gamma=1.5; may be repeated. "
-        "--dry-run lists all keys.",
+        "--dry-run --keys lists all.",
     ),
 ]
 
@@ -155,7 +155,11 @@ TrackingUri = Annotated[
 ]
 
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved config and the trials, and stop.")
+    bool, typer.Option("--dry-run", help="Print the trials, their time and cost, and stop.")
+]
+
+Keys = Annotated[
+    bool, typer.Option("--keys", help="With --dry-run: print every resolved key as well.")
 ]
 
 

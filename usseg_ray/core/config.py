@@ -314,7 +314,7 @@ def _validated(method_config: type[M], tree: Mapping[str, Any]) -> Config[M]:
         known = known_keys(method_config)
         where = next((key for key in known if f"{where}.".startswith(f"{key}.")), where)
         raise UserError(
-            f"{where} = {first['input']!r}: {first['msg']}. --dry-run lists every key."
+            f"{where} = {first['input']!r}: {first['msg']}. --dry-run --keys lists every key."
         ) from None
 
 
@@ -345,7 +345,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     """Words the error for a key that does not exist, with the nearest one that does."""
     known = list(known)
     alike = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    last = f"; did you mean {alike[0]!r}?" if alike else "; --dry-run prints every key."
+    last = f"; did you mean {alike[0]!r}?" if alike else "; --dry-run --keys prints every key."
     return f"Unknown key: {key!r}{did_you_mean(key, known, last)}"
 
 

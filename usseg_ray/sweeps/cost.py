@@ -74,9 +74,7 @@ def estimate(plan: Plan) -> Cost | None:
     jobs = (replace(job, placement=Placement(device)) for job in plan.first_jobs())
     seconds = {job.method: trial_seconds(job, budget) for job in jobs}
     trials = Counter(method for method, _ in plan.draws.values())
-    request = plan.request
-    finalists = min(request.finalists, plan.num_trials)
-    return Cost(seconds, dict(trials), finalists * (request.seeds - 1), device)
+    return Cost(seconds, dict(trials), plan.final_runs, device)
 
 
 def _spoken(seconds: float) -> str:

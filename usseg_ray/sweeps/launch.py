@@ -14,6 +14,7 @@ from usseg_ray import methods
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.features.presets import backbone_settings
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
@@ -34,12 +35,13 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 def assignments(
     texts: list[str],
     *,
+    backbone: str | None,
     device: str | None,
     precision: str | None,
     seed: int | None,
     workers: str | None,
 ) -> dict[str, Any]:
-    """Joins `--set` with the options that are short for one."""
+    """Joins `--set` with the options that are short for some; it wins over them."""
     short = {
         "resources.device": device,
         "resources.precision": precision,
@@ -47,7 +49,8 @@ def assignments(
         "seed": seed,
     }
     given = {key: v for key, v in short.items() if v is not None}
-    return given | parse_assignments(texts)
+    network = {} if backbone is None else backbone_settings(backbone)
+    return network | given | parse_assignments(texts)
 
 
 def seconds(text: str) -> float:
@@ -62,7 +65,14 @@ def seconds(text: str) -> float:
     return float(number) * UNITS[unit]
 
 
-def launch(request: Request | None, out: str | None, resume: str | None, *, dry_run: bool) -> None:
+def launch(
+    request: Request | None,
+    out: str | None,
+    resume: str | None,
+    *,
+    dry_run: bool,
+    keys: bool = False,
+) -> None:
     """Runs a request, or goes on with an earlier one.
 
     Args:
@@ -70,10 +80,13 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         out: Folder of the run, or its URI.
         resume: Name, folder or URI of the run to go on with.
         dry_run: Whether to stop after printing the plan.
+        keys: Whether to print every resolved key then.
 
     Raises:
         UserError: Anything is wrong with the request.
     """
+    if keys and not dry_run:
+        raise UserError("--keys is for --dry-run, which prints and stops.")
     signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
         folder, request = reopened(resume)
@@ -85,7 +98,7 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         folder = new_folder(request, out)
     plan = make_plan(request, make_data=not dry_run)
     if dry_run:
-        print_plan(plan)
+        print_plan(plan, keys=keys)
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not request.key:
@@ -179,8 +192,23 @@ def new_folder(request: Request, out: str | None) -> Path:
     return next(RUNS / name for name in taken if not (RUNS / name).exists())
 
 
-def print_plan(plan: Plan) -> None:
-    """Prints the resolved config and the trials of a plan."""
+def print_plan(plan: Plan, *, keys: bool) -> None:
+    """Prints the trials of a plan, their time and cost, and the resolved keys if asked."""
+    if plan.is_planned:
+        console.print(_trial_table(plan))
+    for part in plan.parts if not plan.is_planned else ():
+        for key, distribution in part.space.space.items():
+            what = f"{part.method}: {key}" if len(plan.parts) > 1 else key
+            console.print(f"Optuna draws {what} from {distribution}", highlight=False)
+    console.print(f"Scores: {plan.protocol()}.", highlight=False)
+    _print_cost(plan)
+    if keys:
+        _print_keys(plan)
+    more = "" if keys else " --keys adds the resolved keys."
+    console.print(f"Dry run: nothing was started.{more}", highlight=False)
+
+
+def _print_keys(plan: Plan) -> None:
     several = len(plan.parts) > 1
     settings = settings_of(plan.parts)
     common = agreed(list(settings.values())) if several else {}
@@ -190,15 +218,6 @@ def print_plan(plan: Plan) -> None:
         rest = {key: setting for key, setting in own.items() if key not in common}
         title = f"Resolved config, {name}" if several else "Resolved config"
         console.print(_config_table(title, rest, name))
-    if plan.is_planned:
-        console.print(_trial_table(plan))
-    for part in plan.parts if not plan.is_planned else ():
-        for key, distribution in part.space.space.items():
-            what = f"{part.method}: {key}" if several else key
-            console.print(f"Optuna draws {what} from {distribution}", highlight=False)
-    console.print(f"Scores: {plan.protocol()}.", highlight=False)
-    _print_cost(plan)
-    console.print("Dry run: nothing was started.", highlight=False)
 
 
 def _print_cost(plan: Plan) -> None:

@@ -133,6 +133,18 @@ class Plan:
         return len(self.draws)
 
     @property
+    def has_test(self) -> bool:
+        """Whether there is a labelled split that finalists are scored on."""
+        info = self.manifest.splits.get(self.config.data.test_split)
+        return info is not None and info.labelled
+
+    @property
+    def final_runs(self) -> int:
+        """How many runs of finalists with further seeds follow the trials."""
+        finalists = min(self.request.finalists, self.num_trials) if self.has_test else 0
+        return finalists * (self.request.seeds - 1)
+
+    @property
     def max_epochs(self) -> int:
         """Epochs of the longest trial that can be drawn."""
         return max(planned_epochs(job) for _, _, job in self.corners)

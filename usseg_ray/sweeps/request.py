@@ -5,7 +5,7 @@ is built yet. The commands read their options here, so nothing heavy is imported
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -16,12 +16,23 @@ from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError, first_fault
+from usseg_ray.features.presets import PRESETS as BACKBONES
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, read_tree
 
 REQUEST_FILE = "sweep.yaml"
 DEFAULT_METHOD = "acseg"
 ALL_METHODS = "all"
+
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.yaml",
+        help=f"One of: {', '.join(preset.name for preset in BACKBONES)}; or a file beside weights "
+        "of your own (docs/features.md). Above --preset and `fixed` of a space, below --set.",
+        show_default="dino_s16; textons on built-in data",
+    ),
+]
 
 Question = Literal["k"]
 Search = Literal["random", "optuna"]

@@ -23,26 +23,29 @@ class Pace:
     Attributes:
         concurrent: Trials at a time.
         hour_price: Of a trial's GPUs for an hour; `None` if nobody said.
+        later: Runs that follow those on the screen: the finalists with further seeds.
     """
 
     concurrent: int = 1
     hour_price: float | None = None
+    later: int = 0
 
     def left(self, trials: Collection[Trial], total: int) -> float | None:
-        """Estimates the seconds of training that are left, all trials' together.
+        """Estimates the seconds of training that are left, of all trials and later runs together.
 
         Args:
             trials: Those that have begun.
             total: How many there are in all.
 
         Returns:
-            Seconds, by the mean of what a whole trial takes; `None` while no epoch has ended.
+            Seconds, by the mean of what a whole trial takes, as measured so far; `None` while no
+            epoch has ended.
         """
         whole = [t.seconds * t.epochs / t.metrics["epoch"] for t in trials if t.seconds]
         if not whole:
             return None
         begun = [1 - t.metrics.get("epoch", 0) / t.epochs for t in trials if t.status == "RUNNING"]
-        return sum(whole) / len(whole) * (sum(begun) + total - len(trials))
+        return sum(whole) / len(whole) * (sum(begun) + total - len(trials) + self.later)
 
     def line(self, trials: Collection[Trial], total: int) -> str:
         """Says how much time is left and, if hours have a price, what is spent and to come."""

@@ -225,7 +225,8 @@ class _Sweep:
         left = {name: draws[name] for name in draws if name not in {trial.name for trial in done}}
         if not (left or own):
             return before
-        with self._watching(home, before, done, len(draws), what) as monitor:
+        screen = Screen(self.console, len(draws), what, self._pace(own=own))
+        with self._watching(home, before, done, screen) as monitor:
             if left:
                 tuner_for(
                     self.plan,
@@ -261,8 +262,7 @@ class _Sweep:
     def finals(self, trials: Iterable[Trial]) -> list[Finalist]:
         """Trains the best trials with more seeds and scores them on the test split, if labelled."""
         plan, split = self.plan, self.plan.config.data.test_split
-        info = plan.manifest.splits.get(split)
-        if info is None or not info.labelled:
+        if not plan.has_test:
             return []
         chosen = pick(trials, plan.request.finalists)
         self._train_again(chosen)
@@ -314,10 +314,10 @@ class _Sweep:
 
     @contextmanager
     def _watching(
-        self, home: Storage, before: dict[str, Trial], done: list[Trial], total: int, what: str
+        self, home: Storage, before: dict[str, Trial], done: list[Trial], screen: Screen
     ) -> Iterator[Monitor]:
         """Shows trials on the screen and in the ledger, those of earlier lives included."""
-        with Screen(self.console, total, what, self._pace()) as screen:
+        with screen:
             for trial in done:
                 screen.show(trial)
             yield Monitor(
@@ -334,11 +334,12 @@ class _Sweep:
                 objective=self.plan.objective,
             )
 
-    def _pace(self) -> Pace:
+    def _pace(self, *, own: bool) -> Pace:
         price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
         on_gpus = self.plan.parts[0].placement.device == "cuda"
         gpus = resources.processes * resources.gpus_per_worker if on_gpus else 0
-        return Pace(self.concurrent, price and price * gpus)
+        later = self.plan.final_runs if own else 0
+        return Pace(self.concurrent, price and price * gpus, later)
 
 
 def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:

@@ -3,14 +3,17 @@ from typing import Any
 
 import pytest
 
+from tests import planned, tiny
+from usseg_ray.core.cli import console
 from usseg_ray.core.errors import UserError
-from usseg_ray.sweeps.launch import assignments, new_folder, reopened
+from usseg_ray.features.presets import backbone_settings
+from usseg_ray.sweeps.launch import assignments, launch, new_folder, print_plan, reopened
 from usseg_ray.sweeps.request import Request
 from usseg_ray.trials.storage import Storage
 
 
 def assigned(*texts: str, **short: Any) -> dict[str, Any]:
-    options = dict.fromkeys(("device", "precision", "seed", "workers"))
+    options = dict.fromkeys(("backbone", "device", "precision", "seed", "workers"))
     return assignments(list(texts), **options | short)
 
 
@@ -26,6 +29,36 @@ def test_workers_per_trial_is_short_for_a_key(given: str, value: object) -> None
 def test_set_wins_over_the_options_that_are_short_for_it() -> None:
     found = assigned("resources.num_workers=auto", "seed=3", workers="0", seed=1, device="cpu")
     assert found == {"resources.num_workers": "auto", "seed": 3, "resources.device": "cpu"}
+
+
+def test_set_wins_over_a_backbone_in_one_word() -> None:
+    found = assigned("backbone.note=mine", backbone="mobilenetv2")
+    assert found == backbone_settings("mobilenetv2") | {"backbone.note": "mine"}
+
+
+def test_keys_are_for_a_dry_run() -> None:
+    with pytest.raises(UserError, match="--keys is for --dry-run"):
+        launch(asked(), None, None, dry_run=False, keys=True)
+
+
+def printed(data: Path, *, keys: bool, **changes: Any) -> str:
+    made = planned.plan(data=str(data), assigned=planned.TINY_SETTINGS, num_samples=2, **changes)
+    with console.capture() as captured:
+        print_plan(made, keys=keys)
+    return captured.get()
+
+
+def test_a_dry_run_prints_trials_and_time_and_keys_only_if_asked(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    short = printed(tmp_path, keys=False)
+    parts = [short.index(what) for what in ("2 trials", "Scores: ", "Time on this", "Dry run: ")]
+    assert parts == sorted(parts)
+    assert "finalists 4 runs" in short
+    assert "--keys adds the resolved keys" in short
+    assert "method.lr" not in short.split("Scores: ")[1]
+    long = printed(tmp_path, keys=True)
+    parts = [long.index(what) for what in ("Time on this", "Resolved config", "crop_jpeg")]
+    assert parts == sorted(parts)
 
 
 def asked(storage: str = "", **changes: Any) -> Request:

@@ -34,6 +34,15 @@ def test_time_left_follows_from_the_epochs_that_ended() -> None:
     assert pace.line([timed(0, 0, 0)], 5) == ""
 
 
+def test_runs_that_follow_the_trials_take_time_as_well() -> None:
+    # Two finalists with two further seeds each, of trials that take 400 s; later, 100 s.
+    pace = Pace(concurrent=2, hour_price=9, later=4)
+    assert pace.left([timed(0, 4, 400, "FINISHED")], 3) == pytest.approx(400 * (2 + 4))
+    trials = [timed(0, 4, 400, "FINISHED"), timed(1, 4, 100, "FINISHED"), timed(2, 2, 50)]
+    assert pace.left(trials, 3) == pytest.approx(200 * (0.5 + 4))
+    assert pace.line(trials, 3) == "about 8 min left; spent 1.38, about 2.25 to come"
+
+
 def test_money_follows_from_the_price_of_an_hour() -> None:
     trials = [timed(0, 4, 3600, "FINISHED"), timed(1, 2, 1800)]
     line = Pace(1, hour_price=2.5).line(trials, 4)
