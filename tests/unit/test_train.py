@@ -33,9 +33,8 @@ def test_one_run_is_one_trial_without_a_space(monkeypatch: pytest.MonkeyPatch) -
 
 def test_options_reach_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     options = "--data a-set --preset hp-cityscapes --set method.dim=8 --seed 3 --tracking-uri x"
-    request, out, resume, *printed = launched(
-        monkeypatch, f"{options} --out there --dry-run --keys"
-    )
+    options += " --out there --dry-run --keys"
+    request, out, resume, *printed = launched(monkeypatch, options)
     assert (out, resume, printed) == ("there", None, [True, True])
     assert request == Request(
         methods={"hp": None},

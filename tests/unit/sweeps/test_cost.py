@@ -32,12 +32,21 @@ def request(**changes: Any) -> Request:
 
 
 def test_every_method_is_timed_on_its_first_trial(tmp_path: Path) -> None:
-    tiny.write(tmp_path, splits={"train": 12, "val": 6})
+    tiny.write(tmp_path, splits={"train": 12, "val": 6, "test": 3})
     found = estimate(make_plan(request(data=str(tmp_path), finalists=3, seeds=2)))
     assert found is not None
     assert found.trials == {"acseg": 2, "kmeans": 2}
     assert 0 < found.seconds["acseg"] < 60
     assert found.retrained == 3
+
+
+def test_finalists_are_trained_where_they_can_be_scored(tmp_path: Path) -> None:
+    tiny.write(tmp_path, splits={"train": 12, "val": 6, "test": 3})
+    made = make_plan(request(data=str(tmp_path), finalists=7, seeds=3))
+    assert (made.has_test, made.final_runs) == (True, 4 * 2)
+    without = SMALL | {"data.test_split": "none"}
+    made = make_plan(request(data=str(tmp_path), finalists=7, seeds=3, assigned=without))
+    assert (made.has_test, made.final_runs) == (False, 0)
 
 
 def test_data_that_is_not_made_cannot_be_timed(
