@@ -136,7 +136,7 @@ class Plan:
     def has_test(self) -> bool:
         """Whether there is a labelled split that finalists are scored on."""
         info = self.manifest.splits.get(self.config.data.test_split)
-        return info is not None and info.labelled
+        return info is not None and info.labelled > 0
 
     @property
     def final_runs(self) -> int:

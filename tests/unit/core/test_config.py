@@ -79,10 +79,8 @@ def test_an_unknown_key_names_the_nearest(key: str, nearest: str) -> None:
 
 
 def test_a_key_like_no_other_names_where_keys_are_listed() -> None:
-    assert (
-        unknown_key("zzzzzz", ["seed"])
-        == "Unknown key: 'zzzzzz'; --dry-run --keys prints every key."
-    )
+    told = "Unknown key: 'zzzzzz'; --dry-run --keys prints every key."
+    assert unknown_key("zzzzzz", ["seed"]) == told
 
 
 @pytest.mark.parametrize("key", ["backbone", "method", "backbone.timm_argsx.a", "timm_args.a"])

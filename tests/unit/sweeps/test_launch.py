@@ -36,6 +36,18 @@ def test_set_wins_over_a_backbone_in_one_word() -> None:
     assert found == backbone_settings("mobilenetv2") | {"backbone.note": "mine"}
 
 
+def test_a_resumed_run_needs_no_file_of_its_backbone(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: textons\npatch_size: 4\nnote: of mine\n")
+    first = asked(assigned=assigned("backbone.patch_size=16", backbone=str(file)))
+    first.save(tmp_path)
+    file.unlink()
+    again = Request.load(tmp_path)
+    assert again == first
+    made = planned.plan(assigned=again.assigned).config.backbone
+    assert (made.name, made.patch_size, made.note) == ("textons", 16, "of mine")
+
+
 def test_keys_are_for_a_dry_run() -> None:
     with pytest.raises(UserError, match="--keys is for --dry-run"):
         launch(asked(), None, None, dry_run=False, keys=True)
