@@ -14,6 +14,7 @@ from usseg_ray import methods
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.core.lock import LOCK_FILE, only_one
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
@@ -72,7 +73,7 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         dry_run: Whether to stop after printing the plan.
 
     Raises:
-        UserError: Anything is wrong with the request.
+        UserError: Anything is wrong with the request, or another process runs it.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
@@ -88,6 +89,13 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         print_plan(plan)
         return
     folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder / LOCK_FILE, "this run"):
+        _run(plan, folder)
+
+
+def _run(plan: Plan, folder: Path) -> None:
+    """Runs a plan in its folder, which no other process writes."""
+    request = plan.request
     if not request.key:
         request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}")
         request.save(folder)
