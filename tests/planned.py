@@ -5,7 +5,7 @@ from typing import Any
 from tests import tiny
 from usseg_ray.sweeps.plan import MethodPlan, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
-from usseg_ray.trials.job import JobTemplate
+from usseg_ray.trials.job import Job
 
 
 def request(**changed: Any) -> Request:
@@ -32,8 +32,13 @@ def only(made: Plan) -> MethodPlan:
     return part
 
 
-def template(made: Plan, method: str = "acseg") -> JobTemplate:
-    return made.jobs().templates[method]
+def jobs(made: Plan) -> dict[str, Job]:
+    """Makes the jobs of the trials of which it is known what they draw, by name."""
+    return {
+        name: made.job(method, sample)
+        for name, (method, sample) in made.draws.items()
+        if sample is not None
+    }
 
 
 TINY_SETTINGS = {k: v for k, v in (tiny.SETTINGS | tiny.ACSEG).items() if k != "data.name"}

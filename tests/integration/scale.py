@@ -23,7 +23,7 @@ EVERY_S = 10.0
 Sample = tuple[float, int, float]
 
 
-def wait(config: dict[str, Any], jobs: object, folder: str) -> None:
+def wait(config: dict[str, Any], folder: str) -> None:
     """Stands for a trial."""
     from ray import tune
 

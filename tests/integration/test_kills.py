@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from tests.integration.ledgers import MARKS, eventually, free_port, serving
 from tests.integration.test_light_trials import timeless
 from tests.integration.test_sweep import SPACE, plan_for, run
+from tests.planned import jobs
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.sweeps.tables import Outcome
@@ -73,11 +74,10 @@ def process_of(actor: str) -> psutil.Process:
 def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Metrics]:
     """The same trials, fitted here one after the other: their last reports."""
     plan = small_plan(tmp_path_factory.mktemp("undisturbed") / "plan", scenes)
-    jobs = plan.jobs().on("cpu", "").in_processes(0)
     found = {}
-    for trial, draw in zip(TRIALS, plan.draws, strict=True):
+    for trial, job in zip(TRIALS, jobs(plan.in_processes(0)).values(), strict=True):
         context = PlainContext(torch.device("cpu"), [])
-        build_run(jobs.job(draw), context).fit()
+        build_run(job, context).fit()
         found[trial] = timeless(context.history[-1])
     return found
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.integration.test_sweep import check_champion, plan_for, run
+from usseg_ray.core.config import flatten
 from usseg_ray.engine.checkpoint import BEST, CHECKPOINT, save_state
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.sweeps.request import kept_at
-from usseg_ray.trials.job import Draw
 from usseg_ray.trials.rescore import Asked, evaluate_trial
 from usseg_ray.trials.trial import CHECKPOINTS, Trial
 from usseg_ray.trials.worker import build_run
@@ -83,11 +83,11 @@ class Killed(PlainContext):
 
 def begin(plan: Plan, folder: Path) -> None:
     """Leaves what a light trial leaves that is killed in its second epoch."""
-    job = plan.jobs().on("cpu", "").in_processes(0).job(Draw("acseg", {}))
+    (job,) = plan.in_processes(0).first_jobs()
     context = Killed(torch.device("cpu"), [])
     with pytest.raises(KilledError):
         build_run(job, context).fit()
-    record = Trial(0, "acseg", {}, job.settings, epochs=2)
+    record = Trial(0, "acseg", {}, flatten(job.config), epochs=2)
     record.save(folder)
     committed = folder / record.name / CHECKPOINTS / "epoch_0001"
     committed.mkdir(parents=True)
@@ -112,7 +112,7 @@ def test_a_killed_light_trial_goes_on_from_its_checkpoint(tmp_path: Path, scenes
     assert kept == ["epoch_0002"]
 
     whole = PlainContext(torch.device("cpu"), [])
-    build_run(plan.jobs().on("cpu", "").job(Draw("acseg", {})), whole).fit()
+    build_run(plan.first_jobs()[0], whole).fit()
     assert timeless(trial.metrics) == timeless(whole.history[-1])
 
 

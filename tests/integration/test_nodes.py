@@ -16,6 +16,7 @@ from pyarrow.fs import copy_files
 from tests.integration.bucket import bucket
 from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
+from tests.planned import jobs
 from usseg_ray.core.files import resolve
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.sweeps.plan import make_plan
@@ -77,11 +78,10 @@ def fitted_here(folder: Path, scenes: Path, trials: int = TRIALS, **settings: in
         scheduler="none",
     )
     plan = make_plan(request)
-    jobs = plan.jobs().on("cpu", "").in_processes(0)
     found = list[dict[str, float]]()
-    for draw in plan.draws:
+    for job in jobs(plan.in_processes(0)).values():
         whole = PlainContext(torch.device("cpu"), [])
-        build_run(jobs.job(draw), whole).fit()
+        build_run(job, whole).fit()
         found.append(timeless(whole.history[-1]))
     order = sorted(range(trials), key=lambda trial: -found[trial]["unsup_miou"])
     return [(trial_name(trial), found[trial]) for trial in order]

@@ -32,7 +32,7 @@ from usseg_ray.features.store.recipe import Views, parts_of
 from usseg_ray.features.store.store import default_store
 from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.scoring.evaluation import Evaluation
-from usseg_ray.trials.job import Job, StoredView
+from usseg_ray.trials.job import HERE, Job, Placement, StoredView
 from usseg_ray.trials.worker import build_run
 
 SIDE = 224
@@ -104,7 +104,7 @@ def _epoch(method: str, images: int, backbone: str, stored: bool) -> tuple[float
     with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place, suppress(_EnoughError):
         os.environ[FOLDER] = str(Path(place, "store"))
         job = _job(Path(place), method, images, backbone)
-        build_run(job if stored else replace(job, stored=()), context).fit()
+        build_run(job if stored else replace(job, placement=HERE), context).fit()
     last = context.history[-1]
     return last["train_seconds"], last["input_seconds"]
 
@@ -145,7 +145,7 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
         )
         _fill(wanted)
         stored.append(StoredView("train", view, wanted.entry.key, "views" in options))
-    return Job(method, flatten(config), root, "cpu", "", tuple(stored))
+    return Job(method, config, root, Placement(stored=tuple(stored)))
 
 
 def _fill(wanted: Wanted) -> None:

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     field_validator,
     model_validator,
@@ -124,7 +125,7 @@ class BackboneConfig(Settings):
     layer: int | None = Field(
         None, description="Block (ViT) or stage (CNN) to read, from 0; the last one if unset."
     )
-    timm_args: dict[str, Any] = Field(
+    timm_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Arguments of `timm.create_model` that a file needs."
     )
     mean: tuple[float, float, float] | None = Field(
@@ -229,6 +230,16 @@ class Config(Settings, Generic[M]):
     train: TrainConfig = TrainConfig()
     resources: ResourceConfig = ResourceConfig()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels by its fields: a class that is made of a type variable cannot be imported."""
+        return _travelled, (type(self.method), dict(self), self.model_fields_set)
+
+
+def _travelled(
+    method_config: type[M], fields: dict[str, Any], given: set[str]
+) -> Config[M]:  # the fields were checked where they come from
+    return Config[method_config].model_construct(given, **fields)  # type: ignore[valid-type]
+
 
 def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) -> Config[M]:
     """Builds a config from layers of dotted assignments, the later winning.
@@ -246,12 +257,40 @@ def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) ->
     merged: dict[str, Any] = {}
     for layer in layers:
         merged.update(layer)
+    _check_keys(method_config, merged)
+    return _validated(method_config, unflatten({"method": {}} | merged))
+
+
+def assign(config: Config[M], values: Mapping[str, Any]) -> Config[M]:
+    """Gives dotted keys of a config other values; only the groups that have them are checked.
+
+    Args:
+        config: A config.
+        values: Such as `{"method.gamma": 1.5}`.
+
+    Returns:
+        Another config, frozen as well.
+
+    Raises:
+        UserError: As for `build_config`.
+    """
+    method_config = type(config.method)
+    _check_keys(method_config, values)
+    touched, tree = {key.split(".")[0] for key in values}, unflatten({**flatten(config), **values})
+    groups = {name: tree[name] if name in touched else value for name, value in config}
+    return _validated(method_config, groups)
+
+
+def _check_keys(method_config: type[MethodConfig], keys: Iterable[str]) -> None:
     known = known_keys(method_config)
-    for key in merged:
+    for key in keys:
         if key not in known and not key.startswith("backbone.timm_args."):
             raise UserError(unknown_key(key, known))
+
+
+def _validated(method_config: type[M], tree: Mapping[str, Any]) -> Config[M]:
     try:
-        return Config[method_config].model_validate(unflatten({"method": {}} | merged))  # type: ignore[valid-type]
+        return Config[method_config].model_validate(tree)  # type: ignore[valid-type]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

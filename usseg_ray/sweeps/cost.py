@@ -1,5 +1,6 @@
 """What a sweep will cost, for `--dry-run`: a few seconds of each method tell, before it starts."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from usseg_ray.core.files import resolve
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.forecast import BUDGET_S, trial_seconds
-from usseg_ray.trials.job import Draw
+from usseg_ray.trials.job import Placement
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,13 @@ def estimate(plan: Plan) -> Cost | None:
     if not filesystem.get_file_info(f"{path}/manifest.json").is_file:
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    jobs, budget = plan.jobs(), BUDGET_S / len(plan.parts)
-    seconds, trials = {}, {}
-    for part in plan.parts:
-        job = replace(jobs.job(Draw(part.method, {})), device=device)
-        seconds[part.method] = trial_seconds(job, budget)
-        trials[part.method] = sum(method == part.method for method, _ in plan.rounds)
+    budget = BUDGET_S / len(plan.parts)
+    jobs = (replace(job, placement=Placement(device)) for job in plan.first_jobs())
+    seconds = {job.method: trial_seconds(job, budget) for job in jobs}
+    trials = Counter(method for method, _ in plan.draws.values())
     request = plan.request
     finalists = min(request.finalists, plan.num_trials)
-    return Cost(seconds, trials, finalists * (request.seeds - 1), device)
+    return Cost(seconds, dict(trials), finalists * (request.seeds - 1), device)
 
 
 def _spoken(seconds: float) -> str:

@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usseg_ray import methods
 from usseg_ray.cluster.feature_actors import ray_features
-from usseg_ray.core.config import build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Needs
 from usseg_ray.data.blocks import Block
@@ -34,7 +33,7 @@ from usseg_ray.features.store.store import SHARED, FeatureStore, Measure, defaul
 from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
-from usseg_ray.trials.job import Draw, Jobs, StoredView
+from usseg_ray.trials.job import StoredView
 
 WORTH_A_THOUGHT_S = 30.0
 """Where a whole sweep computes for less, weighing a store costs more than one would save."""
@@ -75,8 +74,8 @@ class _Use:
 
 @contextmanager
 def stored_features(
-    plan: Plan, jobs: Jobs, device: str, folder: Path, console: Console
-) -> Iterator[Jobs]:
+    plan: Plan, device: str, folder: Path, console: Console
+) -> Iterator[dict[str, tuple[StoredView, ...]]]:
     """Has those features computed that a sweep comes back to often enough, on the whole cluster.
 
     They are held until the end of the block, so that no other sweep takes their room. What was
@@ -85,13 +84,12 @@ def stored_features(
 
     Args:
         plan: The sweep.
-        jobs: Its jobs.
         device: `cpu` or `cuda`.
         folder: The sweep's folder.
         console: Where each decision is printed.
 
     Yields:
-        The jobs, which name what is stored for them.
+        Method -> what is stored for it.
 
     Raises:
         UserError: `resources.features` asks for a store that other machines cannot read.
@@ -101,23 +99,23 @@ def stored_features(
     uses = _uses(plan) if mode != "recompute" else []
     if uses and not _readable_everywhere(store, sum(node["Alive"] for node in ray.nodes()), mode):
         uses = []
+    stored: dict[str, tuple[StoredView, ...]] = {}
     with ExitStack() as held:
         if not uses:
-            yield jobs
+            yield stored
             return
         backbone = build_backbone(plan.config.backbone)
         measure = _measuring(backbone, device)
         asked = [(use, _wanted(plan, use, backbone, device)) for use in uses]
         chosen = _chosen(plan, store, asked, measure, folder, console)
         features = _computing(backbone, device, measure)
-        stored: dict[str, tuple[StoredView, ...]] = {}
         for use, wanted in asked:
             if wanted.entry.key in chosen:
                 held.enter_context(_computed(store, wanted, features, console))
                 view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
                 for method in use.methods:
                     stored[method] = (*stored.get(method, ()), view)
-        yield jobs.with_stored(stored)
+        yield stored
 
 
 def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> bool:
@@ -246,7 +244,7 @@ def _uses(plan: Plan) -> list[_Use]:
     """Lists the views that a sweep comes back to, with what its methods read of them."""
     found: dict[tuple[str, str], _Use] = {}
     for part in plan.parts:
-        needs = _needs(part)
+        needs = _needs(plan, part)
         if not all(one.features for one in needs):
             continue
         parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
@@ -262,13 +260,10 @@ def _uses(plan: Plan) -> list[_Use]:
     return list(found.values())
 
 
-def _needs(part: MethodPlan) -> list[Needs]:
+def _needs(plan: Plan, part: MethodPlan) -> list[Needs]:
     """Lists what a method may need in any of its trials."""
     method = methods.get(part.method)
-    configs = (
-        build_config(method.Config, [part.base, sample, part.assigned]) for sample in part.corners
-    )
-    return [method.needs(config.method) for config in configs]
+    return [method.needs(job.config.method) for one, _, job in plan.corners if one is part]
 
 
 def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, float]]:
@@ -277,7 +272,7 @@ def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, f
     finalists = min(asked.finalists, plan.num_trials)
     runs = (plan.num_trials + finalists * (asked.seeds - 1)) / len(plan.parts)
     finals = finalists * asked.seeds / len(plan.parts)
-    epochs = planned_epochs(plan.jobs().job(Draw(part.method, {})))
+    epochs = planned_epochs(plan.job(part.method, {}))
     scored = -(-epochs // config.train.eval_every)
     protocol = find_protocol(config.protocol)
     frame = protocol.frame(data.eval_size)

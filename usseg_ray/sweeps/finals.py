@@ -16,8 +16,9 @@ import ray
 
 from usseg_ray.scoring.arrays import read_counts
 from usseg_ray.scoring.significance import Difference, paired_bootstrap
+from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.trials import worker
-from usseg_ray.trials.job import Draw, Job, Jobs
+from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import as_task
 from usseg_ray.trials.trial import Trial, best_of_each, load_trials, ranked, trial_name
@@ -103,7 +104,7 @@ def seeds_of(trial: Trial, count: int) -> list[int]:
     return list(range(own, own + count))
 
 
-def again(finalists: list[Trial], num_seeds: int) -> dict[str, Draw]:
+def again(finalists: list[Trial], num_seeds: int) -> Draws:
     """Plans what must be trained: nothing for a trial's own seed, unless it was stopped early.
 
     Args:
@@ -111,10 +112,10 @@ def again(finalists: list[Trial], num_seeds: int) -> dict[str, Draw]:
         num_seeds: Of each.
 
     Returns:
-        Name -> what it draws.
+        The runs, whose names have their seeds.
     """
     return {
-        trial_name(trial.index, seed): Draw(trial.method, trial.sample, seed)
+        trial_name(trial.index, seed): (trial.method, trial.sample)
         for trial in finalists
         for seed in seeds_of(trial, num_seeds)
         if seed != trial.settings["seed"] or trial.status != "FINISHED"
@@ -151,12 +152,12 @@ def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
 
 
 def score_finalists(
-    jobs: Jobs, chosen: list[Trial], num_seeds: int, storage: Storage, concurrent: int
+    plan: Plan, chosen: list[Trial], num_seeds: int, storage: Storage, concurrent: int
 ) -> list[Finalist]:
     """Scores every run of the finalists on the test split: once in the life of a sweep.
 
     Args:
-        jobs: The sweep's jobs.
+        plan: The sweep's plan, on its cluster.
         chosen: The finalists.
         num_seeds: Seeds of each.
         storage: The sweep's folder.
@@ -171,7 +172,7 @@ def score_finalists(
     scored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
     asked = {
-        name: _asked(jobs, trial, seed, run, storage)
+        name: _asked(plan, trial, seed, run, storage)
         for trial, seed, run in runs
         if (name := trial_name(trial.index, seed)) not in scored
     }
@@ -204,8 +205,8 @@ def run_place(run: Trial) -> str:
     return run.name if run.seed is None else f"{FINALISTS}/{run.name}"
 
 
-def _asked(jobs: Jobs, trial: Trial, seed: int, run: Trial, storage: Storage) -> Asked:
-    job = jobs.job(Draw(trial.method, trial.sample, seed))
+def _asked(plan: Plan, trial: Trial, seed: int, run: Trial, storage: Storage) -> Asked:
+    job = plan.job(trial.method, trial.sample, seed)
     home = storage.sub(run_place(run))
     target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
     last = Path(str(run.checkpoint)).name

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from usseg_ray import methods
 from usseg_ray.core.cli import console
-from usseg_ray.core.config import known_keys
+from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.cost import estimate
@@ -24,10 +24,9 @@ from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.space import parse_assignments
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
-from usseg_ray.trials.job import WORKERS
 from usseg_ray.trials.storage import Storage, is_uri
 from usseg_ray.trials.tasks import BASELINES_FILE
-from usseg_ray.trials.trial import RUNS, TRIAL_FILE, find_run, local_copy, trial_name
+from usseg_ray.trials.trial import RUNS, TRIAL_FILE, WORKERS, find_run, local_copy
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -184,9 +183,9 @@ def print_plan(plan: Plan) -> None:
         rest = {key: setting for key, setting in own.items() if key not in common}
         title = f"Resolved config, {name}" if several else "Resolved config"
         console.print(_config_table(title, rest, name))
-    if plan.draws:
+    if plan.is_planned:
         console.print(_trial_table(plan))
-    for part in plan.parts if not plan.draws else ():
+    for part in plan.parts if not plan.is_planned else ():
         for key, distribution in part.space.space.items():
             what = f"{part.method}: {key}" if several else key
             console.print(f"Optuna draws {what} from {distribution}", highlight=False)
@@ -220,12 +219,11 @@ def _trial_table(plan: Plan) -> Table:
     several, keys = len(plan.parts) > 1, list(plan.parts[0].space.space)
     columns = ("method", "K", "settings") if several else ("K", *keys)
     table = Table("trial", *columns, title=f"{plan.num_trials} trials", title_justify="left")
-    jobs = plan.jobs()
-    for index, draw in enumerate(plan.draws):
-        settings = jobs.job(draw).settings
+    for name, (method, sample) in plan.draws.items():
+        settings = flatten(plan.job(method, sample or {}).config)
         clusters = str(settings["num_clusters"])
         if several:
-            table.add_row(trial_name(index), draw.method, clusters, sampled(draw.sample))
+            table.add_row(name, method, clusters, sampled(sample or {}))
         else:
-            table.add_row(trial_name(index), clusters, *(value(settings[key]) for key in keys))
+            table.add_row(name, clusters, *(value(settings[key]) for key in keys))
     return table

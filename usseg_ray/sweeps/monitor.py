@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ray import tune
@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
 from usseg_ray.cluster.capacity import lacking
+from usseg_ray.core.config import flatten
 from usseg_ray.ops.kmeans import available_backend
 from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.arrays import ARRAYS
@@ -23,7 +24,7 @@ from usseg_ray.scoring.objective import MIOU
 from usseg_ray.sweeps.plan import planned_epochs
 from usseg_ray.sweeps.screen import Screen
 from usseg_ray.tracking.ledger import Ledger
-from usseg_ray.trials.job import Jobs
+from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask
 from usseg_ray.trials.trainer import NODE_DIED, OUT_OF_REACH
@@ -42,23 +43,10 @@ from usseg_ray.trials.trial import (
 TUNE_KEYS = ("done", "should_checkpoint", "iterations_since_restore", "time_since_restore")
 
 
-class TrialNames:
-    """Names Tune's trials: as planned, or with the next name that is free.
-
-    Args:
-        names: Of the trials still to run, in order.
-    """
-
-    def __init__(self, names: list[str]) -> None:
-        self._free = names
-        self._names: dict[str, str] = {}
-
-    def __call__(self, trial: TuneTrial) -> str:
-        """Returns the name of a trial, always the same."""
-        if trial.trial_id not in self._names:
-            following = self._free[len(self._names) % len(self._free)]
-            self._names[trial.trial_id] = trial.config.get("trial", following)
-        return self._names[trial.trial_id]
+def name_of(trial: TuneTrial) -> str:
+    """Returns the name that the queue of trials gave to one."""
+    name: str = trial.config["trial"]
+    return name
 
 
 class Waits:
@@ -94,14 +82,12 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     Attributes:
         storage: The sweep's folder.
-        jobs: The sweep's jobs.
         truth: Classes of the data, or `None`.
         palette: Their colours, or `None`.
         protocol: Named beside every score.
         ledger: The MLflow store.
         screen: The terminal.
         trials: Records by name, earlier lives of the sweep included.
-        names: Finds a trial's name.
         waits: Tells of trials that wait for room.
         beside: The sweep's baselines.
         split: The split that trials are ranked on.
@@ -109,14 +95,12 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     """
 
     storage: Storage
-    jobs: Jobs
     truth: GroundTruth | None
     palette: tuple[tuple[int, int, int], ...] | None
     protocol: str
     ledger: Ledger
     screen: Screen
     trials: dict[str, Trial]
-    names: TrialNames
     waits: Waits
     beside: BaselineTask
     split: str
@@ -134,17 +118,17 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, trials: list[TuneTrial], **_: object) -> None:
         """Looks after the trials that have not begun, or whose worker group has not."""
-        pending = {self.names(t) for t in trials if t.status == TuneTrial.PENDING}
+        pending = {name_of(t) for t in trials if t.status == TuneTrial.PENDING}
         self.waits.look(pending | self._silent)
 
     def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
         """Opens the trial's record and run."""
-        self._silent.add(self.names(trial))
+        self._silent.add(name_of(trial))
         self.screen.show(self._open(trial))
 
     def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
         """Logs an epoch."""
-        record = self.trials[self.names(trial)]
+        record = self.trials[name_of(trial)]
         self._silent.discard(record.name)
         record.metrics = _plain(result)
         record.seconds = result["time_total_s"]
@@ -163,14 +147,14 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
         """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
-        record = self.trials[self.names(trial)]
+        record = self.trials[name_of(trial)]
         early = record.metrics.get("epoch", 0) < record.epochs
         reason = f"stopped by the scheduler after epoch {record.metrics.get('epoch', 0):g}"
         self._close(record, "STOPPED" if early else "FINISHED", reason if early else None)
 
     def on_trial_error(self, trial: TuneTrial, **_: object) -> None:
         """Closes a failed trial with its cause; the sweep goes on."""
-        record = self.trials.get(self.names(trial)) or self._open(trial)
+        record = self.trials.get(name_of(trial)) or self._open(trial)
         self._close(record, "FAILED", _cause(trial))
 
     def close_unfinished(self, reason: str) -> None:
@@ -180,15 +164,19 @@ class Monitor(tune.Callback):  # type: ignore[misc]
                 self._close(record, "KILLED", reason)
 
     def _open(self, trial: TuneTrial) -> Trial:
-        name, draw = self.names(trial), self.jobs.draw(trial.config)
-        job = self.jobs.job(draw)
+        name, job = name_of(trial), cast(Job, trial.config["job"])
         index, seed = number_and_seed(name)
-        epochs = planned_epochs(job)
-        sample = dict(draw.sample)
-        record = Trial(index, draw.method, sample, job.settings, epochs, objective=self.objective)
-        record.seed = seed
+        record = Trial(
+            index,
+            job.method,
+            dict(trial.config["sample"]),
+            flatten(job.config),
+            planned_epochs(job),
+            seed=seed,
+            objective=self.objective,
+        )
         before = self.trials.get(name)
-        if before and before.status == "RUNNING" and before.settings == job.settings:
+        if before and before.status == "RUNNING" and before.settings == record.settings:
             # It goes on after its last report, be it in a new process or in a new life.
             record.metrics, record.checkpoint = before.metrics, before.checkpoint
         self.trials[name] = record
@@ -196,13 +184,13 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self.storage.push(f"{record.name}/{TRIAL_FILE}")
         tags = {
             "usseg.protocol": self.protocol,
-            "usseg.method": draw.method,
-            "usseg.kmeans": available_backend(torch.device(job.device)),
+            "usseg.method": job.method,
+            "usseg.kmeans": available_backend(torch.device(job.placement.device)),
         }
         if seed is None:
-            self.ledger.open_trial(name, job.settings, tags)
+            self.ledger.open_trial(name, record.settings, tags)
         else:
-            self.ledger.open_final(trial_name(index), seed, job.settings, tags)
+            self.ledger.open_final(trial_name(index), seed, record.settings, tags)
         return record
 
     def _close(self, record: Trial, status: Ended, reason: str | None) -> None:

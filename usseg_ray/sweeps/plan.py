@@ -6,8 +6,10 @@ defaults are among the first.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from usseg_ray import methods
 from usseg_ray.core.config import (
     Config,
     MethodConfig,
+    assign,
     build_config,
     flatten,
     flatten_assigned,
@@ -31,12 +34,15 @@ from usseg_ray.scoring.objective import CONSENSUS, MIOU, MODULARITY, require_lab
 from usseg_ray.scoring.protocols import find_protocol, stamp
 from usseg_ray.sweeps.defaults import data_defaults
 from usseg_ray.sweeps.earlier import is_free, known_trials
-from usseg_ray.sweeps.k_trials import CLUSTERS, k_trials
+from usseg_ray.sweeps.k_trials import k_trials
 from usseg_ray.sweeps.presets import preset_settings
 from usseg_ray.sweeps.request import Request
-from usseg_ray.sweeps.space import SearchSpace, check_space, load_space, space_of
-from usseg_ray.trials.job import WORKERS, Draw, Job, Jobs, JobTemplate
-from usseg_ray.trials.trial import Trial, trial_name
+from usseg_ray.sweeps.space import Sample, SearchSpace, check_space, load_space, space_of
+from usseg_ray.trials.job import HERE, Job, Placement, StoredView
+from usseg_ray.trials.trial import WORKERS, Trial, trial_name
+
+Draws = Mapping[str, tuple[str, Sample | None]]
+"""Name of each trial -> its method and what it draws, `None` where Optuna decides as it goes."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +52,16 @@ class MethodPlan:
     Attributes:
         method: Name of the method.
         config: Settings of its first trial (defaults, data set, preset, `fixed`, `--set`).
-        space: What is sampled; empty for a single run.
+        space: What is sampled, without what `--set` decides; empty for a single run.
         samples: What each trial draws; empty where Optuna decides as it goes.
-        base: Flattened settings below what a trial samples (defaults, data set, preset, `fixed`).
-        assigned: Dotted assignments above it (`--set`).
+        placement: Where its jobs run.
     """
 
     method: str
     config: Config[MethodConfig]
     space: SearchSpace
-    samples: tuple[dict[str, Any], ...]
-    base: dict[str, Any]
-    assigned: dict[str, Any]
-
-    @property
-    def corners(self) -> list[dict[str, Any]]:
-        """The first trial, and one more for either end of each range."""
-        dimensions = self.space.space.items()
-        return [{}, *({key: value} for key, d in dimensions for value in d.ends)]
+    samples: tuple[Sample, ...]
+    placement: Placement = HERE
 
 
 def settings_of(parts: Iterable[MethodPlan]) -> dict[str, dict[str, Any]]:
@@ -100,57 +98,94 @@ class Plan:
         return resolve(self.request.objective, self.manifest, self.config.data.selection_split)
 
     @property
-    def rounds(self) -> tuple[tuple[str, dict[str, Any] | None], ...]:
-        """Method of each trial and what it draws, `None` where Optuna decides; the first: nothing.
-
-        The trials go in rounds over the methods.
-        """
-        open_ones: list[dict[str, Any] | None] = [{}, *[None] * (self.request.num_samples - 1)]
+    def draws(self) -> Draws:
+        """Says of each trial, in rounds over the methods, what it draws; the first: nothing."""
+        open_ones: list[Sample | None] = [{}, *[None] * (self.request.num_samples - 1)]
         rows = (
             [(part.method, sample) for sample in part.samples or open_ones] for part in self.parts
         )
-        return tuple(trial for row in zip_longest(*rows) for trial in row if trial is not None)
+        rounds = (trial for row in zip_longest(*rows) for trial in row if trial is not None)
+        return {trial_name(index): trial for index, trial in enumerate(rounds)}
 
     @property
-    def draws(self) -> tuple[Draw, ...]:
-        """What each trial draws; empty where Optuna decides as it goes."""
-        known = [Draw(method, sample) for method, sample in self.rounds if sample is not None]
-        return tuple(known) if len(known) == self.num_trials else ()
+    def is_planned(self) -> bool:
+        """Whether it is known what every trial draws."""
+        return all(sample is not None for _, sample in self.draws.values())
 
     @property
     def num_trials(self) -> int:
         """How many trials the sweep has."""
-        return len(self.rounds)
+        return len(self.draws)
 
     @property
     def max_epochs(self) -> int:
         """Epochs of the longest trial that can be drawn."""
-        templates = self.jobs().templates
-        return max(
-            planned_epochs(templates[part.method].job(sample))
-            for part in self.parts
-            for sample in part.corners
-        )
+        return max(planned_epochs(job) for _, _, job in self.corners)
+
+    @cached_property
+    def corners(self) -> tuple[tuple[MethodPlan, Sample, Job], ...]:
+        """Each method's first trial, and one more for either end of each range.
+
+        Raises:
+            UserError: The settings at an end are not valid together.
+        """
+        found = []
+        for part in self.parts:
+            dimensions = part.space.space.items()
+            ends: list[Sample] = [{key: value} for key, d in dimensions for value in d.ends]
+            for sample in ({}, *ends):
+                with _about(_corner(self, part, sample)):
+                    found.append((part, sample, self.job(part.method, sample)))
+        return tuple(found)
 
     def protocol(self, split: str | None = None) -> str:
         """Names what scores are measured under, on the selection split if none is named."""
         selection = self.config.data.selection_split
         return stamp(self.config, self.manifest.name, split or selection)
 
-    def jobs(self) -> Jobs:
-        """Gathers the trials' jobs, before a cluster is known."""
-        classes = len(self.manifest.classes)
-        templates = {
-            part.method: JobTemplate(part.method, part.base, part.assigned, classes, self.root)
+    def job(self, method: str, sample: Sample, seed: int | None = None) -> Job:
+        """Makes a job of what a trial drew; K follows from the classes where nothing set it.
+
+        Args:
+            method: Name of its method.
+            sample: What it drew.
+            seed: In place of its own, for a finalist that is trained again.
+
+        Raises:
+            UserError: The sample is not valid.
+        """
+        (part,) = (part for part in self.parts if part.method == method)
+        config, classes = assign(part.config, sample), len(self.manifest.classes)
+        changed = {} if seed is None else {"seed": seed}
+        if config.num_clusters is None and classes:
+            changed["num_clusters"] = max(2, round(classes * config.clusters_per_class))
+        return Job(method, config.model_copy(update=changed), self.root, part.placement)
+
+    def first_jobs(self) -> list[Job]:
+        """Makes the jobs of each method's first trial."""
+        return [self.job(part.method, {}) for part in self.parts]
+
+    def on(self, device: str, reading: str, stored: Mapping[str, tuple[StoredView, ...]]) -> "Plan":
+        """Returns the same plan on a cluster; see `Placement`, `stored` is for each method."""
+        parts = (
+            replace(part, placement=Placement(device, reading, stored.get(part.method, ())))
             for part in self.parts
-        }
-        return Jobs(templates, {trial_name(i): draw for i, draw in enumerate(self.draws)})
+        )
+        return replace(self, parts=tuple(parts))
+
+    def in_processes(self, num_workers: int | str) -> "Plan":
+        """Returns the same plan with `resources.num_workers` chosen, where it was `auto`."""
+        resources = self.config.resources.model_copy(update={"num_workers": num_workers})
+        parts = (
+            replace(part, config=part.config.model_copy(update={"resources": resources}))
+            for part in self.parts
+        )
+        return replace(self, parts=tuple(parts))
 
 
 def planned_epochs(job: Job) -> int:
     """Says how many epochs a run takes, over all stages; a method without stages has one."""
-    method = methods.get(job.method)
-    config = build_config(method.Config, [job.settings])
+    method, config = methods.get(job.method), job.config
     return sum(method.stage_epochs(config.method, config.train.epochs)) or 1
 
 
@@ -169,18 +204,16 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     """
     names = list(request.methods)
     preset = preset_settings(request.preset, names)
-    parts = []
-    for name, assigned in _assigned_to(names, flatten_assigned(request.assigned)).items():
-        try:
-            parts.append(_part(request, name, preset, assigned))
-        except UserError as error:
-            raise _about(name, names, error) from None
+    assigned, parts = flatten_assigned(request.assigned), []
+    for name, own in _assigned_to(names, assigned).items():
+        with _about(name if len(names) > 1 else ""):
+            parts.append(_part(request, name, preset, own))
     _check_shared(parts)
     _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
     objective = resolve(request.objective, manifest, parts[0].config.data.selection_split)
     if request.question == "k":
-        parts = [_counting(request, part, len(manifest.classes)) for part in parts]
+        parts = [_counting(request, part, assigned, len(manifest.classes)) for part in parts]
     plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
     _check_labels(plan)
     _check_protocol(plan)
@@ -197,9 +230,20 @@ def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[T
     return known_trials(request.warm_start, settings_of(parts), objective)
 
 
-def _about(name: str, names: list[str], error: UserError) -> UserError:
-    """Says which method an error is about, where there are several."""
-    return UserError(f"{name}: {error}") if len(names) > 1 else error
+@contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Puts before an error what it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}" if what else str(error)) from None
+
+
+def _corner(plan: Plan, part: MethodPlan, sample: Sample) -> str:
+    """Names an end of a space, or the method where there are several."""
+    if sample:
+        return f"{part.space.source}: with {sample}"
+    return part.method if len(plan.parts) > 1 else ""
 
 
 def _assigned_to(names: list[str], assigned: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -217,9 +261,7 @@ def _assigned_to(names: list[str], assigned: dict[str, Any]) -> dict[str, dict[s
     }
 
 
-def _part(
-    request: Request, name: str, preset: dict[str, Any], assigned: dict[str, Any]
-) -> MethodPlan:
+def _part(request: Request, name: str, preset: Sample, assigned: Sample) -> MethodPlan:
     """Resolves one method's settings and draws its trials."""
     method, file = methods.get(name), request.methods[name]
     space = SearchSpace({}, {}, "no search space")
@@ -239,16 +281,15 @@ def _part(
             )
     defaults = data_defaults(name, request.data, preset | space.fixed | assigned) | preset
     check_space(space, method.Config, [defaults])
-    layers: list[Mapping[str, Any]] = [defaults, space.fixed, {"data.name": request.data}]
-    config = build_config(method.Config, [*layers, assigned])
-    samples: tuple[dict[str, Any], ...] = ()
+    layers = [defaults, space.fixed, {"data.name": request.data}, assigned]
+    config = build_config(method.Config, layers)
+    samples: tuple[Sample, ...] = ()
     if request.search == "random" or not space.space:
         samples = tuple(space.sample(request.num_samples, config.seed))
-    base = flatten(build_config(method.Config, layers))
-    return MethodPlan(name, config, space, samples, base, assigned)
+    return MethodPlan(name, config, space, samples)
 
 
-def _counting(request: Request, part: MethodPlan, classes: int) -> MethodPlan:
+def _counting(request: Request, part: MethodPlan, assigned: Sample, classes: int) -> MethodPlan:
     """Makes a part one that tries every K with every seed, whatever its space."""
     if request.search != "random":
         raise UserError(
@@ -256,10 +297,9 @@ def _counting(request: Request, part: MethodPlan, classes: int) -> MethodPlan:
             "to choose; leave it out."
         )
     seeds = range(part.config.seed, part.config.seed + request.seeds)
-    space, samples = k_trials(part.space, part.assigned, classes, request.num_samples, seeds)
-    assigned = {key: value for key, value in part.assigned.items() if key not in space.space}
-    base = part.base if classes else part.base | {CLUSTERS: samples[0][CLUSTERS]}
-    return replace(part, space=space, samples=samples, base=base, assigned=assigned)
+    space, samples = k_trials(part.space, assigned, classes, request.num_samples, seeds)
+    config = part.config if classes else assign(part.config, samples[0])
+    return replace(part, config=config, space=space, samples=samples)
 
 
 def _check_shared(parts: list[MethodPlan]) -> None:
@@ -300,12 +340,12 @@ def _check_labels(plan: Plan) -> None:
                 "trials is not untouched. Choose another, or --set data.test_split=none to go "
                 "without a final score."
             )
-    for template in plan.jobs().templates.values():
-        if template.job({}).settings["num_clusters"] is None:
-            raise UserError(
-                f"{plan.root} names no classes, so the number of clusters must be given: "
-                "--set num_clusters=K"
-            )
+    unknown = any(part.config.num_clusters is None for part in plan.parts)
+    if unknown and not plan.manifest.classes:
+        raise UserError(
+            f"{plan.root} names no classes, so the number of clusters must be given: "
+            "--set num_clusters=K"
+        )
 
 
 def _check_objective(plan: Plan) -> None:
@@ -334,31 +374,21 @@ def _check_protocol(plan: Plan) -> None:
             f"protocol {protocol.name} is for data.eval_size={protocol.size}, which is {size} here."
             " Leave one of them out."
         )
-    if plan.manifest.classes:
-        jobs = plan.jobs()
-        for draw in (Draw(part.method, sample) for part in plan.parts for sample in part.corners):
-            clusters = jobs.job(draw).settings["num_clusters"]
-            protocol.check(clusters, len(plan.manifest.classes))
+    for _, _, job in plan.corners if plan.manifest.classes else ():
+        protocol.check(job.num_clusters, len(plan.manifest.classes))
 
 
 def _check_corners(plan: Plan) -> None:
     """Builds every backbone once, and every method at all ends of its space."""
-    names = [part.method for part in plan.parts]
-    jobs, specs = plan.jobs(), dict[str, FeatureSpec]()
-    for part in plan.parts:
-        for sample in part.corners:
-            try:
-                _build(jobs.job(Draw(part.method, sample)), specs)
-            except UserError as error:
-                if not sample:
-                    raise _about(part.method, names, error) from None
-                raise UserError(f"{part.space.source}: with {sample}: {error}") from None
+    specs = dict[str, FeatureSpec]()
+    for part, sample, job in plan.corners:
+        with _about(_corner(plan, part, sample)):
+            _build(job, specs)
 
 
 def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
     """Builds a trial's method once to see that it can be; `specs` keeps backbones' facts."""
-    method = methods.get(job.method)
-    config = build_config(method.Config, [job.settings])
+    method, config = methods.get(job.method), job.config
     if method.needs(config.method).pair is not None and config.data.crops != "random":
         raise UserError(
             f"method {job.method!r} learns from pairs of random crops: data.crops = random."
@@ -367,4 +397,4 @@ def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
     if facts not in specs:
         specs[facts] = feature_spec(config.backbone, config.data)
         build_backbone(config.backbone)
-    method(config.method, specs[facts], job.settings["num_clusters"], config.seed)
+    method(config.method, specs[facts], job.num_clusters, config.seed)

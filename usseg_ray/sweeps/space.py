@@ -18,6 +18,8 @@ from usseg_ray.core.config import MethodConfig, build_config, known_keys, unknow
 from usseg_ray.core.errors import UserError
 
 KINDS = ("choice", "uniform", "loguniform", "randint")
+Sample = dict[str, Any]
+"""What a trial draws: dotted keys and values; nothing leaves all settings as they are."""
 _PACKAGE = Path(__file__).parents[1]
 PLACES = (_PACKAGE.parent / "search_spaces", _PACKAGE / "search_spaces")
 
@@ -75,7 +77,7 @@ class SearchSpace:
         space = {key: d for key, d in self.space.items() if key not in keys}
         return SearchSpace(self.fixed, space, self.source)
 
-    def sample(self, count: int, seed: int) -> list[dict[str, Any]]:
+    def sample(self, count: int, seed: int) -> list[Sample]:
         """Draws trials that fill the space evenly; the first is the defaults, drawn from nothing.
 
         Args:
@@ -83,10 +85,10 @@ class SearchSpace:
             seed: Seed of the draw.
 
         Returns:
-            One mapping of dotted keys per trial (Latin hypercube: every dimension's range is cut
+            One sample per trial (Latin hypercube: every dimension's range is cut
             into `count - 1` equal parts and each part is drawn once).
         """
-        drawn: list[dict[str, Any]] = [{}]
+        drawn: list[Sample] = [{}]
         if count > 1 and self.space:
             points = qmc.LatinHypercube(len(self.space), rng=seed).random(count - 1)
             drawn += [

@@ -8,7 +8,7 @@ its last checkpoint.
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from traceback import format_exception_only
@@ -26,6 +26,7 @@ from usseg_ray.cluster.capacity import (
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import reading_group
 from usseg_ray.core.cli import repeatable
+from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
 from usseg_ray.pictures.trial_page import draw
@@ -46,15 +47,16 @@ from usseg_ray.sweeps.finals import (
 )
 from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
 from usseg_ray.sweeps.k_trials import CLUSTERS, SEED, missing_neighbours, of_method, recommend
-from usseg_ray.sweeps.monitor import Monitor, TrialNames, Waits
-from usseg_ray.sweeps.plan import Plan
+from usseg_ray.sweeps.monitor import Monitor, Waits
+from usseg_ray.sweeps.plan import Draws, Plan, settings_of
 from usseg_ray.sweeps.screen import Pace, Screen
+from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
-from usseg_ray.sweeps.tuning import Slots, names_of, scheduler_for, searcher_for, tune_trials
+from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.model import save_model
 from usseg_ray.trials.forecast import Choice, choose, longest_seconds
-from usseg_ray.trials.job import WORKERS, Draw, Job, Jobs
+from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask, as_task
 from usseg_ray.trials.trial import (
@@ -93,21 +95,18 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         await_machines(trial_bundles(resources, device), console)
         readers = concurrent * processes_at_start(resources, device)
         with timed(seconds, "features"):
-            storing = held.enter_context(
-                stored_features(plan, plan.jobs(), device, folder, console)
-            )
+            stored = held.enter_context(stored_features(plan, device, folder, console))
         storage = Storage(folder, plan.request.storage)
         storage.push(CHOSEN_FILE)
         reading = held.enter_context(reading_group(resources.data_cpus_per_worker, readers))
-        jobs = storing.on(device, reading)
-        any_job = jobs.job(Draw(plan.parts[0].method, {}))
+        plan = plan.on(device, reading, stored)
+        any_job = plan.first_jobs()[0]
         beside = BaselineTask(any_job if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
-            slots = Slots(concurrent, _num_workers(plan, jobs, folder, console), device)
-        jobs = jobs.in_processes(slots.num_workers)
-        sweep = _Sweep(plan, jobs, storage, ledger, console, slots, beside)
+            plan = plan.in_processes(_num_workers(plan, folder, console))
+        sweep = _Sweep(plan, storage, ledger, console, concurrent, beside)
         with timed(seconds, "trials"):
-            trials = sweep.run_trials()
+            trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
             if plan.request.question == "k":
                 trials |= sweep.surround(trials.values())
         with timed(seconds, "baselines, after the trials"):
@@ -134,15 +133,14 @@ def _concurrent(plan: Plan, device: str) -> int:
     return min(fits, plan.request.max_concurrent or fits, plan.num_trials)
 
 
-def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int | str:
+def _num_workers(plan: Plan, folder: Path, console: Console) -> int | str:
     """Chooses the form of the trials where the user left it open; for the life of the sweep."""
     asked = plan.config.resources.num_workers
     if asked != "auto":
         return asked
     if earlier := load_trials(folder):
-        there: int | str = earlier[0].settings[WORKERS]
-        return there
-    first = [jobs.job(Draw(part.method, {})) for part in plan.parts]
+        return earlier[0].num_workers
+    first = plan.first_jobs()
     try:
         choice = choose(_longest_seconds(first))
     except Exception as error:  # noqa: BLE001 (what a trial may raise, it says itself)
@@ -154,7 +152,7 @@ def _num_workers(plan: Plan, jobs: Jobs, folder: Path, console: Console) -> int 
 
 def _longest_seconds(jobs: list[Job]) -> float:
     """Tries out the longest trial: here, or where the GPUs are, which the driver may not have."""
-    if jobs[0].device == "cpu":
+    if jobs[0].placement.device == "cpu":
         return longest_seconds(jobs)
     found: float = ray.get(as_task(longest_seconds, jobs[0]).remote(jobs))
     return found
@@ -170,7 +168,7 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
         plan.request.tracking_uri,
         EXPERIMENT,
         plan.request.key,
-        params=agreed([part.base for part in plan.parts])
+        params=agreed(list(settings_of(plan.parts).values()))
         | {"space": {part.method: part.space.source for part in plan.parts}},
         tags={
             "usseg.protocol": plan.protocol(),
@@ -189,54 +187,62 @@ class _Sweep:
     """A sweep on a cluster.
 
     Attributes:
-        plan: The checked plan.
-        jobs: Its jobs.
+        plan: The checked plan, on its cluster.
         storage: Its folder.
         ledger: Its book.
         console: Where to show progress.
-        slots: How trials share the cluster.
+        concurrent: Trials at a time.
         beside: Its baselines.
     """
 
     plan: Plan
-    jobs: Jobs
     storage: Storage
     ledger: Ledger
     console: Console
-    slots: Slots
+    concurrent: int
     beside: BaselineTask
 
-    def run_trials(self) -> dict[str, Trial]:
-        """Runs the trials that are left and returns the records of all, by name."""
-        plan = self.plan
-        before = {trial.name: trial for trial in load_trials(self.storage.folder)}
-        names = _left(names_of(plan), before)
-        with self._watching(self.jobs, self.storage, names, before, "trials") as monitor:
-            if names:
-                tune_trials(
-                    plan,
+    def run_trials(
+        self, draws: Draws, home: Storage, what: str, *, own: bool = False
+    ) -> dict[str, Trial]:
+        """Runs what is left of some trials and returns the records of all, by name.
+
+        Args:
+            draws: The trials.
+            home: The folder that theirs lie in.
+            what: They are, for the screen.
+            own: Whether they are the sweep's own: those are shown again when it is resumed, and
+                scheduler and time budget are for them.
+        """
+        before = {trial.name: trial for trial in load_trials(home.folder) if trial.name in draws}
+        done = [trial for trial in before.values() if trial.status in ENDED]
+        left = {name: draws[name] for name in draws if name not in {trial.name for trial in done}}
+        if not (left or own):
+            return before
+        with self._watching(home, before, done, len(draws), what) as monitor:
+            if left:
+                tuner_for(
+                    self.plan,
                     monitor,
-                    names,
-                    self.slots,
-                    searcher=searcher_for(plan, names, before, self.slots.concurrent),
-                    scheduler=scheduler_for(plan),
-                    budget_s=plan.request.time_budget_s,
-                )
+                    queue_for(self.plan, left, before),
+                    self.concurrent,
+                    scheduler=scheduler_for(self.plan) if own else None,
+                    budget_s=self.plan.request.time_budget_s if own else None,
+                ).fit()
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
     def surround(self, trials: Iterable[Trial]) -> dict[str, Trial]:
         """Runs K - 1 and K + 1 of each method's best K where no trial had them."""
-        plan, draws = self.plan, dict[str, Draw]()
-        planned = [trial for trial in trials if trial.index < plan.num_trials]
+        plan, draws = self.plan, dict[str, tuple[str, Sample | None]]()
+        planned = list(trials)
         for place, part in enumerate(plan.parts):
             own = of_method(planned, part.method)
             advice = recommend(own, plan.objective)
             for k in missing_neighbours(own, advice.k) if advice else ():
                 index = plan.num_trials + 2 * place + (k > advice.k if advice else 0)
-                sample = {CLUSTERS: k, SEED: part.config.seed}
-                draws[trial_name(index)] = Draw(part.method, sample)
-        return self._run_planned(draws, self.storage, "neighbours")
+                draws[trial_name(index)] = part.method, {CLUSTERS: k, SEED: part.config.seed}
+        return self.run_trials(draws, self.storage, "neighbours")
 
     def compare(self, trials: Iterable[Trial], home: Storage) -> None:
         """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
@@ -254,9 +260,7 @@ class _Sweep:
             return []
         chosen = pick(trials, plan.request.finalists)
         self._train_again(chosen)
-        finalists = score_finalists(
-            self.jobs, chosen, plan.request.seeds, self.storage, self.slots.concurrent
-        )
+        finalists = score_finalists(plan, chosen, plan.request.seeds, self.storage, self.concurrent)
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
             self._keep_model(finalist, champion=finalist is finalists[0])
@@ -271,18 +275,7 @@ class _Sweep:
     def _train_again(self, chosen: list[Trial]) -> None:
         draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
         home.fetch_named(TRIAL_FILE, ARRAYS)
-        self.compare(self._run_planned(draws, home, "finalists").values(), home)
-
-    def _run_planned(self, draws: Mapping[str, Draw], home: Storage, what: str) -> dict[str, Trial]:
-        """Runs what is left of trials beside the sweep's own; returns the records of all."""
-        before = {t.name: t for t in load_trials(home.folder) if t.name in draws}
-        names = _left(list(draws), before)
-        if not names:
-            return before
-        jobs = replace(self.jobs, planned=draws)
-        with self._watching(jobs, home, names, before, what) as monitor:
-            tune_trials(self.plan, monitor, names, self.slots)
-            return monitor.trials
+        self.compare(self.run_trials(draws, home, "finalists").values(), home)
 
     def _record(self, finalist: Finalist, beside: Mapping[str, float]) -> None:
         """Writes a finalist's scores, pictures and runs."""
@@ -294,7 +287,7 @@ class _Sweep:
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
             Scored(name, trial.method, protocol, metrics, dict(beside)).save(where)
             draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
-            settings = self.jobs.job(Draw(trial.method, trial.sample, seed)).settings
+            settings = flatten(plan.job(trial.method, trial.sample, seed).config)
             tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
             self.ledger.open_final(trial.name, seed, settings, tags)
             self.ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
@@ -314,23 +307,20 @@ class _Sweep:
 
     @contextmanager
     def _watching(
-        self, jobs: Jobs, storage: Storage, names: list[str], before: dict[str, Trial], what: str
+        self, home: Storage, before: dict[str, Trial], done: list[Trial], total: int, what: str
     ) -> Iterator[Monitor]:
         """Shows trials on the screen and in the ledger, those of earlier lives included."""
-        done = [trial for trial in before.values() if trial.status in ENDED]
-        with Screen(self.console, len(done) + len(names), what, self._pace()) as screen:
+        with Screen(self.console, total, what, self._pace()) as screen:
             for trial in done:
                 screen.show(trial)
             yield Monitor(
-                storage=storage,
-                jobs=jobs,
+                storage=home,
                 truth=ground_truth(self.plan.manifest),
                 palette=self.plan.manifest.palette,
                 protocol=self.plan.protocol(),
                 ledger=self.ledger,
                 screen=screen,
                 trials=dict(before),
-                names=TrialNames(names),
                 waits=Waits(screen.say),
                 beside=self.beside,
                 split=self.plan.config.data.selection_split,
@@ -339,9 +329,9 @@ class _Sweep:
 
     def _pace(self) -> Pace:
         price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
-        chosen = resources.model_copy(update={"num_workers": self.slots.num_workers})
-        gpus = chosen.processes * chosen.gpus_per_worker if self.slots.device == "cuda" else 0
-        return Pace(self.slots.concurrent, price and price * gpus)
+        on_gpus = self.plan.parts[0].placement.device == "cuda"
+        gpus = resources.processes * resources.gpus_per_worker if on_gpus else 0
+        return Pace(self.concurrent, price and price * gpus)
 
 
 def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
@@ -354,7 +344,3 @@ def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
         sentences += found.sentences()
     storage.push(ANSWER)
     return sentences
-
-
-def _left(names: list[str], before: Mapping[str, Trial]) -> list[str]:
-    return [name for name in names if name not in before or before[name].status not in ENDED]

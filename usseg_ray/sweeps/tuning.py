@@ -1,24 +1,24 @@
-"""Ray Tune under a sweep: who draws its trials, and which run side by side until time is up."""
+"""Ray Tune under a sweep: its queue of trials, and which run side by side until time is up."""
 
 import logging
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from usseg_ray.scoring.objective import MIOU
-from usseg_ray.sweeps.monitor import Monitor
-from usseg_ray.sweeps.plan import MethodPlan, Plan
-from usseg_ray.sweeps.space import Distribution
+from usseg_ray.sweeps.monitor import Monitor, name_of
+from usseg_ray.sweeps.plan import Draws, MethodPlan, Plan
+from usseg_ray.sweeps.space import Distribution, Sample
+from usseg_ray.trials.job import Job
 from usseg_ray.trials.trainer import run_trial, trial_resources
-from usseg_ray.trials.trial import ENDED, Trial, number_and_seed, trial_name
+from usseg_ray.trials.trial import ENDED, Trial, number_and_seed
 
 TUNE_STATE = ".tune"
 
@@ -27,59 +27,41 @@ TUNE_STATE = ".tune"
 logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
 
 
-@dataclass(frozen=True)
-class Slots:
-    """How a sweep's trials share the cluster.
-
-    Attributes:
-        concurrent: Trials at a time.
-        num_workers: As `resources.num_workers`, but chosen.
-        device: `cpu` or `cuda`.
-    """
-
-    concurrent: int
-    num_workers: int | str
-    device: str
-
-
-def tune_trials(
+def tuner_for(
     plan: Plan,
     monitor: Monitor,
-    names: list[str],
-    slots: Slots,
+    queue: "TrialQueue",
+    concurrent: int,
     *,
-    searcher: Searcher | None = None,
     scheduler: TrialScheduler | None = None,
     budget_s: float | None = None,
-) -> None:
-    """Runs trials until all have ended or the time is up.
+) -> tune.Tuner:
+    """Makes what runs trials until all have ended or the time is up.
 
     Args:
-        plan: The sweep's plan.
+        plan: The sweep's plan, on its cluster.
         monitor: Follows them.
-        names: Of the trials to run.
-        slots: How they share the cluster.
-        searcher: Draws them; without one, each is as the monitor's jobs planned it.
+        queue: The trials to run.
+        concurrent: Trials at a time.
         scheduler: Stops weak ones.
         budget_s: Seconds after which those that still run are stopped.
     """
-    resources = plan.config.resources.model_copy(update={"num_workers": slots.num_workers})
-    trainable = tune.with_parameters(run_trial, jobs=monitor.jobs, folder=monitor.storage.place)
-    tune.Tuner(
-        tune.with_resources(trainable, trial_resources(resources, slots.device)),
-        param_space={"trial": tune.grid_search(names)} if searcher is None else None,
+    resources, device = plan.config.resources, plan.parts[0].placement.device
+    trainable = tune.with_parameters(run_trial, folder=monitor.storage.place)
+    return tune.Tuner(
+        tune.with_resources(trainable, trial_resources(resources, device)),
         tune_config=tune.TuneConfig(
             metric=plan.objective,
             mode="max",
-            num_samples=1 if searcher is None else len(names),
-            search_alg=searcher,
+            num_samples=queue.num_trials,
+            search_alg=queue,
             scheduler=scheduler,
-            max_concurrent_trials=slots.concurrent,
+            max_concurrent_trials=concurrent,
             time_budget_s=budget_s,
             # A trial that a scheduler stops while it waits for its workers goes on waiting: its
             # process cannot be given to the next one.
-            reuse_actors=not slots.num_workers or scheduler is None,
-            trial_name_creator=monitor.names,
+            reuse_actors=not resources.num_workers or scheduler is None,
+            trial_name_creator=name_of,
         ),
         run_config=tune.RunConfig(
             name=TUNE_STATE,
@@ -89,7 +71,7 @@ def tune_trials(
             callbacks=[monitor, JsonLoggerCallback()],
             verbose=0,
         ),
-    ).fit()
+    )
 
 
 def scheduler_for(plan: Plan) -> TrialScheduler | None:
@@ -99,30 +81,29 @@ def scheduler_for(plan: Plan) -> TrialScheduler | None:
     return ASHAScheduler(time_attr="epoch", max_t=plan.max_epochs, grace_period=1)
 
 
-def names_of(plan: Plan) -> list[str]:
-    """Names the trials of a plan, in order."""
-    return [trial_name(index) for index in range(plan.num_trials)]
-
-
-class MethodSearcher(Searcher):  # type: ignore[misc]
-    """Draws trials of several methods, each from its own model.
+class TrialQueue(Searcher):  # type: ignore[misc]
+    """Hands Ray Tune trials one after the other, as planned or drawn by their method's model.
 
     Args:
+        draws: The trials to come.
+        job: Makes a job of method, sample and seed; see `Plan.job`.
         models: Method -> what draws for it.
-        queue: Method of each trial to come and, where it is known already, what it draws.
         objective: The metric to draw for.
     """
 
     def __init__(
         self,
-        models: Mapping[str, Searcher],
-        queue: list[tuple[str, dict[str, Any] | None]],
+        draws: Draws,
+        job: Callable[[str, Sample, int | None], Job],
+        models: Mapping[str, Searcher] | None = None,
         objective: str = MIOU,
     ) -> None:
         super().__init__(metric=objective, mode="max")
-        self._models = models
-        self._queue = deque(queue)
-        self._given: dict[str, tuple[str, dict[str, Any] | None]] = {}
+        self._job = job
+        self._models = models or {}
+        self._queue = deque(draws.items())
+        self.num_trials = len(draws)
+        self._given: dict[str, tuple[str, Sample | None]] = {}
 
     def set_search_properties(
         self,
@@ -135,18 +116,18 @@ class MethodSearcher(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Draws the next trial: `{"method": name}` and dotted keys."""
+        """Says of the next trial its name, what it drew, and the job that follows."""
         if not self._queue:
             finished: str = Searcher.FINISHED
             return finished
-        method, known = self._queue[0]
-        drawn: dict[str, Any] | None = known
-        if drawn is None:
-            drawn = self._models[method].suggest(trial_id)
-        if drawn is None:
+        name, (method, known) = self._queue[0]
+        sample = self._models[method].suggest(trial_id) if known is None else known
+        if sample is None:
             return None
-        self._given[trial_id] = self._queue.popleft()
-        return {"method": method, **drawn}
+        self._queue.popleft()
+        self._given[trial_id] = method, known
+        job = self._job(method, sample, number_and_seed(name)[1])
+        return {"trial": name, "sample": sample, "job": job}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -154,6 +135,8 @@ class MethodSearcher(Searcher):  # type: ignore[misc]
         """Tells a trial's model how it went."""
         method, known = self._given.pop(trial_id)
         score = (result or {}).get(self.metric)
+        if method not in self._models:
+            return
         if known is None:
             self._models[method].on_trial_complete(trial_id, result, error)
         elif known and score is not None:
@@ -166,37 +149,27 @@ class MethodSearcher(Searcher):  # type: ignore[misc]
         """Reads nothing."""
 
 
-def searcher_for(
-    plan: Plan, names: list[str], before: Mapping[str, Trial], concurrent: int
-) -> Searcher | None:
-    """Makes the searcher that was asked for.
+def queue_for(plan: Plan, draws: Draws, before: Mapping[str, Trial]) -> TrialQueue:
+    """Queues trials of a sweep, with the models that draw for those which are not planned.
 
     Args:
         plan: The sweep's plan.
-        names: Of the trials to run.
+        draws: The trials to run.
         before: Records of earlier lives of the sweep by name; ended trials are told to the models,
             broken-off ones are drawn again as they were.
-        concurrent: Trials at a time.
-
-    Returns:
-        The searcher; `None` where the plan says what every trial draws.
     """
-    if plan.draws:
-        return None
     ended = [t for t in before.values() if t.status in ENDED and t.score is not None]
-    known = [*ended, *plan.known]
-    seed = plan.config.seed + len(ended)
+    known, seed = [*ended, *plan.known], plan.config.seed + len(ended)
     models = {
         part.method: _model(part, known, seed, plan.objective)
         for part in plan.parts
         if not part.samples
     }
-    queue = []
-    for name in names:
-        method, sample = plan.rounds[number_and_seed(name)[0]]
-        queue.append((method, before[name].sample if name in before else sample))
-    searcher = MethodSearcher(models, queue, plan.objective)
-    return ConcurrencyLimiter(searcher, max_concurrent=concurrent)
+    again = {
+        name: (method, before[name].sample if name in before else sample)
+        for name, (method, sample) in draws.items()
+    }
+    return TrialQueue(again, plan.job, models, plan.objective)
 
 
 def _model(part: MethodPlan, known: list[Trial], seed: int, objective: str) -> OptunaSearch:

@@ -8,11 +8,12 @@ process.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from usseg_ray.core.config import TrainConfig
 from usseg_ray.data.manifest import Manifest, ShardInfo, load_manifest, split_totals
 from usseg_ray.engine.run import Run
 from usseg_ray.scoring.evaluation import Evaluation
@@ -81,18 +82,19 @@ def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
         Seconds of training and scoring, starting up left out.
     """
     whole = load_manifest(job.root)
-    learnt, scored = (job.settings[f"data.{name}_split"] for name in ("train", "selection"))
+    data, train = job.config.data, job.config.train
+    learnt, scored = data.train_split, data.selection_split
     scored = scored if scored in whole.splits else learnt
     part = _excerpt(whole, {learnt, scored})
-    short = {"train.steps_per_epoch": STEPS, "train.eval_every": NEVER}
-    batch_size = min(job.settings["train.batch_size"], part.splits[learnt].rows)
-    clock = _Clock(torch.device(job.device), STEPS * batch_size, budget)
-    run = build_run(replace(job, settings=job.settings | short, reading=""), clock, part)
+    batch_size = min(train.batch_size, part.splits[learnt].rows)
+    clock = _Clock(torch.device(job.placement.device), STEPS * batch_size, budget)
+    short = job.with_training(steps_per_epoch=STEPS, eval_every=NEVER)
+    run = build_run(short.reading_itself(), clock, part)
     walks = {name: whole.splits[name].rows / part.splits[name].rows for name in part.splits}
     seconds = 0.0
     if run.method.stages:
         clock.follow(run)
-        images = _epoch_images(job, whole.splits[learnt].rows)
+        images = _epoch_images(train, whole.splits[learnt].rows)
         seconds = run.epochs * (images * clock.image_seconds + walks[learnt] * clock.walk_seconds)
     if seconds > SHORT_S:
         return seconds
@@ -100,8 +102,7 @@ def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
     score = _timed(run, scored, refit=False)
     refit = max(_timed(run, scored, refit=True) - score, 0)
     score = score * walks[scored] + refit * walks[learnt]
-    times: int = max(run.epochs // job.settings["train.eval_every"], 1)
-    return seconds + times * score
+    return seconds + max(run.epochs // train.eval_every, 1) * score
 
 
 class _EnoughError(Exception):
@@ -158,11 +159,10 @@ def _timed(run: Run, split: str, *, refit: bool) -> float:
     return time.monotonic() - started
 
 
-def _epoch_images(job: Job, rows: int) -> int:
+def _epoch_images(train: TrainConfig, rows: int) -> int:
     """Counts the images of all steps of an epoch."""
-    batch_size: int = min(job.settings["train.batch_size"], rows)
-    steps: int = job.settings["train.steps_per_epoch"] or rows // batch_size
-    return steps * batch_size
+    batch_size = min(train.batch_size, rows)
+    return (train.steps_per_epoch or rows // batch_size) * batch_size
 
 
 def _excerpt(manifest: Manifest, splits: set[str]) -> Manifest:

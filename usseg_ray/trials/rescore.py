@@ -21,7 +21,7 @@ from usseg_ray.scoring.crf import crf_kind, open_crf
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.prediction import Refining
 from usseg_ray.scoring.protocols import Refinement, find_protocol, protocol_settings, stamp
-from usseg_ray.trials.job import Job
+from usseg_ray.trials.job import Job, Placement
 from usseg_ray.trials.storage import Storage, below
 from usseg_ray.trials.tasks import BASELINES_FILE
 from usseg_ray.trials.trial import (
@@ -100,19 +100,18 @@ def evaluate_trial(
     """
     home = find_trial(place)
     trial = load_trial(home)
-    settings = trial.settings | _overrides(asked)
-    config = build_config(methods.get(trial.method).Config, [settings])
+    config = build_config(methods.get(trial.method).Config, [trial.settings, _overrides(asked)])
     root, manifest = open_data(config.data)
     split = asked.split or config.data.test_split
     manifest.shards_of(split)
     if not manifest.splits[split].labelled:
         raise UserError(f"split {split!r} of {manifest.name!r} has no labels to score against.")
     protocol = find_protocol(config.protocol)
-    protocol.check(settings["num_clusters"], len(manifest.classes))
+    device = _device(asked.device)
+    job = Job(trial.method, config, root, Placement(device))
+    protocol.check(job.num_clusters, len(manifest.classes))
     chosen = protocol.refinements if asked.refinements is None else asked.refinements
     _check_refinements(chosen, protocol.crop)
-    device = _device(asked.device)
-    job = Job(trial.method, settings, root, device, reading="")
     folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
     with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
         refining, last = Refining(chosen, crf), str(_checkpoint(home, trial, kept_at))

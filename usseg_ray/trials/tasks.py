@@ -54,11 +54,11 @@ class BaselineTask:
 
 def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401
     """Makes a Ray task that asks for as much as one training process of a job."""
-    share = {k.removeprefix("resources."): v for k, v in job.settings.items()}
+    share = job.config.resources
     # max_calls: its process ends with it, and gives its memory back.
     return ray.remote(
-        num_cpus=share["cpus_per_worker"],
-        num_gpus=share["gpus_per_worker"] if job.device == "cuda" else 0,
+        num_cpus=share.cpus_per_worker,
+        num_gpus=share.gpus_per_worker if job.placement.device == "cuda" else 0,
         max_retries=NODE_LOSSES,
         max_calls=1,
     )(function)

@@ -7,19 +7,17 @@ helper processes of every trial.
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import tune
 
 from usseg_ray.cluster.capacity import worker_resources
 from usseg_ray.core.config import ResourceConfig
-from usseg_ray.trials.job import WORKERS, Job, Jobs
-from usseg_ray.trials.storage import below, opened
+from usseg_ray.trials.job import Job
+from usseg_ray.trials.storage import Storage, below, opened
 from usseg_ray.trials.trial import (
     BATCH_FILE,
-    BATCH_SIZE,
     CHECKPOINTS,
     note_batch_size,
     noted_batch_size,
@@ -27,6 +25,9 @@ from usseg_ray.trials.trial import (
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
+    from ray.train.torch import TorchTrainer
+
+    from usseg_ray.engine.run import Run
 
 TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
@@ -42,64 +43,59 @@ def train_worker(payload: dict[str, Any]) -> None:
     """Runs in every worker of the group."""
     from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm: for workers only)
 
-    worker.train(payload["job"], payload["folder"])
+    with opened(payload["folder"]) as storage:
+        worker.run_in_group(payload["job"], storage).fit()
 
 
-def run_trial(config: dict[str, Any], jobs: Jobs, folder: str) -> None:
-    """Fits one trial from inside a Tune function.
+def run_trial(config: dict[str, Any], folder: str) -> None:
+    """Fits one trial inside a Tune function; what it names and describes, Tune's config holds.
+
+    If memory runs out, it is fitted once more with half the batch, which its folder notes.
 
     Args:
-        config: `{"trial": name}` for a planned trial, else what the searcher drew; see `Jobs.draw`.
-        jobs: The sweep's jobs.
+        config: `trial`, its name, and `job`, what to fit.
         folder: The sweep's folder, or its URI.
 
     Raises:
-        ray.train.TrainingFailedError: A worker failed; Tune starts the trial again, once for its
-            own failures and always for those of its node.
+        Exception: What made it fail; Tune starts the trial again, once for its own failures and
+            always for those of its node.
     """
-    home = below(folder, tune.get_context().get_trial_name())
-    fit_trial(jobs.job(jobs.draw(config)), home)
-
-
-def fit_trial(job: Job, home: str) -> None:
-    """Fits a trial; if memory runs out, once more with half the batch, which its folder notes.
-
-    Args:
-        job: What to fit.
-        home: The trial's folder, or its URI.
-
-    Raises:
-        Exception: What made it fail.
-    """
-    with opened(home) as storage:
-        storage.fetch(BATCH_FILE)
-        noted = noted_batch_size(storage.folder)
-    if noted is None:
+    job: Job = config["job"]
+    home = below(folder, config["trial"])
+    noted = _noted(home)
+    while True:
+        if noted:
+            job = job.with_training(batch_size=noted)
         try:
-            _fit(job, home)
+            with opened(home) as storage:
+                _run_of(job, storage).fit()
         except Exception as error:
-            noted = _half(job)
-            if noted == 0 or not _is_out_of_memory(error):
+            half = 0 if noted else _half(job)
+            if half == 0 or not _is_out_of_memory(error):
                 raise
         else:
             return
         # Only here is the failed attempt's memory free: the error held its frames.
-        with opened(home) as storage:
-            note_batch_size(storage.folder, noted)
-            storage.push(BATCH_FILE)
-    _fit(replace(job, settings=job.settings | {BATCH_SIZE: noted}), home)
+        noted = half
+        _note(noted, home)
+
+
+def _noted(home: str) -> int | None:
+    with opened(home) as storage:
+        storage.fetch(BATCH_FILE)
+        return noted_batch_size(storage.folder)
+
+
+def _note(batch_size: int, home: str) -> None:
+    with opened(home) as storage:
+        note_batch_size(storage.folder, batch_size)
+        storage.push(BATCH_FILE)
 
 
 def _half(job: Job) -> int:
     """Halves the batch to a number that the workers can share; 0 if there is none."""
-    half: int = job.settings[BATCH_SIZE] // 2
-    return half - half % _resources(job).processes
-
-
-def _resources(job: Job) -> ResourceConfig:
-    return ResourceConfig(
-        **{k.split(".")[1]: v for k, v in job.settings.items() if k.startswith("resources.")}
-    )
+    half = job.config.train.batch_size // 2
+    return half - half % job.config.resources.processes
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -108,13 +104,13 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text
 
 
-def _fit(job: Job, home: str) -> None:
-    if job.settings[WORKERS] == 0:
-        from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm)
+def _run_of(job: Job, storage: Storage) -> "Run | _Group":
+    """Makes what fits a job: a run in this process, or a group of workers."""
+    if job.config.resources.num_workers != 0:
+        return _Group(job, storage.place)
+    from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm)
 
-        worker.train_here(job, home)
-    else:
-        _run_group(job, home)
+    return worker.run_here(job, storage)
 
 
 def trial_resources(resources: ResourceConfig, device: str) -> dict[str, float]:
@@ -133,47 +129,67 @@ def trial_resources(resources: ResourceConfig, device: str) -> dict[str, float]:
     return {"memory": TRIAL_MEMORY_BYTES}
 
 
-def _run_group(job: Job, home: str) -> None:
-    from ray.train import (  # noqa: PLC0415 (imports torch)
-        CheckpointConfig,
-        LoggingConfig,
-        RunConfig,
-        ScalingConfig,
-        TrainingFailedError,
-    )
-    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+@dataclass(frozen=True)
+class _Group:
+    """A group of workers that Ray Train starts.
 
-    resources = _resources(job)
-    if resources.fewest < resources.processes:
-        # For 20 s Ray Train may count workers on a node that is lost; it then waits for them in
-        # vain, for a minute unless told, before it counts again.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job, "folder": home},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(
-            num_workers=resources.processes
-            if resources.fewest == resources.processes
-            else (resources.fewest, resources.processes),
-            use_gpu=job.device == "cuda",
-            resources_per_worker=worker_resources(resources, job.device),
-        ),
-        run_config=RunConfig(
-            name=CHECKPOINTS,
-            storage_path=home,
-            callbacks=[_to_tune()],
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            logging_config=LoggingConfig(log_level="ERROR"),
-        ),
-    )
-    before = _alive()
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        if _is_lost_worker(error) and _lost_one(before):
-            raise RuntimeError(f"A worker was lost: {NODE_DIED}") from error
-        raise
+    Attributes:
+        job: What they fit together.
+        home: The trial's folder, or its URI.
+    """
+
+    job: Job
+    home: str
+
+    def fit(self) -> None:
+        """Fits the job.
+
+        Raises:
+            ray.train.TrainingFailedError: A worker failed.
+        """
+        from ray.train import TrainingFailedError  # noqa: PLC0415 (imports torch)
+
+        before = _alive()
+        try:
+            self._trainer().fit()
+        except TrainingFailedError as error:
+            if _is_lost_worker(error) and _lost_one(before):
+                raise RuntimeError(f"A worker was lost: {NODE_DIED}") from error
+            raise
+
+    def _trainer(self) -> "TorchTrainer":
+        from ray.train import (  # noqa: PLC0415 (imports torch)
+            CheckpointConfig,
+            LoggingConfig,
+            RunConfig,
+            ScalingConfig,
+        )
+        from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+        resources, device = self.job.config.resources, self.job.placement.device
+        if resources.fewest < resources.processes:
+            # For 20 s Ray Train may count workers on a node that is lost; it then waits for them in
+            # vain, for a minute unless told, before it counts again.
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+        return TorchTrainer(
+            train_worker,
+            train_loop_config={"job": self.job, "folder": self.home},
+            torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+            scaling_config=ScalingConfig(
+                num_workers=resources.processes
+                if resources.fewest == resources.processes
+                else (resources.fewest, resources.processes),
+                use_gpu=device == "cuda",
+                resources_per_worker=worker_resources(resources, device),
+            ),
+            run_config=RunConfig(
+                name=CHECKPOINTS,
+                storage_path=self.home,
+                callbacks=[_to_tune()],
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
 
 
 def _to_tune() -> "UserCallback":

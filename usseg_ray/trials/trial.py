@@ -15,6 +15,7 @@ SCORES_FILE = "scores.json"
 CHECKPOINTS = "train"
 """Name of the folder in a trial's own that has its last checkpoint."""
 
+WORKERS = "resources.num_workers"
 BATCH_SIZE = "train.batch_size"
 BATCH_FILE = "batch_size.json"
 
@@ -60,6 +61,12 @@ class Trial:
     def name(self) -> str:
         """Name of the trial's folder and MLflow run."""
         return trial_name(self.index, self.seed)
+
+    @property
+    def num_workers(self) -> int | str:
+        """In how many processes it is trained; 0 for the trial's own."""
+        chosen: int | str = self.settings[WORKERS]
+        return chosen
 
     @property
     def score(self) -> float | None:

@@ -3,7 +3,6 @@
 Apart from `trainer`, which launches it, so that Ray's controllers need not import torch.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 
 from usseg_ray import methods
 from usseg_ray.cluster.ray_stream import RayStream
-from usseg_ray.core.config import Config, MethodConfig, build_config
 from usseg_ray.core.types import Needs
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.reading import Stream, stream_here
@@ -23,46 +21,42 @@ from usseg_ray.scoring.arrays import ARRAYS, COUNTS, write_counts, write_evaluat
 from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
 from usseg_ray.scoring.prediction import Refining
 from usseg_ray.trials.contexts import TrainContext, TuneContext
-from usseg_ray.trials.job import WORKERS, Job
-from usseg_ray.trials.storage import opened
+from usseg_ray.trials.job import Job
+from usseg_ray.trials.storage import Storage, opened
 from usseg_ray.trials.stored import open_stored
 from usseg_ray.trials.trial import CHECKPOINTS
 
 
-def train(job: Job, folder: str) -> None:
-    """Fits a job's method in this worker of a group.
+def run_in_group(job: Job, storage: Storage) -> Run:
+    """Builds a job's run in this worker of a group.
 
     Args:
         job: What to fit.
-        folder: The trial's folder, or its URI.
+        storage: The trial's folder.
     """
     from ray.train.torch import get_device  # noqa: PLC0415 (for worker groups only)
 
-    device = get_device() if job.device == "cuda" else torch.device("cpu")
-    with opened(folder) as storage:
-        build_run(job, TrainContext(device, storage)).fit()
+    device = get_device() if job.placement.device == "cuda" else torch.device("cpu")
+    return build_run(job, TrainContext(device, storage))
 
 
-def train_here(job: Job, folder: str) -> None:
-    """Fits a job's method in the process that Tune gave to the trial.
+def run_here(job: Job, storage: Storage) -> Run:
+    """Builds a job's run in the process that Tune gave to the trial.
 
     Args:
         job: What to fit.
-        folder: The trial's folder, or its URI.
+        storage: The trial's folder.
     """
-    with opened(folder) as storage:
-        build_run(_alone(job), TuneContext(torch.device(job.device), storage)).fit()
+    return build_run(_alone(job), TuneContext(torch.device(job.placement.device), storage))
 
 
 def baselines(job: Job) -> Baselines:
     """Computes the baselines of a job's data, protocol and backbone, in this process."""
-    job = _alone(job)
-    config = _config(job)
+    config, device = job.config, torch.device(job.placement.device)
     torch.set_num_threads(config.resources.threads)
     manifest = load_manifest(job.root)
-    device = torch.device(job.device)
-    stored = open_stored(job.stored, Needs(), device)
-    stream = _stream(job, config)
+    stored = open_stored(job.placement.stored, Needs(), device)
+    stream = _stream(_alone(job))
     return compute_baselines(config, job.root, manifest, device, stream, stored=stored)
 
 
@@ -89,7 +83,7 @@ def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str,
         What `score_split` does, and `label_selected_miou`, `label_selected_acc` and
         `label_selected_epoch` of that state.
     """
-    split, last = job.settings["data.test_split"], f"{CHECKPOINTS}/{checkpoint}"
+    split, last = job.config.data.test_split, f"{CHECKPOINTS}/{checkpoint}"
     with opened(trial) as home, opened(folder) as target:
         home.fetch(last, BEST)
         found = score_split(job, str(home.folder / last), str(target.folder), split)
@@ -101,12 +95,12 @@ def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -
     """Scores the state that labels would pick, unless it is the last, which has its scores."""
     if not found or not (best / CHECKPOINT).exists():
         return {}
-    device = torch.device(job.device)
+    device = torch.device(job.placement.device)
     epoch = load_state(best, device)["epoch"]
     miou, accuracy = found["unsup_miou"], found["unsup_acc"]
     if epoch != load_state(last, device)["epoch"]:
         run, _ = _restored(job, best)
-        scores = run.score(job.settings["data.test_split"], refit=False).scores
+        scores = run.score(job.config.data.test_split, refit=False).scores
         if scores is None:
             return {}
         miou, accuracy = scores.unsup_miou, scores.unsup_acc
@@ -151,7 +145,7 @@ def score_split(
 
 
 def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:
-    device = torch.device(job.device)
+    device = torch.device(job.placement.device)
     run = build_run(_alone(job), PlainContext(device=device, history=[]))
     state = load_state(checkpoint, device)
     run.method.load_state_dict(state["method"])
@@ -164,12 +158,8 @@ def _alone(job: Job) -> Job:
     Ray Data starts several processes before the first row comes, of 0.6 GB together, and its tasks
     share the cores with the process that waits for them.
     """
-    grouped = job.settings[WORKERS] not in (0, "auto")
-    return job if job.device == "cuda" or grouped else replace(job, reading="")
-
-
-def _config(job: Job) -> Config[MethodConfig]:
-    return build_config(methods.get(job.method).Config, [job.settings])
+    grouped = job.config.resources.num_workers not in (0, "auto")
+    return job if job.placement.device == "cuda" or grouped else job.reading_itself()
 
 
 def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -> Run:
@@ -180,20 +170,20 @@ def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -
         context: What surrounds the run.
         manifest: Of the job's data, or of a part of it; read from `job.root` if unset.
     """
-    config = _config(job)
-    torch.set_num_threads(config.resources.threads)
+    method = methods.get(job.method)
+    torch.set_num_threads(job.config.resources.threads)
     return assemble(
-        config,
-        methods.get(job.method),
+        job.config,
+        method,
         job.root,
         manifest or load_manifest(job.root),
         context,
-        _stream(job, config),
-        open_stored(job.stored, methods.get(job.method).needs(config.method), context.device),
+        _stream(job),
+        open_stored(job.placement.stored, method.needs(job.config.method), context.device),
     )
 
 
-def _stream(job: Job, config: Config[MethodConfig]) -> Stream:
-    if not job.reading:
+def _stream(job: Job) -> Stream:
+    if not job.placement.reading:
         return stream_here
-    return RayStream(job.reading, config.resources.data_cpus_per_worker)
+    return RayStream(job.placement.reading, job.config.resources.data_cpus_per_worker)

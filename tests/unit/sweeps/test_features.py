@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tests import tiny
 from tests.features import HERE, vit
+from tests.planned import jobs
 from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap
@@ -170,20 +171,20 @@ def test_what_is_stored_is_all_that_a_sweep_looks_at(
         for method in use.methods:
             stored[method] = (*stored.get(method, ()), view)
     counted = count_forwards(monkeypatch)
-    jobs = plan.jobs().with_stored(stored)
+    planned = list(jobs(plan.on("cpu", "", stored)).values())
     parts = set()
-    for draws in (plan.draws, plan.draws[-1:]):
-        for draw in draws:
-            run = build_run(jobs.job(draw), PlainContext(torch.device("cpu"), []))
+    for chosen in (planned, planned[-1:]):
+        for job in chosen:
+            run = build_run(job, PlainContext(torch.device("cpu"), []))
             run.fit()
             parts.add(parts_of(run.featurise.needs))
         # The second views of a few images, which label-free criteria look at: once for each
         # selection of parts that methods read.
-        assert sum(counted) == (len(parts) * NUM_IMAGES // VIEWED if draws == plan.draws else 0)
+        assert sum(counted) == (len(parts) * NUM_IMAGES // VIEWED if chosen == planned else 0)
         counted.clear()
     run.score("test")
     run.linear("test")
-    baselines(jobs.job(plan.draws[0]))
+    baselines(planned[0])
     assert counted == []
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.finals import Finalist, again, ended_runs, pick, seeds_of
-from usseg_ray.trials.job import Draw
 from usseg_ray.trials.trial import Status, Trial
 
 
@@ -49,7 +48,7 @@ def test_a_trial_is_trained_again_with_other_seeds_only() -> None:
         "trial_001-seed6",
         "trial_001-seed7",
     ]
-    assert draws["trial_002-seed6"] == Draw("acseg", {"method.gamma": 2.0}, 6)
+    assert draws["trial_002-seed6"] == ("acseg", {"method.gamma": 2.0})
     assert again([trial(0, "hp", 1)], 1) == {}
 
 

@@ -4,38 +4,76 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.planned import BOTH, TINY_SETTINGS, UNSET_K, only, plan, request, template
+from tests.planned import BOTH, TINY_SETTINGS, UNSET_K, jobs, only, plan, request
 from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
 from usseg_ray.sweeps.plan import make_plan, planned_epochs
 from usseg_ray.sweeps.request import Request
-from usseg_ray.trials.job import Draw
+from usseg_ray.trials.job import HERE, Placement, StoredView
 
 
 def test_trials_differ_in_k_by_the_number_of_classes() -> None:
-    one = template(plan())
-    classes = len(synthetic.CLASSES)
+    made, classes = plan(), len(synthetic.CLASSES)
     for ratio in (0.75, 1.0, 1.5):
-        settings = one.job({"clusters_per_class": ratio}).settings
-        assert settings["num_clusters"] == round(ratio * classes)
+        job = made.job("acseg", {"clusters_per_class": ratio})
+        assert job.num_clusters == job.config.num_clusters == round(ratio * classes)
+    assert made.job("acseg", {"clusters_per_class": 0.01}).num_clusters == 2
+    assert made.job("acseg", {"num_clusters": 6, "clusters_per_class": 1.5}).num_clusters == 6
+    given = plan(assigned={"num_clusters": 4})
+    assert given.job("acseg", {"clusters_per_class": 1.5}).num_clusters == 4
+
+
+def test_a_job_is_the_first_ones_but_for_what_its_trial_drew() -> None:
+    made = plan(assigned={"train.epochs": 4})
+    job = made.job("acseg", {"method.gamma": 2})
+    assert (job.method, job.root, job.placement) == ("acseg", made.root, HERE)
+    assert flatten(job.config) == flatten(made.first_jobs()[0].config) | {"method.gamma": 2.0}
+    # What was checked before is not checked again, nor copied.
+    assert job.config.train is made.config.train
+    with pytest.raises(UserError, match=r"method\.gamma = -1"):
+        made.job("acseg", {"method.gamma": -1})
+
+
+def test_a_finalist_has_another_seed_whatever_was_set() -> None:
+    made, sample = plan(assigned={"seed": 7}), {"method.gamma": 2.0}
+    own, again = (flatten(made.job("acseg", sample, seed).config) for seed in (None, 9))
+    assert own["seed"] == 7
+    assert again == own | {"seed": 9}
+
+
+def test_jobs_come_to_a_cluster_in_the_form_that_was_chosen() -> None:
+    view = StoredView("train", "frame", "key")
+    made = plan(names=BOTH)
+    there = made.on("cuda", "readers", {"acseg": (view,)}).in_processes(0)
+    first, second = there.first_jobs()
+    assert first.placement == Placement("cuda", "readers", (view,))
+    assert second.placement == Placement("cuda", "readers")
+    assert {job.config.resources.num_workers for job in (first, second)} == {0}
+    assert there.config.resources.cpus_per_worker == made.config.resources.cpus_per_worker
+    assert made.config.resources.num_workers == "auto"
+    assert made.first_jobs()[0].placement == HERE
 
 
 def test_a_single_run_has_one_sample() -> None:
     made = plan(space=None, num_samples=1)
-    assert made.draws == (Draw("acseg", {}),)
+    assert made.draws == {"trial_000": ("acseg", {})}
     assert only(made).space.space == {}
 
 
 def test_optuna_plans_no_samples() -> None:
     made = plan(search="optuna")
-    assert made.draws == ()
+    assert not made.is_planned
     assert made.num_trials == 6
-    assert made.rounds == (("acseg", {}), *[("acseg", None)] * 5)
-    assert plan(search="optuna", space=None, num_samples=1).draws == (Draw("acseg", {}),)
+    assert list(made.draws) == [f"trial_{index:03d}" for index in range(6)]
+    assert list(made.draws.values()) == [("acseg", {}), *[("acseg", None)] * 5]
+    alone = plan(search="optuna", space=None, num_samples=1)
+    assert alone.draws == {"trial_000": ("acseg", {})}
+    assert alone.is_planned
     both = plan(names=BOTH, search="optuna", num_samples=2)
-    assert both.rounds == (("acseg", {}), ("kmeans", {}), ("acseg", None), ("kmeans", None))
-    assert both.draws == ()
+    rounds: list[Any] = [("acseg", {}), ("kmeans", {}), ("acseg", None), ("kmeans", None)]
+    assert list(both.draws.values()) == rounds
+    assert not both.is_planned
 
 
 def test_the_seed_moves_the_samples() -> None:
@@ -45,20 +83,23 @@ def test_the_seed_moves_the_samples() -> None:
 
 def test_trials_go_round_the_methods_and_start_with_defaults() -> None:
     made = plan(names=["acseg", "kmeans", "position"], num_samples=2)
-    assert [draw.method for draw in made.draws] == 2 * ["acseg", "kmeans", "position"]
-    assert all(draw.sample == {} for draw in made.draws[:3])
-    assert set(made.draws[3].sample) > set(made.draws[4].sample) == {"clusters_per_class"}
+    drawn, samples = zip(*made.draws.values(), strict=True)
+    assert list(drawn) == 2 * ["acseg", "kmeans", "position"]
+    assert samples[:3] == ({}, {}, {})
+    assert set(samples[3]) > set(samples[4]) == {"clusters_per_class"}
     assert made.num_trials == 6
+    assert made.is_planned
 
 
 def test_a_method_draws_alone_what_it_draws_in_company() -> None:
-    together = [d for d in plan(names=BOTH).draws if d.method == "acseg"]
-    assert together == list(plan().draws)
+    together = [draw for draw in plan(names=BOTH).draws.values() if draw[0] == "acseg"]
+    assert together == list(plan().draws.values())
 
 
 def test_a_method_with_nothing_left_to_sample_has_one_trial() -> None:
     made = plan(names=BOTH, num_samples=3, assigned={"clusters_per_class": 1.0})
-    assert [draw.method for draw in made.draws] == ["acseg", "kmeans", "acseg", "acseg"]
+    drawn = [method for method, _ in made.draws.values()]
+    assert drawn == ["acseg", "kmeans", "acseg", "acseg"]
     assert made.num_trials == 4
 
 
@@ -66,9 +107,9 @@ def test_epochs_of_a_trial_and_of_the_longest_one(tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("space: {train.epochs: {randint: [2, 9]}}")
     made = plan(space=str(space))
-    assert planned_epochs(template(made).job({"train.epochs": 4})) == 4
+    assert planned_epochs(made.job("acseg", {"train.epochs": 4})) == 4
     assert made.max_epochs == 9
-    assert planned_epochs(template(plan(names=["kmeans"]), "kmeans").job({})) == 1
+    assert planned_epochs(plan(names=["kmeans"]).job("kmeans", {})) == 1
     assert plan(names=BOTH).max_epochs == 2
 
 
@@ -76,12 +117,12 @@ def test_the_question_of_k_tries_every_k_with_every_seed(tmp_path: Path) -> None
     asked = {"question": "k", "num_samples": 2, "seeds": 2, "assigned": UNSET_K | {"seed": 4}}
     tiny.write(tmp_path / "whole")
     made = plan(data=str(tmp_path / "whole"), **asked)
-    settings = [made.jobs().job(draw).settings for draw in made.draws]
-    found = [(s["num_clusters"], s["seed"]) for s in settings]
+    found = [(job.num_clusters, job.config.seed) for job in jobs(made).values()]
     assert found == [(2, 4), (6, 4), (2, 5), (6, 5)]
     tiny.write(tmp_path / "bare", labelled=False)
     made = plan(data=str(tmp_path / "bare"), **asked)
-    assert [draw.sample["num_clusters"] for draw in made.draws] == [4, 32, 4, 32]
+    assert [job.num_clusters for job in jobs(made).values()] == [4, 32, 4, 32]
+    assert made.first_jobs()[0].num_clusters == 4
     with pytest.raises(UserError, match="leave --set num_clusters out"):
         plan(data=str(tmp_path / "whole"), question="k", assigned=TINY_SETTINGS)
 
@@ -91,7 +132,7 @@ def test_the_default_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     made = plan()
     assert made.config.backbone.name == "textons"
     assert made.num_trials == 6
-    assert made.draws[0] == Draw("acseg", {})
+    assert made.draws["trial_000"] == ("acseg", {})
     assert made.manifest.classes == synthetic.CLASSES
     assert Path(made.root).parent == tmp_path
     assert list(tmp_path.iterdir()) == []
@@ -109,9 +150,10 @@ def test_precedence_of_defaults_space_and_set(tmp_path: Path) -> None:
     assert made.config.data.train_size == 144
     assert made.config.method.model_dump()["gamma"] == 0.7
     assert list(only(made).space.space) == ["method.num_prototypes"]
-    settings = template(made).job({"method.num_prototypes": 3}).settings
-    assert (settings["method.gamma"], settings["method.num_prototypes"]) == (0.7, 3)
-    assert settings["data.name"] == "synthetic"
+    config = made.job("acseg", {"method.num_prototypes": 3}).config
+    drawn = config.method.model_dump()
+    assert (drawn["gamma"], drawn["num_prototypes"]) == (0.7, 3)
+    assert config.data.name == "synthetic"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +229,7 @@ def test_an_empty_space_has_nothing_to_sweep(tmp_path: Path) -> None:
     space.write_text("fixed: {}\nspace: {}")
     with pytest.raises(UserError, match="`space` is empty, so all 6 trials would be the same"):
         plan(space=str(space))
-    assert plan(space=str(space), num_samples=1).draws == (Draw("acseg", {}),)
+    assert plan(space=str(space), num_samples=1).draws == {"trial_000": ("acseg", {})}
 
 
 def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
@@ -197,7 +239,7 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
     tiny.write(bare, labelled=False)
     made = plan(data=str(whole), assigned=UNSET_K)
     assert made.root == str(whole)
-    assert template(made).job({}).settings["num_clusters"] == 3
+    assert made.first_jobs()[0].num_clusters == 3
     with pytest.raises(UserError, match="no split 'val' to rank trials on, only train"):
         plan(data=str(no_val), assigned=TINY_SETTINGS)
     assert plan(data=str(whole), assigned=TINY_SETTINGS).objective == "unsup_miou"
@@ -236,21 +278,18 @@ def test_one_run_needs_no_labels_but_a_number_of_clusters(tmp_path: Path) -> Non
         plan(**alone, assigned=UNSET_K)
 
 
-def test_the_base_holds_every_key() -> None:
-    made = plan()
-    assert template(made).base.keys() == flatten(made.config).keys()
-
-
 def test_a_methods_key_goes_to_the_methods_that_have_it() -> None:
     assigned = {"method.gamma": 1.5, "method.restarts": 3, "train.epochs": 2}
     made = plan(names=[*BOTH, "colour"], assigned=assigned)
-    assert {part.method: part.assigned for part in made.parts} == {
+    found = {job.method: flatten(job.config) for job in made.first_jobs()}
+    having = {
+        name: {key: own[key] for key in assigned if key in own} for name, own in found.items()
+    }
+    assert having == {
         "acseg": assigned,
         "kmeans": {"method.restarts": 3, "train.epochs": 2},
         "colour": {"method.restarts": 3, "train.epochs": 2},
     }
-    assert template(made).job({}).settings["method.gamma"] == 1.5
-    assert template(made, "kmeans").job({}).settings["method.restarts"] == 3
 
 
 @pytest.mark.parametrize(

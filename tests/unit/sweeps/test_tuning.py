@@ -1,11 +1,15 @@
+from collections.abc import Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from usseg_ray.sweeps.plan import Plan, make_plan
+from tests import tiny
+from usseg_ray.sweeps.plan import Draws, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
-from usseg_ray.sweeps.tuning import MethodSearcher, searcher_for
+from usseg_ray.sweeps.space import Sample
+from usseg_ray.sweeps.tuning import TrialQueue, queue_for
+from usseg_ray.trials.job import Job
 from usseg_ray.trials.trial import Trial, trial_name
 
 BOTH = ["acseg", "kmeans"]
@@ -33,16 +37,34 @@ class Counting(Searcher):  # type: ignore[misc]
         self.told.append((parameters, value))
 
 
+def job(method: str, sample: Sample, seed: int | None = None) -> Job:
+    """Makes a job whose K, method and seed tell what it was made of."""
+    settings = {"num_clusters": 10 + sample.get("x", 0), "seed": seed or 0}
+    return Job(method, tiny.config(**settings), "/data")
+
+
+def named(draws: Sequence[tuple[str, Sample | None]]) -> Draws:
+    return {trial_name(index): draw for index, draw in enumerate(draws)}
+
+
+def suggested(queue: TrialQueue, trial_id: str) -> tuple[str, Sample]:
+    found = queue.suggest(trial_id)
+    assert isinstance(found, dict)
+    return found["job"].method, found["sample"]
+
+
 def test_each_method_has_a_model_of_its_own() -> None:
     models = {"a": Counting(), "b": Counting()}
-    searcher = MethodSearcher(models, [("a", {}), ("b", {}), ("a", None), ("b", None), ("a", None)])
+    draws: list[Any] = [("a", {}), ("b", {}), ("a", None), ("b", None), ("a", None)]
+    searcher = TrialQueue(named(draws), job, models)
+    assert searcher.num_trials == 5
     drawn = [searcher.suggest(str(i)) for i in range(5)]
     assert drawn == [
-        {"method": "a"},
-        {"method": "b"},
-        {"method": "a", "x": 1},
-        {"method": "b", "x": 1},
-        {"method": "a", "x": 2},
+        {"trial": "trial_000", "sample": {}, "job": job("a", {})},
+        {"trial": "trial_001", "sample": {}, "job": job("b", {})},
+        {"trial": "trial_002", "sample": {"x": 1}, "job": job("a", {"x": 1})},
+        {"trial": "trial_003", "sample": {"x": 1}, "job": job("b", {"x": 1})},
+        {"trial": "trial_004", "sample": {"x": 2}, "job": job("a", {"x": 2})},
     ]
     assert searcher.suggest("5") == Searcher.FINISHED
     searcher.on_trial_complete("2", {"unsup_miou": 30.0})
@@ -55,8 +77,8 @@ def test_each_method_has_a_model_of_its_own() -> None:
 
 def test_a_broken_off_trial_is_drawn_as_it_was_and_told() -> None:
     model = Counting()
-    searcher = MethodSearcher({"a": model}, [("a", {"x": 7})])
-    assert searcher.suggest("0") == {"method": "a", "x": 7}
+    searcher = TrialQueue(named([("a", {"x": 7})]), job, {"a": model})
+    assert suggested(searcher, "0") == ("a", {"x": 7})
     searcher.on_trial_complete("0", {"unsup_miou": 30.0})
     assert model.told == [({"x": 7}, 30.0)]
     assert model.drawn == 0
@@ -85,24 +107,36 @@ def test_a_resumed_sweep_repeats_what_was_broken_off_and_draws_the_rest() -> Non
         "trial_002": trial(2, "acseg", 1.5, 30.0, "FINISHED"),
         "trial_004": trial(4, "acseg", 0.75, None, "RUNNING"),
     }
-    made = searcher_for(plan(), ["trial_003", "trial_004", "trial_005"], before, 2)
-    assert made is not None
-    drawn = [made.searcher.suggest(str(i)) for i in range(3)]
-    assert [d["method"] for d in drawn] == ["kmeans", "acseg", "kmeans"]
-    assert drawn[1]["method.gamma"] == 0.75
-    assert len(drawn[0]) > 1
+    made = plan()
+    left = {name: made.draws[name] for name in ("trial_003", "trial_004", "trial_005")}
+    queue = queue_for(made, left, before)
+    drawn = [suggested(queue, str(i)) for i in range(3)]
+    assert [method for method, _ in drawn] == ["kmeans", "acseg", "kmeans"]
+    assert drawn[1][1]["method.gamma"] == 0.75
+    assert drawn[0][1]
 
 
 def test_what_is_known_is_told_to_its_model_if_it_lies_in_the_space() -> None:
     ended = {trial_name(i): trial(i, "acseg", 1.0, 20.0, "FINISHED") for i in (0, 2)}
     ended["trial_004"] = trial(4, "acseg", 99.0, 50.0, "FINISHED")
-    made = searcher_for(plan(), ["trial_005"], ended, 1)
-    assert made is not None
-    models = made.searcher._models
+    made = plan()
+    models = queue_for(made, {"trial_005": made.draws["trial_005"]}, ended)._models
     assert isinstance(models["acseg"], OptunaSearch)
     known = {name: len(model._ot_study.get_trials()) for name, model in models.items()}
     assert known == {"acseg": 2, "kmeans": 0}
 
 
-def test_planned_trials_need_no_searcher() -> None:
-    assert searcher_for(plan(search="random"), ["trial_000"], {}, 1) is None
+def test_planned_trials_need_no_model() -> None:
+    made = plan(search="random")
+    queue = queue_for(made, made.draws, {})
+    assert queue._models == {}
+    drawn = [suggested(queue, str(i)) for i in range(made.num_trials)]
+    assert drawn == list(made.draws.values())
+    queue.on_trial_complete("3", {"unsup_miou": 30.0})
+    assert queue.suggest("6") == Searcher.FINISHED
+
+
+def test_a_finalists_name_has_its_seed() -> None:
+    found = TrialQueue({"trial_002-seed6": ("a", {})}, job).suggest("0")
+    assert isinstance(found, dict)
+    assert found["job"].config.seed == 6

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from tests import tiny
-from usseg_ray.core.config import flatten
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.trials.forecast import (
     ROWS,
@@ -17,7 +16,7 @@ from usseg_ray.trials.forecast import (
     longest_seconds,
     trial_seconds,
 )
-from usseg_ray.trials.job import Job
+from usseg_ray.trials.job import Job, Placement
 
 LARGE = {"train": 3 * ROWS, "val": 2 * ROWS}
 
@@ -30,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def job(root: str, method: str = "acseg", **settings: Any) -> Job:
-    return Job(method, flatten(tiny.config(method, **settings)), root, "cpu", reading="unused")
+    return Job(method, tiny.config(method, **settings), root, Placement(reading="unused"))
 
 
 def test_short_trials_run_in_their_own_process() -> None:

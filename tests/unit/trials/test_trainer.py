@@ -3,12 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import tiny
 from usseg_ray.core.config import ResourceConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.trials import worker
 from usseg_ray.trials.job import Job
-from usseg_ray.trials.trainer import TRIAL_MEMORY_BYTES, fit_trial, trial_resources
-from usseg_ray.trials.trial import BATCH_SIZE, noted_batch_size
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.trainer import TRIAL_MEMORY_BYTES, run_trial, trial_resources
+from usseg_ray.trials.trial import noted_batch_size
 
 
 @pytest.mark.parametrize(
@@ -28,43 +30,53 @@ def test_a_trial_that_waits_for_its_workers_holds_memory_alone() -> None:
 
 
 def job(batch_size: int, workers: int = 0) -> Job:
-    settings = {BATCH_SIZE: batch_size, "resources.num_workers": workers}
-    return Job("acseg", settings, "/data", "cpu", "")
+    settings = {"train__batch_size": batch_size, "resources__num_workers": workers}
+    return Job("acseg", tiny.config("acseg", **settings), "/data")
+
+
+class Fitting:
+    """Stands for the run of a job; more than 8 images ask for more memory than there is."""
+
+    def __init__(self, given: Job, tried: list[int]) -> None:
+        self.batch_size, self.tried = given.config.train.batch_size, tried
+
+    def fit(self) -> None:
+        self.tried.append(self.batch_size)
+        if self.batch_size > 8:
+            torch.empty(2**60, dtype=torch.uint8)
+
+
+def fit(batch_size: int, folder: Path, name: str = "trial_000") -> None:
+    run_trial({"trial": name, "job": job(batch_size), "sample": {}}, str(folder))
 
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Batch sizes that were tried; more than 8 images ask for more memory than there is."""
+    """Batch sizes that were tried."""
     tried: list[int] = []
-
-    def train_here(given: Job, folder: str) -> None:
-        tried.append(given.settings[BATCH_SIZE])
-        if tried[-1] > 8:
-            torch.empty(2**60, dtype=torch.uint8)
-
-    monkeypatch.setattr(worker, "train_here", train_here)
+    monkeypatch.setattr(worker, "run_here", lambda given, _: Fitting(given, tried))
     return tried
 
 
 def test_out_of_memory_halves_the_batch_once(tmp_path: Path, sizes: list[int]) -> None:
-    fit_trial(job(16), str(tmp_path / "trial_000"))
+    fit(16, tmp_path)
     assert sizes == [16, 8]
     assert noted_batch_size(tmp_path / "trial_000") == 8
     # A new process goes on where the first one ended.
-    fit_trial(job(16), str(tmp_path / "trial_000"))
+    fit(16, tmp_path)
     assert sizes == [16, 8, 8]
 
 
 def test_it_fails_where_half_is_still_too_much(tmp_path: Path, sizes: list[int]) -> None:
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        fit_trial(job(64), str(tmp_path))
+        fit(64, tmp_path)
     assert sizes == [64, 32]
 
 
 def test_what_fits_is_not_touched(tmp_path: Path, sizes: list[int]) -> None:
-    fit_trial(job(8), str(tmp_path))
+    fit(8, tmp_path)
     assert sizes == [8]
-    assert noted_batch_size(tmp_path) is None
+    assert noted_batch_size(tmp_path / "trial_000") is None
 
 
 def test_other_failures_are_not_tried_again(
@@ -72,11 +84,11 @@ def test_other_failures_are_not_tried_again(
 ) -> None:
     tried = []
 
-    def train_here(given: Job, folder: str) -> None:
+    def run_here(given: Job, storage: Storage) -> None:
         tried.append(given)
         raise UserError("no such file")
 
-    monkeypatch.setattr(worker, "train_here", train_here)
+    monkeypatch.setattr(worker, "run_here", run_here)
     with pytest.raises(UserError, match="no such file"):
-        fit_trial(job(16), str(tmp_path))
+        fit(16, tmp_path)
     assert len(tried) == 1

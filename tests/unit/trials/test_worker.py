@@ -5,10 +5,9 @@ import pytest
 import ray.tune
 
 from tests import tiny
-from usseg_ray.core.config import flatten
 from usseg_ray.trials import worker
 from usseg_ray.trials.job import Job
-from usseg_ray.trials.storage import Storage, below
+from usseg_ray.trials.storage import Storage, below, opened
 from usseg_ray.trials.trial import CHECKPOINTS
 
 
@@ -16,12 +15,17 @@ class KilledError(Exception):
     """Stands for a lost machine."""
 
 
+def fit(job: Job, uri: str) -> None:
+    with opened(uri) as storage:
+        worker.run_here(job, storage).fit()
+
+
 def test_a_trial_at_a_uri_is_trained_on_two_machines_and_scored_on_a_third(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
     tiny.write(data)
-    job = Job("acseg", flatten(tiny.config(train__epochs=3)), str(data), "cpu", "")
+    job = Job("acseg", tiny.config(train__epochs=3), str(data))
     uris = [(tmp_path / name / "trial_000").as_uri() for name in ("whole", "broken")]
     told: dict[str, list[dict[str, Any]]] = {"whole": [], "broken": []}
 
@@ -34,12 +38,12 @@ def test_a_trial_at_a_uri_is_trained_on_two_machines_and_scored_on_a_third(
         monkeypatch.setattr(ray.tune, "report", take)
 
     report("whole", 0)
-    worker.train_here(job, uris[0])
+    fit(job, uris[0])
     report("broken", 2)
     with pytest.raises(KilledError):
-        worker.train_here(job, uris[1])
+        fit(job, uris[1])
     report("broken", 0)
-    worker.train_here(job, uris[1])
+    fit(job, uris[1])
     for metrics in told["whole"] + told["broken"]:
         metrics["checkpoint_path"] = Path(metrics["checkpoint_path"]).name
     assert [metrics["epoch"] for metrics in told["broken"]] == [1, 2, 3]
