@@ -8,9 +8,24 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PYTEST := $(BIN)/python -m pytest
+# Ray's tests wait for one another's processes half of the time, the others fill a core each.
+PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES)
 
-.PHONY: help install demo test static unit ray slow lengthy clean
+# Seconds that a suite may take on two cores; what is over is said, and stops nothing.
+STATIC_S := 60
+UNIT_S := 300
+RAY_S := 900
+LENGTHY_S := 600
+COMMA := ,
+
+# Runs a command as a suite: its name, its budget in seconds, the command.
+define suite
+@echo "== $(1)"; SECONDS=0; if $(3); then ended=passed; else ended=failed; fi; \
+  echo "== $(1) $$ended in $$SECONDS s of $(2)"; [ $$ended = passed ]
+endef
+
+.PHONY: help install demo test static unit ray lengthy clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-9s %s\n", $$1, $$2}' Makefile
@@ -28,27 +43,22 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## Sweeps ACSeg on built-in data: no download, no GPU.
 	$(BIN)/python -m usseg_ray.tune --method acseg
 
-test: static unit ray slow  ## Runs every check and every test.
+test: static unit ray  ## Runs every check and every test.
 
 static: $(INSTALLED)  ## Style, types and layers.
-	@echo "== static"
-	@SECONDS=0; $(BIN)/ruff check .; $(BIN)/ruff format --check .; $(BIN)/mypy; \
-	  $(BIN)/lint-imports --no-cache; echo "== static passed in $${SECONDS}s"
+	$(call suite,static,$(STATIC_S),$(BIN)/ruff check . && $(BIN)/ruff format --check . && \
+	  $(BIN)/mypy && $(BIN)/lint-imports --no-cache)
 
 unit: $(INSTALLED)  ## Tests that need no cluster.
-	@echo "== unit, contract, numerics, distributed, gpu"
-	@$(PYTEST) -m "not slow" tests/unit tests/contract tests/numerics tests/distributed tests/gpu
+	$(call suite,unit$(COMMA) contract$(COMMA) numerics$(COMMA) distributed$(COMMA) gpu,$(UNIT_S),\
+	  $(PYTEST) --dist worksteal tests/unit tests/contract tests/numerics tests/distributed tests/gpu)
 
 ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
-	@echo "== integration, realdata"
-	@$(PYTEST) -m "not slow" tests/integration tests/realdata
+	$(call suite,integration$(COMMA) realdata,$(RAY_S),\
+	  $(PYTEST) --dist loadfile --no-loadscope-reorder -m "not lengthy" tests/integration tests/realdata)
 
-slow: $(INSTALLED)  ## Tests that take more than half a minute each.
-	@echo "== slow"
-	@$(PYTEST) -m "slow and not lengthy" tests
-
-lengthy: $(INSTALLED)  ## Slow tests that `test` has no time for.
-	@$(PYTEST) -m lengthy tests
+lengthy: $(INSTALLED)  ## Tests that `test` has no time for.
+	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration)
 
 clean:  ## Removes the environment and the caches; runs and their store stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -53,6 +53,11 @@ def shared() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts slow tests first: of several processes none is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:
     """Where the reference material lies, a golden or real-data test that skips is a failure."""
     folders = (PROJECT / "tests" / "numerics", PROJECT / "tests" / "realdata")

@@ -1,6 +1,5 @@
 """A tiny prepared set and what is wanted of it, for the tests of the feature store."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,17 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from usseg_ray.core.config import BackboneConfig
+from usseg_ray.core.views import Frame
 from usseg_ray.data.manifest import load_manifest
-from usseg_ray.data.transforms import Frame
 from usseg_ray.features.backbones import build_backbone
-from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Wanted, features_here, probe, want
+from usseg_ray.features.store.entry import FeatureEntry
+from usseg_ray.features.store.extraction import FeatureRequest, features_here, want
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore
 
 TEXTONS = BackboneConfig(name="textons")
 BACKBONE = build_backbone(TEXTONS)
 HERE = features_here(BACKBONE, "cpu")
-MEASURE = partial(probe, backbone=BACKBONE, device="cpu")
 FRAME = Frame(tiny.SIDE)
 IMAGES = tiny.SPLITS["train"]
 IMAGES_PER_SHARD = 3
@@ -30,7 +28,7 @@ NUM_SHARDS = 5
 ROW_BYTES = BACKBONE.spec.dim * (tiny.SIDE // BACKBONE.spec.patch_size) ** 2 * 2
 
 
-def wanted(root: Path, **options: Any) -> Wanted:
+def wanted(root: Path, **options: Any) -> FeatureRequest:
     """Wants features of the tiny set's training split, three images a shard."""
     asked: dict[str, Any] = {
         "config": TEXTONS,
@@ -41,12 +39,12 @@ def wanted(root: Path, **options: Any) -> Wanted:
     return want(str(root), load_manifest(root), "train", **asked | options)
 
 
-def obtain(folder: Path, asked: Wanted) -> Entry:
+def obtain(folder: Path, asked: FeatureRequest) -> FeatureEntry:
     """Stores features with textons, in this process."""
     return FeatureStore(FeatureFolder(folder)).obtain(asked, HERE)
 
 
-def everything(entry: Entry) -> np.ndarray:
+def everything(entry: FeatureEntry) -> np.ndarray:
     """Reads all token rows of an entry."""
     return entry.read("tokens", np.arange(entry.manifest.rows)).numpy()
 

@@ -9,7 +9,9 @@ from tests import tiny
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
 from usseg_ray.data.manifest import Manifest
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
 from usseg_ray.methods.base import Method, ParamGroup, Passes, Stage
@@ -30,7 +32,7 @@ def context() -> PlainContext:
 
 def run_of(data: Set, method: str = "acseg", **settings: Any) -> tuple[Run, PlainContext]:
     place = context()
-    return assemble(tiny.config(method, **settings), get(method), *data, place), place
+    return assemble(tiny.config(method, **settings), get(method), OpenSet(*data), place), place
 
 
 def fitted(data: Set, method: str = "acseg", **settings: Any) -> PlainContext:
@@ -44,6 +46,8 @@ def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def equal_states(one: Any, other: Any) -> bool:
+    if isinstance(one, RunState):
+        return isinstance(other, RunState) and equal_states(vars(one), vars(other))
     if isinstance(one, dict):
         keys = one.keys() - CLOCKS
         return keys == other.keys() - CLOCKS and all(equal_states(one[k], other[k]) for k in keys)
@@ -135,6 +139,6 @@ def counting(
     data: Set, method: type[Counting] = Counting, **settings: Any
 ) -> tuple[Run, Counting, PlainContext]:
     place = context()
-    run = assemble(tiny.config("position", **settings), method, *data, place)
+    run = assemble(tiny.config("position", **settings), method, OpenSet(*data), place)
     assert isinstance(run.method, Counting)
     return run, run.method, place

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+from mlflow.entities import Run
 
 from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.arrays import write_counts, write_evaluation
@@ -30,6 +31,9 @@ TEST_STAMP = STAMP.replace(" val,", " test,")
 OTHER_STAMP = (
     "camvid val, centre-crop: centre square at short side 96, bilinear, one-to-one; textons"
 )
+MIOU = "unsupervised mIoU, %"
+TRIALS_TABLE = f"Trials, ranked on the selection split: {STAMP}"
+FINALS_TABLE = f"Finalists, scored on the test split: {TEST_STAMP}"
 SHARED = {
     "seed": 0,
     "data.selection_split": "val",
@@ -223,3 +227,13 @@ def per_class(path: Path) -> list[dict[str, object]]:
     """Reads a per-class table as the store has it."""
     table = json.loads(path.read_text())
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+def seeds(runs: dict[str, Run], trial: str) -> list[Run]:
+    """Lists the runs of a finalist, a seed each."""
+    return [run for name, run in sorted(runs.items()) if name.startswith(f"{trial}-seed")]
+
+
+def artifact(run: Run, name: str) -> Path:
+    """Finds a file of a run."""
+    return Path(run.info.artifact_uri.removeprefix("file://")) / name

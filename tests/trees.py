@@ -20,7 +20,11 @@ VALUES = {
     "voc2012": [*range(21), 255],
     "camvid": list(range(12)),
 }
-VALUES |= {"cocostuff171": VALUES["cocostuff81"], "cityscapes19": VALUES["cityscapes27"]}
+VALUES |= {
+    "cocostuff27-curated": VALUES["cocostuff27"],
+    "cocostuff171": VALUES["cocostuff81"],
+    "cityscapes19": VALUES["cityscapes27"],
+}
 
 
 def values_of(index: int, values: Sequence[int]) -> np.ndarray:
@@ -145,6 +149,7 @@ def plant_camvid(root: Path, values: Sequence[int]) -> None:
 
 PLANTERS = {
     "cocostuff27": plant_coco,
+    "cocostuff27-curated": plant_coco,
     "cocostuff81": plant_coco,
     "cocostuff171": plant_coco,
     "cityscapes27": plant_cityscapes,

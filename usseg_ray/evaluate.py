@@ -11,14 +11,14 @@ from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, console, make_app, run
 
 if TYPE_CHECKING:
-    from usseg_ray.trials.rescore import Evaluated
+    from usseg_ray.trials.rescore import ScoringRecord
 
 COUNTS = ("used_clusters", "collapsed")
 app = make_app()
 
 
 @app.command()
-def evaluate(
+def main(
     trial: Annotated[
         str,
         typer.Argument(
@@ -58,13 +58,13 @@ def evaluate(
     # torch: not for --help
     from usseg_ray.scoring.protocols import Refinement  # noqa: PLC0415
     from usseg_ray.sweeps.request import kept_at  # noqa: PLC0415
-    from usseg_ray.trials.rescore import Asked, evaluate_trial  # noqa: PLC0415
+    from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial  # noqa: PLC0415
 
     wanted = None
     if refine is not None:
         names = [] if refine == "none" else refine.split(",")
         wanted = tuple(dict.fromkeys(Refinement.parse(name) for name in names))
-    asked = Asked(split, data, protocol, wanted, device)
+    asked = ScoringRequest(split, data, protocol, wanted, device)
     with _progress() as progress:
         bar = progress.add_task("Loading", total=None)
 
@@ -94,7 +94,7 @@ def _progress() -> Progress:
     )
 
 
-def scores_table(done: "Evaluated") -> Table:
+def scores_table(done: "ScoringRecord") -> Table:
     """Lays out scores in percent, a column for each refinement, the baselines beneath."""
     from usseg_ray.engine.baselines import label  # noqa: PLC0415
     from usseg_ray.scoring.protocols import PLAIN  # noqa: PLC0415

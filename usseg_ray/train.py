@@ -2,6 +2,7 @@
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.sweeps.request import Request, option
 
 app = make_app()
 
@@ -9,8 +10,8 @@ app = make_app()
 @app.command()
 def train(
     method: cli.MethodName = None,
-    data: cli.Data = "synthetic",
-    preset: cli.PresetName = None,
+    data: str = option("data"),
+    preset: str | None = option("preset", "NAME"),
     assign: cli.Set = [],  # noqa: B006 (typer copies it)
     seed: cli.Seed = None,
     out: cli.Out = None,
@@ -28,7 +29,7 @@ def train(
 
     asked = None
     if resume is None:
-        asked = request.Request(
+        asked = Request(
             methods={request.named_method(method, preset): None},
             data=data,
             preset=preset,
@@ -40,8 +41,6 @@ def train(
                 workers=workers_per_trial,
             ),
             num_samples=1,
-            search="random",
-            scheduler="none",
             finalists=1,
             seeds=1,
             tracking_uri=tracking_uri,

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from usseg_ray.core.config import MethodConfig
+from usseg_ray.core.config import MethodConfig, build_config, flatten
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Pair, Step
+from usseg_ray.data.library import SYNTHETIC
+from usseg_ray.features.backbones import feature_spec
 from usseg_ray.methods import METHODS
 from usseg_ray.methods.base import Method
+from usseg_ray.sweeps.defaults import data_defaults
 
 DIM, GRID, PATCH = 12, (4, 4), 8
 SIDE = GRID[0] * PATCH
@@ -108,6 +111,25 @@ STAGE_IDS = [
     f"{case.method.name}-{'-'.join(case.settings) or 'default'}-{stage}" for case, stage in STAGES
 ]
 LEARNER_IDS = [f"{case.method.name}-{'-'.join(case.settings) or 'default'}" for case in LEARNERS]
+
+
+def check_defaults(method: type[Method]) -> None:
+    """Checks what a method states of its schedule, the embedded set and textons, and builds it."""
+    own, shared = method.defaults, ("data.", "train.")
+    assert "train.epochs" in own.schedule or not method.stages, "a method that learns says how long"
+    for stated, places in (
+        (own.schedule, shared),
+        (own.embedded, (*shared, "method.")),
+        (own.textons, ("method.",)),
+    ):
+        assert all(key.startswith(places) for key in stated)
+    brought = data_defaults(method, SYNTHETIC, {})
+    config = build_config(method.Config, [brought])
+    assert flatten(config).items() >= {**own.embedded, **own.textons}.items()
+    specification = feature_spec(config.backbone, config.data)
+    assert isinstance(method(config.method, specification, NUM_CLUSTERS, 0), method)
+    prepared = flatten(build_config(method.Config, [data_defaults(method, "a-set", {})]))
+    assert prepared.items() >= own.schedule.items()
 
 
 def make_batch(images: Sequence[int], step: int = 0) -> Batch:

@@ -10,9 +10,11 @@ import torch
 import yaml
 
 from tests import tiny
+from tests.contract.cases import check_defaults
 from usseg_ray.core.config import build_config
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import assemble
 from usseg_ray.methods.base import Method
 from usseg_ray.sweeps.space import check_space, load_space
@@ -45,7 +47,7 @@ def fitted(method: type[Method], data: Set, **settings: int) -> PlainContext:
     changed = {f"train.{key}": value for key, value in settings.items()}
     config = build_config(method.Config, [tiny.SETTINGS, {"method.lr": 0.05}, changed])
     context = PlainContext(torch.device("cpu"), [])
-    assemble(config, method, *data, context).fit()
+    assemble(config, method, OpenSet(*data), context).fit()
     return context
 
 
@@ -58,6 +60,11 @@ def test_it_learns_and_is_scored(example: type[Method], prepared: Set) -> None:
     history = fitted(example, prepared, epochs=8).history
     assert history[-1]["loss"] < history[0]["loss"]
     assert history[-1]["unsup_miou"] > 50
+
+
+def test_its_schedule_and_its_defaults_are_valid(example: type[Method]) -> None:
+    assert "defaults" in vars(example)
+    check_defaults(example)
 
 
 def test_its_space_is_valid(example: type[Method], tmp_path: Path) -> None:

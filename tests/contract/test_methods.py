@@ -24,6 +24,7 @@ from tests.contract.cases import (
     Case,
     Given,
     Walks,
+    check_defaults,
     make_batch,
     make_pair,
     with_tokens,
@@ -96,6 +97,12 @@ def test_name_and_config(method: type[Method]) -> None:
         method.Config.model_validate({"no_such_setting": 1})
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_schedule_and_defaults_stand_in_the_methods_file(method: type[Method]) -> None:
+    assert "defaults" in vars(method) or not method.stages
+    check_defaults(method)
+
+
 def test_unknown_method_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"'acsge'; did you mean 'acseg'\?.*kmeans"):
         get("acsge")
@@ -142,7 +149,9 @@ def test_an_image_and_its_mirror_image_are_judged_together(case: Case) -> None:
     torch.testing.assert_close(method.predict_mirrored(other, one).flip(-1), judged)
     if isinstance(method, CodeClassifier):
         codes = (method.encode(one) + method.encode(other).flip(-1)) / 2
-        torch.testing.assert_close(judged, method.classify(codes).detach())
+        torch.testing.assert_close(judged, method.upsampled_later(codes).detach())
+        # Where nothing is upsampled any more the best cluster is the same.
+        assert torch.equal(method.classify(codes).argmax(1), judged.argmax(1))
 
 
 @every_case

@@ -12,10 +12,11 @@ from tests import tiny
 from tests.gloo import in_processes
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
 from usseg_ray.scoring.mean_field import mean_field
-from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.scoring.protocols import Refinement
 
 METHODS = ("acseg", "kmeans")
@@ -27,11 +28,13 @@ Facts = dict[Any, Any]
 def run_of(root: str, manifest: Manifest, method: str, protocol: str) -> Run:
     # Smaller than the images, so that whole ones are seen through windows.
     config = tiny.config(method, protocol=protocol, data__eval_size=24)
-    return assemble(config, get(method), root, manifest, PlainContext(torch.device("cpu"), []))
+    return assemble(
+        config, get(method), OpenSet(root, manifest), PlainContext(torch.device("cpu"), [])
+    )
 
 
 def facts(run: Run) -> Facts:
-    evaluation = run.score("val", refit=False, refining=Refining(REFINEMENTS, mean_field))
+    evaluation = run.score("val", refit=False, refining=Refiners(REFINEMENTS, mean_field))
     return {
         str(name): (torch.from_numpy(result.scores.confusion), result.boundary_f)
         for name, result in evaluation.results.items()

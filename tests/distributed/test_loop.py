@@ -12,6 +12,7 @@ from tests import tiny
 from tests.gloo import in_processes
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.methods import get
 
@@ -22,7 +23,7 @@ State = dict[str, Any]
 
 def run_of(root: str, manifest: Manifest, method: str) -> tuple[Run, PlainContext]:
     context = PlainContext(torch.device("cpu"), [])
-    return assemble(tiny.config(method), get(method), root, manifest, context), context
+    return assemble(tiny.config(method), get(method), OpenSet(root, manifest), context), context
 
 
 def facts(run: Run, split: str, *, refit: bool) -> State:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from usseg_ray.scoring.patches import Gallery
+from usseg_ray.scoring.patches import PatchGallery
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,7 +17,7 @@ def test_a_gallery_does_not_depend_on_the_device() -> None:
     pixels = torch.randint(0, 256, (6, 3, 40, 50), generator=generator, dtype=torch.uint8)
     # Few values, so that scores are often equal.
     scores = torch.randint(0, 6, (6, 4, 5, 5), generator=generator).float()
-    here, there = (Gallery(4, per_cluster=3, side=48) for _ in range(2))
+    here, there = (PatchGallery(4, per_cluster=3, side=48) for _ in range(2))
     for some, theirs in zip(pixels.split(2), scores.split(2), strict=True):
         here.add(some, theirs)
         there.add(some.cuda(), theirs.cuda())

@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests.integration.ledgers import free_port, serving
-from usseg_ray.data import synthetic
-from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
-from usseg_ray.data.shards import Row, write_split
+from tests.ledgers import folder, server, store
+from tests.scenes import write
 
-COUNTS = {"train": 37, "val": 13, "test": 11}
+__all__ = ["folder", "server", "store"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,45 +36,7 @@ def ray_cluster(feature_store: None) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared set of a few synthetic scenes, with odd row counts in every split."""
+    """A prepared set of a few synthetic scenes."""
     root = tmp_path_factory.mktemp("data") / "scenes"
-    shards = tuple(
-        shard
-        for split, count in COUNTS.items()
-        for shard in write_split(root, split, _rows(split, count), rows_per_shard=16)
-    )
-    save_manifest(
-        Manifest(
-            name="scenes",
-            classes=synthetic.CLASSES,
-            ignore_index=synthetic.IGNORE_INDEX,
-            palette=synthetic.PALETTE,
-            splits=split_totals(shards),
-            shards=shards,
-            source="a test",
-        ),
-        root,
-    )
+    write(root)
     return root
-
-
-def _rows(split: str, count: int) -> Iterator[Row]:
-    for index in range(count):
-        image, label = synthetic.scene(7, split, index)
-        pixels, classes = synthetic.encode(image, label)
-        yield Row(f"{split}_{index}", pixels, classes, *label.shape)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and no store named by the environment."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one real tracking server."""
-    with serving(tmp_path_factory.mktemp("server"), free_port()) as address:
-        yield address

@@ -42,14 +42,14 @@ SWEEP = (
 )
 ATTACHED = """
 import ray
-from usseg_ray.cluster.capacity import local_ray
+from usseg_ray.cluster.join import local_ray
 with local_ray():
     print("ATTACHED", ray.get_runtime_context().gcs_address)
 """
 JOINED = """
 import sys, time
-from usseg_ray.cluster.capacity import local_ray
-from usseg_ray.core.config import UserError
+from usseg_ray.cluster.join import local_ray
+from usseg_ray.core.errors import UserError
 start = time.monotonic()
 try:
     with local_ray():

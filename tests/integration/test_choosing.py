@@ -9,20 +9,21 @@ import pytest
 from rich.console import Console
 
 from tests import tiny
+from tests.ledgers import lay_store
+from usseg_ray.core.records import read_json
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
-from usseg_ray.sweeps.criteria import load_trust
+from usseg_ray.sweeps.criteria import CRITERIA_FILE, Trust
 from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import find_space
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import Outcome
+from usseg_ray.trials.tasks import BASELINES_FILE
 from usseg_ray.trials.trial import ranked
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
-    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 SETTINGS: dict[str, Any] = {
@@ -33,7 +34,11 @@ SETTINGS: dict[str, Any] = {
 
 
 def sweep(folder: Path, data: Path, **changes: Any) -> tuple[Outcome, str]:
-    folder.mkdir(exist_ok=True)
+    """Runs a sweep whose baselines nobody looks at, in a store of its own."""
+    if not folder.exists():
+        folder.mkdir()
+        lay_store(folder.parent / "mlflow.db")
+        (folder / BASELINES_FILE).write_text("{}")
     options: dict[str, Any] = {
         "methods": {"kmeans": str(find_space("kmeans"))},
         "data": str(data),
@@ -88,7 +93,7 @@ def test_labels_say_which_criterion_to_trust(tmp_path: Path) -> None:
     )
     order = [trial.metrics["label_free.modularity"] for trial in ranked(outcome.trials)]
     assert order == sorted(order, reverse=True)
-    found = load_trust(tmp_path / "ranked")
+    found = read_json(tmp_path / "ranked" / CRITERIA_FILE, list[Trust], "")
     assert {one.criterion for one in found} == {*CRITERIA, CONSENSUS}
     assert all(one.trials == 4 and one.regret >= 0 for one in found)
     assert "Criteria without labels" in text

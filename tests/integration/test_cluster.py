@@ -13,7 +13,7 @@ pytestmark = pytest.mark.ray
 SCRIPT = """
 import json, stat, psutil
 from pathlib import Path
-from usseg_ray.cluster.capacity import local_ray
+from usseg_ray.cluster.join import local_ray
 with local_ray():
     import ray
     from ray._common.usage.usage_lib import usage_stats_enabled
@@ -33,7 +33,7 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 from usseg_ray.cluster.capacity import await_machines
-from usseg_ray.core.config import UserError
+from usseg_ray.core.errors import UserError
 small = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
 cluster = Cluster(initialize_head=True, head_node_args=small | {"num_cpus": 0})
 ray.init(address=cluster.address, log_to_driver=False)

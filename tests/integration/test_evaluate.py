@@ -1,18 +1,16 @@
 """`evaluate` on a trial of a real run: any split, the same numbers twice, errors that help."""
 
-import importlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 
-from usseg_ray.core import cli
+from tests.integration.commands import Ended, apart, here
+from tests.ledgers import lay_store
 
 pytestmark = pytest.mark.ray
 
@@ -31,59 +29,29 @@ SMALL = {
 }
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """Runs a command in this process, which has loaded torch already."""
-
-    def here(command: str, *arguments: str, folder: Path = place) -> Ended:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", [command, *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.run(importlib.import_module(f"usseg_ray.{command}").app)
-        return Ended(int(end.value.code or 0), *capsys.readouterr())
-
-    return here
-
-
-def apart(command: str, *arguments: str, folder: Path) -> Ended:
-    """Runs a command in a process of its own, as users do."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"usseg_ray.{command}", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
+def run(place: Path) -> Command:
+    """Runs a command in this process, beside the run unless told."""
+    return partial(here, folder=place)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, scenes: Path) -> Path:
     """A folder in which one ACSeg run was made, `runs/small`."""
     folder = tmp_path_factory.mktemp("evaluate")
+    lay_store(folder / "mlflow.db")
     sets = [part for k, v in SMALL.items() for part in ("--set", f"{k}={v}")]
     options = ("--method", "acseg", "--data", str(scenes), "--out", "runs/small")
-    done = apart("train", *options, *sets, folder=folder)
-    assert done.returncode == 0, done.stderr
+    done = here("train", *options, *sets, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
 def test_the_test_split_scores_as_it_did_and_twice_the_same(place: Path) -> None:
-    first, again = (apart("evaluate", "small", folder=place) for _ in range(2))
+    first, again = (command("evaluate", "small", folder=place) for command in (apart, here))
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == again.stdout
     sweep = place / "runs" / "small"

@@ -12,19 +12,18 @@ from tests import tiny
 from tests.features import BACKBONE, HERE, TEXTONS
 from usseg_ray.cluster.feature_actors import ray_features
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.manifest import Manifest, load_manifest, split_totals
-from usseg_ray.data.reading import Crops
 from usseg_ray.data.shards import write_split
-from usseg_ray.data.transforms import Frame
 from usseg_ray.features.store.blocks import list_shards
-from usseg_ray.features.store.extraction import Wanted, want
+from usseg_ray.features.store.extraction import FeatureRequest, want
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def wanted(scenes: Path) -> Wanted:
+def wanted(scenes: Path) -> FeatureRequest:
     return want(
         str(scenes),
         load_manifest(scenes),
@@ -37,7 +36,7 @@ def wanted(scenes: Path) -> Wanted:
     )
 
 
-def digests(store: FeatureStore, asked: Wanted) -> list[str]:
+def digests(store: FeatureStore, asked: FeatureRequest) -> list[str]:
     shards = list_shards(store.folder.path(asked.entry.key), "tokens").values()
     return [shard.digest for shard in shards]
 

@@ -14,11 +14,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SETTINGS = {
     "backbone.name": "textons",

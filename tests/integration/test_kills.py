@@ -13,9 +13,9 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.integration.ledgers import MARKS, eventually, free_port, serving
 from tests.integration.test_light_trials import timeless
 from tests.integration.test_sweep import SPACE, plan_for, run
+from tests.ledgers import eventually, free_port, serving
 from tests.planned import jobs
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.sweeps.plan import Plan
@@ -23,7 +23,7 @@ from usseg_ray.sweeps.tables import Outcome
 from usseg_ray.trials.trial import TRIAL_FILE, load_trial, ranked
 from usseg_ray.trials.worker import build_run
 
-pytestmark = [*MARKS, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 Metrics = dict[str, float]
 TRIALS = ("trial_000", "trial_001")
@@ -44,6 +44,7 @@ def small_plan(
         "resources.num_workers": workers,
     }
     order: dict[str, Any] = {"num_samples": num_trials, "max_concurrent": 1, "finalists": 0}
+    order["baselines"] = False
     return plan_for(folder, data, space=space, assigned=assigned, **(order | changes))
 
 

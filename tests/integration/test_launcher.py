@@ -44,8 +44,11 @@ def places() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What the program saw; the cluster is gone when it is handed out."""
+def seen(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Iterator[dict[str, Any]]:
+    """What the program saw; the cluster is gone when it is handed out.
+
+    The tests' own cluster is there before, so that Ray's folder in /tmp is.
+    """
     if (why := hindrance()) is not None:
         pytest.skip(f"the launcher's test needs more than is here: {why}")
     folder = tmp_path_factory.mktemp("launched")

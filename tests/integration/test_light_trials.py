@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,21 +9,19 @@ import torch
 
 from tests.integration.test_sweep import check_champion, plan_for, run
 from usseg_ray.core.config import flatten
-from usseg_ray.engine.checkpoint import BEST, CHECKPOINT, save_state
+from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.sweeps.request import kept_at
-from usseg_ray.trials.rescore import Asked, evaluate_trial
+from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial
 from usseg_ray.trials.trial import CHECKPOINTS, Trial
 from usseg_ray.trials.worker import build_run
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
-    # MLflow's own queries use a loader that its newest SQLAlchemy deprecates.
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 
@@ -43,7 +40,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     for version, form in enumerate(("auto", 1), start=1):
         folder = tmp_path / str(form)
         assigned = {"resources.num_workers": form}
-        plan = plan_for(folder, scenes, assigned=assigned, register_as="forms")
+        plan = plan_for(folder, scenes, assigned=assigned, register_as="forms", baselines=False)
         outcome, text = run(plan, folder)
         check_champion(folder, "forms", "trial_000", version)
         (found[str(form)],) = outcome.trials
@@ -62,8 +59,8 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     home = tmp_path / "auto" / light.name
     assert light.checkpoint == str(home / CHECKPOINTS / "epoch_0002")
     assert [path.name for path in (home / CHECKPOINTS).iterdir()] == ["epoch_0002"]
-    assert (home / BEST / CHECKPOINT).exists()
-    scored = evaluate_trial(str(home), Asked(), kept_at)
+    assert RunState.is_in(home / BEST)
+    scored = evaluate_trial(str(home), ScoringRequest(), kept_at)
     assert scored.metrics["unsup_miou"] == finals[0]["trial_000-seed0"]["unsup_miou"]
 
 
@@ -75,7 +72,7 @@ class Killed(PlainContext):
     """Dies when the first epoch is committed and not yet reported."""
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         super().report(metrics, state, evaluation)
         raise KilledError
@@ -90,16 +87,16 @@ def begin(plan: Plan, folder: Path) -> None:
     record = Trial(0, "acseg", {}, flatten(job.config), epochs=2)
     record.save(folder)
     committed = folder / record.name / CHECKPOINTS / "epoch_0001"
-    committed.mkdir(parents=True)
     assert context.state is not None
-    save_state(context.state, committed)
+    context.state.save(committed)
     # Half of the next one.
-    (committed.parent / ".epoch_0002").mkdir()
+    (committed.parent / "epoch_0002").mkdir()
 
 
 def test_a_killed_light_trial_goes_on_from_its_checkpoint(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "killed"
-    plan = plan_for(folder, scenes, assigned={"resources.num_workers": "auto"})
+    assigned = {"resources.num_workers": "auto"}
+    plan = plan_for(folder, scenes, assigned=assigned, finalists=0, baselines=False)
     begin(plan, folder)
     outcome, text = run(plan, folder)
     (trial,) = outcome.trials
@@ -121,7 +118,7 @@ def test_a_light_trial_that_fails_says_why(tmp_path: Path, scenes: Path) -> None
     # The first epoch's only step is taken with sound weights, the second's is not.
     steps = {"train.steps_per_epoch": 1, "method.lr": 1e37}
     changed = steps | {"resources.num_workers": "auto"}
-    outcome, text = run(plan_for(folder, scenes, assigned=changed), folder)
+    outcome, text = run(plan_for(folder, scenes, assigned=changed, baselines=False), folder)
     (trial,) = outcome.trials
     assert trial.status == "FAILED"
     assert str(trial.reason).startswith("usseg_ray.engine.epoch.NonFiniteLossError: loss is ")

@@ -25,11 +25,7 @@ from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.trial import load_trials, ranked, trial_name
 from usseg_ray.trials.worker import build_run
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*noload.*"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EPOCHS, TRIALS = 5, 2
 SWEEP = SETTINGS | {"train.steps_per_epoch": 40, "train.epochs": EPOCHS}

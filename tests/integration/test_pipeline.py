@@ -20,11 +20,11 @@ from usseg_ray.cluster.ray_stream import (
     reading_group,
 )
 from usseg_ray.core.config import DataConfig, JitterConfig
+from usseg_ray.core.views import Frame
 from usseg_ray.data.manifest import Manifest, load_manifest, save_manifest, split_totals
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.data.shards import write_split
-from usseg_ray.data.transforms import Frame
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.integration.commands import apart, here
 from tests.served import archived, publishing, serve
 from tests.trees import plant, plant_mosaics
 from usseg_ray.core.errors import UserError
@@ -235,14 +236,9 @@ def test_a_place_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
             prepare(source, out)
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120
-    )
-
-
 def test_the_command_tells_what_it_made(source: Path, tmp_path: Path) -> None:
-    first, again = (run("--source", source, "--out", tmp_path / "out") for _ in range(2))
+    asked = ("prepare", "--source", source, "--out", tmp_path / "out")
+    first, again = (command(*asked) for command in (apart, here))
     for result in (first, again):
         assert (result.returncode, result.stderr) == (0, "")
         assert [word for word in ("train", "val") if word in result.stdout] == ["train", "val"]
@@ -251,7 +247,7 @@ def test_the_command_tells_what_it_made(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
-    result = run("--source", tmp_path / "absent", "--out", tmp_path / "out")
+    result = apart("prepare", "--source", tmp_path / "absent", "--out", tmp_path / "out")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "absent does not exist" in result.stderr
@@ -260,7 +256,7 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
 
 def test_the_command_names_bad_files_and_shows_no_traceback(source: Path, tmp_path: Path) -> None:
     spoil(source)
-    result = run("--source", source, "--out", tmp_path / "out")
+    result = apart("prepare", "--source", source, "--out", tmp_path / "out")
     assert result.returncode == 2
     assert "images or labels are bad" in result.stderr
     assert "Traceback" not in result.stdout + result.stderr
@@ -287,7 +283,7 @@ def test_ctrl_c_leaves_no_half_set(tmp_path: Path) -> None:
 
 def test_a_published_set_is_prepared_by_its_name(tmp_path: Path) -> None:
     source, out = plant(tmp_path / "source", "potsdam3"), tmp_path / "out"
-    result = run("--dataset", "potsdam3", "--source", source, "--out", out)
+    result = here("prepare", "--dataset", "potsdam3", "--source", source, "--out", out)
     assert (result.returncode, result.stderr) == (0, "")
     assert "val: held out of labelled_train.txt" in result.stdout
     assert "test has 2 images, officially 855: its scores do not compare" in result.stdout
@@ -332,10 +328,11 @@ def test_a_published_set_is_downloaded_and_prepared(
 
 
 def test_a_published_set_in_another_layout_ends_with_code_2(tmp_path: Path) -> None:
-    result = run("--dataset", "voc2012", "--source", tmp_path, "--out", tmp_path / "out")
+    places = ("--source", tmp_path, "--out", tmp_path / "out")
+    result = here("prepare", "--dataset", "voc2012", *places)
     assert result.returncode == 2
     assert "voc2012 needs" in result.stderr
     assert "Get it from" in result.stderr
-    unknown = run("--dataset", "voc", "--source", tmp_path, "--out", tmp_path / "out")
+    unknown = here("prepare", "--dataset", "voc", *places)
     assert unknown.returncode == 2
     assert "Known: cocostuff27" in unknown.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser, find_chromium
+from tests.ledgers import lay_store
 from tests.reported import write_store
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import Store
@@ -16,8 +17,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed"),
-    # MLflow maps its tables with a loader strategy that SQLAlchemy 2.1 has deprecated.
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
 
 TAB, ENTER, RIGHT = ("Tab", 9), ("Enter", 13), ("ArrowRight", 39)
@@ -30,6 +29,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page on both sweeps of a store, people's own words in it."""
     folder = tmp_path_factory.mktemp("page")
     uri = f"sqlite:///{folder}/mlflow.db"
+    lay_store(folder / "mlflow.db")
     write_store(uri, folder / "runs")
     store = Store(uri, "usseg_ray")
     path = folder / "report.html"

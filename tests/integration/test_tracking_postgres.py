@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.integration.ledgers import MARKS, eventually, free_port, opened, runs, trial_folder
+from tests.ledgers import eventually, free_port, opened, runs, trial_folder
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 pytestmark = [
-    *MARKS,
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.skipif(not PROGRAMS, reason="no PostgreSQL server on this machine"),
     pytest.mark.skipif(not importlib.util.find_spec("psycopg"), reason="no psycopg"),

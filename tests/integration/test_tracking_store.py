@@ -3,13 +3,13 @@
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.integration.ledgers import (
-    MARKS,
+from tests.ledgers import (
     SWEEP,
     free_port,
     in_fresh_interpreter,
@@ -19,9 +19,10 @@ from tests.integration.ledgers import (
 )
 from usseg_ray.core.errors import UserError
 
-pytestmark = [*MARKS, pytest.mark.usefixtures("folder")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("folder")]
 
 
+@pytest.mark.usefixtures("store")
 def test_a_deleted_experiment_is_explained(folder: Path) -> None:
     with opened() as ledger:
         pass
@@ -31,6 +32,21 @@ def test_a_deleted_experiment_is_explained(folder: Path) -> None:
     )
     with pytest.raises(UserError, match="mlflow experiments restore"):
         opened()
+
+
+def test_first_sweeps_may_begin_together(folder: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from usseg_ray.tracking.ledger import Ledger\n"
+        "where = {{'folder': Path('{0}'), 'params': {{}}, 'tags': {{}}}}\n"
+        "Ledger.open(None, 'usseg', '{0}', **where).close('FINISHED')"
+    )
+    names = ("one", "two", "three")
+    with ThreadPoolExecutor(len(names)) as pool:
+        for done in pool.map(in_fresh_interpreter, map(code.format, names)):
+            assert (done.returncode, done.stderr) == (0, "")
+    assert set(runs(folder)) == set(names)
+    assert not list(folder.glob("*.lock"))
 
 
 @pytest.mark.parametrize("uri", ["file:///runs", "mlruns", "./mlruns"])
@@ -75,8 +91,9 @@ def test_a_server_that_never_answers_fails_in_seconds() -> None:
 def test_a_server_keeps_the_same_book(
     folder: Path, server: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    said: list[str] = []
     for epochs in (2, 3):
-        with opened(server) as ledger:
+        with opened(server, say=said.append) as ledger:
             ledger.open_trial("t", {"seed": 0}, {})
             for epoch in range(epochs):
                 ledger.log("t", {"unsup_miou": 10.0 + epoch}, step=epoch)
@@ -96,6 +113,8 @@ def test_a_server_keeps_the_same_book(
     assert command == ""
     assert address.startswith(f"{server}/#/experiments/{experiment.experiment_id}/runs?")
     assert capfd.readouterr() == ("", "")
+    # A slow server is waited for, and that is said; nothing else is.
+    assert [line for line in said if not line.startswith("Writing the last ")] == []
 
 
 TELEMETRY = """

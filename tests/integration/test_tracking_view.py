@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ledgers import MARKS, opened
+from tests.ledgers import opened
 from usseg_ray.tracking.store import COLUMNS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
-    *MARKS,
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.usefixtures("folder"),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),

@@ -1,8 +1,8 @@
 """CAUSE's losses, banks and teacher against vectors of its official code, float32: values 1e-5
 absolute and gradients 1e-4 of the largest entry, as their notes suggest; integers exact.
 
-Not applicable: `modularity_l2_affinity.npz` and the arrays `l2_affinity`, `index_l2` of `vq.npz`
-(variants that no official script uses).
+Not applicable: the arrays `l2_affinity`, `index_l2` of `vq.npz` (a variant that no official script
+uses).
 """
 
 import numpy as np
@@ -74,6 +74,17 @@ def test_s1_1_to_s1_4_graph_and_cosines(golden: Golden) -> None:
     np.testing.assert_allclose(total, vectors["e"], rtol=1e-5)
     close(modularity, vectors["W"])
     close(cosine(tokens, codebook.expand(2, -1, -1)).clamp(min=0), vectors["C"])
+
+
+def test_a_graph_of_any_affinity(golden: Golden) -> None:
+    # By distance, a variant that no official script uses: the modularity matrix is made alike.
+    vectors = golden("cause/modularity_l2_affinity.npz")
+    tokens = tensor(vectors["x"])
+    edges = (-torch.cdist(tokens, tokens).square() / tokens.shape[2]).exp()
+    edges.diagonal(dim1=1, dim2=2).zero_()
+    modularity, total = graph(edges)
+    np.testing.assert_allclose(total, vectors["e"], rtol=1e-5)
+    close(modularity, vectors["W"])
 
 
 def test_s1_5_agreement(golden: Golden) -> None:

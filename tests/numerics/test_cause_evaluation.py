@@ -100,8 +100,11 @@ def test_t_1_and_t_2_evaluation(golden: Golden) -> None:
     np.testing.assert_array_equal(scores.argmax(1), vectors["pred"])
     given = (FeatureMap(part.detach()) for part in (codes, mirrored.flip(3)))
     batches = (Batch(("a", "b"), pixels, features) for features in given)
-    at_pixels = scorer_of(method, "codes").predict_mirrored(*batches)
+    scorer = scorer_of(method, "codes")
+    at_pixels = scorer.predict_mirrored(*batches)
     np.testing.assert_array_equal(at_pixels.argmax(1), vectors["pred"])
+    # What the CRF starts from.
+    close((scorer.sharpness * at_pixels).log_softmax(1), vectors["logprob"])
 
 
 def predictor(dim: int, centroids: Any) -> CAUSE:

@@ -34,6 +34,12 @@ from usseg_ray.methods.parts.clusterbook import clusterbook_losses
 from usseg_ray.methods.parts.concepts import nearest_codes
 
 HEADS = ("mlp", "tr")
+FILES = {
+    (2, "mlp"): "cause/step2_train_mlp.npz",
+    (2, "tr"): "cause/step2_train_tr.npz",
+    (3, "mlp"): "cause/step3_train_mlp.npz",
+    (3, "tr"): "cause/step3_train_tr.npz",
+}
 ITERATIONS = 3
 
 
@@ -57,7 +63,7 @@ class Training:
     """A method in the state in which official iterations start, and their inputs."""
 
     def __init__(self, golden: Golden, step: int, head: str) -> None:
-        self.vectors = vectors = golden(f"cause/step{step}_train_{head}.npz")
+        self.vectors = vectors = golden(FILES[step, head])
         network = make_network(vectors, "init/", "head" if step == 2 else "head_ema")
         codebook = tensor(vectors["codebook"])
         num_classes, code_dim = vectors["init/cluster_probe"].shape

@@ -1,4 +1,5 @@
-"""The mean field against one that stores every pair of pixels, in float64."""
+"""The mean field against one that stores every pair of pixels, in float64; its kernels against
+vectors of STEGO's official contrastive CRF loss, which has the same two."""
 
 from collections.abc import Callable
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tests.numerics.comparing import Golden, close, close_gradient
 from usseg_ray.data.synthetic import scene
-from usseg_ray.scoring.mean_field import CRFParameters, mean_field
+from usseg_ray.scoring.mean_field import CRFParameters, _factors, mean_field
 
 AT_MOST = 1e-3
 
@@ -129,3 +131,30 @@ def test_a_batch_is_its_images_one_by_one() -> None:
         one = mean_field(log_probs[index : index + 1], pixels[index : index + 1])
         assert torch.equal(both[index], one[0])
     assert (both[0] - both[1]).abs().max() > 0.05
+
+
+def kernel(place: Tensor, colour: Tensor) -> Tensor:
+    """Computes exp(-d^2 / 2) between all pixels of an image, as the mean field does."""
+    features = torch.cat([place, colour]).mT[None]
+    one = torch.zeros(1, dtype=torch.int64)
+    return _factors(features).kernel(one, one)[0]
+
+
+def test_kernels_are_those_of_the_contrastive_crf_loss(golden: Golden) -> None:
+    # A loss that weighs 0 in every published setting, of the two kernels that a CRF has.
+    vectors = golden("hp/stego_crf_loss.npz")
+    alpha, beta, gamma, appearance, smoothness, shift = (
+        float(value) for value in vectors["alpha_beta_gamma_w1_w2_shift"]
+    )
+    coords = torch.as_tensor(vectors["coords"])
+    guidance = torch.as_tensor(vectors["guidance"])[:, :, coords[0], coords[1]]
+    clusters = torch.as_tensor(vectors["clusters"]).clone().requires_grad_()
+    place, codes = coords.float(), clusters[:, :, coords[0], coords[1]]
+    near = kernel(place / gamma**0.5, torch.zeros(3, place.shape[1]))
+    alike = torch.stack([kernel(place / alpha**0.5, one / beta**0.5) for one in guidance])
+    found = -(codes.mT @ codes) * (appearance * alike + smoothness * near - shift)
+    # Values reach 13, and distances between blocks are taken in float32.
+    np.testing.assert_allclose(found.detach(), vectors["out"], rtol=1e-5, atol=1e-5)
+    close(found.mean(), vectors["out_mean"])
+    found.mean().backward()
+    close_gradient(clusters.grad, vectors["grad_clusters_of_mean"])

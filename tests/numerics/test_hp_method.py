@@ -2,8 +2,8 @@
 
 Pools, which the official code keeps in float16, are compared to 1e-3.
 
-Not applicable: `hp_linear_probe_loss` (the linear probe is supervised and belongs to scoring, no
-method has one) and `coco_fine_to_coarse` (a table of a data set).
+Not here: `hp_linear_probe_loss` (the linear probe is supervised and belongs to scoring:
+`test_linear_probe`) and `coco_fine_to_coarse` (a table of a data set: `test_labels`).
 """
 
 from collections.abc import Iterator

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.views import Frame
 from usseg_ray.data.recolour import adjust, photometric_from
-from usseg_ray.data.transforms import Frame, View, frame_image, view_image
+from usseg_ray.data.transforms import View, frame_image, view_image
 from usseg_ray.methods.parts.geometry import crop_and_flip, crop_box
 from usseg_ray.methods.parts.joint import mean_squared_difference, weighted_cross_entropy
 from usseg_ray.methods.parts.minibatch_kmeans import (
@@ -33,7 +34,7 @@ from usseg_ray.methods.parts.minibatch_kmeans import (
     nearness,
 )
 from usseg_ray.methods.parts.pyramid import NetworkConfig, PyramidDecoder, PyramidNetwork
-from usseg_ray.methods.picie import ClassWeights, Clustering, cross_view_terms
+from usseg_ray.methods.parts.view_clusters import ClassWeights, ViewClusters, cross_view_terms
 from usseg_ray.scoring.metrics import confusion_matrix, score, things_and_stuff
 from usseg_ray.scoring.prediction import label_map
 
@@ -59,9 +60,9 @@ def close(actual: Any, expected: Any, atol: float) -> None:
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=atol)
 
 
-def empty_clustering(views: int, centroids: Any) -> Clustering:
+def empty_clustering(views: int, centroids: Any) -> ViewClusters:
     k, dim = centroids.shape
-    return Clustering(views, k, dim, torch.Generator())
+    return ViewClusters(views, k, dim, torch.Generator())
 
 
 def cells_of(features: Any) -> Tensor:
@@ -187,7 +188,7 @@ def test_section_1_6_geometry(golden: Golden) -> None:
         assert all(tall == wide for _, _, tall, wide in boxes)
 
 
-def clustering_of(vectors: Vectors) -> Clustering:
+def clustering_of(vectors: Vectors) -> ViewClusters:
     """The recorded classifiers; counts whose shares are the recorded weights."""
     clustering = empty_clustering(2, vectors["centroids1"])
     for view in (0, 1):

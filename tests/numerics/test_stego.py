@@ -3,8 +3,8 @@ gradients 1e-4 of the largest entry, integers exact.
 
 The cluster probe is checked against all three official codes that have it (STEGO, HP, CAUSE).
 Not used here: `stego_crf_loss`, a loss whose weight is 0 in every published setting and which this
-STEGO does not have; `unsup_metrics` (see `test_metrics`) and `coco_fine_to_coarse` (`test_labels`);
-`hp_linear_probe_loss`, the supervised probe, which no method has.
+STEGO does not have (its kernels: `test_crf`); `unsup_metrics` (see `test_metrics`) and
+`coco_fine_to_coarse` (`test_labels`); `hp_linear_probe_loss` (`test_linear_probe`).
 """
 
 from collections.abc import Iterator
@@ -182,10 +182,11 @@ def probe_of(centroids: Any) -> ClusterProbe:
 
 @pytest.mark.parametrize("alpha", [None, 3, 2])
 @pytest.mark.parametrize(
-    ("source", "output"), [("stego", "probs_alpha"), ("hp", "out_alpha")], ids=["stego", "hp"]
+    ("name", "output"),
+    [("cluster_lookup_stego", "probs_alpha"), ("cluster_lookup_hp", "out_alpha")],
 )
-def test_cluster_probe(golden: Golden, source: str, output: str, alpha: int | None) -> None:
-    vectors = golden(f"hp/cluster_lookup_{source}.npz")
+def test_cluster_probe(golden: Golden, name: str, output: str, alpha: int | None) -> None:
+    vectors = golden(f"hp/{name}.npz")
     codes, probe = leaf(vectors["x"]), probe_of(vectors["clusters"])
     loss = probe.loss(codes, alpha and float(alpha))
     close(loss, vectors[f"loss_alpha_{alpha}"])

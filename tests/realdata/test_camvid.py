@@ -15,6 +15,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import Manifest, load_manifest, save_manifest, split_totals
 from usseg_ray.data.shards import verify, write_split
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import assemble
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.methods import get
@@ -44,7 +45,7 @@ def prepared(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Set:
     images = discover(shared / "data" / request.param)
-    inspector = Inspector(len(images.classes), images.ignore_index)
+    inspector = Inspector(images.meaning)
     root = tmp_path_factory.mktemp(request.param)
     shards = tuple(
         shard
@@ -83,7 +84,9 @@ def floor(data: Set, method: str) -> float:
     }
     config = build_config(get(method).Config, [settings])
     context = PlainContext(torch.device("cpu"), [])
-    evaluation = assemble(config, get(method), data.root, data.manifest, context).score("val")
+    evaluation = assemble(config, get(method), OpenSet(data.root, data.manifest), context).score(
+        "val"
+    )
     assert evaluation.rows == ROWS[data.name]["val"]
     assert evaluation.scores is not None
     return evaluation.scores.unsup_miou

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from usseg_ray import methods
+from usseg_ray.bench.inputs import BACKBONE
 from usseg_ray.bench.meter import Measure, apart, cpu_seconds
 from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.types import Images, LabelledImages
@@ -20,7 +21,6 @@ from usseg_ray.scoring.prediction import ClusterScorer, Predictor
 
 SIDE, NUM_CLASSES, BATCH = 320, 27, 8
 LIMIT = 1.3
-_BACKBONE = "vit_small_patch16_224"
 _ROUNDS = 2
 
 
@@ -35,20 +35,14 @@ def evaluation_bars(batches: int = 2) -> Iterator[Measure]:
     """
     scored, predicted = apart(_seconds, batches)
     images = batches * BATCH
-    yield Measure(
-        "evaluation",
-        f"evaluation, {SIDE} px, {NUM_CLASSES} classes",
-        scored / images,
-        "s/image",
-        f"{_BACKBONE} (random weights), head and upsampling alone",
-        predicted / images,
-        LIMIT,
-    )
+    what = f"evaluation, {SIDE} px, {NUM_CLASSES} classes"
+    alone, known = f"{BACKBONE} (random weights), head and upsampling alone", predicted / images
+    yield Measure("evaluation", what, scored / images, "s/image", alone, known, LIMIT)
 
 
 def _seconds(count: int) -> tuple[float, float]:
     device = torch.device("cpu")
-    backbone = TimmFeatures(BackboneConfig(name=_BACKBONE), pretrained=False).eval()
+    backbone = TimmFeatures(BackboneConfig(name=BACKBONE), pretrained=False).eval()
     stego = methods.get("stego")
     method = stego(stego.Config(), backbone.spec, NUM_CLASSES, 0).eval()
     featurise = Featuriser(backbone, stego.needs(method.config), device, autocast=False)

@@ -5,9 +5,9 @@ hashing, writing) is what the ratio to a loop over ready pixels shows; the peak 
 at the same type, measured in the same run, shows what the machine could do at most.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -16,19 +16,21 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from usseg_ray.bench.inputs import random_backbone, write_set
+from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, write_set
 from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Frame
 from usseg_ray.features.backbones import Backbone, TimmFeatures, build_backbone
-from usseg_ray.features.store.extraction import BATCH_ROWS, Features, Wanted, features_here, want
+from usseg_ray.features.store.extraction import (
+    BATCH_ROWS,
+    FeatureRequest,
+    Features,
+    features_here,
+    want,
+)
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore
 
-SIDE = 224
-CPU_BACKBONE, GPU_BACKBONES = (
-    "vit_small_patch16_224",
-    ("vit_small_patch8_224", "vit_base_patch8_224"),
-)
+GPU_BACKBONES = ("vit_small_patch8_224", "vit_base_patch8_224")
 FORWARD_SHARE, PEAK_SHARE = 0.9, 0.4
 """Of a bare loop's rate on a CPU, and of the matmul peak on a GPU, that extraction shall reach."""
 
@@ -36,9 +38,11 @@ _TERA = 1e12
 _CPU_PRODUCT, _GPU_PRODUCT = 2048, 8192
 _ROUNDS = 3
 _GPU_IMAGES = 4096
+_PEAK = "matmul peak, bfloat16"
+_row = partial(Measure, "features")
 
 
-def extraction_bars(images: int = 96, name: str = CPU_BACKBONE) -> Iterator[Measure]:
+def extraction_bars(images: int = 96, name: str = BACKBONE) -> Iterator[Measure]:
     """Times the extraction of generated images, on a CPU and, where there is one, on a GPU.
 
     Args:
@@ -50,18 +54,9 @@ def extraction_bars(images: int = 96, name: str = CPU_BACKBONE) -> Iterator[Meas
     """
     stored, bare, flops, peak = apart(_on_cpu, images, name)
     what = f"extract {name}, {SIDE} px, bfloat16, 2 CPU threads"
-    yield Measure(
-        "features",
-        f"{what}, with decoding and writing",
-        stored,
-        "rows/s",
-        f"timm's forward alone, batches of {BATCH_ROWS}",
-        bare,
-        FORWARD_SHARE,
-    )
-    yield Measure(
-        "features", what, stored * flops / _TERA, "TFLOP/s", "matmul peak, bfloat16", peak / _TERA
-    )
+    alone = f"timm's forward alone, batches of {BATCH_ROWS}"
+    yield _row(f"{what}, with decoding and writing", stored, "rows/s", alone, bare, FORWARD_SHARE)
+    yield _row(what, stored * flops / _TERA, "TFLOP/s", _PEAK, peak / _TERA)
     if torch.cuda.is_available():
         for large in GPU_BACKBONES:
             yield from _on_gpu(large)
@@ -69,8 +64,8 @@ def extraction_bars(images: int = 96, name: str = CPU_BACKBONE) -> Iterator[Meas
 
 def _on_cpu(images: int, name: str) -> tuple[float, float, float, float]:
     """Measures rows per second of extraction and of a bare loop, FLOP a row, and peak FLOP/s."""
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place:
-        folder, numbers = Path(place), count()
+    with scratch() as folder:
+        numbers = count()
         wanted, backbone = _wanted(folder, images, name)
         features = features_here(backbone, "cpu")
 
@@ -95,11 +90,10 @@ def _on_gpu(name: str) -> Iterator[Measure]:
     from usseg_ray.cluster.join import local_ray  # noqa: PLC0415
 
     device = torch.device("cuda")
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place, local_ray():
-        wanted, backbone = _wanted(Path(place), _GPU_IMAGES, name)
-        stored = _steady_rate(
-            FeatureStore(FeatureFolder(Path(place, "store"))), wanted, ray_features("cuda")
-        )
+    with scratch() as folder, local_ray():
+        wanted, backbone = _wanted(folder, _GPU_IMAGES, name)
+        store = FeatureStore(FeatureFolder(folder / "store"))
+        stored = _steady_rate(store, wanted, ray_features("cuda"))
     flops = _flops(backbone.model)
     multiply = _synchronised(product(_GPU_PRODUCT, device, torch.bfloat16))
     halved = backbone.model.half().to(device)
@@ -109,20 +103,12 @@ def _on_gpu(name: str) -> Iterator[Measure]:
     once, bare = least_seconds(multiply, eager, rounds=_ROUNDS)
     peak = 2 * _GPU_PRODUCT**3 / once
     what = f"extract {name}, {SIDE} px, bfloat16, {torch.cuda.get_device_name(device)}"
-    yield Measure(
-        "features",
-        what,
-        stored * flops / _TERA,
-        "TFLOP/s",
-        "matmul peak, bfloat16",
-        peak / _TERA,
-        PEAK_SHARE,
-    )
+    yield _row(what, stored * flops / _TERA, "TFLOP/s", _PEAK, peak / _TERA, PEAK_SHARE)
     reference = f"timm's forward alone, eager, float16, batches of {BATCH_ROWS}"
-    yield Measure("features", what, stored, "rows/s", reference, _GPU_IMAGES // 4 / bare)
+    yield _row(what, stored, "rows/s", reference, _GPU_IMAGES // 4 / bare)
 
 
-def _wanted(folder: Path, images: int, name: str) -> tuple[Wanted, TimmFeatures]:
+def _wanted(folder: Path, images: int, name: str) -> tuple[FeatureRequest, TimmFeatures]:
     config = random_backbone(folder, name)
     backbone = _timm(build_backbone(config))
     manifest = write_set(folder / "set", {"train": images})
@@ -144,7 +130,7 @@ def _timm(backbone: Backbone) -> TimmFeatures:
     return backbone
 
 
-def _steady_rate(store: FeatureStore, wanted: Wanted, features: Features) -> float:
+def _steady_rate(store: FeatureStore, wanted: FeatureRequest, features: Features) -> float:
     """Measures rows per second between the first shard and the last, without the actors' start."""
     marks: list[tuple[float, int]] = []
     store.obtain(

@@ -6,18 +6,18 @@ read was just written, so it comes from the page cache, as it does for all epoch
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from usseg_ray.bench.inputs import scratch
 from usseg_ray.bench.meter import Measure, least_seconds
 from usseg_ray.core.config import BackboneConfig
-from usseg_ray.data.transforms import Frame
-from usseg_ray.features.store.blocks import write_shard
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.core.views import Frame
+from usseg_ray.features.store.blocks import write_feature_shard
+from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import SHARD_BYTES, EntryManifest, Recipe, row_bytes
 
 DIM, GRID, BATCH = 384, 28, 32
@@ -36,8 +36,7 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
         MB/s beside copies of as many bytes from memory, and beside writing them without Arrow.
     """
     entry = _manifest(shards)
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         # All bits of the numbers below infinity.
         bits = np.random.default_rng(0).integers(
             0, 0x7C00, (entry.rows, DIM, GRID, GRID), np.uint16
@@ -46,13 +45,13 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
         parts = np.split(values, shards)
         ids = [f"{row:06d}" for row in range(entry.rows_per_shard)]
         write, plainly = least_seconds(
-            lambda: write_shard(folder, "tokens", 0, ids, parts[0]),
+            lambda: write_feature_shard(folder, "tokens", 0, ids, parts[0]),
             lambda: _write(folder / "plain", parts[0]),
             rounds=rounds,
         )
         for index, part in enumerate(parts):
-            write_shard(folder, "tokens", index, ids, part)
-        reader = Entry(folder, entry, ("tokens",))
+            write_feature_shard(folder, "tokens", index, ids, part)
+        reader = FeatureEntry(folder, entry, ("tokens",))
         ordered = np.arange(entry.rows // BATCH * BATCH).reshape(-1, BATCH)
         mixed = np.random.default_rng(1).permutation(ordered.size).reshape(-1, BATCH)
         read, picked, copied = least_seconds(
@@ -65,21 +64,14 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
     written = parts[0].nbytes / _MB
     what = f"{GRID * GRID}x{DIM} float16, batches of {BATCH}"
     memory, disk = "copied from memory", "hashed and written, flushed"
-    for order, seconds in (("in order", read), ("at random", picked)):
-        yield Measure(
-            "features",
-            f"read {order}, {what}",
-            megabytes / seconds,
-            "MB/s",
-            memory,
-            megabytes / copied,
-        )
-    yield Measure(
-        "features", f"read at random, {what}", megabytes / picked, "MB/s", "the bar", BAR_MB_S, 1.0
-    )
-    yield Measure(
-        "features", "write a shard, flushed", written / write, "MB/s", disk, written / plainly
-    )
+    rows: list[tuple[str, float, str, float, float | None]] = [
+        (f"read in order, {what}", megabytes / read, memory, megabytes / copied, None),
+        (f"read at random, {what}", megabytes / picked, memory, megabytes / copied, None),
+        (f"read at random, {what}", megabytes / picked, "the bar", BAR_MB_S, 1.0),
+        ("write a shard, flushed", written / write, disk, written / plainly, None),
+    ]
+    for name, value, reference, known, limit in rows:
+        yield Measure("features", name, value, "MB/s", reference, known, limit)
 
 
 def _manifest(shards: int) -> EntryManifest:
@@ -97,7 +89,7 @@ def _manifest(shards: int) -> EntryManifest:
     )
 
 
-def _reading(reader: Entry, batches: np.ndarray) -> Callable[[], None]:
+def _reading(reader: FeatureEntry, batches: np.ndarray) -> Callable[[], None]:
     out = torch.empty((BATCH, DIM, GRID, GRID), dtype=torch.float16)
 
     def read() -> None:

@@ -34,6 +34,7 @@ NOISE = 0.1
 
 _PACKAGES = ("torch", "timm", "numpy", "ray", "mlflow")
 _ENOUGH_RUNS = 3
+_KEY = ("benchmark", "what", "unit", "reference")
 
 Record = dict[str, Any]
 """A run: `date`, `what`, `full`, `versions`, `core.machine`, `load` and `measures`."""
@@ -162,6 +163,12 @@ class Change:
         """Whether it is better by more than the noise."""
         return self.times_better > 1 + self.noise
 
+    def row(self) -> dict[str, Any]:
+        """Lists it as plain values, as it is printed with `--json`."""
+        same = {name: getattr(self.last, name) for name in _KEY}
+        judged = {name: getattr(self, name) for name in ("times_better", "noise", "worse")}
+        return {**same, "before": self.before.value, "last": self.last.value, **judged}
+
 
 def compare(records: Sequence[Record], what: str = "all") -> list[Change]:
     """Compares the last run with the runs before it, figure by figure.
@@ -200,7 +207,7 @@ def _measures(record: Record, what: str) -> dict[tuple[str, ...], Measure]:
         for one in record["measures"]
     )
     return {
-        (one.benchmark, one.what, one.unit, one.reference): one
+        tuple(getattr(one, name) for name in _KEY): one
         for one in found
         if what in ("all", one.benchmark) and _level(one) > 0
     }

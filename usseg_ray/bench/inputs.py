@@ -6,9 +6,13 @@ blocks, and weights are random, since none of it changes how long anything takes
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -17,13 +21,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from usseg_ray.core.config import BackboneConfig
+from usseg_ray.core.config import BackboneConfig, flatten
 from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
 from usseg_ray.data.shards import Row, write_split
 
 HEIGHT, WIDTH = 360, 480
 CAMVID_SPLITS = {"train": 367, "val": 101, "test": 233}
 NUM_CLASSES, IGNORE_INDEX = 11, 255
+SIDE = 224
+BACKBONE = "vit_small_patch16_224"
 _GRAIN = 40
 
 
@@ -55,13 +61,27 @@ def make_jpegs(count: int, seed: int = 0) -> Iterator[bytes]:
             yield from pool.map(encode, range(start, min(start + 1024, count)))
 
 
-def write_set(folder: Path, splits: Mapping[str, int], *, labelled: bool = False) -> Manifest:
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Makes a folder that goes at the end of the block."""
+    with TemporaryDirectory(prefix="usseg-bench-") as place:
+        yield Path(place)
+
+
+def write_set(
+    folder: Path,
+    splits: Mapping[str, int],
+    *,
+    labelled: bool = False,
+    jpegs: Sequence[bytes] | None = None,
+) -> Manifest:
     """Writes a prepared set of generated images.
 
     Args:
         folder: Where to.
         splits: Split -> images of it.
         labelled: Whether they have labels, of 11 classes.
+        jpegs: Files that are repeated in place of distinct ones.
 
     Returns:
         Its manifest.
@@ -69,7 +89,7 @@ def write_set(folder: Path, splits: Mapping[str, int], *, labelled: bool = False
     shards = tuple(
         shard
         for seed, (split, count) in enumerate(splits.items())
-        for shard in write_split(folder, split, _rows(split, count, seed, labelled))
+        for shard in write_split(folder, split, _rows(split, count, seed, labelled, jpegs))
     )
     manifest = Manifest(
         name="bench",
@@ -83,8 +103,11 @@ def write_set(folder: Path, splits: Mapping[str, int], *, labelled: bool = False
     return manifest
 
 
-def _rows(split: str, count: int, seed: int, labelled: bool) -> Iterator[Row]:
-    for index, image in enumerate(make_jpegs(count, seed)):
+def _rows(
+    split: str, count: int, seed: int, labelled: bool, jpegs: Sequence[bytes] | None
+) -> Iterator[Row]:
+    images = make_jpegs(count, seed) if jpegs is None else islice(cycle(jpegs), count)
+    for index, image in enumerate(images):
         label = _label(seed, index) if labelled else None
         yield Row(f"{split}_{index:06d}", image, label, HEIGHT, WIDTH)
 
@@ -97,7 +120,7 @@ def _label(seed: int, index: int) -> bytes:
     return file.getvalue()
 
 
-def random_backbone(folder: Path, name: str = "vit_small_patch16_224") -> BackboneConfig:
+def random_backbone(folder: Path, name: str = BACKBONE) -> BackboneConfig:
     """Saves a timm model with random weights, since the product never makes up weights itself.
 
     Args:
@@ -113,3 +136,14 @@ def random_backbone(folder: Path, name: str = "vit_small_patch16_224") -> Backbo
     path = folder / f"{name}.safetensors"
     save_file(model.state_dict(), path)
     return BackboneConfig(name=name, weights=str(path), timm_args={"num_classes": 0})
+
+
+def storable(backbone: BackboneConfig) -> dict[str, Any]:
+    """Lists assignments under which all that training shows may be stored: fixed crops."""
+    return {
+        **flatten(backbone, "backbone."),
+        "data.train_size": SIDE,
+        "data.eval_size": SIDE,
+        "data.crops": "centre",
+        "data.flip": False,
+    }

@@ -5,28 +5,26 @@ preparing beside decoding alone on as many cores, and streaming beside reading i
 """
 
 import io
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import ray
 from PIL import Image
 
-from usseg_ray.bench.inputs import HEIGHT, WIDTH, make_jpegs, write_set
+from usseg_ray.bench.inputs import HEIGHT, WIDTH, make_jpegs, scratch, write_set
 from usseg_ray.bench.meter import Measure, least_seconds
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.decode import decode_image
 from usseg_ray.data.plans import Piece, training_plan
-from usseg_ray.data.reading import Crops, Showing, Stream, stream_here
+from usseg_ray.data.reading import Showing, Stream, stream_here
 from usseg_ray.data.shards import ROWS_PER_SHARD
-from usseg_ray.data.transforms import Frame
 from usseg_ray.prepare.write import prepare
 
 BAR_PER_CORE = 150.0
@@ -62,13 +60,13 @@ def io_bars(images: int) -> Iterator[Measure]:
 
 def _preparing(images: int, one_core: float) -> Iterator[Measure]:
     """Times `prepare` from its first fifth to its last tenth."""
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as folder:
-        source = Path(folder, "photographs")
+    with scratch() as folder:
+        source = folder / "photographs"
         source.mkdir()
         for index, data in enumerate(make_jpegs(images)):
             (source / f"{index:06d}.jpg").write_bytes(data)
         rows = max(1, min(ROWS_PER_SHARD, images // _MIN_SHARDS))
-        rate = prepare(source, Path(folder, "set"), rows_per_shard=rows).images_per_second
+        rate = prepare(source, folder / "set", rows_per_shard=rows).images_per_second
     if rate is None:
         raise UserError(f"{images} images: too few to time preparing; 100 will do.")
     cores = ray.cluster_resources()["CPU"]
@@ -80,13 +78,13 @@ def _preparing(images: int, one_core: float) -> Iterator[Measure]:
 
 def _streaming(rows: int, one_core: float) -> Iterator[Measure]:
     """Times a training epoch through Ray Data, with new and with running reading processes."""
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as folder, quiet():
-        manifest = write_set(Path(folder), {"train": rows})
+    with scratch() as folder, quiet():
+        manifest = write_set(folder, {"train": rows})
         plan = training_plan(manifest, "train", seed=0, epoch=0, rows=rows, rank=0, world=1)
         cores = int(ray.cluster_resources()["CPU"])
         with reading_group(1.0, cores) as group:
-            cold, warm = (_walk(RayStream(group, 1.0), folder, plan) for _ in range(2))
-        here = _walk(stream_here, folder, plan)
+            cold, warm = (_walk(RayStream(group, 1.0), str(folder), plan) for _ in range(2))
+        here = _walk(stream_here, str(folder), plan)
     what, alone = f"stream, Ray Data on {cores} cores", f"decoding alone, 1 core times {cores}"
     reference = "in this process"
     yield Measure("io", what, warm.rate, "rows/s", reference, here.rate)

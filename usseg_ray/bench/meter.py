@@ -10,7 +10,7 @@ import ctypes
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -29,7 +29,7 @@ RATES = frozenset({"images/s", "rows/s", "MB/s", "TFLOP/s", "%"})
 """Units of which more is better; of seconds and gigabytes less is."""
 
 Work = Callable[[], object]
-Result = TypeVar("Result")
+ReturnType = TypeVar("ReturnType")
 
 # A parameter of glibc's `mallopt`, and bytes above which it then maps, and unmaps, each block.
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 2**20
@@ -76,7 +76,7 @@ class Measure:
         return self.ratio >= self.limit if self.more_is_better else self.ratio <= self.limit
 
 
-def apart(function: Callable[..., Result], *arguments: object) -> Result:
+def apart(function: Callable[..., ReturnType], *arguments: object) -> ReturnType:
     """Calls a function in a fresh process with two threads.
 
     Args:
@@ -89,7 +89,7 @@ def apart(function: Callable[..., Result], *arguments: object) -> Result:
     Raises:
         UserError: The process was killed.
     """
-    with environment(_THREADS), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with environment_variables(_THREADS), ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool:
@@ -99,7 +99,7 @@ def apart(function: Callable[..., Result], *arguments: object) -> Result:
 
 
 @contextmanager
-def environment(variables: dict[str, str]) -> Iterator[None]:
+def environment_variables(variables: dict[str, str]) -> Iterator[None]:
     """Sets variables for the processes that are started in the block."""
     before = dict(os.environ)
     os.environ.update(variables)
@@ -120,13 +120,7 @@ def cpu_seconds(*works: Work, rounds: int) -> list[float]:
     Returns:
         Each work's least CPU seconds, all threads of this process together.
     """
-    best = [float("inf")] * len(works)
-    for _ in range(rounds):
-        for index, work in enumerate(works):
-            start = time.process_time()
-            work()
-            best[index] = min(best[index], time.process_time() - start)
-    return best
+    return _least(time.process_time, works, rounds)
 
 
 def least_seconds(*works: Work, rounds: int) -> list[float]:
@@ -139,12 +133,16 @@ def least_seconds(*works: Work, rounds: int) -> list[float]:
     Returns:
         Each work's least seconds.
     """
+    return _least(time.perf_counter, works, rounds)
+
+
+def _least(clock: Callable[[], float], works: Sequence[Work], rounds: int) -> list[float]:
     best = [float("inf")] * len(works)
     for _ in range(rounds):
         for index, work in enumerate(works):
-            start = time.perf_counter()
+            start = clock()
             work()
-            best[index] = min(best[index], time.perf_counter() - start)
+            best[index] = min(best[index], clock() - start)
     return best
 
 

@@ -21,7 +21,7 @@ _POSITIVE_ABOVE = 0.3
 _NEGATIVE_BELOW = 0.1
 
 
-def clusterbook_losses(
+def dense_clusterbook_losses(
     tokens: Float[Tensor, "B N D"], codebook: Float[Tensor, "K D"], *, temperature: float = 0.1
 ) -> Float[Tensor, "B"]:
     """Computes minus the soft modularity of every image from all products of all codes.
@@ -46,7 +46,7 @@ def clusterbook_losses(
     return -(modularity / total @ delta).diagonal(dim1=1, dim2=2).sum(1)
 
 
-class Keyed(NamedTuple):
+class ConceptKeys(NamedTuple):
     """Vectors with the codebook's vectors of their codes.
 
     Attributes:
@@ -57,9 +57,9 @@ class Keyed(NamedTuple):
     values: Float[Tensor, "*B M J"]
     concepts: Float[Tensor, "*B M D"]
 
-    def unit(self) -> "Keyed":
+    def unit(self) -> "ConceptKeys":
         """Returns both at unit length."""
-        return Keyed(*(normalize(part, dim=-1) for part in self))
+        return ConceptKeys(*(normalize(part, dim=-1) for part in self))
 
 
 class ConceptLists:
@@ -76,14 +76,14 @@ class ConceptLists:
         self.capacity = capacity
         self.entries = [codebook.new_empty(0, dim) for _ in codebook]
 
-    def rebuild(self) -> Keyed:
+    def rebuild(self) -> ConceptKeys:
         """Joins all lists, one code at a time."""
         values = self.entries[0].new_empty(0, self.entries[0].shape[1])
         concepts = self.codebook.new_empty(0, self.codebook.shape[1])
         for own, concept in zip(self.entries, self.codebook, strict=True):
             values = torch.cat([values, own])
             concepts = torch.cat([concepts, concept.expand(len(own), -1)])
-        return Keyed(values, concepts)
+        return ConceptKeys(values, concepts)
 
     @torch.no_grad()
     def update(
@@ -108,7 +108,7 @@ class ConceptLists:
 
 
 def concept_loss(
-    anchors: Keyed, keys: Keyed, bank: Keyed, *, temperature: float
+    anchors: ConceptKeys, keys: ConceptKeys, bank: ConceptKeys, *, temperature: float
 ) -> Float[Tensor, ""]:
     """Contrasts every image's anchors with the batch's keys and the bank's, one image at a time.
 
@@ -123,14 +123,14 @@ def concept_loss(
     """
     keys, bank = keys.unit(), bank.unit()
     terms = []
-    for image, own in enumerate(map(Keyed, *anchors.unit())):
+    for image, own in enumerate(map(ConceptKeys, *anchors.unit())):
         terms.append(_concept_term(own, keys, temperature, first=image * len(own.values)))
         terms.append(_concept_term(own, bank, temperature, first=None))
     return torch.stack(terms).mean()
 
 
 def _concept_term(
-    anchors: Keyed, keys: Keyed, temperature: float, first: int | None
+    anchors: ConceptKeys, keys: ConceptKeys, temperature: float, first: int | None
 ) -> Float[Tensor, ""]:
     """Computes one term; anchors are views of the keys from number `first` on."""
     alike = anchors.concepts @ keys.concepts.mT

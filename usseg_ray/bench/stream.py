@@ -6,9 +6,9 @@ batches. Pictures repeat, rows do not.
 """
 
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import psutil
@@ -16,17 +16,17 @@ import ray
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from usseg_ray.bench.inputs import scratch, write_set
 from usseg_ray.bench.meter import Measure
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.data.blocks import Block
-from usseg_ray.data.manifest import Manifest, split_totals
+from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.reading import Showing, Stream, read_piece
-from usseg_ray.data.shards import Row, write_split
 
 ROWS, BATCH = 20_000, 32
 LONGEST_GAP_S = 1.0
@@ -54,8 +54,9 @@ def streaming_measures(
         its batch does; and peak memory in the latter, where streams are as far ahead as they go.
     """
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as root, local_ray(), quiet():
-        manifest = _write_set(root, jpegs, rows // _EPOCHS)
+    with scratch() as folder, local_ray(), quiet():
+        root = str(folder)
+        manifest = write_set(folder, {DataConfig().train_split: rows // _EPOCHS}, jpegs=jpegs)
         count = processes or int(ray.cluster_resources()["CPU"])
         with reading_group(count, 1) as group:
             stream = RayStream(group, count)
@@ -66,19 +67,12 @@ def streaming_measures(
                 trained.take(trained.batches, step_s=2 * BATCH / ours.rate)
                 trained.close()
     here = f"Ray Data, {count} processes"
-    yield Measure("io", here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate)
-    yield Measure(
-        "io",
-        "gap between epochs, full speed",
-        ours.gap,
-        "s",
-        "longest wait inside one",
-        ours.longest_wait,
-    )
-    bar = "the bar"
-    yield Measure("io", "gap between epochs, training", trained.gap, "s", bar, LONGEST_GAP_S)
+    row, gap, longest = partial(Measure, "io"), "gap between epochs", "longest wait inside one"
+    yield row(here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate)
+    yield row(f"{gap}, full speed", ours.gap, "s", longest, ours.longest_wait)
+    yield row(f"{gap}, training", trained.gap, "s", "the bar", LONGEST_GAP_S)
     peak, most = memory.peak_bytes / _MB, psutil.virtual_memory().total / _MB
-    yield Measure("io", "peak of all processes, training", peak, "MB", "memory here", most)
+    yield row("peak of all processes, training", peak, "MB", "memory here", most)
 
 
 class _Side:
@@ -174,19 +168,3 @@ class _Pieces(Dataset[dict[str, Any]]):
             name: column if column.dtype == object else torch.from_numpy(column)
             for name, column in block.items()
         }
-
-
-def _write_set(root: str, jpegs: Sequence[bytes], count: int) -> Manifest:
-    rows = (
-        Row(f"{number:06d}", data, None, 360, 480)
-        for number, data in zip(range(count), itertools.cycle(jpegs), strict=False)
-    )
-    shards = tuple(write_split(root, DataConfig().train_split, rows))
-    return Manifest(
-        name="bench",
-        classes=(),
-        ignore_index=255,
-        splits=split_totals(shards),
-        shards=shards,
-        source="usseg_ray.bench.stream",
-    )

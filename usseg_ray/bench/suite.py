@@ -43,29 +43,13 @@ def _features(full: bool) -> Bars:  # noqa: ARG001
     yield from training_bars()
 
 
-def _methods(full: bool) -> Bars:
-    return method_bars(Sizes(), full=full)
-
-
-def _sweep(full: bool) -> Bars:
-    return sweep_bars(full=full)
-
-
-def _crf(full: bool) -> Bars:
-    return crf_bars(LARGE_REFINED_SIDE if full else REFINED_SIDE)
-
-
-def _eval(full: bool) -> Bars:  # noqa: ARG001
-    return evaluation_bars()
-
-
 BENCHMARKS: dict[str, Callable[[bool], Bars]] = {
     "io": _io,
     "features": _features,
-    "methods": _methods,
-    "sweep": _sweep,
-    "crf": _crf,
-    "eval": _eval,
+    "methods": lambda full: method_bars(Sizes(), full=full),
+    "sweep": lambda full: sweep_bars(full=full),
+    "crf": lambda full: crf_bars(LARGE_REFINED_SIDE if full else REFINED_SIDE),
+    "eval": lambda _: evaluation_bars(),
 }
 
 
@@ -109,21 +93,7 @@ def show_changes(what: str, *, as_json: bool) -> None:
     """
     changes = compare(load(), what)
     if as_json:
-        rows = [
-            {
-                "benchmark": one.last.benchmark,
-                "what": one.last.what,
-                "unit": one.last.unit,
-                "reference": one.last.reference,
-                "before": one.before.value,
-                "last": one.last.value,
-                "times_better": one.times_better,
-                "noise": one.noise,
-                "worse": one.worse,
-            }
-            for one in changes
-        ]
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(json.dumps([one.row() for one in changes], indent=1))
     else:
         console.print(change_table(changes))
 

@@ -5,7 +5,6 @@ weights. Without a store a sweep of that size takes hours: two trials of one epo
 the other epochs are added at the speed of the faster one.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from usseg_ray.bench.inputs import CAMVID_SPLITS, random_backbone, write_set
-from usseg_ray.bench.meter import Measure, environment, least_seconds, product
-from usseg_ray.core.config import flatten
+from usseg_ray.bench.inputs import CAMVID_SPLITS, random_backbone, scratch, storable, write_set
+from usseg_ray.bench.meter import Measure, environment_variables, least_seconds, product
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.stopwatch import Seconds, timed
 from usseg_ray.data.library import find_prepared
@@ -27,8 +25,6 @@ from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import Outcome
 
-SIDE = 224
-BACKBONE = "vit_small_patch16_224"
 LEAST_GAIN = 8.0
 """How many times less wall time a sweep takes with a store, at least."""
 SMALL_SPLITS = {"train": 48, "val": 16, "test": 16}
@@ -38,7 +34,7 @@ _SIDE, _KINDS = 1024, (torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepCase:
     """A sweep to be timed.
 
     Attributes:
@@ -55,7 +51,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Timing:
+class SweepTime:
     """What a sweep took.
 
     Attributes:
@@ -80,18 +76,17 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
     Raises:
         UserError: A trial failed.
     """
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place:
-        folder = Path(place)
+    with scratch() as folder:
         settings = _settings(folder)
         if not full:
             write_set(folder / "set", SMALL_SPLITS, labelled=True)
-            sweep = Sweep("stego", 2, 2, stored=True)
+            sweep = SweepCase("stego", 2, 2, stored=True)
             yield from _parts("stego, 2 trials", time_sweep(sweep, folder / "set", settings))
             return
         data, said = _camvid(folder)
         for method in _METHODS:
-            whole = Sweep(method, 16, 10, stored=True)
-            excerpt = Sweep(method, 2, 1, stored=False)
+            whole = SweepCase(method, 16, 10, stored=True)
+            excerpt = SweepCase(method, 2, 1, stored=False)
             stored = time_sweep(whole, data, settings)
             without = time_sweep(excerpt, data, settings)
             name = f"{method}, 16 trials of 10 epochs"
@@ -107,7 +102,7 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
             yield from _parts(name, stored)
 
 
-def time_sweep(sweep: Sweep, data: str | Path, settings: Mapping[str, Any]) -> Timing:
+def time_sweep(sweep: SweepCase, data: str | Path, settings: Mapping[str, Any]) -> SweepTime:
     """Runs a sweep as `tune` does, in folders of its own.
 
     Args:
@@ -126,8 +121,7 @@ def time_sweep(sweep: Sweep, data: str | Path, settings: Mapping[str, Any]) -> T
         "train.epochs": sweep.epochs,
         "resources.features": "cache" if sweep.stored else "recompute",
     }
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place:
-        folder = Path(place)
+    with scratch() as folder:
         request = Request(
             methods=with_spaces([sweep.method], None),
             data=str(data),
@@ -143,15 +137,15 @@ def time_sweep(sweep: Sweep, data: str | Path, settings: Mapping[str, Any]) -> T
         # No place that is shared, and no limit: the store is this sweep's alone.
         apart = {FOLDER: str(folder / "store"), SHARED: "", LIMIT: ""}
         (folder / "run").mkdir()
-        with environment(apart), timed(seconds, "wall"):
+        with environment_variables(apart), timed(seconds, "wall"):
             outcome = run_sweep(make_plan(request), folder / "run", Console(quiet=True))
     failed = [trial for trial in outcome.trials if trial.status != "FINISHED"]
     if failed:
         raise UserError(f"{failed[0].name} of the benchmark's sweep failed: {failed[0].reason}")
-    return Timing(seconds["wall"], outcome)
+    return SweepTime(seconds["wall"], outcome)
 
 
-def extrapolated(timing: Timing, whole: Sweep, excerpt: Sweep, concurrent: int) -> float:
+def extrapolated(timing: SweepTime, whole: SweepCase, excerpt: SweepCase, concurrent: int) -> float:
     """Adds to a short sweep's wall time the epochs that a long one has more.
 
     The starts of the other trials, and what they do once, are left out, and all epochs are taken
@@ -172,7 +166,7 @@ def extrapolated(timing: Timing, whole: Sweep, excerpt: Sweep, concurrent: int) 
     return timing.wall + more / concurrent * epoch
 
 
-def _parts(name: str, timing: Timing) -> Iterator[Measure]:
+def _parts(name: str, timing: SweepTime) -> Iterator[Measure]:
     """Says where a sweep's time went, what took none left out, and that of its trials' epochs."""
     seconds = timing.outcome.seconds
     parts = {**seconds, "the rest": timing.wall - sum(seconds.values())}
@@ -198,11 +192,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     Fixed crops, no views, epochs of one pass over the images, and the faster arithmetic.
     """
     return {
-        **flatten(random_backbone(folder, BACKBONE), "backbone."),
-        "data.train_size": SIDE,
-        "data.eval_size": SIDE,
-        "data.crops": "centre",
-        "data.flip": False,
+        **storable(random_backbone(folder)),
         "train.steps_per_epoch": None,
         "resources.num_workers": 0,
         "resources.precision": _faster_precision(),

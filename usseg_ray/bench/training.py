@@ -6,7 +6,6 @@ and planning them.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,26 +16,23 @@ import numpy as np
 import torch
 
 from usseg_ray import methods
-from usseg_ray.bench.inputs import random_backbone, write_set
+from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, storable, write_set
 from usseg_ray.bench.meter import Measure, apart
-from usseg_ray.core.config import build_config, flatten
+from usseg_ray.core.config import build_config
+from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.reader import crops_of
-from usseg_ray.data.reading import view_name
-from usseg_ray.data.transforms import Frame
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.features.backbones import build_backbone
-from usseg_ray.features.store.blocks import save_manifest, write_shard
-from usseg_ray.features.store.extraction import Wanted, want
+from usseg_ray.features.store.blocks import save_entry_manifest, write_feature_shard
+from usseg_ray.features.store.extraction import FeatureRequest, want
 from usseg_ray.features.store.folder import FOLDER
 from usseg_ray.features.store.recipe import Views, parts_of
 from usseg_ray.features.store.store import default_store
-from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.job import HERE, Job, Placement, StoredView
 from usseg_ray.trials.worker import build_run
 
-SIDE = 224
-BACKBONE = "vit_small_patch16_224"
 METHODS, COMPARED = ("acseg", "hp", "stego"), "stego"
 LEARNING_SHARE = 85.0
 """Percent of an epoch that forward, backward and step shall have."""
@@ -56,29 +52,16 @@ def training_bars(images: int = 32) -> Iterator[Measure]:
     runs = [(method, True) for method in METHODS] + [(COMPARED, False)]
     *epochs, (computed, _) = apart(_epochs, runs, images)
     for method, (stored, batches) in zip(METHODS, epochs, strict=True):
-        share = 100 * (1 - batches / stored)
-        yield Measure(
-            "features",
-            f"train {method} on stored features: forward, backward, step",
-            share,
-            "%",
-            "the whole epoch",
-            100.0,
-            LEARNING_SHARE / 100,
-        )
+        share, name = 100 * (1 - batches / stored), f"train {method} on stored features"
+        what, least = f"{name}: forward, backward, step", LEARNING_SHARE / 100
+        yield Measure("features", what, share, "%", "the whole epoch", 100.0, least)
         if method == COMPARED:
-            seen = f"an epoch of {images} images, {BACKBONE}, bfloat16"
-            yield Measure(
-                "features",
-                f"train {method} on stored features: {seen}",
-                stored,
-                "s",
-                "features computed in every pass",
-                computed,
-            )
+            what = f"{name}: an epoch of {images} images, {BACKBONE}, bfloat16"
+            beside = "features computed in every pass"
+            yield Measure("features", what, stored, "s", beside, computed)
 
 
-class _EnoughError(Exception):
+class _TwoEpochsError(Exception):
     """The epoch that counts is over."""
 
 
@@ -86,12 +69,12 @@ class _TwoEpochs(PlainContext):
     """Ends a run after its second epoch, the first one with warm caches, unscored."""
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         """Keeps the metrics."""
         super().report(metrics, state, evaluation)
         if metrics["epoch"] >= 2:
-            raise _EnoughError
+            raise _TwoEpochsError
 
 
 def _epochs(runs: list[tuple[str, bool]], images: int) -> list[tuple[float, float]]:
@@ -101,9 +84,9 @@ def _epochs(runs: list[tuple[str, bool]], images: int) -> list[tuple[float, floa
 def _epoch(method: str, images: int, backbone: str, stored: bool) -> tuple[float, float]:
     """Measures the seconds of an epoch, and those of its batches."""
     context = _TwoEpochs(torch.device("cpu"), [])
-    with tempfile.TemporaryDirectory(prefix="usseg-bench-") as place, suppress(_EnoughError):
-        os.environ[FOLDER] = str(Path(place, "store"))
-        job = _job(Path(place), method, images, backbone)
+    with scratch() as folder, suppress(_TwoEpochsError):
+        os.environ[FOLDER] = str(folder / "store")
+        job = _job(folder, method, images, backbone)
         build_run(job if stored else replace(job, placement=HERE), context).fit()
     last = context.history[-1]
     return last["train_seconds"], last["input_seconds"]
@@ -114,11 +97,7 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
     network, root = random_backbone(folder, backbone), str(folder / "set")
     manifest = write_set(folder / "set", {"train": images})
     settings: dict[str, Any] = {
-        **flatten(network, "backbone."),
-        "data.train_size": SIDE,
-        "data.eval_size": SIDE,
-        "data.crops": "centre",
-        "data.flip": False,
+        **storable(network),
         "data.view_draws": 1,
         "num_clusters": 11,
         "train.epochs": 3,
@@ -128,34 +107,34 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
     }
     kind = methods.get(method)
     config = build_config(kind.Config, [settings])
-    needs, crops, frame = kind.needs(config.method), crops_of(config.data), Frame(SIDE)
-    model = build_backbone(network)
-    views: dict[str, dict[str, Any]] = {
-        view_name(frame, crops): {"crops": crops, "parts": parts_of(needs)},
-        view_name(frame, None): {"parts": parts_of(needs)},
+    needs, frame, model = kind.needs(config.method), Frame(SIDE), build_backbone(network)
+    crops = FixedView.of(frame, crops_of(config.data))
+    views: dict[FixedView, dict[str, Any]] = {
+        crops: {"crops": crops.crops, "parts": parts_of(needs)},
+        FixedView.of(frame): {"parts": parts_of(needs)},
     }
     if needs.photometric is not None:
         drawn = Views(draws=1, jitter=needs.photometric)
-        name = drawn_view(view_name(frame, crops), 1, needs.photometric)
-        views[name] = {"crops": crops, "views": drawn}
+        view = crops.recoloured(1, needs.photometric)
+        views[view] = {"crops": crops.crops, "views": drawn}
     stored = []
     for view, options in views.items():
         wanted = want(
             root, manifest, "train", network, model, frame=frame, arithmetic="bfloat16", **options
         )
         _fill(wanted)
-        stored.append(StoredView("train", view, wanted.entry.key, "views" in options))
+        stored.append(StoredView("train", view, wanted.entry.key))
     return Job(method, config, root, Placement(stored=tuple(stored)))
 
 
-def _fill(wanted: Wanted) -> None:
+def _fill(wanted: FeatureRequest) -> None:
     """Stores random features in place of computed ones."""
     random, entry = np.random.default_rng(0), wanted.entry
     folder = default_store().folder.path(entry.key)
-    save_manifest(entry, folder)
+    save_entry_manifest(entry, folder)
     for part in wanted.parts:
         for shard in range(entry.num_shards):
             first, last = entry.images_of(shard)
             rows = random.standard_normal((last - first, *entry.shape(part)), np.float32)
             names = [f"train_{row:06d}" for row in range(first, last)]
-            write_shard(folder, part, shard, names, rows.astype(np.float16))
+            write_feature_shard(folder, part, shard, names, rows.astype(np.float16))

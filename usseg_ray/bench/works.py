@@ -167,7 +167,7 @@ def clusterbook(sizes: Sizes) -> Forms:
     codebook = random.normal(sizes.codes, sizes.features).requires_grad_()
     return Forms(
         lambda: _with_gradients(clusterbook_losses(tokens, codebook).mean(), codebook),
-        lambda: _with_gradients(naive.clusterbook_losses(tokens, codebook).mean(), codebook),
+        lambda: _with_gradients(naive.dense_clusterbook_losses(tokens, codebook).mean(), codebook),
     )
 
 
@@ -200,10 +200,10 @@ class ConceptSteps:
         lists.entries = [self.bank.values[rows] for rows in self.bank.slots]
         return lists
 
-    def joined(self) -> naive.Keyed:
+    def joined(self) -> naive.ConceptKeys:
         """Returns what rebuilding the lists gives, in another order."""
         keys = self.bank.keys()
-        return naive.Keyed(keys.values, self.codebook[keys.codes])
+        return naive.ConceptKeys(keys.values, self.codebook[keys.codes])
 
     def ours(self) -> list[Tensor]:
         """Runs a step with the bank."""
@@ -222,7 +222,7 @@ class ConceptSteps:
         self.bank.update(self.keys, self.codes, self.priorities)
         return self.bank.keys().values
 
-    def official(self, lists: naive.ConceptLists, bank: naive.Keyed) -> list[Tensor]:
+    def official(self, lists: naive.ConceptLists, bank: naive.ConceptKeys) -> list[Tensor]:
         """Runs a step with lists.
 
         Args:
@@ -231,8 +231,8 @@ class ConceptSteps:
         """
         concepts = self.codebook[self.codes]
         loss = naive.concept_loss(
-            naive.Keyed(self.anchors, concepts.view(*self.anchors.shape[:2], -1)),
-            naive.Keyed(self.keys, concepts),
+            naive.ConceptKeys(self.anchors, concepts.view(*self.anchors.shape[:2], -1)),
+            naive.ConceptKeys(self.keys, concepts),
             bank,
             temperature=_TEMPERATURE,
         )

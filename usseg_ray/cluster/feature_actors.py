@@ -1,6 +1,6 @@
 """Ray Data as the way to compute features: tasks read and decode, a pool of actors computes.
 
-In place of `extraction.features_here`, under `store`. Rows come back in order, so the process that
+In place of `features.store.extraction.features_here`. Rows come back in order, so the process that
 asked writes whole shards one after the other and holds one of them at a time.
 """
 
@@ -16,7 +16,7 @@ from usseg_ray.cluster.ray_stream import BLOCK_BYTES, PieceSource, ended, quiet
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
-from usseg_ray.features.store.extraction import BATCH_ROWS, Extractor, Features, Wanted
+from usseg_ray.features.store.extraction import BATCH_ROWS, Extractor, FeatureRequest, Features
 
 THREADS = 4
 
@@ -77,7 +77,7 @@ def ray_features(device: str) -> Features:
         device: `cpu`, or `cuda` on all of its GPUs.
     """
 
-    def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(wanted: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = max(resources.get("CPU", 0.0) for resources in alive)
         pool = share_out(ray.cluster_resources(), device, largest)

@@ -13,8 +13,9 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ PATIENCE_S = 3.0
 
 CONTROL, CLIENT = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
-Answer = Literal["open", "refused", "silent", "unknown"]
+Reply = Literal["open", "refused", "silent", "unknown"]
 
 _GET = "Copy that of whoever started the cluster to ~/.ray/auth_token, and chmod 600 it."
 
@@ -53,7 +54,7 @@ def listens(host: str, port: int) -> bool:
     return True
 
 
-def ask(host: str, port: int, method: str, token: str | None) -> Answer:
+def ask(host: str, port: int, method: str, token: str | None) -> Reply:
     """Makes an empty call to one of Ray's servers.
 
     Args:
@@ -116,6 +117,10 @@ def check_cluster(address: str) -> None:
 
 OBJECT_STORE_BYTES = 768 * 2**20
 
+_MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+
+_SOCKET_BYTES = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+
 
 @contextmanager
 def local_ray() -> Iterator[None]:
@@ -158,6 +163,7 @@ def _connect() -> None:
                 "python -m usseg_ray.doctor may know why; unset it to use this machine alone."
             ) from None
         return
+    check_folder()
     ray.init(
         address="local",
         include_dashboard=False,
@@ -166,6 +172,22 @@ def _connect() -> None:
         **quiet,
     )
     _protect_token()
+
+
+def check_folder(environment: Mapping[str, str] = os.environ) -> None:
+    """Makes sure that the names of Ray's sockets fit, which lie in its folder for temporary files.
+
+    Raises:
+        UserError: They do not; the line names the variable.
+    """
+    variable = "RAY_TMPDIR" if environment.get("RAY_TMPDIR") else "TMPDIR"
+    folder = environment.get(variable) or "/tmp"
+    length = len(os.fsencode(f"{folder}/ray")) + _SOCKET_BYTES
+    if length > _MAX_SOCKET_BYTES:
+        raise UserError(
+            f"{variable}={folder} is too long for Ray's sockets ({length} of at most "
+            f"{_MAX_SOCKET_BYTES} bytes): export RAY_TMPDIR=/tmp"
+        )
 
 
 def _object_store_bytes() -> int:

@@ -50,7 +50,7 @@ RESERVE_TIMEOUT_S = 60
 END_TIMEOUT_S = 10
 REST_S = 0.02
 
-Item = TypeVar("Item")
+StreamItem = TypeVar("StreamItem")
 
 
 class PieceSource(Datasource):  # type: ignore[misc]
@@ -244,7 +244,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def ended(dataset: ray.data.Dataset, rows: Iterable[Item]) -> Iterator[Iterator[Item]]:
+def ended(dataset: ray.data.Dataset, rows: Iterable[StreamItem]) -> Iterator[Iterator[StreamItem]]:
     """Ends the execution of a data set that is iterated over in the block, and its tasks.
 
     Where an iteration stops early, Ray's own end, which a dropped iterator starts, asks tasks to

@@ -101,24 +101,6 @@ MethodNames = Annotated[
     ),
 ]
 
-PresetName = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        metavar="NAME",
-        help="A method's published settings for a data set, e.g. acseg-voc2012; below --space and "
-        "--set.",
-    ),
-]
-
-Data = Annotated[
-    str,
-    typer.Option(
-        help="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
-        "`synthetic` is built in and needs nothing."
-    ),
-]
-
 Set = Annotated[
     list[str],
     typer.Option(

@@ -6,7 +6,6 @@ search space's `fixed` < a trial's sample < `--set`. The flattened form is what 
 building from it gives an equal config.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -21,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 
 
 class Settings(BaseModel):
@@ -122,8 +121,19 @@ class BackboneConfig(Settings):
     weights: str | None = Field(
         None, description="A safetensors file; without it, timm's cache and hub."
     )
-    layer: int | None = Field(
-        None, description="Block (ViT) or stage (CNN) to read, from 0; the last one if unset."
+    layer: int | tuple[int, ...] | None = Field(
+        None,
+        description="Block (ViT) or stage (CNN) to read, from 0; of several, [8, 11], the unit "
+        "tokens side by side; the last one if unset.",
+    )
+    facet: Literal["token", "query", "key", "value"] = Field(
+        "token",
+        description="What is read of a ViT's block: its tokens, or a part of its attention.",
+    )
+    debias: int = Field(
+        0,
+        ge=0,
+        description="Directions in which position shows that are taken out of tokens; 0: none.",
     )
     timm_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Arguments of `timm.create_model` that a file needs."
@@ -175,7 +185,7 @@ class ResourceConfig(Settings):
     features: Literal["auto", "cache", "recompute"] = Field(
         "auto",
         description="Whether the frozen backbone's features of images that come again and again "
-        "are computed once and stored; auto: where that is measured to be faster.",
+        "are computed once and stored; auto: those read more than once, where they fit.",
     )
 
     @field_validator("num_workers", mode="before")
@@ -189,6 +199,12 @@ class ResourceConfig(Settings):
                 "either auto, 0 (the trial's own process), a number of processes, or MIN-MAX"
             )
         return value
+
+    def arithmetic(self, device: str) -> Literal["float32", "bfloat16"]:
+        """Says what the backbone computes in on a device, `cpu` or `cuda`."""
+        if self.precision == "auto":
+            return "bfloat16" if device == "cuda" else "float32"
+        return self.precision
 
     @property
     def processes(self) -> int:
@@ -293,7 +309,9 @@ def _validated(method_config: type[M], tree: Mapping[str, Any]) -> Config[M]:
         return Config[method_config].model_validate(tree)  # type: ignore[valid-type]
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        # Behind the key, pydantic names the alternative of its type, or an item.
+        where, known = ".".join(str(part) for part in first["loc"]), known_keys(method_config)
+        where = next((key for key in known if f"{where}.".startswith(f"{key}.")), where)
         raise UserError(
             f"{where} = {first['input']!r}: {first['msg']}. --dry-run lists every key."
         ) from None
@@ -325,11 +343,9 @@ def known_keys(method_config: type[MethodConfig]) -> dict[str, str]:
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """Words the error for a key that does not exist, with the nearest one that does."""
     known = list(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or [
-        name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]
-    ]
-    hint = f"; did you mean {near[0]!r}?" if near else "; --dry-run prints every key."
-    return f"Unknown key: {key!r}{hint}"
+    alike = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    last = f"; did you mean {alike[0]!r}?" if alike else "; --dry-run prints every key."
+    return f"Unknown key: {key!r}{did_you_mean(key, known, last)}"
 
 
 def flatten(config: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, Any]:

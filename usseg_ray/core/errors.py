@@ -1,27 +1,44 @@
-"""Addresses without their secrets, for everything that is shown or kept.
+"""What errors say: addresses without their secrets, and the name that may have been meant.
 
-At the bottom of the layers, since errors (`UserError`) name addresses in all of them.
+At the bottom of the layers, since `UserError` names addresses in all of them.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
-# A user's name and password before a host, and what queries of addresses call a secret.
-_USER = re.compile(r"://(?:[^/@:\s]*:[^@\s]*|[^/@\s]+)@")
-
-_SECRET = re.compile(r"(?i)([?&;][^=&\s]*(?:passw|pwd|secret|token|key)[^=&\s]*=)[^&\s]*")
+_SECRET_NAME = r"(?:passw|pwd|secret|credential|signature|api_?key|access_?key|auth_?key)"
+_RULES = (
+    # A user's name and password before a host; the password may have any sign in it.
+    (re.compile(r"://(?:[^/@:\s]*:(?!\d{1,5}(?:[/?#\s]|$))\S*|[^/@\s]+)@"), "://***@"),
+    # What queries of addresses call a secret.
+    (
+        re.compile(rf"(?i)([?&;](?:[^=&\s]*(?:{_SECRET_NAME}|token|key)[^=&\s]*|sig|sas)=)[^&\s]*"),
+        r"\1***",
+    ),
+    # Connection strings, shell assignments and JSON.
+    (
+        re.compile(rf"(?i)(\b\w*{_SECRET_NAME}\w*[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s&;,]+)"),
+        r"\1***",
+    ),
+    (re.compile(r"(?i)(\b\w*token\s*=\s*)[^\s&;,]+"), r"\1***"),
+    (re.compile(r"(?i)(\bbearer\s+)\S+"), r"\1***"),
+)
 
 
 def redacted(text: str) -> str:
-    """Replaces the secrets of all addresses in a text.
+    """Replaces the secrets of all addresses, connection strings and headers in a text.
 
     Args:
         text: An address, or a message with some.
 
     Returns:
         The text with `***` for names and passwords before a host, and for the values of keys,
-        passwords and tokens after a `?`.
+        passwords, signatures and tokens. Where a secret's end is in doubt, more is hidden.
     """
-    return _SECRET.sub(r"\1***", _USER.sub("://***@", text))
+    for rule, shown in _RULES:
+        text = rule.sub(shown, text)
+    return text
 
 
 class UserError(Exception):
@@ -33,3 +50,29 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(redacted(message))
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".", most: int = 1) -> str:
+    """Ends the sentence that says a name is unknown.
+
+    Args:
+        name: What was asked.
+        known: The names that there are.
+        otherwise: The end where none of them is near.
+        most: How many near ones are named.
+    """
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else otherwise
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Words the error for a name that does not exist: the nearest one, and all.
+
+    Args:
+        kind: What it would name, such as `method`.
+        name: What was asked.
+        known: The names that there are.
+    """
+    names = list(known)
+    hint, listed = did_you_mean(name, names), ", ".join(names)
+    return UserError(f"Unknown {kind}: {name!r}{hint} {kind.capitalize()}s: {listed}.")

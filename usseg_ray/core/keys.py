@@ -1,6 +1,6 @@
 """Randomness by key: every draw depends on what it is for, and on nothing that ran before it.
 
-Apart from `distributed`, because the tasks that read images draw their crops without torch.
+Apart from `core.distributed`, because the tasks that read images draw their crops without torch.
 """
 
 import hashlib

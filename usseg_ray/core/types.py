@@ -1,6 +1,6 @@
 """What flows between data, backbone, method and scoring. A method never sees a label.
 
-`Images` (what the reader yields) -> backbone -> `Batch` (what a method sees) -> `LabelMap` scores.
+`Images` (what the reader yields) -> backbone -> `Batch` (what a method sees) -> cluster scores.
 Labels travel beside `Images` in `LabelledImages`, which only scoring opens.
 """
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.views import FixedView
 
 Attention = Literal["cls", "minhead"]
 """How last-block attention is reduced to one number a patch (see `ops.attention`)."""
@@ -23,14 +24,14 @@ class Rows:
 
     Attributes:
         split: The split.
-        view: How its images are shown; see `data.reading.view_name`.
+        view: How its images are shown.
         numbers: (B,) the images' numbers in the split.
         crops: (B,) which of an image's fixed crops; 0 for whole images.
         draws: (B,) which of a row's fixed photometric views, where those are asked for.
     """
 
     split: str
-    view: str
+    view: FixedView
     numbers: Int64[Tensor, "B"]
     crops: Int64[Tensor, "B"]
     draws: Int64[Tensor, "B"] | None = None

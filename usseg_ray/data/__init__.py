@@ -1,1 +1,1 @@
-"""From files to batches: `datasets` -> `shards` -> `reading` (decode, transforms) -> `pipeline`."""
+"""From shards to batches: `shards` -> `reading` (decode, transforms) -> `reader`."""

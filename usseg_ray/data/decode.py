@@ -7,58 +7,91 @@ signature, never from the name, and the size in the header is bounded before a p
 """
 
 import io
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from jaxtyping import Int32, UInt8
-from PIL import Image, ImageOps
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from usseg_ray.data.containers import (
+    JPEG,
+    ORIENTATION_TAG,
+    PNG,
+    UndecodableError,
+    check_scans,
+    jpeg_exif,
+    orientation,
+    plain_png,
+)
+
 MAX_PIXELS = 2**26
 
 """Largest width x height that is decoded: 8192 x 8192, or 192 MiB of RGB."""
 
-_JPEG = b"\xff\xd8\xff"
+BYTES_PER_PIXEL = 20
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+"""Memory that decoding takes at most beside the file: 1.25 GiB; 8 a pixel but for WebP and AVIF."""
 
 _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (_JPEG, JpegImageFile),
-    (_PNG, PngImageFile),
+    (JPEG, JpegImageFile),
+    (PNG, PngImageFile),
     (b"RIFF", WebPImageFile),
     (b"BM", BmpImageFile),
     (b"II*\0", TiffImageFile),
     (b"MM\0*", TiffImageFile),
+    (b"II+\0", TiffImageFile),  # BigTIFF
+    (b"MM\0+", TiffImageFile),
+    (b"GIF8", GifImageFile),
+    (b"ftypavi", AvifImageFile),  # behind the length of its first box
 )
 
-_EXIF_SEARCH_BYTES = 2**16
-
-_ORIENTATION_TAG = 0x0112
+_END_OF_JPEG = b"\xff\xd9"
 
 _PNG_DEPTH_BYTE = 24
 
-# What the decoders raise for a file that is not what it says it is.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError)
+_BAND_PIXELS = 2**20
+
+_BITS_TAG, _INTERPRETATION_TAG, _WHITE_IS_ZERO = 258, 262, 0
 
 
-class UndecodableError(ValueError):
-    """A file that cannot be used; the message is the reason, without the file's name."""
+@contextmanager
+def guarded(what: str = "") -> Iterator[None]:
+    """Makes whatever a library raises over one file an `UndecodableError` that gives the reason.
+
+    Decoders meet files that nobody foresaw, and their list of exceptions is not closed: one file
+    must cost itself, never the run.
+
+    Args:
+        what: Said before the reason.
+    """
+    try:
+        yield
+    except UndecodableError:
+        raise
+    except MemoryError:
+        raise UndecodableError("decoding takes more memory than there is") from None
+    except Exception as error:  # noqa: BLE001 (see above)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UndecodableError(f"{what}{reason}") from None
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Reads height and width from the header of an image file, as `decode_image` will find them.
+    """Reads height and width from the header of an image file, as it lies in the file.
 
     Raises:
         UndecodableError: As for `decode_image`.
     """
-    with path.open("rb") as stream:
+    with path.open("rb") as stream, guarded():
         image = _open(stream)
         return image.height, image.width
 
@@ -66,29 +99,40 @@ def picture_size(path: Path) -> tuple[int, int]:
 def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes an image file to upright RGB.
 
-    EXIF orientation is applied. Greyscale is repeated over the channels, 16-bit samples keep their
-    upper byte, palettes are looked up, and transparency is dropped.
+    EXIF orientation is applied; one that is broken, or stands in XMP alone, is not. Greyscale is
+    repeated over the channels, 16-bit samples keep their upper byte, palettes are looked up, and
+    transparency is dropped.
 
     Args:
-        data: A JPEG, PNG, WebP, BMP or TIFF file; of an animation, its first frame.
+        data: A JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF file; of an animation, its first frame.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        UndecodableError: Another format, truncated or corrupt, above `MAX_PIXELS`, or with samples
-            of 32 bits, whose range no header states.
+        UndecodableError: Another format, truncated or corrupt, above `MAX_PIXELS`, with samples
+            of 32 bits, whose range no header states, or with samples of 16 bits that use less than
+            a sixteenth of their range.
     """
-    if data.startswith(_JPEG):
-        pixels = _decode_plain_jpeg(data)
-        if pixels is not None:
-            return pixels
-    image = _open(io.BytesIO(data))
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.array(_to_rgb(image), dtype=np.uint8)
-    except _BROKEN as error:
-        raise UndecodableError(str(error)) from None
+    with guarded():
+        if data.startswith(JPEG):
+            pixels, exif = _decode_jpeg(data), jpeg_exif(data)
+        else:
+            pixels, exif = _decode_by_pillow(data)
+        return _turned(pixels, orientation(exif))
+
+
+def turn_of(data: bytes) -> int:
+    """Says how EXIF turns an image file, 1 to 8; from 5 on, height and width change places."""
+    with guarded():
+        if data.startswith(JPEG):
+            return orientation(jpeg_exif(data))
+        if data.startswith(PNG):
+            return orientation(plain_png(data)[1])
+        image = _open(io.BytesIO(data))
+        if isinstance(image, TiffImageFile):
+            return int(image.tag_v2.get(ORIENTATION_TAG, 1))
+        return orientation(image.info.get("exif", b""))
 
 
 def decode_label(data: bytes) -> Int32[np.ndarray, "H W"]:
@@ -104,20 +148,18 @@ def decode_label(data: bytes) -> Int32[np.ndarray, "H W"]:
     Raises:
         UndecodableError: Not a PNG file, truncated, corrupt, above `MAX_PIXELS`, or in colour.
     """
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG):
         raise UndecodableError("a label must be a PNG file")
-    image = _open(io.BytesIO(data))
-    if image.mode not in ("L", "P", "1", "I;16"):
-        raise UndecodableError(
-            f"a label must have one channel of class indices, this one is {image.mode}"
-        )
-    try:
+    with guarded():
+        image = _open(io.BytesIO(plain_png(data)[0]))
+        if image.mode not in ("L", "P", "1", "I;16"):
+            raise UndecodableError(
+                f"a label must have one channel of class indices, this one is {image.mode}"
+            )
         labels = np.array(image, dtype=np.int32)
-    except _BROKEN as error:
-        raise UndecodableError(str(error)) from None
     # Pillow stretches grey of 2 and 4 bits to the full range of a byte; indices must stay small.
     bits = data[_PNG_DEPTH_BYTE]
-    return labels // (255 // (2**bits - 1)) if image.mode == "L" else labels
+    return labels // (255 // (2**bits - 1)) if image.mode == "L" and bits < 8 else labels
 
 
 def check_label(
@@ -153,42 +195,59 @@ def check_label(
         )
 
 
-def _decode_plain_jpeg(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
-    """Takes the fast road; `None` for what needs Pillow's care: CMYK, EXIF turns, odd streams."""
+def _decode_jpeg(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """Takes the fast road where it can; CMYK and odd streams need Pillow's care."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         _bound(height, width)
-        if colours in ("CMYK", "YCCK") or _is_turned(data):
-            return None
-        pixels: UInt8[np.ndarray, "H W 3"] = simplejpeg.decode_jpeg(data, "RGB")
+        check_scans(data, height, width)
+        if colours not in ("CMYK", "YCCK"):
+            return _decode_plain_jpeg(data)
     except UndecodableError:
         raise
     except ValueError as error:
         # Pillow would fill a scan that ends early with grey and say nothing.
         if "premature end" in str(error).lower():
             raise UndecodableError("image file is truncated") from None
-        return None
+    return _decode_by_pillow(data)[0]
+
+
+def _decode_plain_jpeg(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        pixels: UInt8[np.ndarray, "H W 3"] = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError as error:
+        # The end marker alone is missing, or more: with one the decoder knows.
+        if "premature end of jpeg file" not in str(error).lower():
+            raise
+        pixels = simplejpeg.decode_jpeg(data + _END_OF_JPEG, "RGB")
     return pixels
 
 
-def _is_turned(data: bytes) -> bool:
-    if b"Exif\0\0" not in data[:_EXIF_SEARCH_BYTES]:
-        return False
-    orientation: int = _open(io.BytesIO(data)).getexif().get(_ORIENTATION_TAG, 1)
-    return orientation != 1
+def _decode_by_pillow(data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
+    """Returns the pixels and the EXIF block that is still to be obeyed."""
+    exif = b""
+    if data.startswith(PNG):
+        data, exif = plain_png(data)
+    image = _open(io.BytesIO(data))
+    if data.startswith(JPEG):
+        check_scans(data, image.height, image.width)
+    image.load()
+    if isinstance(image, WebPImageFile | AvifImageFile):
+        exif = image.info.get("exif", b"")
+    return _to_rgb(image, _bits(image, data)), exif
 
 
 def _open(stream: io.BytesIO | io.BufferedReader) -> ImageFile:
     """Reads the header only. The reader is picked here, as `Image.open` warns of large sizes."""
-    start = stream.read(len(_PNG))
+    start = stream.read(12)
     stream.seek(0)
-    reader = next((reader for magic, reader in _FORMATS if start.startswith(magic)), None)
+    reader = next(
+        (kind for magic, kind in _FORMATS if magic in (start[: len(magic)], start[4:11])), None
+    )
     if reader is None:
-        raise UndecodableError("not a JPEG, PNG, WebP, BMP or TIFF file" if start else "empty file")
-    try:
-        image = reader(stream)
-    except _BROKEN as error:
-        raise UndecodableError(str(error)) from None
+        known = "not a JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF file"
+        raise UndecodableError(known if start else "empty file")
+    image = reader(stream)
     _bound(image.height, image.width)
     return image
 
@@ -200,13 +259,55 @@ def _bound(height: int, width: int) -> None:
         )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _bits(image: ImageFile, data: bytes) -> int:
+    """Reads how many bits a sample has in the file."""
+    if isinstance(image, PngImageFile):
+        return data[_PNG_DEPTH_BYTE]
+    if isinstance(image, TiffImageFile):
+        return int(max(image.tag_v2.get(_BITS_TAG, (8,))))
+    return 8
+
+
+def _to_rgb(image: ImageFile, bits: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Converts a loaded picture in bands of rows, as whole copies would add up."""
     if image.mode in ("I", "F"):
-        raise UndecodableError("32-bit samples: convert them to 8 or 16 bits first")
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255.
-        return Image.fromarray((np.array(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+        raise UndecodableError(
+            "32-bit samples, or signed ones: convert them to 8 or 16 bits without a sign first"
+        )
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    inverted = (
+        isinstance(image, TiffImageFile) and image.tag_v2.get(_INTERPRETATION_TAG) == _WHITE_IS_ZERO
+    )
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(height, top + rows)))
+        if band.mode.startswith("I;16"):
+            # Pillow's own conversion clips at 255, and leaves white at zero.
+            grey = (np.asarray(band) >> (bits - 8)).astype(np.uint8)
+            pixels[top : top + rows] = (~grey if inverted else grey)[..., None]
+        else:
+            pixels[top : top + rows] = np.asarray(band.convert("RGB"))
+    if bits > 8 and pixels.max() < 16:
+        raise UndecodableError(
+            f"its samples of {bits} bits use less than a sixteenth of their range, so that all "
+            "would be black: scale them to the whole range, or to 8 bits, first"
+        )
+    return pixels
 
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+def _turned(pixels: UInt8[np.ndarray, "H W 3"], number: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Turns a picture upright as EXIF numbers the ways in which it may lie."""
+    if number >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if number in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if number in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".avif"}
+)

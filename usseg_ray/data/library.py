@@ -4,7 +4,6 @@ It stands before the path of an image: a command asks here where the set lies an
 to `shards`. A folder, a URI and a name are all accepted, because a name is what people remember.
 """
 
-import difflib
 import os
 import shlex
 import tempfile
@@ -14,8 +13,9 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from usseg_ray.core.config import DataConfig
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.core.files import resolve
+from usseg_ray.core.sources import walk
 from usseg_ray.data import synthetic
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.data.manifest import (
@@ -89,12 +89,10 @@ def find_prepared(name_or_path: str) -> str:
 
 def _explain_name(name: str, folder: Path, named: Path) -> str:
     names = sorted(path.parent.name for path in cache_root().glob(f"*/{MANIFEST}"))
-    near = difflib.get_close_matches(name, names, n=1)
     there = f"it has {', '.join(names)}" if names else "it has none"
-    meant = f" Did you mean {near[0]!r}?" if near else ""
     return (
         f"--data {name}: no such folder ({folder}), nor a prepared set of that name in "
-        f"{cache_root()} ({there}).{meant}\n{_how_to_prepare(out=str(named))}"
+        f"{cache_root()} ({there}){did_you_mean(name, names)}\n{_how_to_prepare(out=str(named))}"
     )
 
 
@@ -106,8 +104,7 @@ def _how_to_prepare(source: str = "IMAGES", out: str = "DIR") -> str:
 
 
 def _explain_folder(folder: Path) -> str:
-    names = (Path(name) for _, _, files in os.walk(folder) for name in files)
-    if any(name.suffix.lower() in IMAGE_SUFFIXES for name in names):
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in walk(folder)):
         return f"--data {folder}: the folder holds images that are not prepared yet.\n" + (
             _how_to_prepare(str(folder), str(cache_root() / folder.name))
         )

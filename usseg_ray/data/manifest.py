@@ -5,16 +5,16 @@ It stands beside `shards`, whose rows it counts; every command reads it first.
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import first_line, resolve
+from usseg_ray.core.files import first_line, resolve, write_whole_at
+from usseg_ray.core.sources import check_name
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -35,6 +35,14 @@ class ShardInfo(Settings):
     num_bytes: int = Field(ge=1)
     sha256: str
     row_groups: tuple[int, ...] = Field(description="Rows of each row group.")
+
+    @field_validator("path")
+    @classmethod
+    def _below_the_root(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or parts[0] == "/" or ".." in parts or set(path) & set("\\:\0"):
+            raise ValueError(f"{path!r} leads out of the set")
+        return path
 
 
 class SplitInfo(Settings):
@@ -100,11 +108,7 @@ def split_totals(shards: Iterable[ShardInfo]) -> dict[str, SplitInfo]:
 def save_manifest(manifest: Manifest, uri: str | Path) -> None:
     """Writes the manifest of shards that are in place in one move, which makes the set valid."""
     filesystem, root = resolve(uri)
-    filesystem.create_dir(root, recursive=True)
-    unfinished = f"{root}/.{uuid.uuid4().hex}.unfinished"
-    with filesystem.open_output_stream(unfinished) as stream:
-        stream.write(manifest.model_dump_json(indent=1).encode())
-    filesystem.move(unfinished, f"{root}/{MANIFEST}")
+    write_whole_at(filesystem, f"{root}/{MANIFEST}", manifest.model_dump_json(indent=1))
 
 
 def load_manifest(uri: str | Path) -> Manifest:
@@ -138,8 +142,10 @@ def load_manifest(uri: str | Path) -> Manifest:
             f"{where}: format version {version}, this program reads {FORMAT_VERSION}. {_AGAIN}"
         )
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
+    check_name(manifest.name, f"{where}: name")
+    return manifest

@@ -5,9 +5,10 @@ manifest, the seed, the epoch and the worker: training rows are split evenly, ev
 exactly once each. `reading` turns pieces into pixels. No torch here, see `transforms`.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -170,12 +171,14 @@ def dealt_plan(
     """
     groups = row_groups(manifest, split)
     order = [replace(piece, walk=walk) for piece in _shuffled(groups, seed, walk, 0)]
-    total, parts = sum(piece.rows for piece in order), []
-    for start in range(0, total, batch_size):
-        size = min(batch_size, total - start)
+    ends, parts = [0, *accumulate(piece.rows for piece in order)], []
+    for start in range(0, ends[-1], batch_size):
+        size = min(batch_size, ends[-1] - start)
         if size >= world:
             first, last = (start + part * size // world for part in (rank, rank + 1))
-            parts.append(cut(order, first, last))
+            begin = bisect_right(ends, first) - 1
+            held = order[begin : bisect_left(ends, last)]
+            parts.append(cut(held, first - ends[begin], last - ends[begin]))
     return parts
 
 

@@ -5,8 +5,7 @@ Between the blocks of `reading` (numpy, made in many processes) and the batches 
 does not read and decode the same images again.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ import torch
 from usseg_ray.core.config import DataConfig, JitterConfig
 from usseg_ray.core.keys import key_seed
 from usseg_ray.core.types import Images, LabelledImages, Rows
+from usseg_ray.core.views import Crops, FixedView, Frame
 from usseg_ray.data.blocks import Block, Taker, batches_by_number, mix, regroup
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import (
@@ -26,16 +26,7 @@ from usseg_ray.data.plans import (
     training_plan,
     with_partners,
 )
-from usseg_ray.data.reading import Crops, Showing, Stream, stream_here, stream_numbers, view_name
-from usseg_ray.data.transforms import Frame
-
-
-@runtime_checkable
-class LookedAt(Protocol):
-    """Says whether anybody looks at the pixels of a split that is shown in one way."""
-
-    def __call__(self, split: str, view: str, *, training: bool) -> bool:
-        """See `featuriser.Featuriser.needs_pixels`."""
+from usseg_ray.data.reading import Showing, Stream, stream_here, stream_numbers
 
 
 class Reader:
@@ -52,8 +43,8 @@ class Reader:
         frame: How labelled images are shown; as in clustering if unset: the centre square at
             `config.eval_size`.
         pair: How the two views of a training image are coloured, where a method wants pairs.
-        looked_at: Says of a split and a view whether anybody looks at its pixels. Where its
-            features are stored nobody may, and nothing is read of it but names.
+        names_only: Splits and views of which nobody needs pixels, since their features are stored:
+            only the names of their rows are read.
     """
 
     def __init__(
@@ -68,7 +59,7 @@ class Reader:
         stream: Stream = stream_here,
         frame: Frame | None = None,
         pair: JitterConfig | None = None,
-        looked_at: LookedAt | None = None,
+        names_only: Collection[tuple[str, FixedView]] = (),
     ) -> None:
         self.root, self.manifest, self.config = root, manifest, config
         self.seed, self.rank, self.world = seed, rank, world
@@ -79,7 +70,7 @@ class Reader:
         self._square = self._clustered if self.frame.crop == "whole" else self.frame
         crops = crops_of(config)
         self._training = Showing(Frame(config.train_size), crops, seed=seed, pair=pair)
-        self._looked_at = looked_at
+        self.names_only = names_only
         self._kept: dict[tuple[str, Showing, int], list[Block]] = {}
         self._kept_bytes = 0
 
@@ -111,7 +102,7 @@ class Reader:
         if self.neighbours is not None:
             split = self.config.train_split
             pieces = with_partners(pieces, self.manifest, split, self.neighbours, self.seed)
-        taker = Taker(self._shown(self.config.train_split, pieces, self._training))
+        taker = Taker(self._read(self.config.train_split, pieces, self._training))
         for epoch in epochs:
             generator = np.random.default_rng(key_seed(self.seed, "mix", epoch, self.rank))
             mixed = mix(taker, rows, self.config.shuffle_window, generator)
@@ -134,7 +125,7 @@ class Reader:
             world=self.world,
         )
         pieces = [piece for part in parts for piece in part]
-        taker = Taker(self._shown(self.config.train_split, pieces, self._training))
+        taker = Taker(self._read(self.config.train_split, pieces, self._training))
         for part in parts:
             rows = sum(piece.rows for piece in part)
             yield from map(self._cropped, regroup(taker.take(rows), rows))
@@ -198,11 +189,9 @@ class Reader:
             for block in regroup(stream_here(self.root, pieces, showing), len(batch)):
                 yield _images(block, split, showing)
 
-    def _shown(self, split: str, pieces: list[Piece], showing: Showing) -> Iterator[Block]:
-        if self._looked_at is not None and showing.repeats and not showing.labels:
-            view, training = view_name(showing.frame, showing.crops), showing.crops is not None
-            if not self._looked_at(split, view, training=training):
-                return stream_numbers(self.root, pieces, showing)
+    def _read(self, split: str, pieces: list[Piece], showing: Showing) -> Iterator[Block]:
+        if not showing.labels and (split, showing.view) in self.names_only:
+            return stream_numbers(self.root, pieces, showing)
         return self._stream(self.root, pieces, showing)
 
     def _cropped(self, block: Block) -> Images:
@@ -217,7 +206,7 @@ class Reader:
         plan = evaluation_plan(self.manifest, split, self.rank, self.world, batch_size)
         kept: list[Block] | None = []
         size, limit = 0, self.config.keep_mib * 2**20
-        for block in self._shown(split, plan, showing):
+        for block in self._read(split, plan, showing):
             if kept is not None:
                 size += sum(_bytes(column) for column in block.values())
                 kept = [*kept, block] if self._kept_bytes + size <= limit else None
@@ -261,8 +250,7 @@ def _images(block: Block, split: str, showing: Showing) -> Images:
         if name in block
     }
     rows = positive = None
-    if showing.repeats:
-        view = view_name(showing.frame, showing.crops)
+    if (view := showing.view) is not None:
         rows = _rows(block, "", split, view)
         if "positive_number" in block:
             positive = _rows(block, "positive_", split, view)
@@ -270,7 +258,7 @@ def _images(block: Block, split: str, showing: Showing) -> Images:
     return Images(names, columns.pop("image"), **columns, rows=rows, positive_rows=positive)
 
 
-def _rows(block: Block, prefix: str, split: str, view: str) -> Rows:
+def _rows(block: Block, prefix: str, split: str, view: FixedView) -> Rows:
     numbers = _tensor(block[f"{prefix}number"])
     key = f"{prefix}crop"
     crops = _tensor(block[key]) if key in block else torch.zeros_like(numbers)

@@ -1,11 +1,11 @@
 """What the rows of a plan become: decoded, framed, and for training seen through random views.
 
 `reader` walks plans (see `plans`) through a *stream*: in this process (here) or as Ray Data tasks
-(`pipeline`); both give the same rows in the same order. No torch here, see `transforms`.
+(`cluster.ray_stream`); both give the same rows in the same order. No torch here, see `transforms`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,15 +16,13 @@ from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import resolve
 from usseg_ray.core.keys import key_seed
+from usseg_ray.core.views import Crops, FixedView, Frame
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.recolour import adjust, draw_photometric
+from usseg_ray.data.recolour import adjust, draw_recolouring
 from usseg_ray.data.shards import read_rows
 from usseg_ray.data.transforms import (
-    CropPolicy,
-    Filter,
-    Frame,
     View,
     fixed_crop,
     frame_image,
@@ -33,27 +31,6 @@ from usseg_ray.data.transforms import (
     training_view,
     view_image,
 )
-
-
-@dataclass(frozen=True)
-class Crops:
-    """How training crops are cut.
-
-    Attributes:
-        policy: At random, or one of the fixed places after the other, another in each walk.
-        scale: Smallest share of an image's area in a random crop.
-        flip: Whether crops may be mirrored.
-        ratios: Sides of fixed crops over those of the image.
-        filter: How crops are resampled.
-        jpeg: Quality of the JPEG file that fixed crops pass through, or `None` for none.
-    """
-
-    policy: CropPolicy = "random"
-    scale: float = 1.0
-    flip: bool = False
-    ratios: tuple[float, ...] = (0.5,)
-    filter: Filter = "bilinear"
-    jpeg: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,16 +69,16 @@ class Showing:
         return self.crops is None and self.frame.crop == "whole"
 
     @property
-    def repeats(self) -> bool:
-        """Whether a row shows an image as other walks do, so that its features may be stored."""
+    def view(self) -> FixedView | None:
+        """How each image looks in every walk, so that its features may be stored.
+
+        `None` where walks differ, and where rows differ in shape.
+        """
         if self.pair is not None or self.whole:
-            return False
-        return self.crops is None or (self.crops.policy != "random" and not self.crops.flip)
-
-
-def view_name(frame: Frame, crops: Crops | None) -> str:
-    """Names how images are shown, for `types.Rows`."""
-    return str((frame, replace(crops, scale=1.0) if crops else None))
+            return None
+        if self.crops is not None and (self.crops.policy == "random" or self.crops.flip):
+            return None
+        return FixedView.of(self.frame, self.crops)
 
 
 Stream = Callable[[str, Sequence[Piece], Showing], Iterator[Block]]
@@ -320,7 +297,7 @@ def _pair(
     side, row, column, mirror = random.random(4)
     least = crops.scale**0.5
     base = frame_image(image, Frame(2 * size)).transpose(1, 2, 0)
-    first, second = (adjust(base, draw_photometric(random, jitter)) for _ in range(2))
+    first, second = (adjust(base, draw_recolouring(random, jitter)) for _ in range(2))
     whole = (0.0, 0.0, 2.0 * size, 2.0 * size)
     return {
         "image": view_image(second, View(whole, size)),

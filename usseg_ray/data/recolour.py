@@ -37,7 +37,7 @@ class Photometric:
     blur: float | None = None
 
 
-def draw_photometric(random: np.random.Generator, jitter: JitterConfig) -> Photometric:
+def draw_recolouring(random: np.random.Generator, jitter: JitterConfig) -> Photometric:
     """Draws the parameters of a view.
 
     Args:

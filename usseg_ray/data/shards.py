@@ -1,26 +1,26 @@
 """A prepared set on disk: Parquet shards of encoded images, and the manifest that names them.
 
-It stands between `prepare.write`, which writes it once, and `reading` and `pipeline`, which read it
-for every run. Row groups are small, so that a reader can mix and divide rows without reading whole
-shards. The manifest is written last and in one move: a set has one when it is complete, and never
-before. Shards carry their hash in their name, so that writing a set anew leaves the old one whole.
-Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`, `hdfs://` are one.
+It stands between `prepare.write`, which writes it once, and `reading` and `cluster.ray_stream`,
+which read it for every run. Row groups are small, so that a reader can mix and divide rows without
+reading whole shards. The manifest is written last and in one move: a set has one when it is
+complete, and never before. Shards carry their hash in their name, so that writing a set anew leaves
+the old one whole. Everything goes through `pyarrow.fs`: a folder, `file://`, `s3://`, `gs://`,
+`hdfs://` are one.
 """
 
 import hashlib
 import itertools
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import first_line, resolve
+from usseg_ray.core.files import UNFINISHED, first_line, resolve, write_named
 from usseg_ray.data.manifest import _AGAIN, MANIFEST, Manifest, ShardInfo, load_manifest
 
 SHARD_FOLDER = "shards"
@@ -106,27 +106,28 @@ def write_shard(
     first = next(groups, None)
     if first is None:
         return None
-    folder = f"{root}/{SHARD_FOLDER}"
-    filesystem.create_dir(folder, recursive=True)
-    unfinished = f"{folder}/.{uuid.uuid4().hex}.unfinished"
+    whole = itertools.chain([first], groups)
+    return write_named(
+        filesystem,
+        f"{root}/{SHARD_FOLDER}",
+        lambda stream: _write_groups(whole, f"{split}-{index:05d}", split, stream),
+    )
+
+
+def _write_groups(
+    groups: Iterable[list[Row]], stem: str, split: str, stream: BinaryIO
+) -> tuple[str, ShardInfo]:
+    sink = _HashingSink(stream)
     sizes, labelled = [], 0
-    try:
-        with filesystem.open_output_stream(unfinished) as stream:
-            sink = _HashingSink(stream)
-            with _parquet_writer(sink) as writer:
-                for group in itertools.chain([first], groups):
-                    writer.write_table(_table(group), row_group_size=len(group))
-                    sizes.append(len(group))
-                    labelled += sum(row.label is not None for row in group)
-        digest = sink.sha256.hexdigest()
-        path = f"{SHARD_FOLDER}/{split}-{index:05d}-{digest[:12]}.parquet"
-        filesystem.move(unfinished, f"{root}/{path}")
-    except BaseException:
-        with suppress(OSError):
-            filesystem.delete_file(unfinished)
-        raise
-    return ShardInfo(
-        path=path,
+    with _parquet_writer(sink) as writer:
+        for group in groups:
+            writer.write_table(_table(group), row_group_size=len(group))
+            sizes.append(len(group))
+            labelled += sum(row.label is not None for row in group)
+    digest = sink.sha256.hexdigest()
+    name = f"{stem}-{digest[:12]}.parquet"
+    return name, ShardInfo(
+        path=f"{SHARD_FOLDER}/{name}",
         split=split,
         rows=sum(sizes),
         labelled=labelled,
@@ -193,7 +194,7 @@ def remove_strays(uri: str | Path) -> None:
     kept = {f"{root}/{shard.path}" for shard in load_manifest(uri).shards} if complete else set()
     folder = pafs.FileSelector(f"{root}/{SHARD_FOLDER}", allow_not_found=True)
     for info in filesystem.get_file_info(folder):
-        if info.base_name.endswith((".parquet", ".unfinished")) and info.path not in kept:
+        if info.base_name.endswith((".parquet", UNFINISHED)) and info.path not in kept:
             filesystem.delete_file(info.path)
 
 
@@ -202,7 +203,7 @@ class _HashingSink:
 
     closed = False
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
         self.sha256 = hashlib.sha256()
         self.num_bytes = 0
@@ -210,8 +211,7 @@ class _HashingSink:
     def write(self, data: bytes) -> int:
         self.sha256.update(data)
         self.num_bytes += len(data)
-        written: int = self.stream.write(data)
-        return written
+        return self.stream.write(data)
 
     def tell(self) -> int:
         return self.num_bytes

@@ -9,15 +9,12 @@ each.
 import io
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
 
-Crop = Literal["centre", "squash", "whole"]
-Filter = Literal["bilinear", "nearest"]
-CropPolicy = Literal["random", "centre", "five", "ten"]
+from usseg_ray.core.views import CropPolicy, Filter, Frame
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
@@ -62,23 +59,6 @@ def training_view(
     top, left = math.floor(y * (height - crop_height + 1)), math.floor(x * (width - crop_width + 1))
     box = (float(left), float(top), float(left + crop_width), float(top + crop_height))
     return View(box, size, flip and mirror < 0.5)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """How a whole image is shown for clustering and scores.
-
-    Attributes:
-        size: What the short side becomes, pixels.
-        crop: `centre` cuts the centre square, `whole` cuts nothing, `squash` makes a square of the
-            whole image, whatever its shape.
-        filter: Images are resampled so, as by Pillow: `bilinear` is antialiased, `nearest` is not.
-            Labels always take the nearest pixel.
-    """
-
-    size: int
-    crop: Crop = "centre"
-    filter: Filter = "bilinear"
 
 
 def frame_image(image: UInt8[np.ndarray, "H W 3"], frame: Frame) -> UInt8[np.ndarray, "3 h w"]:

@@ -214,7 +214,7 @@ def check_shm(folder: Path = Path("/dev/shm"), need_bytes: int = MIN_SHM_BYTES) 
 
 def working_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """Lists where a run writes: here, Ray's files, prepared data and stored features."""
-    ray = Path(environment.get("RAY_TMPDIR", "/tmp")) / "ray"
+    ray = Path(environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp") / "ray"
     features = environment.get("USSEG_FEATURES")
     stored = [Path(features).expanduser().absolute()] if features else []
     return [Path.cwd(), ray, cache_root(), *stored]

@@ -11,11 +11,9 @@ import torch
 
 from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config, flatten
-from usseg_ray.data.manifest import Manifest
-from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
-from usseg_ray.features.featuriser import Stored
 from usseg_ray.scoring.protocols import PLAIN
 
 FLOORS = ("position", "colour")
@@ -35,12 +33,9 @@ Baselines = dict[str, dict[str, float]]
 
 def compute_baselines(
     config: Config[MethodConfig],
-    root: str,
-    manifest: Manifest,
+    data: OpenSet,
     device: torch.device,
-    stream: Stream = stream_here,
     *,
-    stored: Stored | None = None,
     splits: Sequence[str] = (),
     names: Sequence[str] = BASELINES,
 ) -> Baselines:
@@ -50,51 +45,40 @@ def compute_baselines(
 
     Args:
         config: Settings of any trial; data, backbone, seed and batch sizes are taken from it.
-        root: URI of the prepared set.
-        manifest: Its manifest, with classes.
+        data: A set with classes.
         device: Where to compute.
-        stream: How rows are read.
-        stored: Finds features that were computed before.
         splits: What to score; the selection and the test split if unset.
         names: Which of `BASELINES`.
 
     Returns:
         Scores on those of the splits that are there and have labels.
     """
+    there = data.manifest.splits
     splits = [
         split
         for split in splits or (config.data.selection_split, config.data.test_split)
-        if split in manifest.splits and manifest.splits[split].labelled
+        if split in there and there[split].labelled
     ]
     found: Baselines = {split: {} for split in splits}
     for name in (name for name in CLUSTERERS if name in names):
-        run = _run(name, config, root, manifest, device, stream, stored)
+        run = _run(name, config, data, device)
         for index, split in enumerate(splits):
             scores = run.score(split, refit=index == 0).scores
             if scores is not None:
                 found[split][name] = scores.unsup_miou
-    if CEILING in names and manifest.splits[config.data.train_split].labelled:
-        run = _run(KMEANS, config, root, manifest, device, stream, stored)
+    if CEILING in names and there[config.data.train_split].labelled:
+        run = _run(KMEANS, config, data, device)
         for split in splits:
             found[split][CEILING] = _ceiling(run, split)
     return found
 
 
-def _run(
-    name: str,
-    config: Config[MethodConfig],
-    root: str,
-    manifest: Manifest,
-    device: torch.device,
-    stream: Stream,
-    stored: Stored | None,
-) -> Run:
+def _run(name: str, config: Config[MethodConfig], data: OpenSet, device: torch.device) -> Run:
     method = methods.get(name)
     shared = {k: v for k, v in flatten(config).items() if not k.startswith("method.")}
-    settings: dict[str, Any] = shared | {"num_clusters": len(manifest.classes)}
-    context = PlainContext(device=device, history=[])
+    settings: dict[str, Any] = shared | {"num_clusters": len(data.manifest.classes)}
     own = build_config(method.Config, [settings])
-    return assemble(own, method, root, manifest, context, stream, stored)
+    return assemble(own, method, data, PlainContext(device=device, history=[]))
 
 
 def _ceiling(run: Run, split: str) -> float:

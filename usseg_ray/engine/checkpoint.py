@@ -1,22 +1,115 @@
-"""What a run leaves to go on from: its state after an epoch, and the epoch labels would choose."""
+"""What a run leaves to go on from: its state after an epoch, and the epoch labels would choose.
 
-import json
-import tempfile
+A state knows its own file, and nobody else reads what is in it.
+"""
+
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from usseg_ray.core.distributed import rank
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
+from usseg_ray.core.records import read_json, write_json
 
-CHECKPOINT = "checkpoint.pt"
+STATE_FILE = "checkpoint.pt"
+
+VERSION = 2
+"""Of the file. The first one, of version 0.1.0, did not name its number and is still read; a
+registered model's had the method's state alone."""
 
 BEST = "best"
 
 BEST_NOTE = "metrics.json"
 
 
-def keep_best(state: dict[str, Any], folder: Path) -> bool:
+@dataclass(frozen=True)
+class EpochPart:
+    """How far an epoch was when it was broken off.
+
+    Attributes:
+        taken: Steps taken of it.
+        means: Means over them of the loss and its terms.
+    """
+
+    taken: int
+    means: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class RunState:
+    """All that a run goes on from.
+
+    Attributes:
+        epoch: Epochs behind it.
+        metrics: What was reported of the last one; empty within an epoch.
+        method: The method's `state_dict`.
+        optimiser: That of the stage's optimiser; empty where nothing is learnt by steps.
+        part: How far the next epoch is; `None` at an epoch's end.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    method: dict[str, Any]
+    optimiser: dict[str, Any] = field(default_factory=dict)
+    part: EpochPart | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its checkpoint's folder; names are in the order of training."""
+        name = f"epoch_{self.epoch:04d}"
+        return f"{name}_step_{self.part.taken:06d}" if self.part else name
+
+    def save(self, folder: Path) -> None:
+        """Writes the state as a whole or not at all, even after a SIGKILL.
+
+        Should a process that was given up still live, both write the same.
+
+        Args:
+            folder: Made where it is missing; another state in it is replaced.
+        """
+        part = asdict(self.part) if self.part else None
+        saved = {**vars(self), "part": part, "version": VERSION}
+        write_whole(folder / STATE_FILE, lambda stream: torch.save(saved, stream))
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Says whether a folder has a state."""
+        return (folder / STATE_FILE).exists()
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        """Reads a state, tensors and plain values only.
+
+        Args:
+            folder: Where it was saved.
+            device: Where its tensors go.
+
+        Raises:
+            UserError: Another version of usseg_ray wrote it.
+        """
+        path = folder / STATE_FILE
+        saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        version = saved.pop("version", 1)
+        if version == 1:
+            saved = {"epoch": 0, "metrics": {}, **saved}
+        elif version != VERSION:
+            raise UserError(
+                f"{path} is a checkpoint of version {version}, and this usseg_ray reads versions "
+                f"1 to {VERSION}. Read it with the usseg_ray that wrote it, or train again."
+            )
+        part = saved.pop("part", None)
+        return cls(**saved, part=EpochPart(**part) if part else None)
+
+
+@dataclass(frozen=True)
+class _Best:
+    epoch: int
+    unsup_miou: float
+
+
+def keep_best(state: RunState, folder: Path) -> bool:
     """Keeps a state beside those to resume from, if no earlier one scored better.
 
     What it is picked by are labels of the selection split: whatever is scored with it is marked as
@@ -29,27 +122,13 @@ def keep_best(state: dict[str, Any], folder: Path) -> bool:
     Returns:
         Whether it was kept.
     """
-    metrics, best = state["metrics"], folder / BEST
-    if "unsup_miou" not in metrics:
+    score, best = state.metrics.get("unsup_miou"), folder / BEST
+    if score is None:
         return False
     note = best / BEST_NOTE
-    if note.exists() and json.loads(note.read_text())["unsup_miou"] >= metrics["unsup_miou"]:
+    cure = f"Remove {best}: the best of the epochs that follow is kept."
+    if note.exists() and read_json(note, _Best, cure).unsup_miou >= score:
         return False
-    best.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as partial:
-        save_state(state, Path(partial))
-        (Path(partial) / CHECKPOINT).replace(best / CHECKPOINT)
-    note.write_text(json.dumps({"epoch": state["epoch"], "unsup_miou": metrics["unsup_miou"]}))
+    state.save(best)
+    write_json(note, asdict(_Best(state.epoch, score)))
     return True
-
-
-def save_state(state: dict[str, Any], folder: Path) -> None:
-    """Writes a state as `checkpoint.pt`; rank 0 alone does."""
-    if rank() == 0:
-        torch.save(state, folder / CHECKPOINT)
-
-
-def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
-    """Reads a state written by `save_state`, tensors and plain values only."""
-    loaded: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
-    return loaded

@@ -1,14 +1,15 @@
 """What surrounds a run: where to compute, where to report, what to resume from.
 
-A plain process is one; those under Ray are in `contexts`.
+A plain process is one; those under Ray are in `trials.contexts`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.scoring.evaluation import Evaluation
 
 
@@ -19,14 +20,14 @@ class RunContext(Protocol):
     device: torch.device
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         """Takes an epoch's metrics and the state to resume from; called on every worker alike."""
 
-    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, state: Callable[[], RunState]) -> None:
         """May take a state within an epoch; called after every step, on every worker alike."""
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self) -> RunState | None:
         """Returns the last state taken, or `None` on a first start."""
 
 
@@ -43,20 +44,20 @@ class PlainContext:
 
     device: torch.device
     history: list[dict[str, float]]
-    state: dict[str, Any] | None = None
+    state: RunState | None = None
     evaluation: Evaluation | None = None
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         """Keeps the metrics, the state and the evaluation."""
         self.history.append(metrics)
         self.state = state
         self.evaluation = evaluation
 
-    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, state: Callable[[], RunState]) -> None:
         """Lets the step pass: whoever ends this process takes what it kept."""
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self) -> RunState | None:
         """Returns the kept state."""
         return self.state

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import torch
 
 from usseg_ray.core.distributed import world_size
 from usseg_ray.core.stopwatch import Seconds, timed, timed_items
 from usseg_ray.core.types import Images, Step
+from usseg_ray.engine.checkpoint import EpochPart
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods.base import Method, Passes
@@ -47,9 +47,14 @@ class Epoch:
     taken: int = 0
     means: dict[str, float] = field(default_factory=dict)
 
-    def part(self) -> dict[str, Any]:
-        """Returns what to take this epoch up with, beside the method's and optimiser's states."""
-        return {"taken": self.taken, "means": dict(self.means)}
+    @property
+    def part(self) -> EpochPart:
+        """What to take this epoch up with, beside the method's and optimiser's states."""
+        return EpochPart(self.taken, dict(self.means))
+
+    def take_up(self, part: EpochPart) -> None:
+        """Goes on from where it was broken off."""
+        self.taken, self.means = part.taken, dict(part.means)
 
     def train(self, batches: Iterator[Images], after_step: Callable[[], None]) -> dict[str, float]:
         """Takes the steps that are left.

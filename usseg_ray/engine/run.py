@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +16,13 @@ from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.distributed import all_gather, rank, world_size
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, LabelledImages
-from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.reading import Stream, stream_here
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import RunContext
 from usseg_ray.engine.epoch import Epoch
+from usseg_ray.engine.model import Model, build_model
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.optimiser import Optimiser
-from usseg_ray.features.backbones import build_backbone, feature_spec
-from usseg_ray.features.featuriser import Featuriser, Stored
 from usseg_ray.methods.base import Method, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.scoring.evaluation import (
@@ -40,7 +38,7 @@ from usseg_ray.scoring.evaluation import (
 )
 from usseg_ray.scoring.label_free import Judge
 from usseg_ray.scoring.linear_probe import Encode, fit_linear_probe
-from usseg_ray.scoring.prediction import Predictor, Refining, Scorer, scorer_of
+from usseg_ray.scoring.prediction import Predictor, Refiners
 from usseg_ray.scoring.protocols import Refinement, find_protocol
 
 PROBE_BATCHES = 128
@@ -55,22 +53,16 @@ def _unwatched(what: str, done: int, total: int) -> None:
 
 
 @dataclass
-class Run:
-    """Everything that fitting one method needs.
+class Run(Model):
+    """Everything that fitting one method needs: a model on the context's device, and more.
 
     Attributes:
-        config: The resolved settings.
-        method: The method, on the context's device.
-        featurise: Images to batches, through the frozen backbone.
         reader: This worker's data.
         truth: Meaning of the labels, or `None` for unlabelled data.
         context: What surrounds the run.
         watch: Is told how far an evaluation is: what, images done, images in all.
     """
 
-    config: Config[MethodConfig]
-    method: Method
-    featurise: Featuriser
     reader: Reader
     truth: GroundTruth | None
     context: RunContext
@@ -99,12 +91,12 @@ class Run:
         """
         state = self.context.restore()
         if state is not None:
-            self.method.load_state_dict(state["method"])
-            if state["epoch"] >= self.epochs:
+            self.method.load_state_dict(state.method)
+            if state.epoch >= self.epochs:
                 # Whoever saved this may not have lived to report it.
-                self.context.report(state["metrics"], state, None)
-        done = state["epoch"] if state is not None else 0
-        midway = state is not None and bool(state["part"])
+                self.context.report(state.metrics, state, None)
+        done = state.epoch if state is not None else 0
+        midway = state is not None and state.part is not None
         before = 0
         for stage, epochs in zip(self.method.stages, self._stage_epochs(), strict=True):
             if done < before + epochs:
@@ -115,9 +107,7 @@ class Run:
         if not self.method.stages and done == 0:
             self._finish_epoch(Stage("clusters"), 1, {}, None)
 
-    def _fit_stage(
-        self, stage: Stage, length: int, epochs: range, state: dict[str, Any] | None
-    ) -> None:
+    def _fit_stage(self, stage: Stage, length: int, epochs: range, state: RunState | None) -> None:
         """Trains what is left of a stage.
 
         Args:
@@ -129,18 +119,20 @@ class Run:
         steps, batch_size = self._portions()
         optimiser = Optimiser(self.method.param_groups(stage.name), steps)
         if state is not None:
-            optimiser.load_state_dict(state["optimiser"])
+            optimiser.load_state_dict(state.optimiser)
         if self.featurise.needs.neighbours and self.reader.neighbours is None:
             self.reader.neighbours = self._neighbours()
         passes, where, total = _TrainingPasses(self), stage.name, length * steps
-        part = state["part"] if state is not None else {}
+        part = state.part if state is not None else None
         stream = self.reader.training(epochs, steps, batch_size)
         for epoch, batches in zip(epochs, stream, strict=True):
             self.method.train()
-            if not part:
+            current = Epoch(self.method, self.featurise, optimiser, passes, where, total)
+            if part is None:
                 self.method.on_epoch_start(where, epoch, passes)
-            current = Epoch(self.method, self.featurise, optimiser, passes, where, total, **part)
-            part = {}
+            else:
+                current.take_up(part)
+                part = None
             metrics = current.train(batches, partial(self._after_step, epoch, current))
             self._finish_epoch(stage, epoch + 1, metrics, optimiser)
 
@@ -166,21 +158,16 @@ class Run:
         return train.steps_per_epoch or rows // batch_size, batch_size
 
     def _after_step(self, epoch: int, current: Epoch) -> None:
-        def state() -> dict[str, Any]:
-            return self._state(epoch, {}, current.optimiser) | {"part": current.part()}
+        def state() -> RunState:
+            return replace(self._state(epoch, {}, current.optimiser), part=current.part)
 
         self.context.after_step(state)
 
     def _state(
         self, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
-    ) -> dict[str, Any]:
-        return {
-            "epoch": epoch,
-            "part": {},
-            "metrics": metrics,
-            "method": self.method.state_dict(),
-            "optimiser": optimiser.state_dict() if optimiser else {},
-        }
+    ) -> RunState:
+        learning = optimiser.state_dict() if optimiser else {}
+        return RunState(epoch, metrics, self.method.state_dict(), learning)
 
     def _finish_epoch(
         self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
@@ -204,7 +191,7 @@ class Run:
         split: str,
         *,
         refit: bool = True,
-        refining: Refining = Refining(),  # noqa: B008 (frozen)
+        refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Evaluation:
         """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
 
@@ -220,8 +207,7 @@ class Run:
         if refit:
             self.method.fit_clusters(_TrainingPasses(self))
         size = self.config.train.eval_batch_size
-        scorer = scorer_of(self.method, find_protocol(self.config.protocol).upsampled)
-        predictor = self._predictor(scorer, refining)
+        predictor = self.predictor(refining=refining)
         splits = self.reader.manifest.splits
         if self.truth is None or split not in splits or not splits[split].labelled:
             seen = split if split in splits else self.config.data.train_split
@@ -237,7 +223,7 @@ class Run:
         split: str,
         *,
         encode: Encode | None = None,
-        refining: Refining = Refining(),  # noqa: B008 (frozen)
+        refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Mapping[Refinement, Result]:
         """Trains a linear probe on codes of the training split and scores a split with it.
 
@@ -266,12 +252,8 @@ class Run:
             seed=self.config.seed,
         )
         known = np.arange(len(self.truth.classes))
-        predictor = self._predictor(probe, refining)
+        predictor = self.predictor(probe, refining)
         return self._evaluated(predictor, split, self.truth, known).results
-
-    def _predictor(self, scorer: Scorer, refining: Refining) -> Predictor:
-        side, size = self.config.data.eval_size, self.config.train.eval_batch_size
-        return Predictor(scorer, self.featurise, side, refining, size)
 
     def _evaluated(
         self, predictor: Predictor, split: str, truth: GroundTruth, class_of: np.ndarray | None
@@ -313,24 +295,15 @@ class _TrainingPasses:
 
 
 def assemble(
-    config: Config[MethodConfig],
-    method_class: type[Method],
-    root: str,
-    manifest: Manifest,
-    context: RunContext,
-    stream: Stream = stream_here,
-    stored: Stored | None = None,
+    config: Config[MethodConfig], method_class: type[Method], data: OpenSet, context: RunContext
 ) -> Run:
-    """Builds backbone, method and reader from resolved settings.
+    """Builds a run of a method on a set from resolved settings.
 
     Args:
         config: The settings; `num_clusters` is a number.
         method_class: The method whose settings these are.
-        root: URI of the prepared set.
-        manifest: Its manifest.
+        data: What to learn from.
         context: What surrounds the run.
-        stream: How this worker's rows are read.
-        stored: Finds features that were computed before.
 
     Returns:
         A run, ready to fit or to score.
@@ -338,39 +311,24 @@ def assemble(
     Raises:
         UserError: Sizes, weights or settings do not fit together.
     """
-    if config.num_clusters is None:
-        raise UserError("num_clusters is not set and the data names no classes to take it from.")
-    needs = method_class.needs(config.method)
-    spec = feature_spec(config.backbone, config.data)
-    method = method_class(config.method, spec, config.num_clusters, config.seed)
-    precision = config.resources.precision
-    autocast = precision == "bfloat16" or (precision == "auto" and context.device.type == "cuda")
-    featuriser = Featuriser(
-        build_backbone(config.backbone) if needs.features else None,
-        needs,
-        context.device,
-        autocast=autocast,
+    model = build_model(config, method_class, context.device, data.stored)
+    reader = Reader(
+        data.root,
+        data.manifest,
+        config.data,
         seed=config.seed,
-        crop_size=config.data.train_size,
-        stored=stored,
-        view_draws=config.data.view_draws,
+        rank=rank(),
+        world=world_size(),
+        stream=data.stream,
+        frame=find_protocol(config.protocol).frame(config.data.eval_size),
+        pair=model.featurise.needs.pair,
+        names_only=model.featurise.without_pixels,
     )
     return Run(
-        config=config,
-        method=method.to(context.device),
-        featurise=featuriser,
-        reader=Reader(
-            root,
-            manifest,
-            config.data,
-            seed=config.seed,
-            rank=rank(),
-            world=world_size(),
-            stream=stream,
-            frame=find_protocol(config.protocol).frame(config.data.eval_size),
-            pair=needs.pair,
-            looked_at=featuriser.needs_pixels,
-        ),
-        truth=ground_truth(manifest),
+        config,
+        model.method,
+        model.featurise,
+        reader=reader,
+        truth=ground_truth(data.manifest),
         context=context,
     )

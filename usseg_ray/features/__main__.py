@@ -14,7 +14,7 @@ from usseg_ray.core.cli import Version, console, make_app, run
 from usseg_ray.core.errors import UserError
 
 if TYPE_CHECKING:
-    from usseg_ray.features.store.folder import FeatureFolder, Kept
+    from usseg_ray.features.store.folder import EntryState, FeatureFolder
 
 DAY_S = 86400.0
 DAMAGED = 1
@@ -72,7 +72,7 @@ def features(
     if everything or unused_for is not None:
         raise UserError(f"{action}: --all and --unused-for are for rm.")
     if action is Action.VERIFY:
-        raise typer.Exit(DAMAGED if verify(folder, chosen or entries) else 0)
+        raise typer.Exit(DAMAGED if verify_entries(folder, chosen or entries) else 0)
     if chosen:
         for kept in chosen:
             console.print(card(kept))
@@ -86,7 +86,7 @@ def features(
     )
 
 
-def matching(entries: list["Kept"], key: str) -> list["Kept"]:
+def matching(entries: list["EntryState"], key: str) -> list["EntryState"]:
     """Finds the entry whose key begins so.
 
     Raises:
@@ -102,8 +102,12 @@ def matching(entries: list["Kept"], key: str) -> list["Kept"]:
 
 
 def select(
-    entries: list["Kept"], chosen: list["Kept"], *, everything: bool, unused_for: float | None
-) -> list["Kept"]:
+    entries: list["EntryState"],
+    chosen: list["EntryState"],
+    *,
+    everything: bool,
+    unused_for: float | None,
+) -> list["EntryState"]:
     """Lists the entries that are to be removed: those named, all, or those unused for days."""
     if everything:
         return entries
@@ -113,7 +117,7 @@ def select(
     return [kept for kept in chosen or entries if kept.used_at < before]
 
 
-def remove(folder: "FeatureFolder", entries: list["Kept"]) -> None:
+def remove(folder: "FeatureFolder", entries: list["EntryState"]) -> None:
     """Removes entries, telling which are in use and stay."""
     folder.clear_removed()
     freed = 0
@@ -127,7 +131,7 @@ def remove(folder: "FeatureFolder", entries: list["Kept"]) -> None:
     console.print(f"{freed / 1e9:.2f} GB are free again.", highlight=False)
 
 
-def verify(folder: "FeatureFolder", entries: list["Kept"]) -> bool:
+def verify_entries(folder: "FeatureFolder", entries: list["EntryState"]) -> bool:
     """Hashes every shard of entries, names the damaged ones and removes them.
 
     Returns:
@@ -170,7 +174,7 @@ def verify(folder: "FeatureFolder", entries: list["Kept"]) -> bool:
     return bool(damaged)
 
 
-def listing(entries: list["Kept"]) -> Table:
+def listing(entries: list["EntryState"]) -> Table:
     """Lays out entries, one a line."""
     table = Table("key", "data", "backbone", "shown", "parts", "GB", "unused", "state")
     for kept in entries:
@@ -190,7 +194,7 @@ def listing(entries: list["Kept"]) -> Table:
     return table
 
 
-def card(kept: "Kept") -> Table:
+def card(kept: "EntryState") -> Table:
     """Lays out all that an entry says of itself."""
     table = Table(title=kept.manifest.key, show_header=False, title_justify="left")
     rows = {

@@ -4,12 +4,8 @@ Between the reader's `Images` and a method's `Batch`. Weights come from timm's h
 from a safetensors file, loaded strictly; nothing here ever falls back to random weights.
 """
 
-import difflib
-import importlib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +14,21 @@ import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from usseg_ray.core.config import BackboneConfig, DataConfig
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.core.types import FeatureMap, FeatureSpec, Needs
+from usseg_ray.features.projections import (
+    Recorded,
+    facet_dim,
+    last_attention,
+    readable_attention,
+    recorded,
+)
 from usseg_ray.features.textons import Textons
-from usseg_ray.ops.attention import cls_score, local_weights, minhead_score
+from usseg_ray.features.zoo import huggingface_hub, timm
+from usseg_ray.ops.attention import local_weights
 
 PLAIN = Needs()
 
@@ -37,10 +42,10 @@ _ANY_SIZE = ("vision_transformer", "deit", "eva")
 
 
 class TimmFeatures(nn.Module):
-    """A timm model read at one layer.
+    """A timm model read at one layer, or at several whose tokens lie side by side.
 
     Args:
-        config: Which model, layer, weights and normalisation.
+        config: Which model, layers, facet, weights and normalisation.
         pretrained: Whether to load weights; without them only shapes are meaningful.
 
     Raises:
@@ -54,20 +59,33 @@ class TimmFeatures(nn.Module):
             _load_strictly(self.model, config)
         stages = self.model.feature_info
         stages = getattr(stages, "info", stages)
-        last = len(stages) - 1
-        self.layer = last if config.layer is None else config.layer
-        if not 0 <= self.layer <= last:
-            raise UserError(
-                f"backbone.layer = {config.layer}: {config.name} has layers 0 to {last}."
-            )
+        self.layers = _layers(config, len(stages))
         cfg = self.model.pretrained_cfg
         self.mean = nn.Buffer(torch.tensor(config.mean or cfg["mean"]).view(3, 1, 1))
         self.std = nn.Buffer(torch.tensor(config.std or cfg["std"]).view(3, 1, 1))
+        self._facet, self._debias = config.facet, config.debias
+        self._bases: dict[tuple[int, int], Tensor] = {}
+        reductions = {stages[layer]["reduction"] for layer in self.layers}
+        if len(reductions) > 1:
+            raise UserError(f"backbone.layer = {config.layer}: these layers differ in patch size.")
         self.spec = FeatureSpec(
-            dim=stages[self.layer]["num_chs"],
-            patch_size=stages[self.layer]["reduction"],
-            has_attention=_attention_module(self.model) is not None,
+            dim=sum(self._dim(stages[layer]["num_chs"]) for layer in self.layers),
+            patch_size=reductions.pop(),
+            has_attention=readable_attention(self.model) is not None,
         )
+        if not 0 <= config.debias < self.spec.dim:
+            raise UserError(f"backbone.debias = {config.debias}: 0 to {self.spec.dim - 1} fit.")
+
+    def _dim(self, channels: int) -> int:
+        if self._facet == "token":
+            return channels
+        dim = facet_dim(self.model)
+        if dim is None:
+            raise UserError(
+                f"backbone.facet = {self._facet}: this model has no attention that can be read; "
+                "--set backbone.facet=token reads any."
+            )
+        return dim
 
     def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Brings pixels in [0, 1] to the range that the network was trained on."""
@@ -83,19 +101,50 @@ class TimmFeatures(nn.Module):
         Returns:
             The feature map; `saliency` and `local` only where they are wanted.
         """
-        with _recorded_attention(self.model, needs) as recorded:
-            (tokens,) = self._intermediates(normalised)
-        tokens = tokens.float()
+        tokens, found = self._read(normalised, needs)
+        if self._debias:
+            tokens = self._without_position(tokens, *normalised.shape[-2:])
         height, width = tokens.shape[-2:]
-        saliency, local = (recorded.pop(name, None) for name in ("saliency", "local"))
         return FeatureMap(
             tokens,
-            None if saliency is None else saliency.view(-1, height, width),
-            None if local is None else local_weights(local, height, width),
+            None if found.saliency is None else found.saliency.view(-1, height, width),
+            None if found.local is None else local_weights(found.local, height, width),
         )
 
+    def _read(
+        self, normalised: Float[Tensor, "B 3 H W"], needs: Needs
+    ) -> tuple[Float[Tensor, "B D h w"], Recorded]:
+        with recorded(self.model, needs, self._facet, self.layers) as found:
+            maps = [tokens.float() for tokens in self._intermediates(normalised)]
+        if self._facet != "token":
+            grid = maps[0].shape[-2:]
+            maps = [found.facets[layer].unflatten(2, grid) for layer in self.layers]
+        tokens = maps[0] if len(maps) == 1 else torch.cat([normalize(one) for one in maps], 1)
+        return tokens, found
+
+    def _without_position(
+        self, tokens: Float[Tensor, "B D h w"], height: int, width: int
+    ) -> Float[Tensor, "B D h w"]:
+        """Projects unit tokens off the directions in which a black image's differ, by position.
+
+        Reference: INSID3 (CVPR 2026), positional debiasing.
+        """
+        basis, unit = self._basis(height, width), normalize(tokens)
+        shared = torch.einsum("ds,bdhw->bshw", basis, unit)
+        return normalize(unit - torch.einsum("ds,bshw->bdhw", basis, shared))
+
+    def _basis(self, height: int, width: int) -> Float[Tensor, "D s"]:
+        """Finds the `debias` main directions of a black image's unit tokens, once a size."""
+        if (height, width) not in self._bases:
+            black = self.normalise(torch.zeros(1, 3, height, width, device=self.mean.device))
+            tokens = normalize(self._read(black, PLAIN)[0])[0].flatten(1).T
+            centred = (tokens - tokens.mean(0)).double().cpu()
+            directions = torch.linalg.svd(centred, full_matrices=False).Vh[: self._debias].T
+            self._bases[height, width] = directions.float().to(self.mean.device)
+        return self._bases[height, width]
+
     def cls_tokens(self, normalised: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Computes the CLS token of every image, at the layer that patch tokens are read at.
+        """Computes the CLS token of every image, at the last layer that patch tokens are read at.
 
         Args:
             normalised: (B, 3, H, W) float32, from `normalise`.
@@ -103,15 +152,15 @@ class TimmFeatures(nn.Module):
         Returns:
             (B, D) float32.
         """
-        ((_, prefix),) = self._intermediates(normalised, return_prefix_tokens=True)
+        *_, (_, prefix) = self._intermediates(normalised, return_prefix_tokens=True)
         cls: Tensor = prefix[:, 0].float()
         return cls
 
     def _intermediates(self, normalised: Tensor, **options: bool) -> Any:  # noqa: ANN401
         return self.model.forward_intermediates(
             normalised,
-            indices=[self.layer],
-            norm=_last_attention(self.model) is not None,
+            indices=list(self.layers),
+            norm=last_attention(self.model) is not None,
             output_fmt="NCHW",
             intermediates_only=True,
             stop_early=True,
@@ -221,6 +270,11 @@ def check_weights(config: BackboneConfig) -> None:
     Raises:
         UserError: They cannot; names the three ways on.
     """
+    if config.name == TEXTONS and config.weights is not None:
+        raise UserError(
+            f"backbone.weights = {config.weights}: textons have no weights. Name the network "
+            "that they are of: --set backbone.name=..."
+        )
     if config.name == TEXTONS:
         return
     if config.weights is not None:
@@ -228,8 +282,8 @@ def check_weights(config: BackboneConfig) -> None:
             raise UserError(f"backbone.weights = {config.weights}: no such file.")
         return
     if not timm.is_model(config.name.split(".")[0]):
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        raise UserError(f"backbone.name = {config.name!r} is no timm model; near it: {near}.")
+        hint = did_you_mean(config.name, timm.list_models(), most=3)
+        raise UserError(f"backbone.name = {config.name!r} is no timm model{hint}")
     try:
         cfg = timm.get_pretrained_cfg(config.name)
     except RuntimeError:  # an unknown tag
@@ -263,6 +317,21 @@ def _reach(name: str, url: str) -> None:
         ) from None
 
 
+def _layers(config: BackboneConfig, count: int) -> tuple[int, ...]:
+    """Lists the layers that are read, the last one where none is named.
+
+    Raises:
+        UserError: There is no such layer, or one twice, or not in ascending order.
+    """
+    given = config.layer
+    layers = (count - 1,) if given is None else (given,) if isinstance(given, int) else given
+    if not layers or not all(0 <= layer < count for layer in layers):
+        raise UserError(f"backbone.layer = {given}: {config.name} has layers 0 to {count - 1}.")
+    if list(layers) != sorted(set(layers)):
+        raise UserError(f"backbone.layer = {given}: give each layer once, in ascending order.")
+    return layers
+
+
 def _create(config: BackboneConfig, *, pretrained: bool) -> Any:  # noqa: ANN401
     args: dict[str, Any] = {"pretrained": pretrained, **config.timm_args}
     if timm.models.is_model_in_modules(config.name.split(".")[0], _ANY_SIZE):
@@ -292,72 +361,3 @@ def _load_strictly(model: nn.Module, config: BackboneConfig) -> None:
             f"backbone.weights = {path} does not fit {config.name}: {reason}. "
             "Arguments that the file needs go to backbone.timm_args, e.g. {num_classes: 1001}."
         ) from None
-
-
-def _last_attention(model: nn.Module) -> Any | None:  # noqa: ANN401
-    """Finds a transformer's last attention, of whatever kind."""
-    blocks = getattr(model, "blocks", None)
-    attention = getattr(blocks[-1], "attn", None) if blocks is not None else None
-    return attention if hasattr(attention, "qkv") else None
-
-
-def _attention_module(model: nn.Module) -> Any | None:  # noqa: ANN401
-    """Finds the last attention where `_recorded_attention` computes it as the model does.
-
-    That is plain attention with a CLS token: rotary positions or relative biases would be missed.
-    """
-    attention = _last_attention(model)
-    plain = isinstance(attention, timm.layers.Attention) and getattr(model, "rope", None) is None
-    return attention if plain and getattr(model, "cls_token", None) is not None else None
-
-
-@contextmanager
-def _recorded_attention(model: nn.Module, needs: Needs) -> Iterator[dict[str, Tensor]]:
-    """Reduces the last block's attention of the one forward pass inside the block.
-
-    Yields:
-        A mapping that receives `saliency` (B, N) and `local` (B, N, N), the mean over heads of the
-        logits between patches, where they are wanted.
-    """
-    recorded: dict[str, Tensor] = {}
-    module = _attention_module(model)
-    if module is None or not (needs.attention or needs.local_attention):
-        yield recorded
-        return
-    prefix: int = getattr(model, "num_prefix_tokens", 1)
-
-    def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0]
-        size, tokens, _dim = x.shape
-        qkv = module.qkv(x).reshape(size, tokens, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
-        query, key = module.q_norm(qkv[0]), module.k_norm(qkv[1])
-        with torch.autocast(x.device.type, enabled=False):
-            logits = query.float() * module.scale @ key.float().transpose(-2, -1)
-        if needs.attention:
-            kept = [0, *range(prefix, tokens)]
-            weights = logits.softmax(-1)[:, :, kept][:, :, :, kept]
-            reduce = cls_score if needs.attention == "cls" else minhead_score
-            recorded["saliency"] = reduce(weights)
-        if needs.local_attention:
-            recorded["local"] = logits[:, :, prefix:, prefix:].mean(1)
-
-    handle = module.register_forward_pre_hook(record)
-    try:
-        yield recorded
-    finally:
-        handle.remove()
-
-
-class _Unopened:
-    """Stands for a module until something of it is used."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the module has)
-        return getattr(importlib.import_module(self._name), name)
-
-
-timm: Any = _Unopened("timm")
-
-huggingface_hub: Any = _Unopened("huggingface_hub")

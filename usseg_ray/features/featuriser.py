@@ -5,7 +5,7 @@ computed nor there. Features that a store may hold are rounded as it rounds them
 changes no score.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -17,31 +17,33 @@ from torch.nn.functional import interpolate
 from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.keys import key_seed
 from usseg_ray.core.types import Batch, FeatureMap, Images, Needs, Pair, Rows, Step
+from usseg_ray.core.views import FixedView
 from usseg_ray.features.backbones import Backbone
-from usseg_ray.ops.photometric import DRAWN, drawn_view, photometric_views
+from usseg_ray.ops.photometric import DRAWN, photometric_views
 
 CROPS_PER_PASS = 32
 
 
 @runtime_checkable
-class Stored(Protocol):
-    """Features that were computed before."""
+class FeatureFinder(Protocol):
+    """Finds features that were computed before."""
 
-    def has(self, split: str, view: str) -> bool:
-        """Says whether features of a split, shown in one way, are kept."""
+    @property
+    def views(self) -> Collection[tuple[str, FixedView]]:
+        """Splits and views of which features are stored."""
 
     def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
-        """Gives those of rows, on the device that computes; `None` where none are kept."""
+        """Gives those of rows, on the device that computes; `None` where none are stored."""
 
-    def beside(
-        self, rows: Rows, needs: Needs, what: str, compute: Callable[[], FeatureMap]
+    def variant(
+        self, rows: Rows, needs: Needs, name: str, compute: Callable[[], FeatureMap]
     ) -> FeatureMap:
-        """Gives features of a few rows shown in yet another way, computed the first time alone.
+        """Gives features of a few rows in a variant of their view, computed the first time alone.
 
         Args:
             rows: Of which the images were made.
             needs: What is read beside tokens.
-            what: Names how they are shown.
+            name: Of the variant.
             compute: Computes them.
         """
 
@@ -69,7 +71,7 @@ class Featuriser:
         autocast: bool,
         seed: int = 0,
         crop_size: int = 224,
-        stored: Stored | None = None,
+        stored: FeatureFinder | None = None,
         view_draws: int = 0,
     ) -> None:
         self.backbone = backbone.to(device) if backbone is not None else None
@@ -89,19 +91,21 @@ class Featuriser:
         return self._batch(images)
 
     @torch.no_grad()
-    def shown_otherwise(self, images: Images, rows: Rows, what: str) -> Batch:
-        """Computes a batch of a few images that the reader did not make; kept with stored rows.
+    def variant(self, images: Images, rows: Rows, name: str) -> Batch:
+        """Computes a batch of a few images in a variant that the reader did not make.
+
+        Its features are stored with those of the rows, where these are.
 
         Args:
-            images: As they are shown.
+            images: The variants.
             rows: Of which they were made.
-            what: Names how they are shown; with the rows it decides their pixels.
+            name: Of the variant; with the rows it decides the pixels.
         """
         if self.stored is None or not self.needs.features:
             return self._batch(images)
         pixels = self._pixels(images.pixels)
-        features = self.stored.beside(
-            rows, self.needs, what, lambda: self._features(self._normalise(pixels), self.needs)
+        features = self.stored.variant(
+            rows, self.needs, name, lambda: self._features(self._normalise(pixels), self.needs)
         )
         return self._assembled(images, pixels, features)
 
@@ -162,7 +166,7 @@ class Featuriser:
             views = photometric_views(self._normalise(pixels), images.ids, jitter, *key)
             return self._features(views, Needs())
         draws = [key_seed(*key, name) % self.view_draws for name in images.ids]
-        view = drawn_view(images.rows.view, self.view_draws, jitter)
+        view = images.rows.view.recoloured(self.view_draws, jitter)
         rows = replace(images.rows, view=view, draws=torch.tensor(draws))
         if self.stored is not None:
             found = self.stored(rows, Needs())
@@ -186,23 +190,19 @@ class Featuriser:
         found = self.stored(rows, needs) if self.stored is not None else None
         return found or _rounded(self._features(self._normalise(pixels), needs))
 
-    def needs_pixels(self, split: str, view: str, *, training: bool) -> bool:
-        """Says whether anybody looks at the pixels of a split that is shown in one way.
+    @property
+    def without_pixels(self) -> frozenset[tuple[str, FixedView]]:
+        """Splits and views of which everything that is asked for is stored."""
+        if self.stored is None or not self.needs.features or self.needs.crop_tokens:
+            return frozenset()
+        return frozenset(one for one in self.stored.views if self._views_stored(*one))
 
-        Args:
-            split: The split.
-            view: As in `types.Rows`.
-            training: Whether it is shown in training, where a method may want a second view.
-        """
-        stored, jitter = self.stored, self.needs.photometric
-        if stored is None or not self.needs.features or self.needs.crop_tokens:
+    def _views_stored(self, split: str, view: FixedView) -> bool:
+        """Says whether photometric views of training crops are stored too, where there are any."""
+        jitter = self.needs.photometric
+        if self.stored is None or jitter is None or view.crops is None:
             return True
-        if not stored.has(split, view):
-            return True
-        if not training or jitter is None:
-            return False
-        drawn = drawn_view(view, self.view_draws, jitter)
-        return not (self.view_draws and stored.has(split, drawn))
+        return (split, view.recoloured(self.view_draws, jitter)) in self.stored.views
 
     def _pixels(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         return pixels.to(self.device, non_blocking=True).float() / 255

@@ -1,8 +1,6 @@
 """Every method that the commands know; a new one is a line in `METHODS`."""
 
-import difflib
-
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import unknown_name
 from usseg_ray.methods.acseg import ACSeg
 from usseg_ray.methods.base import Method
 from usseg_ray.methods.cause import CAUSE
@@ -42,6 +40,4 @@ def get(name: str) -> type[Method]:
     methods = {method.name: method for method in METHODS}
     if name in methods:
         return methods[name]
-    near = difflib.get_close_matches(name, methods, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise UserError(f"Unknown method: {name!r}{hint} Methods: {', '.join(methods)}.")
+    raise unknown_name("method", name, methods)

@@ -26,7 +26,7 @@ from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
-from usseg_ray.methods.base import Method, Needs, ParamGroup, Passes
+from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
 from usseg_ray.methods.parts.regions import bounding_box, pool_regions
 from usseg_ray.methods.parts.transformer import Activation, DecoderBlock, Norm
 from usseg_ray.ops.attention import two_means_split
@@ -101,7 +101,7 @@ class ACSegConfig(MethodConfig):
 class ConceptGenerator(nn.Module):
     """The Adaptive Concept Generator: prototypes of the data set become concepts of an image.
 
-    No positions enter, so pixels may come in any order and concepts follow their prototypes.
+    No positions enter, so tokens may come in any order and concepts follow their prototypes.
 
     Args:
         config: The method's settings.
@@ -128,18 +128,18 @@ class ConceptGenerator(nn.Module):
         else:
             nn.init.orthogonal_(self.prototypes, gain=dim**0.5, generator=generator)
 
-    def forward(self, pixels: Float[Tensor, "B N D"]) -> Float[Tensor, "B K D"]:
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B K D"]:
         """Adapts the prototypes to every image.
 
         Args:
-            pixels: (B, N, D) tokens.
+            tokens: (B, N, D).
 
         Returns:
             (B, K, D) concepts, not normalised.
         """
-        concepts: Tensor = self.prototypes.expand(len(pixels), -1, -1)
+        concepts: Tensor = self.prototypes.expand(len(tokens), -1, -1)
         for block in self.blocks:
-            concepts = block(concepts, pixels)
+            concepts = block(concepts, tokens)
         return concepts
 
 
@@ -175,6 +175,20 @@ class ACSeg(Method):
 
     name: ClassVar[str] = "acseg"
     Config: ClassVar[type[MethodConfig]] = ACSegConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 5, "train.steps_per_epoch": 500},
+        embedded={"train.epochs": 2},
+        textons={
+            # Textons of one image share an offset (its light), which hides the graph's structure.
+            "method.centre": True,
+            # Heads that divide 15 dimensions; fewer and faster steps than 384 dimensions take.
+            "method.norm": "pre",
+            "method.num_blocks": 3,
+            "method.num_heads": 3,
+            "method.lr": 1e-2,
+            "method.warmup_steps": 10,
+        },
+    )
     centroids: Tensor
 
     def __init__(
@@ -239,10 +253,10 @@ class ACSeg(Method):
         Reference:
             arXiv 2210.05944, modularity loss.
         """
-        pixels = self._pixels(batch)
-        soft = cosine(pixels, self.generator(pixels))
+        tokens = self._tokens(batch)
+        soft = cosine(tokens, self.generator(tokens))
         loss = image_losses(
-            pixels,
+            tokens,
             soft,
             gamma=self.config.gamma,
             keep_loops=self.config.keep_loops,
@@ -315,18 +329,19 @@ class ACSeg(Method):
         scores.scatter_reduce_(1, owner, cosines, "amax")
         return scores.view(*scores.shape[:2], *batch.features.tokens.shape[2:])
 
-    def _pixels(self, batch: Batch) -> Float[Tensor, "B N D"]:
-        pixels = batch.features.tokens.detach().flatten(2).mT
-        return pixels - pixels.mean(1, keepdim=True) if self.config.centre else pixels
+    def _tokens(self, batch: Batch) -> Float[Tensor, "B N D"]:
+        """Returns the tokens that concepts are found on, less their image's mean if so set."""
+        tokens = batch.features.tokens.detach().flatten(2).mT
+        return tokens - tokens.mean(1, keepdim=True) if self.config.centre else tokens
 
     def _regions(self, batch: Batch) -> Regions:
-        pixels = self._pixels(batch)
-        soft = cosine(pixels, self.generator(pixels))
+        tokens = self._tokens(batch)
+        soft = cosine(tokens, self.generator(tokens))
         hard = soft.argmax(2)
-        # Regions keep their own mean even if concepts were found on centred pixels: what they have
+        # Regions keep their own mean even if concepts were found on centred tokens: what they have
         # in common within an image still tells images apart.
-        tokens = batch.features.tokens.flatten(2).mT
-        sums, counts = pool_regions(tokens, hard, soft.shape[2])
+        uncentred = batch.features.tokens.flatten(2).mT
+        sums, counts = pool_regions(uncentred, hard, soft.shape[2])
         used = counts > 0
         foreground = self._foreground(batch, hard, used) if self.splits_background else used
         vectors = sums / counts.clamp(min=1)[:, :, None]

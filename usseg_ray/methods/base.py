@@ -7,8 +7,8 @@ a parameter or a registered buffer, so that one `state_dict` resumes all of it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -19,7 +19,7 @@ from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
 
-__all__ = ["CodeClassifier", "Method", "Needs", "ParamGroup", "Passes", "Stage"]
+__all__ = ["CodeClassifier", "Defaults", "Method", "Needs", "ParamGroup", "Passes", "Stage"]
 
 
 @runtime_checkable
@@ -81,6 +81,26 @@ class ParamGroup:
     lr_epochs: int = 1
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What a circumstance changes in a run's settings for one method, as dotted keys and values.
+
+    They lie above the defaults of the settings themselves, a later attribute above an earlier one,
+    and below all that is chosen: a preset, `fixed` of a search space, a sample, `--set`.
+
+    Attributes:
+        schedule: How long it learns, and in what portions: as its official settings for
+            COCO-Stuff; a pass over five crops of each image counts as five epochs.
+        embedded: On the embedded set, beside what that set brings for every method.
+        textons: On the backbone `textons`, wherever the images come from: tokens of 15 dimensions,
+            whose cosines are all high, and far fewer steps than a published schedule takes.
+    """
+
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    embedded: Mapping[str, Any] = field(default_factory=dict)
+    textons: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Method(nn.Module, ABC):
     """One way to segment without labels.
 
@@ -93,6 +113,7 @@ class Method(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
+    defaults: ClassVar[Defaults] = Defaults()
     stages: ClassVar[tuple[Stage, ...]] = (Stage("train"),)
     sharpness: ClassVar[float] = 2.0
     """Its scores times this are the logits that a CRF starts from; official code takes 2 cosines
@@ -186,10 +207,17 @@ class CodeClassifier(Method):
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Returns cluster scores of codes, larger is likelier."""
 
+    def upsampled_later(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Returns cluster scores of codes that are upsampled before the largest is taken.
+
+        They are those of `classify`, unless others come nearer to upsampling the codes themselves.
+        """
+        return self.classify(codes)
+
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
         """Classifies the codes of images."""
-        return self.classify(self.encode(batch))
+        return self.upsampled_later(self.encode(batch))
 
     @torch.no_grad()
     def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:
@@ -198,4 +226,4 @@ class CodeClassifier(Method):
         Reference:
             STEGO (ICLR 2022) and CAUSE (2023), official evaluation.
         """
-        return self.classify((self.encode(batch) + self.encode(mirrored).flip(-1)) / 2)
+        return self.upsampled_later((self.encode(batch) + self.encode(mirrored).flip(-1)) / 2)

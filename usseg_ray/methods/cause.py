@@ -28,7 +28,7 @@ from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import all_gather, shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
-from usseg_ray.methods.base import CodeClassifier, ParamGroup, Passes, Stage
+from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes, Stage
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.clusterbook import Windows, clusterbook_losses, draw_windows
 from usseg_ray.methods.parts.codes import Clustering, fit_centroids
@@ -40,11 +40,11 @@ from usseg_ray.methods.parts.concepts import (
     mean_term,
     nearest_codes,
     relate,
+    share_used,
 )
 from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
 from usseg_ray.ops.draws import uniforms
 
-_EPSILON = 1e-12
 # Official factor of cosines before a softmax over clusters.
 _SHARPNESS = 3.0
 
@@ -159,6 +159,23 @@ class CAUSE(CodeClassifier):
 
     name: ClassVar[str] = "cause"
     Config: ClassVar[type[MethodConfig]] = CAUSEConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 10, "train.batch_size": 16},
+        textons={
+            "method.window": 3,
+            "method.num_codes": 256,
+            "method.dim": 64,
+            "method.projection_dim": 64,
+            "method.clusterbook_epochs": 3,
+            "method.clusterbook_lr": 1e-2,
+            "method.clusterbook_temperature": 3.0,
+            "method.positive_above": 0.9,
+            "method.negative_below": 0.6,
+            "method.temperature": 0.4,
+            "method.lr": 1e-2,
+            "method.clip_norm": 2.0,
+        },
+    )
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("clusterbook", scored=False),
         Stage("concepts", scored=False),
@@ -207,15 +224,9 @@ class CAUSE(CodeClassifier):
         if stage == "clusterbook":
             return [ParamGroup([self.clusterbook], config.clusterbook_lr, "adam")]
         if stage == "concepts":
-            return [
-                ParamGroup(
-                    list(self.student.parameters()),
-                    config.lr,
-                    "adam",
-                    weight_decay=config.weight_decay,
-                    clip_norm=config.clip_norm or (0.1 if config.head == "mlp" else 2.0),
-                )
-            ]
+            params, decay = list(self.student.parameters()), config.weight_decay
+            clip_norm = config.clip_norm or (0.1 if config.head == "mlp" else 2.0)
+            return [ParamGroup(params, config.lr, "adam", decay, clip_norm=clip_norm)]
         # Official schedule: the rate halves every second epoch.
         return [
             ParamGroup([self.probe.centroids], config.probe_lr, "adam", lr_factor=0.5, lr_epochs=2)
@@ -241,12 +252,12 @@ class CAUSE(CodeClassifier):
         grid = (tokens.shape[2], tokens.shape[3])
         windows = draw_windows(batch.ids, grid, config.window, *key, "windows")
         sampled = (windows.picks.shape[1], windows.picks.shape[2])
-        seen = grid if config.head == "tr" else sampled
+        inputs = grid if config.head == "tr" else sampled
         student = teacher = None
         if stage == "concepts":
-            student = self.student.draw_masks(batch.ids, seen, config.dropout, *key, "student")
+            student = self.student.draw_masks(batch.ids, inputs, config.dropout, *key, "student")
         if stage != "clusterbook":
-            teacher = self.teacher.draw_masks(batch.ids, seen, config.dropout, *key, "teacher")
+            teacher = self.teacher.draw_masks(batch.ids, inputs, config.dropout, *key, "teacher")
         priorities = uniforms(batch.ids, sampled, *key, "bank", device=tokens.device)
         return CAUSEDraws(windows, student, teacher, priorities)
 
@@ -272,10 +283,10 @@ class CAUSE(CodeClassifier):
         if stage == "clusterbook":
             return self._modularity_loss(draws.windows.pick(tokens), self.clusterbook)
         with torch.no_grad():
-            seen = self._seen(tokens, draws)
+            inputs = self._head_inputs(tokens, draws)
             # Official code: with dropout, although the teacher does not learn.
-            codes = self.teacher.codes(seen, self._queries(seen), draws.teacher)
-        return self._modularity_loss(self._kept(codes, draws), self.probe.centroids)
+            codes = self.teacher.codes(inputs, self._queries(inputs), draws.teacher)
+        return self._modularity_loss(self._sampled(codes, draws), self.probe.centroids)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -307,37 +318,30 @@ class CAUSE(CodeClassifier):
         return self.teacher.codes(tokens, self._queries(tokens))
 
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
-        """Scores clusters by the projection of codes onto their centroids' directions.
+        """Scores clusters by 3 times the cosine of code and centroid, the official logits."""
+        cosines: Tensor = self.probe(codes)
+        return _SHARPNESS * cosines
+
+    def upsampled_later(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Scores clusters by projections of the size of `classify`.
 
         The official code upsamples codes, then takes cosines. Projections may be upsampled
-        instead: both are linear, and a code's length does not change which cluster is best. They
-        are scaled by one number an image, to be of the size of cosines times 3, the factor of the
-        official softmax.
-
-        Args:
-            codes: (B, C, h, w) of any length.
-
-        Returns:
-            (B, K, h, w) scores.
+        instead: both are linear, and a code's length does not change which cluster is best.
         """
-        directions = normalize(self.probe.centroids, dim=1)
-        length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
-        scale = (_SHARPNESS / length)[:, None, None, None]
-        scores: Tensor = scale * torch.einsum("bchw,kc->bkhw", codes, directions)
-        return scores
+        return self.probe.projections(codes, _SHARPNESS)
 
     def _concept_loss(self, batch: Batch, draws: CAUSEDraws) -> StepResult:
         """Contrasts the student's projections with the teacher's and with the bank's."""
         config, clusterbook = self.config, self.clusterbook.detach()
-        tokens = self._seen(batch.features.tokens.detach(), draws)
+        tokens = self._head_inputs(batch.features.tokens.detach(), draws)
         assigned = nearest_codes(tokens, clusterbook)
         queries = self._queries(tokens, assigned)
         codes = self.student.codes(tokens, queries, draws.student)
-        anchors = self.student(self._kept(codes, draws)).flatten(2).mT
+        anchors = self.student(self._sampled(codes, draws)).flatten(2).mT
         with torch.no_grad():
             codes = self.teacher.codes(tokens, queries, draws.teacher)
-            values = self.teacher(self._kept(codes, draws)).flatten(2).mT
-        assigned = self._kept(assigned[:, None], draws).flatten()
+            values = self.teacher(self._sampled(codes, draws)).flatten(2).mT
+        assigned = self._sampled(assigned[:, None], draws).flatten()
         relations = relate(
             assigned,
             clusterbook,
@@ -351,7 +355,7 @@ class CAUSE(CodeClassifier):
         )
         before = contrast(anchors, relations, self.bank.keys(), temperature=config.temperature)
         scalars = {
-            "codes_used": _share_used(assigned, config.num_codes),
+            "codes_used": share_used(assigned, config.num_codes),
             "bank_entries": torch.tensor(float(len(self.bank))),
             "idle_terms": (within.pairs == 0).float().mean(),
         }
@@ -362,7 +366,7 @@ class CAUSE(CodeClassifier):
     ) -> StepResult:
         rows, temperature = maps.flatten(2).mT, self.config.clusterbook_temperature
         loss = clusterbook_losses(rows, codebook, temperature=temperature).mean()
-        used = _share_used(nearest_codes(maps, codebook.detach()), len(codebook))
+        used = share_used(nearest_codes(maps, codebook.detach()), len(codebook))
         return StepResult(loss, {"codes_used": used})
 
     def _network(self, features: FeatureSpec, generator: torch.Generator) -> ConceptNetwork:
@@ -385,18 +389,14 @@ class CAUSE(CodeClassifier):
         queries: Tensor = clusterbook[nearest].permute(0, 3, 1, 2)
         return queries
 
-    def _seen(
+    def _head_inputs(
         self, tokens: Float[Tensor, "B D h w"], draws: CAUSEDraws
     ) -> Float[Tensor, "B D r c"]:
         """Returns the tokens that a head must see: `mlp` the sampled ones, `tr` all of them."""
         return draws.windows.pick(tokens) if self.config.head == "mlp" else tokens
 
-    def _kept(
+    def _sampled(
         self, maps: Shaped[Tensor, "B C h w"], draws: CAUSEDraws
     ) -> Shaped[Tensor, "B C r c"]:
-        """Picks the sampled tokens from a map of what a head has seen."""
+        """Picks the sampled tokens from a map of a head's inputs or outputs."""
         return maps if self.config.head == "mlp" else draws.windows.pick(maps)
-
-
-def _share_used(assigned: Int64[Tensor, "..."], count: int) -> Float[Tensor, ""]:
-    return (assigned.flatten().bincount(minlength=count) > 0).float().mean()

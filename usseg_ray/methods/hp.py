@@ -27,7 +27,7 @@ from usseg_ray.core.config import JitterConfig, MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step, StepResult
-from usseg_ray.methods.base import Needs, ParamGroup, Passes
+from usseg_ray.methods.base import Defaults, Needs, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
 from usseg_ray.methods.parts.contrastive import (
@@ -164,6 +164,22 @@ class HP(CodeMethod):
 
     name: ClassVar[str] = "hp"
     Config: ClassVar[type[MethodConfig]] = HPConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 15, "train.batch_size": 64},
+        embedded={"train.epochs": 4, "train.batch_size": 8},
+        textons={
+            # Textons have no attention.
+            "method.affinity": "cosine",
+            "method.dim": 32,
+            "method.dropout": 0.0,
+            "method.consistency_weight": 0.0,
+            "method.pool_size": 240,
+            "method.renewal_steps": 10,
+            "method.ramp_start": 10,
+            "method.lr": 1e-2,
+            "method.projection_lr": 1e-2,
+        },
+    )
 
     def __init__(
         self, config: HPConfig, features: FeatureSpec, num_clusters: int, seed: int

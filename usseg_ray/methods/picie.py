@@ -16,11 +16,10 @@ Reference:
 
 import copy
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -29,7 +28,7 @@ from torch.nn.utils import skip_init
 from usseg_ray.core.config import JitterConfig, MethodConfig
 from usseg_ray.core.distributed import all_sum, shared_generator
 from usseg_ray.core.types import Batch, FeatureSpec, Pair, StepResult
-from usseg_ray.methods.base import CodeClassifier, Needs, ParamGroup, Passes
+from usseg_ray.methods.base import CodeClassifier, Defaults, Needs, ParamGroup, Passes
 from usseg_ray.methods.parts.geometry import crop_and_flip
 from usseg_ray.methods.parts.joint import (
     JointBatchNorm,
@@ -37,10 +36,9 @@ from usseg_ray.methods.parts.joint import (
     mean_squared_difference,
     weighted_cross_entropy,
 )
-from usseg_ray.methods.parts.minibatch_kmeans import MiniBatchKMeans, Schedule, nearest
+from usseg_ray.methods.parts.minibatch_kmeans import MiniBatchKMeans, Schedule
 from usseg_ray.methods.parts.pyramid import NetworkConfig, PyramidNetwork
-
-ClassWeights = Literal["frequency", "balanced", "none"]
+from usseg_ray.methods.parts.view_clusters import ClassWeights, ViewClusters, cross_view_terms
 
 
 class PiCIEConfig(MethodConfig):
@@ -91,91 +89,6 @@ class PiCIEConfig(MethodConfig):
     )
 
 
-class Clustering(nn.Module):
-    """The clusters of each view at one K, remembered; before the first epoch they are a keyed draw.
-
-    Args:
-        views: Views, each with clusters of its own.
-        k: Clusters of a view.
-        dim: Channels of a code.
-        generator: Draws the directions that stand for centroids until there are some.
-    """
-
-    centroids: Tensor
-    counts: Tensor
-    distance: Tensor
-
-    def __init__(self, views: int, k: int, dim: int, generator: torch.Generator) -> None:
-        super().__init__()
-        directions = normalize(torch.randn(views, k, dim, generator=generator), dim=2)
-        self.register_buffer("centroids", directions)
-        self.register_buffer("counts", torch.ones(views, k, dtype=torch.int64))
-        self.register_buffer("distance", torch.zeros(views))
-
-    def label(self, codes: Sequence[Float[Tensor, "B C h w"]]) -> list[Int64[Tensor, "B h w"]]:
-        """Labels the cells of every view with their nearest centroids."""
-        return [
-            nearest(own, centroids) for own, centroids in zip(codes, self.centroids, strict=True)
-        ]
-
-    def cells(self, codes: Sequence[Float[Tensor, "B C h w"]]) -> Int64[Tensor, "V K"]:
-        """Counts the cells of every cluster of every view."""
-        k = self.counts.shape[1]
-        labels = self.label(codes)
-        return torch.stack([torch.bincount(own.flatten(), minlength=k) for own in labels])
-
-    def logits(self, codes: Float[Tensor, "B C h w"], view: int) -> Float[Tensor, "B K h w"]:
-        """Computes dot products with a view's centroids, the official code's classifier."""
-        return nn.functional.conv2d(codes, self.centroids[view, :, :, None, None])
-
-    def weights(self, kind: ClassWeights) -> Float[Tensor, "V K"]:
-        """Weighs the clusters of every view by how many cells they have."""
-        if kind == "none":
-            return torch.ones_like(self.centroids[:, :, 0])
-        shares = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1)
-        if kind == "frequency":
-            return shares
-        return torch.where(self.counts > 0, 1 / (shares.shape[1] * shares), 0.0)
-
-
-class Terms(NamedTuple):
-    """The losses of two views.
-
-    Attributes:
-        within: Mean loss of each view's codes against their own labels.
-        across: Mean loss of each view's codes against the other view's labels.
-    """
-
-    within: Float[Tensor, ""]
-    across: Float[Tensor, ""]
-
-
-def cross_view_terms(
-    codes: Sequence[Float[Tensor, "B C h w"]],
-    labels: Sequence[Int64[Tensor, "B h w"]],
-    clustering: Clustering,
-    class_weights: ClassWeights,
-) -> Terms:
-    """Computes the four cross-entropies; classifier, weights and labels belong together.
-
-    Args:
-        codes: (B, C, h, w) of view 1 and of view 2, unit norm over C.
-        labels: (B, h, w) of view 1 and of view 2.
-        clustering: Of both views.
-        class_weights: How clusters are weighed.
-
-    Reference:
-        arXiv 2103.17070, within-view and cross-view losses; averaged as in the official code.
-    """
-    weights = clustering.weights(class_weights)
-
-    def loss(own: int, labelled: int) -> Tensor:
-        logits = clustering.logits(codes[own], labelled)
-        return weighted_cross_entropy(logits, labels[labelled], weights[labelled])
-
-    return Terms((loss(0, 0) + loss(1, 1)) / 2, (loss(0, 1) + loss(1, 0)) / 2)
-
-
 class PiCIE(CodeClassifier):
     """Invariance and equivariance in clustering, its baseline MDC, and PiCIE+H.
 
@@ -191,6 +104,17 @@ class PiCIE(CodeClassifier):
 
     name: ClassVar[str] = "picie"
     Config: ClassVar[type[MethodConfig]] = PiCIEConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 10, "train.batch_size": 128, "data.crop_scale": 0.25},
+        # From scratch, on images of half the size: a network of its own is what costs time.
+        embedded={
+            "method.network.pretrained": False,
+            "method.lr": 1e-3,
+            "method.cluster_batch": 32,
+            "data.train_size": 96,
+            "train.epochs": 3,
+        },
+    )
     sharpness: ClassVar[float] = 1.0
 
     def __init__(
@@ -202,9 +126,9 @@ class PiCIE(CodeClassifier):
         self.labeller = copy.deepcopy(self.network).requires_grad_(False)
         self.num_views = 1 if config.variant == "mdc" else 2
         dim, generator = config.network.dim, shared_generator(seed, self.name, "centroids")
-        self.clustering = Clustering(self.num_views, num_clusters, dim, generator)
+        self.clustering = ViewClusters(self.num_views, num_clusters, dim, generator)
         finer = config.variant == "over_clustering"
-        self.finer = Clustering(2, config.over_clusters, dim, generator) if finer else None
+        self.finer = ViewClusters(2, config.over_clusters, dim, generator) if finer else None
         learnt = config.variant == "mdc" and config.mdc_classifier == "learnt"
         self.classifier = skip_init(nn.Conv2d, dim, num_clusters, 1) if learnt else None
         self._renew_classifier(0)
@@ -255,8 +179,8 @@ class PiCIE(CodeClassifier):
         with JointBatchNorm():
             codes = self._codes(self.network.train(), _pair(batch))
         with torch.no_grad():
-            seen = self._codes(self.labeller.eval(), _pair(batch))
-        loss, scalars = self._mdc(codes, seen) if len(codes) == 1 else self._picie(codes, seen)
+            frozen = self._codes(self.labeller.eval(), _pair(batch))
+        loss, scalars = self._mdc(codes, frozen) if len(codes) == 1 else self._picie(codes, frozen)
         scalars["loss"] = loss
         for view, distance in enumerate(self.clustering.distance, start=1):
             scalars[f"kmeans_distance_{view}"] = distance
@@ -284,15 +208,15 @@ class PiCIE(CodeClassifier):
         scores: Tensor = self.classifier(codes)
         return scores
 
-    def _mdc(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        (labels,) = self.clustering.label(seen)
+    def _mdc(self, codes: list[Tensor], frozen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        (labels,) = self.clustering.label(frozen)
         (weights,) = self.clustering.weights(self.config.class_weights)
         return weighted_cross_entropy(self.classify(codes[0]), labels, weights), {}
 
-    def _picie(self, codes: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _picie(self, codes: list[Tensor], frozen: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         within = across = codes[0].new_zeros(())
         for clustering, share in zip(self._levels(), self._shares(), strict=True):
-            labels = clustering.label(seen)
+            labels = clustering.label(frozen)
             terms = cross_view_terms(codes, labels, clustering, self.config.class_weights)
             within, across = within + share * terms.within, across + share * terms.across
         loss, scalars = (within + across) / 2, {"within": within, "across": across}
@@ -304,7 +228,7 @@ class PiCIE(CodeClassifier):
     def _codes(self, network: PyramidNetwork, pair: Pair) -> list[Tensor]:
         return [view_codes(network, pair, view) for view in range(self.num_views)]
 
-    def _levels(self) -> list[Clustering]:
+    def _levels(self) -> list[ViewClusters]:
         return [self.clustering] if self.finer is None else [self.clustering, self.finer]
 
     def _shares(self) -> list[float]:
@@ -317,34 +241,34 @@ class PiCIE(CodeClassifier):
 
     def _cluster(self, epoch: int, passes: Passes) -> None:
         """Runs every k-means on one walk, on codes with batch statistics."""
-        machines = [
-            [self._machine(level, view, epoch) for level in range(len(self._levels()))]
+        clusterers = [
+            [self._clusterer(level, view, epoch) for level in range(len(self._levels()))]
             for view in range(self.num_views)
         ]
         second = SecondStatistics(self.network)
         for batch in passes.crops(epoch, self.config.cluster_batch):
-            self._feed(machines[0], 0, batch)
+            self._feed(clusterers[0], 0, batch)
             if self.num_views > 1:
                 with second.recording():
-                    self._feed(machines[1], 1, batch)
+                    self._feed(clusterers[1], 1, batch)
         second.append()
-        for view, own in enumerate(machines):
-            for clustering, machine in zip(self._levels(), own, strict=True):
-                clustering.centroids[view], _, clustering.distance[view] = machine.finish()
+        for view, own in enumerate(clusterers):
+            for clustering, clusterer in zip(self._levels(), own, strict=True):
+                clustering.centroids[view], _, clustering.distance[view] = clusterer.finish()
 
-    def _machine(self, level: int, view: int, epoch: int) -> MiniBatchKMeans:
+    def _clusterer(self, level: int, view: int, epoch: int) -> MiniBatchKMeans:
         (k, dim), device = self._levels()[level].centroids[view].shape, self.network.mean.device
         schedule = Schedule(self.config.init_batches, iterations=self.config.kmeans_iterations)
         key = (self.seed, self.name, "kmeans", epoch, level, view)
         return MiniBatchKMeans(k, dim, schedule, *key, device=device)
 
-    def _feed(self, machines: list[MiniBatchKMeans], view: int, batch: Batch) -> None:
+    def _feed(self, clusterers: list[MiniBatchKMeans], view: int, batch: Batch) -> None:
         with JointBatchNorm():
             codes = view_codes(self.network.train(), _pair(batch), view)
         # At the official sizes the first batches take 17 GB a view, so they wait in host memory.
-        cells = codes.flatten(2).cpu() if machines[0].collecting else codes.flatten(2)
-        for machine in machines:
-            machine.feed(batch.ids, cells)
+        cells = codes.flatten(2).cpu() if clusterers[0].collecting else codes.flatten(2)
+        for clusterer in clusterers:
+            clusterer.feed(batch.ids, cells)
 
     def _count(self, epoch: int, passes: Passes) -> None:
         """Counts the cells of every cluster on one walk."""
@@ -352,9 +276,9 @@ class PiCIE(CodeClassifier):
         for batch in passes.crops(epoch, self.config.cluster_batch):
             # One image at a time: in another batch its codes might be rounded otherwise.
             for pair in _images(_pair(batch)):
-                seen = self._codes(self.labeller.eval(), pair)
+                frozen = self._codes(self.labeller.eval(), pair)
                 for level, clustering in enumerate(self._levels()):
-                    counts[level] += clustering.cells(seen)
+                    counts[level] += clustering.cells(frozen)
         for clustering, count in zip(self._levels(), counts, strict=True):
             clustering.counts.copy_(all_sum(count))
 

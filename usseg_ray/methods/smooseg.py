@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, normalize
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
-from usseg_ray.methods.base import CodeClassifier, ParamGroup, Passes
+from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.correspondence import Maps, avoid_self, moments, smoothness
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_teacher
@@ -100,6 +100,17 @@ class SmooSeg(CodeClassifier):
 
     name: ClassVar[str] = "smooseg"
     Config: ClassVar[type[MethodConfig]] = SmooSegConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 6, "train.steps_per_epoch": 500, "train.batch_size": 32},
+        embedded={"train.epochs": 20, "train.eval_every": 5},
+        textons={
+            "method.shift_intra": 0.55,
+            "method.shift_negative": 0.75,
+            "method.decay": 0.98,
+            "method.lr": 1e-2,
+            "method.prototype_lr": 1e-3,
+        },
+    )
 
     def __init__(
         self, config: SmooSegConfig, features: FeatureSpec, num_clusters: int, seed: int

@@ -20,7 +20,7 @@ from torch import Tensor
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, StepResult
-from usseg_ray.methods.base import Needs, ParamGroup
+from usseg_ray.methods.base import Defaults, Needs, ParamGroup
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
 from usseg_ray.methods.parts.correspondence import (
@@ -126,6 +126,17 @@ class STEGO(CodeMethod):
 
     name: ClassVar[str] = "stego"
     Config: ClassVar[type[MethodConfig]] = STEGOConfig
+    defaults: ClassVar[Defaults] = Defaults(
+        schedule={"train.epochs": 10, "train.steps_per_epoch": 500, "train.batch_size": 16},
+        embedded={"train.epochs": 20, "train.eval_every": 5},
+        textons={
+            "method.dim": 32,
+            "method.shift_intra": 0.45,
+            "method.shift_inter": 0.45,
+            "method.shift_negative": 0.6,
+            "method.lr": 1e-2,
+        },
+    )
 
     def __init__(
         self, config: STEGOConfig, features: FeatureSpec, num_clusters: int, seed: int

@@ -1,4 +1,4 @@
-"""Modularity of pixel graphs: what ACSeg maximises.
+"""Modularity of token graphs: what ACSeg maximises.
 
 Patch tokens of one image are the nodes, positive cosines the edges; a good split into concepts has
 many more edge weight inside its parts than their degrees alone would give. Everything here runs in
@@ -21,7 +21,7 @@ _PAIRS_AT_A_TIME = 2**20
 
 
 class Graph(NamedTuple):
-    """The modularity matrix of every image's pixel graph.
+    """The modularity matrix of every image's token graph.
 
     Attributes:
         modularity: (B, N, N), affinity minus what the degrees alone explain.
@@ -33,27 +33,27 @@ class Graph(NamedTuple):
 
 
 def cosine(
-    pixels: Float[Tensor, "B N D"], concepts: Float[Tensor, "B K D"]
+    tokens: Float[Tensor, "B N D"], concepts: Float[Tensor, "B K D"]
 ) -> Float[Tensor, "B N K"]:
-    """Compares every pixel with every concept of its image.
+    """Compares every token with every concept of its image.
 
     Args:
-        pixels: (B, N, D), not normalised.
+        tokens: (B, N, D), not normalised.
         concepts: (B, K, D), not normalised.
 
     Returns:
         (B, N, K) cosines in [-1, 1], at least float32; 0 for a zero vector.
     """
-    with _full_precision(pixels):
-        return _unit(pixels) @ _unit(concepts).mT
+    with _full_precision(tokens):
+        return _unit(tokens) @ _unit(concepts).mT
 
 
-def affinity(pixels: Float[Tensor, "B N D"], *, keep_loops: bool = True) -> Float[Tensor, "B N N"]:
-    """Weighs the edges between the pixels of an image.
+def affinity(tokens: Float[Tensor, "B N D"], *, keep_loops: bool = True) -> Float[Tensor, "B N N"]:
+    """Weighs the edges between the tokens of an image.
 
     Args:
-        pixels: (B, N, D), not normalised; no gradient flows to them.
-        keep_loops: Whether a pixel is its own neighbour, with weight 1.
+        tokens: (B, N, D), not normalised; no gradient flows to them.
+        keep_loops: Whether a token is its own neighbour, with weight 1.
 
     Returns:
         (B, N, N) cosines with negatives set to 0, at least float32.
@@ -63,7 +63,7 @@ def affinity(pixels: Float[Tensor, "B N D"], *, keep_loops: bool = True) -> Floa
         default); CAUSE removes them.
     """
     with torch.no_grad():
-        edges = cosine(pixels, pixels).clamp_(min=0)
+        edges = cosine(tokens, tokens).clamp_(min=0)
         if not keep_loops:
             edges.diagonal(dim1=1, dim2=2).zero_()
     return edges
@@ -94,7 +94,7 @@ def graph(edges: Float[Tensor, "B N N"], *, gamma: float = 1.0) -> Graph:
 def pair_intensity(
     positive: Float[Tensor, "B N K"],
 ) -> tuple[Float[Tensor, "B N N"], UInt8[Tensor, "B N N"]]:
-    """Says how much two pixels agree on a concept: delta_ij = max_c P_ic P_jc.
+    """Says how much two tokens agree on a concept: delta_ij = max_c P_ic P_jc.
 
     The winners (one byte a pair) are all that the backward pass keeps.
 
@@ -112,13 +112,13 @@ def pair_intensity(
 
 
 def modularity_loss(
-    soft: Float[Tensor, "B N K"], pixel_graph: Graph, *, tanh_scale: float | None = None
+    soft: Float[Tensor, "B N K"], token_graph: Graph, *, tanh_scale: float | None = None
 ) -> Float[Tensor, "B"]:
     """Computes minus the soft modularity of every image.
 
     Args:
-        soft: (B, N, K), cosines of pixels and concepts.
-        pixel_graph: The images' graphs.
+        soft: (B, N, K), cosines of tokens and concepts.
+        token_graph: The images' graphs.
         tanh_scale: Squash the intensity as tanh(delta / scale); `None` for the paper's loss.
 
     Returns:
@@ -131,12 +131,12 @@ def modularity_loss(
         delta, _ = pair_intensity(soft.clamp(min=0))
         if tanh_scale is not None:
             delta = (delta / tanh_scale).tanh()
-        total = (pixel_graph.modularity * delta).sum((1, 2))
-        return -total / pixel_graph.two_m.clamp(min=_EPSILON)
+        total = (token_graph.modularity * delta).sum((1, 2))
+        return -total / token_graph.two_m.clamp(min=_EPSILON)
 
 
 def image_losses(
-    pixels: Float[Tensor, "B N D"],
+    tokens: Float[Tensor, "B N D"],
     soft: Float[Tensor, "B N K"],
     *,
     gamma: float = 1.0,
@@ -145,11 +145,11 @@ def image_losses(
 ) -> Float[Tensor, "B"]:
     """Computes `modularity_loss` of a batch a few images at a time.
 
-    Only the gradient by `soft` is kept for the backward pass, no matrix of pixel pairs.
+    Only the gradient by `soft` is kept for the backward pass, no matrix of token pairs.
 
     Args:
-        pixels: (B, N, D), not normalised; no gradient flows to them.
-        soft: (B, N, K), cosines of pixels and concepts.
+        tokens: (B, N, D), not normalised; no gradient flows to them.
+        soft: (B, N, K), cosines of tokens and concepts.
         gamma: As in `graph`.
         keep_loops: As in `affinity`.
         tanh_scale: As in `modularity_loss`.
@@ -158,20 +158,20 @@ def image_losses(
         (B,) losses.
     """
 
-    def loss_of(pixels: Tensor, soft: Tensor) -> Tensor:
-        edges = affinity(pixels, keep_loops=keep_loops)
+    def loss_of(tokens: Tensor, soft: Tensor) -> Tensor:
+        edges = affinity(tokens, keep_loops=keep_loops)
         return modularity_loss(soft, graph(edges, gamma=gamma), tanh_scale=tanh_scale)
 
-    losses: Tensor = _ImageLosses.apply(soft, pixels, loss_of)
+    losses: Tensor = _ImageLosses.apply(soft, tokens, loss_of)
     return losses
 
 
-def hard_modularity(labels: Int64[Tensor, "B N"], pixel_graph: Graph) -> Float[Tensor, "B"]:
+def hard_modularity(labels: Int64[Tensor, "B N"], token_graph: Graph) -> Float[Tensor, "B"]:
     """Computes the classical modularity of a partition.
 
     Args:
-        labels: (B, N), the part of every pixel.
-        pixel_graph: The images' graphs.
+        labels: (B, N), the part of every token.
+        token_graph: The images' graphs.
 
     Returns:
         (B,) modularity, less than 1.
@@ -180,8 +180,8 @@ def hard_modularity(labels: Int64[Tensor, "B N"], pixel_graph: Graph) -> Float[T
         Newman, Modularity and community structure in networks, 2006.
     """
     same = labels[:, :, None] == labels[:, None, :]
-    inside = (pixel_graph.modularity * same).sum((1, 2))
-    return inside / pixel_graph.two_m.clamp(min=_EPSILON)
+    inside = (token_graph.modularity * same).sum((1, 2))
+    return inside / token_graph.two_m.clamp(min=_EPSILON)
 
 
 @contextmanager
@@ -202,15 +202,15 @@ class _ImageLosses(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx,
         soft: Float[Tensor, "B N K"],
-        pixels: Float[Tensor, "B N D"],
+        tokens: Float[Tensor, "B N D"],
         loss_of: Callable[[Tensor, Tensor], Tensor],
     ) -> Float[Tensor, "B"]:
         images = max(1, _PAIRS_AT_A_TIME // soft.shape[1] ** 2)
         losses, grads = [], []
-        for some_pixels, some in zip(pixels.split(images), soft.split(images), strict=True):
+        for some_tokens, some in zip(tokens.split(images), soft.split(images), strict=True):
             leaf = some.detach().requires_grad_()
             with torch.enable_grad():
-                loss = loss_of(some_pixels, leaf)
+                loss = loss_of(some_tokens, leaf)
                 grads += torch.autograd.grad(loss.sum(), leaf)
             losses.append(loss.detach())
         ctx.save_for_backward(torch.cat(grads))
@@ -232,8 +232,8 @@ class _PairIntensity(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, positive: Float[Tensor, "B N K"]
     ) -> tuple[Float[Tensor, "B N N"], UInt8[Tensor, "B N N"]]:
-        batch, num_pixels, num_concepts = positive.shape
-        delta = positive.new_zeros((batch, num_pixels, num_pixels))
+        batch, num_tokens, num_concepts = positive.shape
+        delta = positive.new_zeros((batch, num_tokens, num_tokens))
         winner = torch.zeros_like(delta, dtype=torch.uint8)
         for concept in range(num_concepts):
             column = positive[:, :, concept]

@@ -80,11 +80,6 @@ DRAWN = "stored"
 """Keys views that are drawn once and for all, together with image, crop and number."""
 
 
-def drawn_view(view: str, draws: int, jitter: JitterConfig) -> str:
-    """Names fixed photometric views of rows, for `types.Rows`."""
-    return f"{view}, {draws} draws of {jitter}"
-
-
 def photometric_views(
     images: Float[Tensor, "B 3 H W"],
     ids: Sequence[str],

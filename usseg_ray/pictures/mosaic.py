@@ -7,7 +7,6 @@ Nothing here depends on a screen, a clock or a random number: the same arrays gi
 """
 
 import math
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.pictures.palettes import RGB, Ids, paint
 
 _INK, _RIM = (34, 34, 34), (190, 190, 190)
@@ -129,10 +129,8 @@ def save(image: Image.Image, path: Path) -> None:
         image: What to write.
         path: Where; missing folders are made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    image.save(part, format="PNG", compress_level=1)  # half the time, a seventh larger
-    part.replace(path)
+    # Level 1: half the time, a seventh larger.
+    write_whole(path, lambda stream: image.save(stream, format="PNG", compress_level=1))
 
 
 def _repeat(ids: Ids, scale: int) -> Ids:

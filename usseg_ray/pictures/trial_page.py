@@ -5,6 +5,7 @@ for a figure.
 """
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.pictures.charts import confusion_figure, per_class_bars
 from usseg_ray.pictures.mosaic import gallery_figure, mosaic, save
 from usseg_ray.pictures.palettes import colour_for, matched_ids
@@ -78,13 +80,14 @@ def _write_tables(
         {"class": name, "iou": None if np.isnan(value) else float(value), "pixels": int(count)}
         for name, value, count in zip(classes, iou, pixels, strict=True)
     ]
-    (folder / "per_class.json").write_text(json.dumps(rows, indent=1))
-    with (folder / "confusion.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["matched cluster", *classes])
-        for index, row in enumerate(matched.tolist()):
-            spare = index - len(classes) + 1
-            writer.writerow([classes[index] if spare < 1 else f"unmatched {spare}", *row])
+    write_whole(folder / "per_class.json", json.dumps(rows, indent=1))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["matched cluster", *classes])
+    for index, row in enumerate(matched.tolist()):
+        spare = index - len(classes) + 1
+        writer.writerow([classes[index] if spare < 1 else f"unmatched {spare}", *row])
+    write_whole(folder / "confusion.csv", text.getvalue())
 
 
 def _write_examples(
@@ -96,16 +99,16 @@ def _write_examples(
 ) -> None:
     """Writes the images that every trial shows, for others to lay predictions side by side."""
     first = slice(FIXED_EXAMPLES)
-    np.savez_compressed(
-        folder / EXAMPLES,
-        captions=arrays["captions"][first],
-        pixels=arrays["pixels"][first],
-        labels=arrays["labels"][first],
-        predicted=shown[arrays["clusters"][first]],
-        classes=np.array(truth.classes, dtype=str),
-        palette=colours,
-        ignore_index=np.array(truth.ignore_index),
-    )
+    examples = {
+        "captions": arrays["captions"][first],
+        "pixels": arrays["pixels"][first],
+        "labels": arrays["labels"][first],
+        "predicted": shown[arrays["clusters"][first]],
+        "classes": np.array(truth.classes, dtype=str),
+        "palette": colours,
+        "ignore_index": np.array(truth.ignore_index),
+    }
+    write_whole(folder / EXAMPLES, lambda stream: np.savez_compressed(stream, **examples))
 
 
 def _draw_gallery(

@@ -22,7 +22,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data.shards import ROWS_PER_SHARD
 from usseg_ray.prepare.download import Archive, missing
 from usseg_ray.prepare.sets import BENCHMARKS, Benchmark, get
-from usseg_ray.prepare.write import Prepared, prepare
+from usseg_ray.prepare.write import Patterns, Prepared, prepare
 
 app = make_app()
 
@@ -33,10 +33,34 @@ def main(
     source: Annotated[
         str,
         typer.Option(
-            help="Folder of images: {split}/images and {split}/labels, or any folder of images; "
-            "with --dataset, the folder that holds it."
+            help="Folder of images: {split}/images and {split}/labels, or any folder of images "
+            "(docs/data.md lists the layouts); with --dataset, the folder that holds it."
         ),
     ],
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Where the images lie below --source, e.g. 'rgb/{split}/{id}.jpg'.",
+            show_default="the layout's folders",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Where their labels lie, e.g. 'maps/{split}/{id}_ids.png'; with --images.",
+            show_default="the layout's folders",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Names of the classes, with commas; VALUE=NAME where label values are others.",
+            show_default="dataset.json's",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(help="Folder or URI of the prepared set.", show_default="$USSEG_DATA/NAME"),
@@ -66,6 +90,8 @@ def main(
     Files are checked and stored as they are, never encoded again. What cannot be used is skipped,
     counted and named in quarantine.jsonl. Running it twice does the work once.
     """
+    if dataset is not None and (images or labels or classes):
+        raise UserError("--images, --labels and --classes are for a folder of your own.")
     if download:
         if dataset is None:
             raise UserError(f"--download needs --dataset: one of {', '.join(BENCHMARKS)}.")
@@ -87,6 +113,7 @@ def main(
             rows_per_shard=rows_per_shard,
             max_bad_share=max_bad_share,
             overwrite=overwrite,
+            patterns=Patterns(images, labels, classes),
             on_progress=lambda done, bad, total: progress.update(
                 bar, completed=done, bad=bad, total=total
             ),
@@ -174,6 +201,8 @@ def _print_summary(prepared: Prepared) -> None:
                 "its scores do not compare with published ones.[/]",
                 highlight=False,
             )
+    for note in prepared.notes:
+        _say(note)
     if prepared.images_per_second:
         console.print(f"{prepared.images_per_second:.0f} images/s", highlight=False)
     done = (

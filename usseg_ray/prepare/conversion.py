@@ -6,7 +6,6 @@ file, they are written anew without further loss.
 """
 
 import io
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,16 +13,16 @@ import numpy as np
 import scipy.io
 from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
-from scipy.io.matlab import MatReadError
 
-from usseg_ray.data.decode import UndecodableError, decode_image
-from usseg_ray.prepare.layouts import Cut
+from usseg_ray.data.containers import PNG, UndecodableError
+from usseg_ray.data.decode import decode_image, guarded
+from usseg_ray.prepare.entries import Cut
+from usseg_ray.prepare.meaning import Colour
+
+_PNG_COLOUR_BYTE, _PNG_IN_COLOUR = 25, (2, 6)
 
 CORNERS = 256
 """Label value of black in a map of colours, above any that a byte can hold; see `corners`."""
-
-# What SciPy raises for a file that is no MATLAB file, or a part of one.
-_BROKEN = (OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error, MatReadError)
 
 
 def classes_of(
@@ -52,6 +51,37 @@ def classes_of(
     return found
 
 
+def classes_of_colours(
+    data: bytes, class_of: Mapping[Colour, int]
+) -> Int32[np.ndarray, "H W"] | None:
+    """Reads a label that is painted in the colours of its classes.
+
+    Args:
+        data: A PNG file.
+        class_of: Colour -> class index or ignore index.
+
+    Returns:
+        (H, W) int32 class indices; `None` if the file has one channel, which holds numbers.
+
+    Raises:
+        UndecodableError: A colour that the data set does not have; names the commonest.
+    """
+    if not (data.startswith(PNG) and data[_PNG_COLOUR_BYTE] in _PNG_IN_COLOUR):
+        return None
+    red, green, blue = np.moveaxis(decode_image(data).astype(np.int32), 2, 0)
+    packed = (red << 16) | (green << 8) | blue
+    numbers = np.full(packed.shape, -1, np.int32)
+    for (r, g, b), index in class_of.items():
+        numbers[packed == (r << 16 | g << 8 | b)] = index
+    strange, counts = np.unique(packed[numbers < 0], return_counts=True)
+    if strange.size:
+        worst = int(strange[counts.argmax()])
+        raise UndecodableError(
+            f"colour #{worst:06x} is neither in 'palette' nor 'void_colour' ({counts.max()} pixels)"
+        )
+    return numbers
+
+
 def read_mat(data: bytes) -> Integer[np.ndarray, "H W *channels"]:
     """Reads the one array of a MATLAB file, such as a tile of Potsdam or its labels.
 
@@ -65,10 +95,8 @@ def read_mat(data: bytes) -> Integer[np.ndarray, "H W *channels"]:
     Raises:
         UndecodableError: It is no MATLAB file, or holds no such array, or several arrays.
     """
-    try:
+    with guarded("not a MATLAB file: "):
         content = scipy.io.loadmat(io.BytesIO(data))  # type: ignore[arg-type]  # stubs lag behind
-    except _BROKEN as error:
-        raise UndecodableError(f"not a MATLAB file: {error}") from None
     arrays = [value for name, value in content.items() if name[0] != "_"]
     if len(arrays) == 1:
         pixels: np.ndarray = arrays[0]

@@ -1,7 +1,7 @@
 """A publisher's server -> archives in a folder, checked and unpacked.
 
 It stands before an image's path: what it leaves in the folder is the official layout that
-`benchmarks` finds images in. Files are large and lines break, so nothing that has arrived is
+`prepare.sets` finds images in. Files are large and lines break, so nothing that has arrived is
 fetched again: a part stays beside its place under `FILE.part`, the next attempt or run asks for
 what is missing, and a file gets its name once its size and checksum are right. `FILE.json` then
 says what was found, so that a second run does nothing.
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
 from usseg_ray.prepare.unpack import require_space, unpack
 
 ATTEMPTS = 5
@@ -333,9 +334,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _save(path: Path, record: Mapping[str, Any]) -> None:
-    written = _beside(path, ".json.new")
-    written.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    written.replace(_beside(path, ".json"))
+    write_whole(_beside(path, ".json"), json.dumps(record, indent=1) + "\n")
 
 
 def _discard(part: Path) -> None:

@@ -1,26 +1,37 @@
 """Checks files before they become rows, and remembers what was wrong with which.
 
-On an image's path it stands between `datasets` and `shards`: names go in, rows come out, and what
+On an image's path it stands between `layouts` and `shards`: names go in, rows come out, and what
 cannot be used stays behind with a reason. An image is worth keeping without its label, a label is
 nothing without its image.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from usseg_ray.data.decode import UndecodableError, check_label, decode_image, decode_label
+import numpy as np
+from jaxtyping import Int32
+
+from usseg_ray.data.containers import UndecodableError
+from usseg_ray.data.decode import check_label, decode_image, decode_label, turn_of
 from usseg_ray.data.shards import Row
 from usseg_ray.prepare.conversion import (
     Cutter,
     classes_of,
+    classes_of_colours,
     corners,
     mean_of_blocks,
     png_bytes,
     read_mat,
 )
-from usseg_ray.prepare.layouts import Cut, Entry
+from usseg_ray.prepare.entries import Cut, Entry
+from usseg_ray.prepare.meaning import Meaning
+
+MAX_ASPECT = 64
+"""Long side over short side: at `eval_size` 448, a frame of 36 MiB is cut from such an image."""
+
+MAX_FILE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -46,29 +57,21 @@ class Inspector:
     """Reads and checks images one by one.
 
     Args:
-        num_classes: Classes that the set names, or `None`.
-        ignore_index: Label value of pixels without a class.
-        class_of: Label value in the files -> class index or `ignore_index`; `None` where files hold
-            class indices.
+        meaning: What label values mean.
 
     Attributes:
         problems: What was left out so far.
-        top_label: Largest class index seen so far; -1 before the first.
+        values: Class indices seen so far, and the ignore index if it was.
+        turned: Labelled images so far that EXIF turns without changing their sides.
     """
 
-    def __init__(
-        self,
-        num_classes: int | None,
-        ignore_index: int,
-        class_of: Mapping[int, int] | None = None,
-    ) -> None:
-        self._num_classes = num_classes
-        self._ignore_index = ignore_index
-        self._class_of = class_of
+    def __init__(self, meaning: Meaning) -> None:
+        self._meaning = meaning
         self._images = Cutter(mean_of_blocks)
         self._labels = Cutter(corners)
         self.problems: list[Problem] = []
-        self.top_label = -1
+        self.values: set[int] = set()
+        self.turned = 0
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[Row]:
         """Yields the images that decode, in order, with the labels that fit them.
@@ -83,33 +86,69 @@ class Inspector:
             try:
                 image = _picture(entry.image, entry.cut, self._images)
                 height, width, _ = decode_image(image).shape
+                _check_aspect(height, width)
             except (UndecodableError, OSError) as error:
-                self.problems.append(
-                    Problem(entry.split, entry.id, "image", entry.image, str(error))
-                )
+                self._leave_out(entry, "image", entry.image, error)
                 continue
-            yield Row(entry.id, image, self._label(entry, height, width), height, width)
+            label = self._label(entry, image, height, width)
+            yield Row(entry.id, image, label, height, width)
 
-    def _label(self, entry: Entry, height: int, width: int) -> bytes | None:
+    def _label(self, entry: Entry, image: bytes, height: int, width: int) -> bytes | None:
         if entry.label is None:
             return None
+        meaning = self._meaning
         try:
-            data = _picture(entry.label, entry.cut, self._labels)
-            labels = decode_label(data)
-            if self._class_of is not None:
-                labels = classes_of(labels, self._class_of)
-                data = png_bytes(labels)
-            check_label(labels, height, width, self._num_classes, self._ignore_index)
+            labels, data = _numbers(_picture(entry.label, entry.cut, self._labels), meaning)
+            turn = turn_of(image)
+            _explain_turn(labels.shape, (height, width), turn)
+            check_label(labels, height, width, meaning.num_classes, meaning.ignore_index)
         except (UndecodableError, OSError) as error:
-            self.problems.append(Problem(entry.split, entry.id, "label", entry.label, str(error)))
+            self._leave_out(entry, "label", entry.label, error)
             return None
-        known = labels[labels != self._ignore_index]
-        self.top_label = max(self.top_label, int(known.max(initial=-1)))
+        self.values |= set(np.unique(labels).tolist())
+        self.turned += turn in (2, 3, 4) or (turn >= 5 and height == width)
         return data
+
+    def _leave_out(
+        self, entry: Entry, kind: Literal["image", "label"], path: str, error: Exception
+    ) -> None:
+        self.problems.append(Problem(entry.split, entry.id, kind, path, str(error)))
 
 
 def _picture(path: str, cut: Cut | None, cutter: Cutter) -> bytes:
     if cut is not None:
         return cutter.cut(path, cut)
-    data = Path(path).read_bytes()
+    file = Path(path)
+    if file.exists() and not file.is_file():
+        raise UndecodableError("neither a file nor a link to one")
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise UndecodableError(f"larger than {MAX_FILE_BYTES // 2**30} GiB")
+    data = file.read_bytes()
     return png_bytes(read_mat(data)) if path.endswith(".mat") else data
+
+
+def _numbers(data: bytes, meaning: Meaning) -> tuple[Int32[np.ndarray, "H W"], bytes]:
+    """Decodes a label to class indices, and returns the file that holds them."""
+    painted = classes_of_colours(data, meaning.colours) if meaning.colours else None
+    if painted is not None:
+        return painted, png_bytes(painted)
+    labels = decode_label(data)
+    if meaning.class_of is None:
+        return labels, data
+    labels = classes_of(labels, meaning.class_of)
+    return labels, png_bytes(labels)
+
+
+def _check_aspect(height: int, width: int) -> None:
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise UndecodableError(
+            f"{width}x{height} is a strip, more than {MAX_ASPECT} times as long as wide: cut it up"
+        )
+
+
+def _explain_turn(label: tuple[int, ...], image: tuple[int, int], turn: int) -> None:
+    if turn >= 5 and label == image[::-1] != image:
+        raise UndecodableError(
+            f"the label is {label[1]}x{label[0]} as its image lies in the file, but EXIF turns the "
+            f"image upright to {image[1]}x{image[0]}: turn the label, or remove the orientation"
+        )

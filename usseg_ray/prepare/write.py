@@ -1,27 +1,26 @@
 """A folder of images, or a published data set, becomes a prepared set.
 
-It is walked once per data set, before an image's path begins: `datasets` finds the files, every
+It is walked once per data set, before an image's path begins: `layouts` finds the files, every
 file is decoded once to be sure that it can be, and `shards` takes its bytes as they are. The unit
-of work is a whole shard, planned before anything starts: Ray Data only spreads the plans over the
+of work is a whole shard, planned before anything starts: Ray only spreads the plans over the
 cluster. So the shards are the same bytes whatever runs where, and no row is lost or doubled.
 """
 
 import hashlib
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import ray.data
+import ray
 
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.cluster.ray_stream import ended
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import resolve
+from usseg_ray.core.files import resolve, write_whole_at
+from usseg_ray.core.sources import check_name
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.manifest import (
     Manifest,
@@ -33,11 +32,33 @@ from usseg_ray.data.manifest import (
 )
 from usseg_ray.data.shards import ROWS_PER_SHARD, remove_strays, write_shard
 from usseg_ray.prepare import sets
+from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.inspection import Inspector, Problem
-from usseg_ray.prepare.layouts import Cut, Entry, ImageSet, discover
+from usseg_ray.prepare.layouts import discover
+from usseg_ray.prepare.meaning import Meaning, check_values
 
 QUARANTINE = "quarantine.jsonl"
 MIN_MARKS = 10
+
+_LOOKS = 32
+"""Labels that are looked at before the work begins, so that what cannot be meant is told early."""
+
+_END_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """What the command says of a folder of one's own; see `layouts.discover`.
+
+    Attributes:
+        images: Pattern of the images.
+        labels: Pattern of the labels.
+        classes: What label values are.
+    """
+
+    images: str | None = None
+    labels: str | None = None
+    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,12 +71,14 @@ class Prepared:
         fresh: False if it lay there already and nothing was done.
         images_per_second: Over 20 to 90 % of the images, that is without start and end; `None`
             if nothing was done or the set has too few shards to tell.
+        notes: Lines for the user: what was passed over, what may not be meant.
     """
 
     manifest: Manifest
     out: str
     fresh: bool
     images_per_second: float | None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -67,6 +90,7 @@ def prepare(
     rows_per_shard: int = ROWS_PER_SHARD,
     max_bad_share: float = 0.05,
     overwrite: bool = False,
+    patterns: Patterns = Patterns(),
     on_progress: Callable[[int, int, int], None] | None = None,
 ) -> Prepared:
     """Checks a folder of images and writes it as a prepared set.
@@ -76,14 +100,15 @@ def prepare(
     manifest. Where the source names no classes, they are counted in the labels.
 
     Args:
-        source: The folder, in a layout of `datasets`, or in that of a published set; every node
+        source: The folder, in a layout of `layouts`, or in that of a published set; every node
             must see it under this path.
         out: Folder or URI of the set; a folder of the set's name under `cache_root()` if unset.
         name: What the set is called; what `dataset.json` or the folder says if unset.
-        dataset: One of `benchmarks`, if the source is that published set.
+        dataset: One of `prepare.sets`, if the source is that published set.
         rows_per_shard: Images of every shard but a split's last.
         max_bad_share: Largest share of bad images and labels that is passed over, from 0 to 1.
         overwrite: Whether to replace another set in `out`. It stays valid until this one is.
+        patterns: What the command says of a folder of one's own.
         on_progress: Called after each shard with the images done, what of it was bad, and the
             images in all.
 
@@ -93,15 +118,26 @@ def prepare(
     Raises:
         UserError: The source cannot be used, `out` holds another set, or too much is bad.
     """
-    images = discover(source) if dataset is None else sets.get(dataset).discover(source)
-    name = name or images.name
+    if dataset is None:
+        images = discover(source, **vars(patterns))
+    else:
+        images = sets.get(dataset).discover(source)
+    name = images.name if name is None else check_name(name, "--name")
     out = _absolute(cache_root() / name if out is None else out)
     fingerprint = _fingerprint(images, name, rows_per_shard)
     if not overwrite and is_prepared(out):
-        return Prepared(_the_same(out, fingerprint), out, fresh=False, images_per_second=None)
+        return Prepared(
+            _the_same(out, fingerprint),
+            out,
+            fresh=False,
+            images_per_second=None,
+            notes=images.notes,
+        )
+    _look(images)
     tally = _Tally(len(images.entries), max_bad_share, on_progress)
     try:
         _run(_plan(images, rows_per_shard), images, out, tally)
+        notes = (*images.notes, *check_values(tally.values, images.meaning), *tally.notes())
         manifest = _assemble(images, name, str(Path(source).resolve()), fingerprint, tally)
         save_manifest(manifest, out)
     except OSError as error:
@@ -110,7 +146,7 @@ def prepare(
         # Whichever manifest is in place now, the old or the new: its shards stay, no others.
         with suppress(OSError, UserError):
             remove_strays(out)
-    return Prepared(manifest, out, fresh=True, images_per_second=tally.rate())
+    return Prepared(manifest, out, fresh=True, images_per_second=tally.rate(), notes=notes)
 
 
 @dataclass
@@ -121,20 +157,30 @@ class _Tally:
     max_bad_share: float
     on_progress: Callable[[int, int, int], None] | None
     done: int = 0
-    top_label: int = -1
+    turned: int = 0
+    values: set[int] = field(default_factory=set)
     shards: dict[int, ShardInfo] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     marks: list[tuple[float, int]] = field(default_factory=list)
 
-    def add(self, outcome: Mapping[str, Any]) -> None:
-        self.done += outcome["images"]
-        self.top_label = max(self.top_label, outcome["top_label"])
-        self.problems += [Problem(**problem) for problem in json.loads(outcome["problems"])]
-        if outcome["shard"]:
-            self.shards[outcome["number"]] = ShardInfo.model_validate_json(outcome["shard"])
+    def add(self, outcome: "_Outcome") -> None:
+        self.done += outcome.images
+        self.turned += outcome.turned
+        self.values |= outcome.values
+        self.problems += outcome.problems
+        if outcome.shard is not None:
+            self.shards[outcome.number] = outcome.shard
         self.marks.append((time.perf_counter(), self.done))
         if self.on_progress:
             self.on_progress(self.done, len(self.problems), self.total)
+
+    def notes(self) -> list[str]:
+        if not self.turned:
+            return []
+        return [
+            f"{self.turned} labelled images are turned by EXIF without a change of size: see that "
+            "their labels are drawn on the turned picture."
+        ]
 
     def check(self, out: str) -> None:
         bad = len(self.problems)
@@ -182,6 +228,8 @@ def _fingerprint(images: ImageSet, name: str, rows_per_shard: int) -> str:
     identity = hashlib.sha256()
     about = [name, images.classes, images.ignore_index, images.palette, rows_per_shard]
     about += [images.things, images.class_of and sorted(images.class_of.items())]
+    if images.colours:
+        about.append(sorted(images.colours.items()))
     identity.update(json.dumps(about).encode())
     for entry in images.entries:
         files = [entry.split, entry.image, state(entry.image), state(entry.label)]
@@ -191,106 +239,115 @@ def _fingerprint(images: ImageSet, name: str, rows_per_shard: int) -> str:
     return identity.hexdigest()
 
 
-def _plan(images: ImageSet, rows_per_shard: int) -> list[dict[str, Any]]:
-    """Cuts every split into shards, each described by plain columns."""
-    plans: list[dict[str, Any]] = []
-    for split, entries in images.splits.items():
-        for index, start in enumerate(range(0, len(entries), rows_per_shard)):
-            part = entries[start : start + rows_per_shard]
-            plans.append(
-                {
-                    "number": len(plans),
-                    "split": split,
-                    "index": index,
-                    "ids": [entry.id for entry in part],
-                    "images": [entry.image for entry in part],
-                    "labels": [entry.label or "" for entry in part],
-                    "cuts": [json.dumps(entry.cut and asdict(entry.cut)) for entry in part],
-                }
-            )
-    return plans
+@dataclass(frozen=True)
+class _Plan:
+    """A shard to be written."""
+
+    number: int
+    split: str
+    index: int
+    entries: tuple[Entry, ...]
 
 
-def _run(plans: list[dict[str, Any]], images: ImageSet, out: str, tally: _Tally) -> None:
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a plan; `failure` says why `out` could not be written."""
+
+    number: int
+    images: int
+    shard: ShardInfo | None
+    problems: list[Problem]
+    values: set[int]
+    turned: int
+    failure: str
+
+
+def _plan(images: ImageSet, rows_per_shard: int) -> list[_Plan]:
+    """Cuts every split into shards."""
+    parts = [
+        (split, index, entries[start : start + rows_per_shard])
+        for split, entries in images.splits.items()
+        for index, start in enumerate(range(0, len(entries), rows_per_shard))
+    ]
+    return [_Plan(number, *part) for number, part in enumerate(parts)]
+
+
+def _look(images: ImageSet) -> None:
+    """Refuses labels that cannot be meant after a few of them, before hours of work."""
+    labelled = [entry for entry in images.entries if entry.label is not None]
+    inspector = Inspector(images.meaning)
+    for _ in inspector.rows(labelled[:: max(1, len(labelled) // _LOOKS)][:_LOOKS]):
+        pass
+    several = len(inspector.values - {images.ignore_index}) > 1
+    if several or len(labelled) <= _LOOKS:  # else rare classes may be in the others
+        check_values(inspector.values, images.meaning)
+
+
+def _run(plans: list[_Plan], images: ImageSet, out: str, tally: _Tally) -> None:
     # Fails now rather than after the work, if the place cannot be written.
     _write_quarantine(out, [])
-    settings = {
-        "out": out,
-        "num_classes": len(images.classes) or None,
-        "ignore_index": images.ignore_index,
-        "class_of": images.class_of,
-    }
     try:
-        with local_ray(), _quiet_ray_data():
-            # One block a plan: Ray Data would otherwise put several shards in one task.
-            rows = ray.data.from_items(plans, override_num_blocks=len(plans))
-            outcomes = rows.map(_write_planned, fn_kwargs=settings)
-            with ended(outcomes, outcomes.iter_rows()) as written:
-                for outcome in written:
-                    if outcome["failure"]:
-                        raise _unwritable(out, outcome["failure"])
-                    tally.add(outcome)
-                    tally.check(out)
+        with local_ray():
+            for outcome in _outcomes(plans, images.meaning, out):
+                if outcome.failure:
+                    raise _unwritable(out, outcome.failure)
+                tally.add(outcome)
+                tally.check(out)
     finally:
         # If this cannot be written, neither can the manifest, and that is told.
         with suppress(OSError):
             _write_quarantine(out, tally.problems)
 
 
+def _outcomes(plans: list[_Plan], meaning: Meaning, out: str) -> Iterator[_Outcome]:
+    """Has Ray write shards, a few more at a time than there are processors, and ends all of it."""
+    ahead = 2 * int(ray.cluster_resources().get("CPU", 1)) + 2
+    write = ray.remote(_write_planned)
+    waiting = iter(plans)
+    running = [write.remote(plan, meaning, out) for plan in islice(waiting, ahead)]
+    try:
+        while running:
+            (done,), running = ray.wait(running)
+            running += [write.remote(plan, meaning, out) for plan in islice(waiting, 1)]
+            yield ray.get(done)
+    finally:
+        # What still writes would leave shards behind.
+        for task in running:
+            ray.cancel(task, force=True)
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=_END_TIMEOUT_S)
+
+
 def _unwritable(out: str, error: object) -> UserError:
     return UserError(f"--out {out}: cannot be written ({error}). Free or choose another place.")
 
 
-@contextmanager
-def _quiet_ray_data() -> Iterator[None]:
-    """Sets Ray Data's own settings, whatever the process did before, and its silence."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with ray.data.DataContext.current(ray.data.DataContext(enable_progress_bars=False)):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _write_planned(
-    plan: Mapping[str, Any],
-    out: str,
-    num_classes: int | None,
-    ignore_index: int,
-    class_of: Mapping[int, int] | None,
-) -> dict[str, Any]:
+def _write_planned(plan: _Plan, meaning: Meaning, out: str) -> _Outcome:
     """Checks and writes one shard; runs as a Ray task."""
-    columns = zip(plan["ids"], plan["images"], plan["labels"], plan["cuts"], strict=True)
-    entries = [
-        Entry(key, plan["split"], image, label or None, cut and Cut(**cut))
-        for key, image, label, cut in ((*names, json.loads(cut)) for *names, cut in columns)
-    ]
-    inspector = Inspector(num_classes, ignore_index, class_of)
+    inspector = Inspector(meaning)
     filesystem, root = resolve(out)
-    rows = inspector.rows(entries)
     shard, failure = None, ""
     try:
-        shard = write_shard(filesystem, root, plan["split"], plan["index"], rows)
+        rows = inspector.rows(plan.entries)
+        shard = write_shard(filesystem, root, plan.split, plan.index, rows)
     except OSError as error:
         failure = str(error)
-    return {
-        "failure": failure,
-        "number": plan["number"],
-        "images": len(entries),
-        "shard": shard.model_dump_json() if shard else "",
-        "problems": json.dumps([vars(problem) for problem in inspector.problems]),
-        "top_label": inspector.top_label,
-    }
+    return _Outcome(
+        plan.number,
+        len(plan.entries),
+        shard,
+        inspector.problems,
+        inspector.values,
+        inspector.turned,
+        failure,
+    )
 
 
 def _write_quarantine(out: str, problems: list[Problem]) -> None:
     ordered = sorted(problems, key=lambda problem: (problem.split, problem.id))
     filesystem, root = resolve(out)
-    filesystem.create_dir(root, recursive=True)
-    with filesystem.open_output_stream(f"{root}/{QUARANTINE}") as stream:
-        stream.write("".join(json.dumps(vars(problem)) + "\n" for problem in ordered).encode())
+    lines = "".join(json.dumps(vars(problem)) + "\n" for problem in ordered)
+    write_whole_at(filesystem, f"{root}/{QUARANTINE}", lines)
 
 
 def _assemble(
@@ -314,7 +371,8 @@ def _assemble(
         )
         for split, total in totals.items()
     }
-    counted = tuple(f"class_{index}" for index in range(tally.top_label + 1))
+    top = max(tally.values - {images.ignore_index}, default=-1)
+    counted = tuple(f"class_{index}" for index in range(top + 1))
     return Manifest(
         name=name,
         classes=images.classes or counted,

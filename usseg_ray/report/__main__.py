@@ -18,10 +18,9 @@ import typer
 
 from usseg_ray.core.cli import TrackingUri, Version, console, errors, make_app, run
 from usseg_ray.core.errors import UserError
-from usseg_ray.tracking.spool import SPOOL_FILE
 
 if TYPE_CHECKING:
-    from usseg_ray.trials.trial import Scored
+    from usseg_ray.trials.trial import SplitScores
 
 app = make_app()
 EXPERIMENT = "usseg_ray"
@@ -113,9 +112,10 @@ def _compose(
 
 
 def _save(text: str, path: Path) -> None:
+    from usseg_ray.core.files import write_whole  # noqa: PLC0415 (pyarrow: not for --help)
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise UserError(f"--out {path}: {error.strerror}.") from None
     console.print(f"{path}: {len(text.encode()) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
@@ -143,6 +143,8 @@ def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
 
 def _deliver(folder: Path) -> None:
     """Takes to MLflow what a sweep could not, if anything; the scores themselves do without."""
+    from usseg_ray.tracking.spool import SPOOL_FILE  # noqa: PLC0415 (pyarrow: not for --help)
+
     if not (folder / SPOOL_FILE).exists():
         return
     from usseg_ray.sweeps.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)
@@ -156,7 +158,7 @@ def _deliver(folder: Path) -> None:
         say(str(error))
 
 
-def rows_of(found: list[tuple[str, "Scored"]]) -> list[dict[str, str | float]]:
+def rows_of(found: list[tuple[str, "SplitScores"]]) -> list[dict[str, str | float]]:
     """Ranks scores with their baselines among them, each baseline once.
 
     Args:

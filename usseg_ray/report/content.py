@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["", "best", "floor", "features", "supervised", "published"]
+RowKind = Literal["", "best", "floor", "features", "supervised", "published"]
 """What a row is, where it is no trial of ours: only rows of the first two kinds have a rank."""
 
 
@@ -59,7 +59,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -68,7 +68,7 @@ class Row:
     """
 
     cells: Mapping[str, Cell]
-    kind: Kind = ""
+    kind: RowKind = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Table:
 
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     folded: bool = False
 
     def shown(self) -> tuple[Column, ...]:
@@ -125,7 +125,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class PictureGrid:
     """Pictures to compare, side by side.
 
     Attributes:
@@ -154,7 +154,7 @@ class Note:
     text: str
 
 
-Block = Table | Chart | Gallery | Code | Note
+PageBlock = Table | Chart | PictureGrid | Code | Note
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Section:
 
     key: str
     title: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[PageBlock, ...]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The charts of a report: the score over K, over epochs, and across all that a sweep varied.
 
-It stands after `store`, beside `leaderboard` and `details`. Every chart comes with the table of the
+It stands after `read`, beside `leaderboard` and `details`. Every chart comes with the table of the
 numbers that it draws.
 """
 
@@ -9,8 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from usseg_ray.engine.baselines import label as baseline_label
-from usseg_ray.report.content import Block, Cell, Chart, Column, Note, Row, Section, Spread, Table
-from usseg_ray.report.read import Logged, Store, Sweep
+from usseg_ray.report.content import (
+    Cell,
+    Chart,
+    Column,
+    Note,
+    PageBlock,
+    Section,
+    Spread,
+    Table,
+    TableRow,
+)
+from usseg_ray.report.read import RunRecord, Store, SweepRecord
 from usseg_ray.report.svg import Axis, Series, line_chart, parallel_axes
 from usseg_ray.scoring.objective import MIOU, STABILITY, short
 from usseg_ray.tracking.store import SEED_TAG
@@ -19,12 +29,12 @@ _SCORE = "unsupervised mIoU, %"
 _MAX_AXES = 9
 
 
-def k_curve(sweeps: Sequence[Sweep]) -> Section:
+def k_curve(sweeps: Sequence[SweepRecord]) -> Section:
     """Draws scores over the number of clusters, a line a method.
 
     Where several trials or seeds share K, the point is their mean and the bar their deviation.
     """
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for number, sweep in enumerate(sweeps):
         for metric, label, digits in ((MIOU, _SCORE, 1), (STABILITY, "stability", 3)):
             groups = _over_k(sweep, metric)
@@ -36,7 +46,7 @@ def k_curve(sweeps: Sequence[Sweep]) -> Section:
     return Section("k-curve", "Number of clusters", tuple(blocks) or (why,))
 
 
-def _over_k(sweep: Sweep, metric: str) -> dict[tuple[str, int], Spread]:
+def _over_k(sweep: SweepRecord, metric: str) -> dict[tuple[str, int], Spread]:
     """Gathers a metric by method and K, finalists' further seeds among them."""
     values: dict[tuple[str, int], list[float]] = defaultdict(list)
     first = {run.trial: str(run.params.get("seed")) for run in sweep.trials}
@@ -50,7 +60,7 @@ def _over_k(sweep: Sweep, metric: str) -> dict[tuple[str, int], Spread]:
 
 
 def _k_chart(
-    sweep: Sweep,
+    sweep: SweepRecord,
     groups: dict[tuple[str, int], Spread],
     label: str,
     digits: int,
@@ -70,7 +80,7 @@ def _k_chart(
         caption,
         (*columns, Column("value", label, digits), Column("runs", "runs", 0)),
         tuple(
-            Row({"method": name, "num_clusters": float(k), "value": s, "runs": float(s.count)})
+            TableRow({"method": name, "num_clusters": float(k), "value": s, "runs": float(s.count)})
             for (name, k), s in groups.items()
         ),
     )
@@ -78,7 +88,7 @@ def _k_chart(
     return Chart(line_chart(caption, summary, series, "K", label, levels=levels, key=key), table)
 
 
-def _levels(sweep: Sweep) -> list[tuple[str, float]]:
+def _levels(sweep: SweepRecord) -> list[tuple[str, float]]:
     """Names the lines across: the floors and the ceiling of the selection split."""
     return [
         (baseline_label(key.removeprefix("baseline.")), value)
@@ -87,9 +97,9 @@ def _levels(sweep: Sweep) -> list[tuple[str, float]]:
     ]
 
 
-def learning_curves(store: Store, sweeps: Sequence[Sweep]) -> Section:
+def learning_curves(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
     """Draws the score and the loss over epochs, a line a trial; losses of methods apart."""
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for number, sweep in enumerate(sweeps):
         styles = {method: style for style, method in enumerate(sweep.methods)}
         for place, metric in enumerate(dict.fromkeys((MIOU, sweep.objective))):
@@ -112,7 +122,7 @@ def learning_curves(store: Store, sweeps: Sequence[Sweep]) -> Section:
 
 
 def _epochs(
-    runs: Sequence[Logged],
+    runs: Sequence[RunRecord],
     histories: dict[str, list[tuple[int, float]]],
     styles: dict[str, int],
     caption: str,
@@ -122,7 +132,7 @@ def _epochs(
     by_method: bool = False,
 ) -> Chart:
     """Draws histories; the best trial of each method is named, the others are thin."""
-    series, seen, rows = list[Series](), set[str](), list[Row]()
+    series, seen, rows = list[Series](), set[str](), list[TableRow]()
     for run in runs:
         if history := histories[run.id]:
             named = run.method not in seen
@@ -131,7 +141,7 @@ def _epochs(
             points = tuple((float(step), value) for step, value in history)
             series.append(Series(name, points, styles[run.method], (), named))
             rows += [
-                Row({"trial": run.trial, "method": run.method, "epoch": x, "value": y})
+                TableRow({"trial": run.trial, "method": run.method, "epoch": x, "value": y})
                 for x, y in points
             ]
     digits = 1 if label == _SCORE else 4
@@ -141,9 +151,9 @@ def _epochs(
     return Chart(line_chart(caption, summary, series, "epoch", label, key=key), table)
 
 
-def parallel_coordinates(sweeps: Sequence[Sweep]) -> Section:
+def parallel_coordinates(sweeps: Sequence[SweepRecord]) -> Section:
     """Draws what the trials of each method varied, and what they scored."""
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for number, sweep in enumerate(sweeps):
         for style, method in enumerate(sweep.methods):
             runs = [run for run in sweep.trials if run.method == method and run.ranked]
@@ -153,7 +163,7 @@ def parallel_coordinates(sweeps: Sequence[Sweep]) -> Section:
     return Section("settings", "Settings and scores", tuple(blocks) or (why,))
 
 
-def varied(runs: Sequence[Logged]) -> list[str]:
+def varied(runs: Sequence[RunRecord]) -> list[str]:
     """Lists the settings in which runs differ, in the order in which they are logged.
 
     Of K and K per class, from which it follows, only K is listed.
@@ -163,7 +173,9 @@ def varied(runs: Sequence[Logged]) -> list[str]:
     return [key for key in found if key != "clusters_per_class" or "num_clusters" not in found]
 
 
-def _parallel(sweep: Sweep, method: str, runs: list[Logged], keys: list[str], key: str) -> Chart:
+def _parallel(
+    sweep: SweepRecord, method: str, runs: list[RunRecord], keys: list[str], key: str
+) -> Chart:
     label, digits = (_SCORE, 1) if sweep.objective == MIOU else (short(sweep.objective), 3)
     caption = f"Trials of {method} by what they varied: {sweep.protocol}"
     axes = [
@@ -176,7 +188,7 @@ def _parallel(sweep: Sweep, method: str, runs: list[Logged], keys: list[str], ke
     rows = []
     for run in runs:
         settings: dict[str, Cell] = {name: _axis_value(run.params.get(name)) for name in keys}
-        rows.append(Row({"trial": run.trial, **settings, "score": run.score}))
+        rows.append(TableRow({"trial": run.trial, **settings, "score": run.score}))
     table = Table(caption, (*named, Column("score", label, digits)), tuple(rows))
     summary = (
         f"{len(runs)} trials across {len(axes)} axes; the best one, {runs[0].trial}, is named."

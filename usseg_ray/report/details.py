@@ -1,6 +1,6 @@
 """The rest of a report's sections: classes, pictures, label-free criteria, cost.
 
-It stands after `store`, beside `leaderboard` and `curves`.
+It stands after `read`, beside `leaderboard` and `curves`.
 """
 
 import contextlib
@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usseg_ray.report.content import Block, Cell, Column, Note, Row, Section, Spread, Table
-from usseg_ray.report.read import Logged, Store, Sweep
+from usseg_ray.report.content import Cell, Column, Note, PageBlock, Section, Spread, Table, TableRow
+from usseg_ray.report.read import RunRecord, Store, SweepRecord
 from usseg_ray.scoring.objective import short
 from usseg_ray.sweeps.criteria import FEWEST_TRIALS, Trust, choice, criterion_trust
 from usseg_ray.trials.trial import Status, Trial, number_and_seed
@@ -35,7 +35,7 @@ _TRUST = (
 )
 
 
-def per_class(store: Store, sweeps: Sequence[Sweep]) -> Section:
+def per_class(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
     """Lists the score of every class, a column a finalist."""
     blocks = [table for sweep in sweeps if (table := _class_table(store, sweep))]
     why = Note("No finalist has a table of its classes in the store.")
@@ -43,8 +43,8 @@ def per_class(store: Store, sweeps: Sequence[Sweep]) -> Section:
 
 
 def shown_runs(
-    sweep: Sweep, trial: Logged, runs: Sequence[Logged]
-) -> tuple[tuple[Logged, ...], str]:
+    sweep: SweepRecord, trial: RunRecord, runs: Sequence[RunRecord]
+) -> tuple[tuple[RunRecord, ...], str]:
     """Says which runs hold a finalist's tables and pictures, and under which protocol.
 
     They are of the test split where a run for each seed was scored on it, else of the trial and of
@@ -54,7 +54,7 @@ def shown_runs(
     return (again, sweep.test_protocol) if again else ((trial,), sweep.protocol)
 
 
-def _class_table(store: Store, sweep: Sweep) -> Table | None:
+def _class_table(store: Store, sweep: SweepRecord) -> Table | None:
     columns, pixels, protocols = list[Column](), dict[str, float](), dict[str, None]()
     cells: dict[str, dict[str, Cell]] = {}
     for trial, runs in sweep.finalists():
@@ -73,20 +73,21 @@ def _class_table(store: Store, sweep: Sweep) -> Table | None:
         return None
     named = (Column("class", "class"), Column("pixels", "labelled pixels", 0))
     rows_of = tuple(
-        Row({"class": name, "pixels": pixels[name], **scores}) for name, scores in cells.items()
+        TableRow({"class": name, "pixels": pixels[name], **scores})
+        for name, scores in cells.items()
     )
     return Table(f"IoU of every class: {'; '.join(protocols)}", (*named, *columns), rows_of)
 
 
-def _classes_of(store: Store, run: Logged) -> list[dict[str, Any]]:
+def _classes_of(store: Store, run: RunRecord) -> list[dict[str, Any]]:
     data = store.artifact(run, "per_class.json")
     table = json.loads(data) if data else {"columns": [], "data": []}
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
-def trust(sweeps: Sequence[Sweep]) -> Section:
+def trust(sweeps: Sequence[SweepRecord]) -> Section:
     """Says how far each label-free criterion may be trusted to choose among the trials."""
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for sweep in sweeps:
         if found := criterion_trust(map(_as_trial, sweep.trials)):
             rows = tuple(_trust_row(one) for one in found)
@@ -98,15 +99,15 @@ def trust(sweeps: Sequence[Sweep]) -> Section:
     return Section("trust", "Criteria without labels", tuple(blocks) or (why,))
 
 
-def _as_trial(run: Logged) -> Trial:
+def _as_trial(run: RunRecord) -> Trial:
     """Describes a run as `criterion_trust` knows trials."""
     number, _ = number_and_seed(run.trial)
     status: Status = "FINISHED" if run.status == "FINISHED" else "FAILED"
     return Trial(number, run.method, {}, {}, 0, status, metrics=run.metrics)
 
 
-def _trust_row(found: Trust) -> Row:
-    return Row(
+def _trust_row(found: Trust) -> TableRow:
+    return TableRow(
         {
             "criterion": short(found.criterion),
             "trials": float(found.trials),
@@ -119,13 +120,13 @@ def _trust_row(found: Trust) -> Row:
     )
 
 
-def cost(store: Store, sweeps: Sequence[Sweep]) -> Section:
+def cost(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
     """Lists what every run took: time, speed and, where the store has a price, money."""
-    blocks: list[Block] = [_cost_table(store, sweep) for sweep in sweeps]
+    blocks: list[PageBlock] = [_cost_table(store, sweep) for sweep in sweeps]
     return Section("cost", "Cost", tuple(blocks))
 
 
-def _cost_table(store: Store, sweep: Sweep) -> Table:
+def _cost_table(store: Store, sweep: SweepRecord) -> Table:
     price = gpu_hour_price(sweep.parent)
     rows = [_cost_row(store, run, price) for run in (*sweep.trials, *sweep.seeds)]
     total: dict[str, Cell] = {
@@ -133,13 +134,13 @@ def _cost_table(store: Store, sweep: Sweep) -> Table:
         for key in ("seconds", "eval_seconds", "price")
         if (found := [v for row in rows if isinstance(v := row.cells.get(key), float)])
     }
-    summed = Row({"name": f"all {len(rows)} runs", **total}, "best")
-    whole = Row({"name": "from start to end", "seconds": sweep.parent.seconds}, "best")
+    summed = TableRow({"name": f"all {len(rows)} runs", **total}, "best")
+    whole = TableRow({"name": "from start to end", "seconds": sweep.parent.seconds}, "best")
     caption = f"Time of every run: {sweep.name}"
     return Table(caption, _COST, (*rows, summed, whole))
 
 
-def _cost_row(store: Store, run: Logged, price: float | None) -> Row:
+def _cost_row(store: Store, run: RunRecord, price: float | None) -> TableRow:
     speed = [value for _, value in store.history(run, "images_per_second")]
     scoring = [value for _, value in store.history(run, "eval_seconds")]
     seconds = store.seconds(run)
@@ -153,10 +154,10 @@ def _cost_row(store: Store, run: Logged, price: float | None) -> Row:
     }
     if price is not None and seconds is not None:
         cells["price"] = seconds / 3600 * _gpus(run.params) * price
-    return Row(cells)
+    return TableRow(cells)
 
 
-def gpu_hour_price(parent: Logged) -> float | None:
+def gpu_hour_price(parent: RunRecord) -> float | None:
     """Finds what a GPU costs an hour, where the sweep was told."""
     known = {**parent.params, **parent.tags}
     for key, value in known.items():

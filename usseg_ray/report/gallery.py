@@ -13,20 +13,20 @@ import numpy as np
 from PIL import Image
 
 from usseg_ray.pictures.palettes import paint
-from usseg_ray.report.content import Block, Gallery, Note, Picture, Section
+from usseg_ray.report.content import Note, PageBlock, Picture, PictureGrid, Section
 from usseg_ray.report.details import shown_runs
-from usseg_ray.report.read import Logged, Store, Sweep
+from usseg_ray.report.read import RunRecord, Store, SweepRecord
 
 _BUDGET = 3_000_000  # bytes of all pictures of a page
 
 _TILE, _MOSAIC = 420, 1100  # pixels
 
 
-def galleries(store: Store, sweeps: Sequence[Sweep]) -> Section:
+def galleries(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
     """Lays finalists side by side: images, ground truth and what each made of them."""
     found = [(sweep, *finalist) for sweep in sweeps for finalist in sweep.finalists()]
     budget = _BUDGET // max(5 * len(found), 1)
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for sweep in sweeps:
         shown = [(trial, *shown_runs(sweep, trial, runs)) for trial, runs in sweep.finalists()]
         for protocol in dict.fromkeys(protocol for _, _, protocol in shown):
@@ -37,8 +37,8 @@ def galleries(store: Store, sweeps: Sequence[Sweep]) -> Section:
 
 
 def _compared(
-    store: Store, group: Sequence[tuple[Logged, Logged]], protocol: str, budget: int
-) -> list[Block]:
+    store: Store, group: Sequence[tuple[RunRecord, RunRecord]], protocol: str, budget: int
+) -> list[PageBlock]:
     """Shows finalists of one protocol: image by image where they share them, else by mosaics."""
     arrays = [_examples(store, holder) for _, holder in group]
     names = [f"{trial.method} {trial.trial}" for trial, _ in group]
@@ -54,11 +54,13 @@ def _compared(
             text = f"Images, ground truth and predictions of {name}, one image a row."
             pictures.append(embedded(data, text, name, side=_MOSAIC, budget=4 * budget))
     return (
-        [Gallery(f"Mosaics of the finalists: {protocol}", tuple(pictures), ())] if pictures else []
+        [PictureGrid(f"Mosaics of the finalists: {protocol}", tuple(pictures), ())]
+        if pictures
+        else []
     )
 
 
-def _examples(store: Store, run: Logged) -> dict[str, Any] | None:
+def _examples(store: Store, run: RunRecord) -> dict[str, Any] | None:
     data = store.artifact(run, "examples.npz")
     if data is None:
         return None
@@ -79,7 +81,7 @@ def _gallery(
     image: str,
     protocol: str,
     budget: int,
-) -> Gallery:
+) -> PictureGrid:
     first = arrays[0]
     classes = [str(name) for name in first["classes"]]
     palette, ignore = first["palette"], int(first["ignore_index"])
@@ -104,7 +106,7 @@ def _gallery(
         legend.append(("hatched grey: a cluster without a class", ""))
     if (truth == ignore).any():
         legend.append(("chequered: no ground truth", ""))
-    return Gallery(f"{image}: {protocol}", tuple(pictures), tuple(legend))
+    return PictureGrid(f"{image}: {protocol}", tuple(pictures), tuple(legend))
 
 
 def _tile(pixels: np.ndarray, text: str, caption: str, budget: int) -> Picture:

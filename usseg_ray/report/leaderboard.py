@@ -1,6 +1,6 @@
 """The leaderboards of a report: one table a protocol, so that ranks compare what compares.
 
-It stands after `store`. Trials are ranked on the selection split, finalists on the untouched test
+It stands after `read`. Trials are ranked on the selection split, finalists on the untouched test
 split; floors, the ceiling and published numbers stand among them by their value, without a rank.
 """
 
@@ -9,10 +9,21 @@ from itertools import groupby
 from statistics import fmean
 
 from usseg_ray.engine.baselines import CEILING, FLOORS, label
-from usseg_ray.report.content import Block, Cell, Column, Kind, Note, Row, Section, Spread, Table
+from usseg_ray.report.content import (
+    Cell,
+    Column,
+    Note,
+    PageBlock,
+    RowKind,
+    Section,
+    Spread,
+    Table,
+    TableRow,
+)
 from usseg_ray.report.published import PublishedScore, published_scores
-from usseg_ray.report.read import Logged, Sweep
+from usseg_ray.report.read import RunRecord, SweepRecord
 from usseg_ray.scoring.objective import MIOU, short
+from usseg_ray.scoring.significance import Difference
 from usseg_ray.tracking.store import REASON_TAG
 
 _PLACED = (Column("name", "trial"), Column("rank", "rank", 0))
@@ -36,7 +47,7 @@ _FINALISTS = (
     Column("seeds", "seeds", 0),
     _REMARK,
     Column("behind", "behind the choice, points"),
-    Column("interval", "95 % of a paired bootstrap"),
+    Column("interval", "95 % over images and seeds"),
     Column("noise", "beyond noise?"),
     *_SCORES,
     Column("linear_miou", "linear probe (supervised), %"),
@@ -52,7 +63,7 @@ _PUBLISHED = (
 )
 
 
-def leaderboard(sweeps: Sequence[Sweep]) -> Section:
+def leaderboard(sweeps: Sequence[SweepRecord]) -> Section:
     """Builds the leaderboards of sweeps, those of one protocol in one table.
 
     Args:
@@ -62,11 +73,11 @@ def leaderboard(sweeps: Sequence[Sweep]) -> Section:
         Finalists on the test splits, then trials on the selection splits, then what is published.
     """
     several = len(sweeps) > 1
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for protocol, group in _by([s for s in sweeps if s.finalists()], "test_protocol"):
         if rows := _finalist_rows(group, several=several):
             rows += _beside(group, "test.baseline.") + _published_rows(protocol)
-            caption = f"Finalists, scored on the test split: {protocol}"
+            caption = f"Finalists, scored on the test split: {protocol}{_picked(group)}"
             blocks.append(Table(caption, _FINALISTS, _in_order(rows)))
     if not blocks:
         blocks.append(Note("No trial was scored on an untouched test split."))
@@ -77,7 +88,15 @@ def leaderboard(sweeps: Sequence[Sweep]) -> Section:
     return Section("leaderboard", "Leaderboard", (*blocks, *_published(sweeps)))
 
 
-def _ranked(objective: str, protocol: str, rows: Sequence[Row]) -> Table:
+def _picked(sweeps: Sequence[SweepRecord]) -> str:
+    """Says what picked the finalists, of each sweep where that differs."""
+    said = {sweep.name: sweep.picked for sweep in sweeps if sweep.picked}
+    if len(set(said.values())) == 1 and len(said) == len(sweeps):
+        return f"; {next(iter(said.values()))}"
+    return "".join(f"; {name}: {picked}" for name, picked in said.items())
+
+
+def _ranked(objective: str, protocol: str, rows: Sequence[TableRow]) -> Table:
     """Ranks trials by their objective, which has a column of its own if it is not mIoU."""
     if objective == MIOU:
         caption = f"Trials, ranked on the selection split: {protocol}"
@@ -87,40 +106,40 @@ def _ranked(objective: str, protocol: str, rows: Sequence[Row]) -> Table:
     return Table(caption, (*_PLACED, own, *_TRIALS), _in_order(rows, "objective"))
 
 
-def _by(sweeps: Iterable[Sweep], *attributes: str) -> list[tuple[str, list[Sweep]]]:
+def _by(sweeps: Iterable[SweepRecord], *attributes: str) -> list[tuple[str, list[SweepRecord]]]:
     """Groups sweeps by a protocol, and what else tells them apart, in the order in which they come.
 
     Returns:
         The protocol and the sweeps of each group.
     """
-    groups: dict[tuple[str, ...], list[Sweep]] = {}
+    groups: dict[tuple[str, ...], list[SweepRecord]] = {}
     for sweep in sweeps:
         found = tuple(str(getattr(sweep, attribute)) for attribute in attributes)
         groups.setdefault(found, []).append(sweep)
     return [(protocol, group) for (protocol, *_), group in groups.items()]
 
 
-def _in_order(rows: Sequence[Row], key: str = MIOU) -> tuple[Row, ...]:
+def _in_order(rows: Sequence[TableRow], key: str = MIOU) -> tuple[TableRow, ...]:
     """Orders rows by score, counts the ranks of ours, and puts what has no score at the end.
 
     Ranks are for trials alone: a row of ours comes with a rank to fill in.
     """
     scores = [(_score(row, key), row) for row in rows]
     placed = sorted(((s, row) for s, row in scores if s is not None), key=lambda one: -one[0])
-    found, rank = list[Row](), 0
+    found, rank = list[TableRow](), 0
     for _, row in placed:
         rank += "rank" in row.cells
-        ranked = Row({**row.cells, "rank": float(rank)}, row.kind)
+        ranked = TableRow({**row.cells, "rank": float(rank)}, row.kind)
         found.append(ranked if "rank" in row.cells else row)
     return (*found, *(row for score, row in scores if score is None))
 
 
-def _score(row: Row, key: str) -> float | None:
+def _score(row: TableRow, key: str) -> float | None:
     value = row.cells.get(key)
     return value.mean if isinstance(value, Spread) else value if isinstance(value, float) else None
 
 
-def _named(sweep: Sweep, run: Logged, *, several: bool) -> dict[str, str | float | None]:
+def _named(sweep: SweepRecord, run: RunRecord, *, several: bool) -> dict[str, str | float | None]:
     clusters = run.params.get("num_clusters")
     return {
         "name": run.trial,
@@ -130,10 +149,10 @@ def _named(sweep: Sweep, run: Logged, *, several: bool) -> dict[str, str | float
     }
 
 
-def _trial_row(sweep: Sweep, run: Logged, *, several: bool) -> Row:
+def _trial_row(sweep: SweepRecord, run: RunRecord, *, several: bool) -> TableRow:
     scores = {column.key: run.metrics.get(column.key) for column in (_MIOU, *_SCORES)}
     rank = {"rank": 0.0} if run.ranked else {}
-    return Row(
+    return TableRow(
         {
             **_named(sweep, run, several=several),
             **rank,
@@ -144,7 +163,7 @@ def _trial_row(sweep: Sweep, run: Logged, *, several: bool) -> Row:
     )
 
 
-def _remark(run: Logged, prefix: str = "") -> str | None:
+def _remark(run: RunRecord, prefix: str = "") -> str | None:
     """Says what a reader must know before trusting the row's number."""
     said = [] if run.status == "FINISHED" else [run.status.lower()]
     if run.metrics.get(f"{prefix}collapsed"):
@@ -154,7 +173,7 @@ def _remark(run: Logged, prefix: str = "") -> str | None:
     return "; ".join(said) or None
 
 
-def _finalist_rows(sweeps: Sequence[Sweep], *, several: bool) -> list[Row]:
+def _finalist_rows(sweeps: Sequence[SweepRecord], *, several: bool) -> list[TableRow]:
     rows = []
     for sweep in sweeps:
         scored = [
@@ -170,11 +189,11 @@ def _finalist_rows(sweeps: Sequence[Sweep], *, several: bool) -> list[Row]:
             cells["seeds"] = float(len(runs)) if runs[0] is not trial else None
             remarks = ["the sweep's choice" if place == 1 else "", _remark(runs[0], "test.")]
             cells["remark"] = "; ".join(filter(None, remarks)) or None
-            rows.append(Row(cells, "best" if place == 1 else ""))
+            rows.append(TableRow(cells, "best" if place == 1 else ""))
     return rows
 
 
-def selection_score(trial: Logged, runs: Sequence[Logged]) -> float:
+def selection_score(trial: RunRecord, runs: Sequence[RunRecord]) -> float:
     """Averages what a finalist's runs scored on the selection split, which chooses among them.
 
     A run with the trial's own seed is the trial itself, whose score it has.
@@ -186,19 +205,18 @@ def _behind(metrics: Mapping[str, float]) -> dict[str, Cell]:
     """Says how far a finalist is behind the sweep's choice, and whether that is noise."""
     if "test.behind" not in metrics:
         return {}
-    low, high = metrics["test.behind_low"], metrics["test.behind_high"]
-    return {
-        "behind": metrics["test.behind"],
-        "interval": f"{low:.1f} to {high:.1f}",
-        "noise": "no, noise" if low <= 0 <= high else "yes",
-    }
+    low, high = (metrics.get(f"test.behind_{end}") for end in ("low", "high"))
+    behind = Difference(metrics["test.behind"], low, high)
+    interval = None if low is None or high is None else f"{low:.1f} to {high:.1f}"
+    verdict = {"": "yes", "noise": "no, noise"}.get(behind.verdict, behind.verdict)
+    return {"behind": behind.mean, "interval": interval, "noise": verdict}
 
 
-def _values(runs: Sequence[Logged], key: str) -> list[float]:
+def _values(runs: Sequence[RunRecord], key: str) -> list[float]:
     return [run.metrics[f"test.{key}"] for run in runs if f"test.{key}" in run.metrics]
 
 
-def _beside(sweeps: Sequence[Sweep], prefix: str) -> list[Row]:
+def _beside(sweeps: Sequence[SweepRecord], prefix: str) -> list[TableRow]:
     """Lists the baselines of sweeps under one protocol, each name once unless values differ."""
     found = {
         (key.removeprefix(prefix), value): None
@@ -208,8 +226,10 @@ def _beside(sweeps: Sequence[Sweep], prefix: str) -> list[Row]:
     }
     rows = []
     for name, value in found:
-        kind: Kind = "floor" if name in FLOORS else "supervised" if name == CEILING else "features"
-        rows.append(Row({"name": label(name), "unsup_miou": value}, kind))
+        kind: RowKind = (
+            "floor" if name in FLOORS else "supervised" if name == CEILING else "features"
+        )
+        rows.append(TableRow({"name": label(name), "unsup_miou": value}, kind))
     return rows
 
 
@@ -225,9 +245,9 @@ def _same(score: PublishedScore, protocol: str) -> bool:
     return same and score.refiner == "none"
 
 
-def _published_rows(protocol: str) -> list[Row]:
+def _published_rows(protocol: str) -> list[TableRow]:
     return [
-        Row(
+        TableRow(
             _published_cells(score) | {"remark": f"not ours: {score.source}"},
             "published",
         )
@@ -245,11 +265,11 @@ def _published_cells(score: PublishedScore) -> dict[str, str | float | None]:
     }
 
 
-def _published(sweeps: Sequence[Sweep]) -> list[Block]:
+def _published(sweeps: Sequence[SweepRecord]) -> list[PageBlock]:
     """Lists what is published under other protocols, a table each, ranked with nothing of ours."""
     protocols = {p for sweep in sweeps for p in (sweep.protocol, sweep.test_protocol)}
     names = sorted({data_name(protocol) for protocol in protocols})
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for name in names:
         scores = [
             score
@@ -258,7 +278,7 @@ def _published(sweeps: Sequence[Sweep]) -> list[Block]:
         ]
         for stamp, group in groupby(scores, key=lambda score: score.stamp):
             rows = tuple(
-                Row(
+                TableRow(
                     _published_cells(score) | {"source": score.source},
                     "published",
                 )

@@ -13,19 +13,19 @@ from importlib import resources
 from itertools import groupby
 
 from usseg_ray.report.content import (
-    Block,
     Cell,
     Chart,
     Code,
     Column,
-    Gallery,
     Note,
+    PageBlock,
     Picture,
+    PictureGrid,
     Report,
-    Row,
     Section,
     Spread,
     Table,
+    TableRow,
 )
 from usseg_ray.report.plain import written
 
@@ -85,7 +85,7 @@ def _section(section: Section) -> str:
     )
 
 
-def _block(block: Block, key: str) -> str:
+def _block(block: PageBlock, key: str) -> str:
     match block:
         case Table(folded=True):
             inner = _table(block, key)
@@ -94,7 +94,7 @@ def _block(block: Block, key: str) -> str:
             return _table(block, key)
         case Chart():
             return _chart(block, key)
-        case Gallery():
+        case PictureGrid():
             return _gallery(block)
         case Code():
             lines = escape("\n".join(block.lines))
@@ -119,7 +119,7 @@ def _table(table: Table, key: str) -> str:
     )
 
 
-def _is_numeric(column: Column, rows: Sequence[Row]) -> bool:
+def _is_numeric(column: Column, rows: Sequence[TableRow]) -> bool:
     values = [value for row in rows if (value := row.cells.get(column.key)) is not None]
     return not any(isinstance(value, str) for value in values)
 
@@ -130,7 +130,7 @@ def _style(column: Column, numeric: set[str]) -> str:
     return "remark" if column.key == "remark" else "text"
 
 
-def _row(row: Row, columns: Sequence[Column], numeric: set[str]) -> str:
+def _row(row: TableRow, columns: Sequence[Column], numeric: set[str]) -> str:
     cells = []
     for place, column in enumerate(columns):
         content, style = _cell(column, row.cells.get(column.key)), _style(column, numeric)
@@ -166,7 +166,7 @@ def _chart(chart: Chart, key: str) -> str:
     )
 
 
-def _gallery(gallery: Gallery) -> str:
+def _gallery(gallery: PictureGrid) -> str:
     pictures = "".join(map(_picture, gallery.pictures))
     large = " large" if not gallery.legend else ""
     legend = "".join(f"<li>{_swatch(colour)}{escape(n)}</li>" for n, colour in gallery.legend)

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.scoring.objective import MIOU
 from usseg_ray.tracking.store import (
     PATIENCE,
@@ -30,16 +30,15 @@ from usseg_ray.tracking.store import (
     search,
     sqlite_path,
     store_uri,
-    without_password,
 )
 
 _METHOD, _PROTOCOL = "usseg.method", "usseg.protocol"
 _TEST_PROTOCOL = "usseg.test_protocol"
-_FOLDER, _OBJECTIVE = "usseg.folder", "usseg.objective"
+_FOLDER, _OBJECTIVE, _PICKED = "usseg.folder", "usseg.objective", "usseg.picked"
 
 
 @dataclass(frozen=True)
-class Logged:
+class RunRecord:
     """One run of the store.
 
     Attributes:
@@ -102,7 +101,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepRecord:
     """A sweep as the store knows it.
 
     Attributes:
@@ -111,9 +110,9 @@ class Sweep:
         seeds: Runs of finalists that were trained again with other seeds.
     """
 
-    parent: Logged
-    trials: tuple[Logged, ...]
-    seeds: tuple[Logged, ...]
+    parent: RunRecord
+    trials: tuple[RunRecord, ...]
+    seeds: tuple[RunRecord, ...]
 
     @property
     def name(self) -> str:
@@ -136,6 +135,11 @@ class Sweep:
         return self.parent.objective
 
     @property
+    def picked(self) -> str:
+        """What picked its settings and finalists; nothing where there was no choice."""
+        return self.parent.tags.get(_PICKED, "")
+
+    @property
     def test_protocol(self) -> str:
         """What finalists were scored under, on the test split."""
         for run in self.seeds:
@@ -150,7 +154,7 @@ class Sweep:
         """Names of its methods, in order of their names."""
         return tuple(sorted({run.method for run in self.trials}))
 
-    def finalists(self) -> list[tuple[Logged, tuple[Logged, ...]]]:
+    def finalists(self) -> list[tuple[RunRecord, tuple[RunRecord, ...]]]:
         """Finds the trials that went on to the test split, and what they scored there.
 
         Returns:
@@ -166,7 +170,7 @@ class Sweep:
         if not chosen:
             chosen = [(run, (run,)) for run in self.trials if "test.unsup_miou" in run.metrics]
         if not chosen:
-            best: dict[str, Logged] = {}
+            best: dict[str, RunRecord] = {}
             for run in self.trials:
                 if run.ranked:
                     best.setdefault(run.method, run)
@@ -210,9 +214,9 @@ class Store:
     @property
     def address(self) -> str:
         """Where it is, without a password."""
-        return without_password(self._uri)
+        return redacted(self._uri)
 
-    def sweeps(self, names: Sequence[str]) -> list[Sweep]:
+    def sweeps(self, names: Sequence[str]) -> list[SweepRecord]:
         """Reads sweeps.
 
         Args:
@@ -227,7 +231,7 @@ class Store:
         with explained(self._uri):
             return [self._sweep(key) for key in dict.fromkeys(map(self._key, names or [""]))]
 
-    def history(self, run: Logged, metric: str) -> list[tuple[int, float]]:
+    def history(self, run: RunRecord, metric: str) -> list[tuple[int, float]]:
         """Reads all values of a metric: (step, value), by step."""
         if metric not in run.metrics:
             return []
@@ -235,7 +239,7 @@ class Store:
             values = self._client.get_metric_history(run.id, metric)
         return sorted({value.step: value.value for value in values}.items())
 
-    def seconds(self, run: Logged) -> float | None:
+    def seconds(self, run: RunRecord) -> float | None:
         """Says how long a run took, from its start to its end.
 
         That of a finalist's seed is opened again to be scored, when all are trained: it took until
@@ -247,7 +251,7 @@ class Store:
             epochs = self._client.get_metric_history(run.id, "epoch")
         return max(((epoch.timestamp - run.start) / 1000 for epoch in epochs), default=None)
 
-    def artifact(self, run: Logged, path: str) -> bytes | None:
+    def artifact(self, run: RunRecord, path: str) -> bytes | None:
         """Reads a file of a run; `None` where it has none of that name."""
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -268,15 +272,15 @@ class Store:
             f"Experiment {self.experiment!r} in {self.address} has no sweep {name!r}{latest}."
         )
 
-    def _sweep(self, key: str) -> Sweep:
+    def _sweep(self, key: str) -> SweepRecord:
         quote = '"' if "'" in key else "'"
         found = self._search(f"tags.`{SWEEP_TAG}` = {quote}{key}{quote}")
         (objective, *_) = (run.data.tags.get(_OBJECTIVE, MIOU) for run in found if _is_parent(run))
-        runs = [Logged.of(run, objective) for run in found]
+        runs = [RunRecord.of(run, objective) for run in found]
         trials = [run for run in runs if TRIAL_TAG in run.tags and SEED_TAG not in run.tags]
         seeds = [run for run in runs if TRIAL_TAG in run.tags and SEED_TAG in run.tags]
         (parent, *_) = (run for run in runs if TRIAL_TAG not in run.tags)
-        return Sweep(
+        return SweepRecord(
             parent,
             tuple(sorted(trials, key=_best_first)),
             tuple(sorted(seeds, key=lambda run: (run.trial, _number(run.tags[SEED_TAG])))),
@@ -291,7 +295,7 @@ def _is_parent(run: Run) -> bool:
     return SWEEP_TAG in run.data.tags and TRIAL_TAG not in run.data.tags
 
 
-def _best_first(run: Logged) -> tuple[bool, float, str]:
+def _best_first(run: RunRecord) -> tuple[bool, float, str]:
     return not run.ranked, -(run.score or 0.0), run.trial
 
 

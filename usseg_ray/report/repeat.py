@@ -1,6 +1,6 @@
 """What it takes to repeat a sweep, and the report about it: commands, versions, data, settings.
 
-It stands after `store` and before `page` and `plain`; it joins the other builders' sections too.
+It stands after `read` and before `page` and `plain`; it joins the other builders' sections too.
 """
 
 import json
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from usseg_ray import __version__
-from usseg_ray.report.content import Block, Code, Column, Note, Report, Row, Section, Table
+from usseg_ray.report.content import Code, Column, Note, PageBlock, Report, Section, Table, TableRow
 from usseg_ray.report.curves import k_curve, learning_curves, parallel_coordinates
 from usseg_ray.report.details import cost, per_class, trust
 from usseg_ray.report.gallery import galleries
 from usseg_ray.report.leaderboard import leaderboard
-from usseg_ray.report.read import Store, Sweep
+from usseg_ray.report.read import Store, SweepRecord
 
 _COMMAND, _DIGEST = "usseg.command", "usseg.data_digest"
 _VERSION, _COMMIT = "usseg.version.", "mlflow.source.git.commit"
 _MACHINE = "usseg.machine."
 
 
-def compose(store: Store, sweeps: Sequence[Sweep], own_command: str) -> Report:
+def compose(store: Store, sweeps: Sequence[SweepRecord], own_command: str) -> Report:
     """Builds the whole report.
 
     Args:
@@ -58,9 +58,9 @@ def compose(store: Store, sweeps: Sequence[Sweep], own_command: str) -> Report:
     )
 
 
-def repeat(store: Store, sweeps: Sequence[Sweep], own_command: str) -> Section:
+def repeat(store: Store, sweeps: Sequence[SweepRecord], own_command: str) -> Section:
     """Says how to repeat sweeps: the command of each, its versions, data and settings."""
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for sweep in sweeps:
         tags = sweep.parent.tags
         if tags.get(_COMMAND):
@@ -82,7 +82,7 @@ def _near(address: str) -> str:
     return start + PurePath(address.removeprefix(start).partition("?")[0]).name
 
 
-def _versions(sweep: Sweep) -> Table:
+def _versions(sweep: SweepRecord) -> Table:
     tags = sweep.parent.tags
     known = {
         "data digest": tags.get(_DIGEST),
@@ -91,14 +91,14 @@ def _versions(sweep: Sweep) -> Table:
     }
     for prefix in (_VERSION, _MACHINE):
         known |= {k.removeprefix(prefix): v for k, v in tags.items() if k.startswith(prefix)}
-    rows = tuple(Row({"name": name, "value": value}) for name, value in known.items() if value)
+    rows = tuple(TableRow({"name": name, "value": value}) for name, value in known.items() if value)
     columns = (Column("name", "what"), Column("value", "version or name"))
     return Table(f"Versions and data: {sweep.name}", columns, rows)
 
 
-def _settings(sweep: Sweep) -> Table:
+def _settings(sweep: SweepRecord) -> Table:
     rows = tuple(
-        Row({"key": key, "value": value if isinstance(value, str) else json.dumps(value)})
+        TableRow({"key": key, "value": value if isinstance(value, str) else json.dumps(value)})
         for key, value in sorted(sweep.parent.params.items())
     )
     columns = (Column("key", "setting"), Column("value", "value"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.scoring.metrics import MatchedCounts
 
@@ -38,11 +39,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
             "iou": scores.iou,
             "unsup_miou": np.array(scores.unsup_miou),
         }
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{ARRAYS}.tmp"
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(folder / ARRAYS)
+    write_whole(folder / ARRAYS, lambda stream: np.savez_compressed(stream, **arrays))
 
 
 def write_counts(evaluation: Evaluation, folder: Path) -> None:
@@ -56,14 +53,13 @@ def write_counts(evaluation: Evaluation, folder: Path) -> None:
     counts = evaluation.counts
     if counts is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        folder / COUNTS,
-        ids=evaluation.numbers,
-        intersection=counts.intersection,
-        predicted=counts.predicted,
-        actual=counts.actual,
-    )
+    arrays: dict[str, Any] = {
+        "ids": evaluation.numbers,
+        "intersection": counts.intersection,
+        "predicted": counts.predicted,
+        "actual": counts.actual,
+    }
+    write_whole(folder / COUNTS, lambda stream: np.savez_compressed(stream, **arrays))
 
 
 def read_counts(folder: Path) -> MatchedCounts:

@@ -21,6 +21,7 @@ from usseg_ray.scoring.metrics import (
     MatchedCounts,
     Scores,
     boundary_f,
+    cluster_sizes,
     confusion_matrix,
     confusion_per_image,
     matched_counts,
@@ -28,7 +29,7 @@ from usseg_ray.scoring.metrics import (
     score,
     things_and_stuff,
 )
-from usseg_ray.scoring.patches import Gallery, Patches
+from usseg_ray.scoring.patches import Patches, PatchGallery
 from usseg_ray.scoring.prediction import Predictor, label_map
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
@@ -129,16 +130,26 @@ class Evaluation:
         return np.zeros(0) if self.counts is None else self.counts.miou
 
 
-class _Tally:
+class _ScoreTally:
     """Counts of one refinement, on the device that predicts."""
 
     def __init__(self, num_outputs: int, num_classes: int) -> None:
         self.confusion = torch.zeros(num_outputs, num_classes, dtype=torch.int64)
+        self.sizes = torch.zeros(num_outputs, dtype=torch.int64)
         self.boundaries = torch.zeros(4, dtype=torch.int64)
 
-    def add(self, confusion: Tensor, boundaries: Tensor) -> None:
+    def add(self, confusion: Tensor, sizes: Tensor, boundaries: Tensor) -> None:
         self.confusion = self.confusion.to(confusion.device) + confusion
+        self.sizes = self.sizes.to(sizes.device) + sizes
         self.boundaries = self.boundaries.to(boundaries.device) + boundaries
+
+    def counts(self, device: torch.device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Adds the workers' up: confusion, sizes and boundaries."""
+        parts = (self.confusion.flatten(), self.sizes, self.boundaries)
+        found = all_sum(torch.cat(parts).to(device)).cpu()
+        confusion, sizes, boundaries = found.split([part.numel() for part in parts])
+        shaped = confusion.view(self.confusion.shape)
+        return shaped.numpy(), sizes.numpy(), boundaries.numpy()
 
 
 @torch.no_grad()
@@ -171,10 +182,10 @@ def evaluate(
     """
     num_outputs, num_classes = predictor.scorer.num_outputs, len(truth.classes)
     tallies = {
-        r: _Tally(num_outputs, num_classes) for r in (PLAIN, *predictor.refining.refinements)
+        r: _ScoreTally(num_outputs, num_classes) for r in (PLAIN, *predictor.refining.refinements)
     }
     images, numbers = ImageCounts(), list[int]()
-    gallery = Gallery(num_outputs)
+    gallery = PatchGallery(num_outputs)
     for labelled in batches:
         prediction = predictor.predict(labelled.images)
         gallery.add(labelled.images.pixels, prediction.scores())
@@ -188,7 +199,7 @@ def evaluate(
             plain = refinement == PLAIN
             counts = each.sum(0) if plain else confusion_matrix(clusters, labels, *sizes)
             borders = boundary_counts(clusters, labels, truth.ignore_index, num_classes)
-            tallies[refinement].add(counts, borders)
+            tallies[refinement].add(counts, cluster_sizes(clusters, num_outputs), borders)
     total = int(all_sum(torch.tensor([len(numbers)], device=device)))
     if total != expected_rows:
         raise RuntimeError(f"evaluation walked {total} images, the split has {expected_rows}")
@@ -197,12 +208,10 @@ def evaluate(
     return Evaluation(results, total, np.array(numbers, np.int64), matched, gallery.patches())
 
 
-def _result(tally: _Tally, class_of: np.ndarray | None, device: torch.device) -> Result:
+def _result(tally: _ScoreTally, class_of: np.ndarray | None, device: torch.device) -> Result:
     """Adds the workers' counts up and scores them."""
-    packed = torch.cat([tally.confusion.flatten(), tally.boundaries]).to(device)
-    counts = all_sum(packed).cpu().numpy()
-    scores = score(counts[:-4].reshape(tally.confusion.shape), class_of)
-    return Result(scores, boundary_f(counts[-4:]))
+    confusion, sizes, boundaries = tally.counts(device)
+    return Result(score(confusion, class_of, sizes), boundary_f(boundaries))
 
 
 def telling_rows(evaluation: Evaluation) -> dict[int, str]:
@@ -267,7 +276,7 @@ def segment(
     Returns:
         An evaluation without scores.
     """
-    examples, gallery, rows = Examples(), Gallery(predictor.scorer.num_outputs), 0
+    examples, gallery, rows = Examples(), PatchGallery(predictor.scorer.num_outputs), 0
     for images in batches:
         scores = predictor.predict(images).scores()
         gallery.add(images.pixels, scores)

@@ -24,7 +24,7 @@ from usseg_ray.core.keys import key_seed
 from usseg_ray.core.types import Batch, Images
 from usseg_ray.data.plans import spread
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.recolour import adjust, draw_photometric
+from usseg_ray.data.recolour import adjust, draw_recolouring
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods.base import CodeClassifier, Method
 from usseg_ray.ops.kmeans import assign, kmeans
@@ -62,6 +62,9 @@ SECOND_VIEW = "mirrored and recoloured, 1"
 """Names what `second_views` does; its number rises when that changes."""
 
 
+# A run's judge: the fixed images, and what a clustering does to them.
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What was found of one clustering.
@@ -76,7 +79,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class _Fixed:
+class _FixedImages:
     """A batch of fixed images, their numbers in the split, and the second view of some of them."""
 
     batch: Batch
@@ -110,7 +113,7 @@ class Judge:
     ) -> None:
         self._featurise, self._reader = featurise, reader
         self._batch_size, self._keep_bytes = batch_size, keep_bytes
-        self._kept: list[_Fixed] | None = None
+        self._kept: list[_FixedImages] | None = None
 
     @torch.no_grad()
     def __call__(self, method: Method) -> Judgement:
@@ -122,24 +125,29 @@ class Judge:
         Returns:
             Every criterion that can be had: a method without a frozen backbone has no modularity.
         """
+        # Gathered image by image: label maps, those of two views, and a sample of points.
         device = self._featurise.device
         maps = [torch.empty(0, GRID, GRID, dtype=torch.int64, device=device)]
         first, second, numbers = list(maps), list(maps), [maps[0].new_zeros(0)]
         points = _Points(device)
         for fixed in self._fixed():
-            codes, scores = _seen(method, fixed.batch)
+            # Points carry the scores too where it is not the codes that were clustered.
+            codes, scores = _codes_and_scores(method, fixed.batch)
             clustered = codes[:, :0] if isinstance(method, CodeClassifier) else scores
             points.add(fixed.batch, codes, clustered, label_map(scores, _size(codes)))
             maps.append(label_map(scores, (GRID, GRID)))
             numbers.append(fixed.numbers.to(device))
+            # Both views on one grid, the second mirrored back.
             if fixed.view is not None:
-                _, mirrored = _seen(method, fixed.view)
+                _, mirrored = _codes_and_scores(method, fixed.view)
                 first.append(maps[-1][fixed.viewed])
                 second.append(label_map(mirrored, (GRID, GRID)).flip(-1))
+        # Joined over the workers; maps in the order of the split, so trials can be compared.
         codes, clustered, tokens, parts = points.gather()
         order = all_gather(torch.cat(numbers)).argsort()
         found = all_gather(torch.cat(maps))[order].cpu()
         one, other = (all_gather(torch.cat(part)).flatten().cpu() for part in (first, second))
+        # The criteria, each from what it needs of these.
         share = shares(found.flatten(), method.num_clusters)
         metrics = {
             STABILITY: stability(clustered if clustered.shape[1] else codes, method.num_clusters),
@@ -149,16 +157,18 @@ class Judge:
             ENTROPY: evenness(share),
             USED_SHARE: float((share > 0).double().mean()),
         }
+        # Modularity is of backbone tokens; a network of its own has none.
         if tokens.shape[1]:
             pooled = graph(affinity(tokens[None]))
             metrics[MODULARITY] = float(hard_modularity(parts[None], pooled)[0])
         return Judgement(metrics, found.numpy().astype(np.int16))
 
-    def _fixed(self) -> Iterator[_Fixed]:
+    def _fixed(self) -> Iterator[_FixedImages]:
         if self._kept is not None:
             yield from self._kept
             return
-        kept: list[_Fixed] | None = []
+        # A frozen backbone gives the same features each time: kept as long as they fit.
+        kept: list[_FixedImages] | None = []
         for images in self._reader.few(
             self._reader.config.train_split, NUM_IMAGES, self._batch_size
         ):
@@ -169,10 +179,11 @@ class Judge:
             yield fixed
         self._kept = kept
 
-    def _prepare(self, images: Images) -> _Fixed:
+    def _prepare(self, images: Images) -> _FixedImages:
         if images.rows is None:
             raise TypeError("images that are shown whole have rows")
         info = self._reader.manifest.splits[self._reader.config.train_split]
+        # Which images have a second view is a matter of the split, not of this worker's share.
         twice = set(spread(info.rows, NUM_IMAGES // VIEWED))
         numbers = images.rows.numbers
         viewed = [index for index, number in enumerate(numbers.tolist()) if number in twice]
@@ -181,8 +192,8 @@ class Judge:
         shown = Images(names, second_views(images.pixels[chosen], names))
         rows = replace(images.rows, numbers=numbers[chosen], crops=images.rows.crops[chosen])
         # A backbone need not know what to make of no image.
-        view = self._featurise.shown_otherwise(shown, rows, SECOND_VIEW) if viewed else None
-        return _Fixed(self._featurise(images), numbers, view, chosen)
+        view = self._featurise.variant(shown, rows, SECOND_VIEW) if viewed else None
+        return _FixedImages(self._featurise(images), numbers, view, chosen)
 
 
 class _Points:
@@ -227,6 +238,9 @@ class _Points:
         return codes, clustered, tokens, parts[:, 0].long()
 
 
+# What the criteria are made of.
+
+
 def second_views(pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
     """Shows images mirrored and in other colours, drawn by their names alone.
 
@@ -239,7 +253,7 @@ def second_views(pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
     """
     shown = torch.empty_like(pixels)
     for index, name in enumerate(ids):
-        draws = draw_photometric(np.random.default_rng(key_seed(KEY, "view", name)), JitterConfig())
+        draws = draw_recolouring(np.random.default_rng(key_seed(KEY, "view", name)), JitterConfig())
         coloured = adjust(pixels[index].permute(1, 2, 0).numpy(), draws)
         shown[index] = torch.tensor(coloured).permute(2, 0, 1)
     return shown.flip(-1)
@@ -293,11 +307,12 @@ def stability(codes: Float[Tensor, "n C"], num_clusters: int) -> float:
     return sum(indices) / len(indices)
 
 
-def _seen(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
+def _codes_and_scores(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
     """Returns codes and cluster scores."""
     codes = method.encode(batch)
-    scores = method.classify(codes) if isinstance(method, CodeClassifier) else method.predict(batch)
-    return codes, scores
+    if isinstance(method, CodeClassifier):
+        return codes, method.upsampled_later(codes)
+    return codes, method.predict(batch)
 
 
 def _resized(maps: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B C h2 w2"]:

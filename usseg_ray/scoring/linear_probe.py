@@ -99,11 +99,25 @@ def fit_linear_probe(
         for chosen in torch.randperm(len(codes), generator=generator).split(portion):
             rows = chosen.to(codes.device)
             logits, weights = classifier(codes.index_select(0, rows)), shares.index_select(0, rows)
-            loss = -(weights * logits.log_softmax(1)).sum() / weights.sum()
+            loss = share_loss(logits, weights)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
     return LinearProbe(encode, classifier, mean, std)
+
+
+def share_loss(logits: Float[Tensor, "n K"], shares: Float[Tensor, "n K"]) -> Float[Tensor, ""]:
+    """Computes the mean cross-entropy of all labelled pixels.
+
+    Args:
+        logits: (n, K) class scores.
+        shares: (n, K) how many labelled pixels of each class a row stands for, up to one factor; a
+            row of zeros does not count.
+
+    Returns:
+        Nats. With one pixel a row it is the official loss of STEGO and HP.
+    """
+    return -(shares * logits.log_softmax(1)).sum() / shares.sum()
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Scores of a clustering against a ground truth, from integers counted over a whole split.
 
 One int64 matrix counts every labelled pixel of a split, summed over workers; clusters are matched
-to classes once, on that matrix. A mean of per-batch scores would depend on the batches. Only the
-score of the boundaries needs to know where pixels lie, and has counts of its own.
+to classes once, on that matrix. A mean of per-batch scores would depend on the batches. How large
+clusters are is counted over all pixels, labelled or not. Only the score of the boundaries needs to
+know where pixels lie, and has counts of its own.
 """
 
 import math
@@ -54,6 +55,11 @@ def confusion_per_image(
         clusters + images, labels, len(labels) * num_clusters, num_classes, ignore_index
     )
     return counts.view(len(labels), num_clusters, num_classes)
+
+
+def cluster_sizes(clusters: Int64[Tensor, "*shape"], num_clusters: int) -> Int64[Tensor, " K"]:
+    """Counts the pixels of every cluster, labelled or not, on the tensor's device."""
+    return torch.bincount(clusters.flatten(), minlength=num_clusters)
 
 
 class ImageCounts:
@@ -137,8 +143,9 @@ class Scores:
         class_of: (K,) int64, class of every cluster, -1 for a cluster without one.
         confusion: (K, C) int64, as counted.
         used_clusters: Clusters that own at least one labelled pixel.
-        largest_share: Share of labelled pixels in the largest cluster, percent.
-        entropy: Of the shares of the clusters, percent of ln K: 100 where all are equally large.
+        largest_share: Share of all pixels in the largest cluster, percent.
+        entropy: Of the clusters' shares of all pixels, percent of ln K: 100 where all are equally
+            large.
     """
 
     unsup_miou: float
@@ -208,7 +215,9 @@ def merged_match(confusion: Int64[np.ndarray, "K C"]) -> Int64[np.ndarray, " K"]
 
 
 def score(
-    confusion: Int64[np.ndarray, "K C"], class_of: Int64[np.ndarray, " K"] | None = None
+    confusion: Int64[np.ndarray, "K C"],
+    class_of: Int64[np.ndarray, " K"] | None = None,
+    sizes: Int64[np.ndarray, " K"] | None = None,
 ) -> Scores:
     """Scores a confusion matrix, matched one to one unless the classes are given.
 
@@ -219,6 +228,8 @@ def score(
         confusion: (K, C) counts of a whole split.
         class_of: (K,) class of every cluster, for predictions that need no matching (a supervised
             probe); Hungarian matching if unset.
+        sizes: (K,) pixels of every cluster, those without a label included; if unset, every pixel
+            has one.
 
     Returns:
         The scores, in percent.
@@ -242,16 +253,17 @@ def score(
     present = union > 0
     iou = np.full(confusion.shape[1], np.nan)
     iou[present] = 100.0 * hits[present] / union[present]
-    sizes = confusion.sum(axis=1)
+    labelled = confusion.sum(axis=1)
+    sizes = labelled if sizes is None else sizes
     return Scores(
         unsup_miou=float(iou[present].mean()),
         unsup_acc=100.0 * float(hits.sum()) / total,
         iou=iou,
         class_of=class_of,
         confusion=confusion,
-        used_clusters=int((sizes > 0).sum()),
-        largest_share=100.0 * float(sizes.max()) / total,
-        entropy=_evenness(sizes / total),
+        used_clusters=int((labelled > 0).sum()),
+        largest_share=100.0 * float(sizes.max()) / int(sizes.sum()),
+        entropy=_evenness(sizes / int(sizes.sum())),
     )
 
 

@@ -5,9 +5,7 @@ whoever ranks, stops or searches looks at that metric. Of every objective more i
 better. `label_free` measures the criteria, but for the consensus.
 """
 
-from difflib import get_close_matches
-
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.data.manifest import Manifest
 
 AUTO = "auto"
@@ -34,7 +32,7 @@ WITHOUT_LABELS = VIEW_INFORMATION
 """What `auto` stands for where nothing is labelled."""
 
 
-def resolve(asked: str, manifest: Manifest, split: str) -> str:
+def resolve_objective(asked: str, manifest: Manifest, split: str) -> str:
     """Says what trials are ranked by.
 
     Args:
@@ -54,10 +52,21 @@ def resolve(asked: str, manifest: Manifest, split: str) -> str:
         labelled = info.labelled if info else any(s.labelled for s in manifest.splits.values())
         return MIOU if labelled else WITHOUT_LABELS
     if asked not in OBJECTIVES:
-        near = get_close_matches(asked, OBJECTIVES, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"choose {AUTO} or {', '.join(OBJECTIVES)}."
-        raise UserError(f"--objective {asked} does not exist; {hint}")
+        hint = did_you_mean(asked, OBJECTIVES, f"; choose {AUTO} or {', '.join(OBJECTIVES)}.")
+        raise UserError(f"--objective {asked} does not exist{hint}")
     return asked
+
+
+def picked_by(objective: str, split: str) -> str:
+    """Says what picked the settings, the K and the finalists of a sweep that had a choice.
+
+    Args:
+        objective: What its trials are ranked by; searchers and schedulers look at it too.
+        split: The selection split.
+    """
+    if objective == MIOU:
+        return f"settings picked by labels of {split}"
+    return f"settings picked without labels, by {objective} on {split}"
 
 
 def require_labels(manifest: Manifest, split: str, root: str) -> None:

@@ -1,7 +1,7 @@
 """What can be said of a partition without labels: agreement, evenness, separation.
 
-`label_free` judges trials by these, and `consensus` compares their label maps. All of them are
-finite for every input, also for a clustering that put everything into one part.
+`label_free` judges trials by these, and `sweeps.criteria` compares their label maps. All of them
+are finite for every input, also for a clustering that put everything into one part.
 """
 
 import math

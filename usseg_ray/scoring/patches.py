@@ -1,7 +1,7 @@
 """The patches that a clustering is surest of, a few for every cluster.
 
 They say what a cluster is, where no label can. `evaluation` shows every batch that it predicts to a
-`Gallery`, which keeps the best patches of all; `mosaic.gallery_figure` draws them.
+`PatchGallery`, which keeps the best patches of all; `mosaic.gallery_figure` draws them.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Patches:
         return self.scores > -np.inf
 
 
-class Gallery:
+class PatchGallery:
     """Keeps for every cluster the places where it wins with the highest score, one an image.
 
     What is kept does not depend on how images are grouped into batches; of equal scores the one

@@ -25,7 +25,7 @@ CRF = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Refining:
+class Refiners:
     """What is made of scores beside the plain prediction.
 
     Attributes:
@@ -140,7 +140,7 @@ class Predictor:
     scorer: Scorer
     featurise: Featurise
     side: int
-    refining: Refining = Refining()
+    refining: Refiners = Refiners()
     batch_size: int = 16
 
     def predict(self, images: Images) -> "Prediction":

@@ -4,14 +4,13 @@ Protocols are data. One is named by `protocol` in a run's settings, or by `evalu
 stamp, which also says data set, split and backbone, goes with every score.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from usseg_ray.core.config import Config, MethodConfig
-from usseg_ray.core.errors import UserError
-from usseg_ray.data.transforms import Crop, Filter, Frame
+from usseg_ray.core.errors import UserError, unknown_name
+from usseg_ray.core.views import Crop, Filter, Frame
 
 REFINERS = ("flip", "sliding", "crf")
 """What may follow a prediction, in this order: scores of the mirror image are taken in, those of
@@ -121,6 +120,7 @@ class Protocol:
 
 
 _FLIP, _FLIP_CRF = Refinement(("flip",)), Refinement(("flip", "crf"))
+_CRF = Refinement(("crf",))
 _SLIDING = Refinement(("sliding",))
 
 DEFAULT = "centre-crop"
@@ -132,11 +132,19 @@ PROTOCOLS = {
         ),
         Protocol(
             "stego-320",
-            "STEGO, HP, SmooSeg and CAUSE on COCO-Stuff, Cityscapes and Potsdam",
+            "STEGO, HP, SmooSeg and CAUSE on COCO-Stuff and Cityscapes, STEGO and HP on Potsdam",
             size=320,
             filter="nearest",
             upsampled="codes",
             refinements=(_FLIP, _FLIP_CRF),
+        ),
+        Protocol(
+            "smooseg-224",
+            "SmooSeg on Potsdam",
+            size=224,
+            filter="nearest",
+            upsampled="codes",
+            refinements=(_FLIP, _CRF, _FLIP_CRF),
         ),
         Protocol("picie-320", "PiCIE on COCO-Stuff and Cityscapes", size=320),
         Protocol(
@@ -181,9 +189,7 @@ def find_protocol(name: str) -> Protocol:
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise UserError(f"Unknown protocol: {name!r}{hint} Protocols: {', '.join(PROTOCOLS)}.")
+    raise unknown_name("protocol", name, PROTOCOLS)
 
 
 def protocol_settings(name: str) -> dict[str, int]:

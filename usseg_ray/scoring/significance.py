@@ -1,4 +1,4 @@
-"""Whether two finalists differ, or whether the difference is noise: a paired bootstrap.
+"""Whether two finalists differ, or whether the difference is noise of images and of seeds.
 
 Off an image's path: it works on what `metrics` counted for every image, after all is trained.
 """
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.stats import t as student
 
 from usseg_ray.scoring.metrics import MatchedCounts
 
 REPLICATES = 2000
 CONFIDENCE = 0.95
+FEWEST_SEEDS = 2
+"""Of each finalist; one seed does not say how far seeds lie apart."""
 _PORTION = 250
 
 
@@ -21,19 +24,21 @@ class Difference:
     """How much better one finalist scores than another.
 
     Attributes:
-        mean: Of the differences of mIoU over the replicates, percent.
-        low: Lower end of their central 95 %, percent.
+        mean: Mean mIoU over the seeds of the one less that of the other, percent.
+        low: Lower end of the 95 % interval, percent; `None` where there are too few seeds.
         high: Upper end of it, percent.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def is_noise(self) -> bool:
-        """Whether no difference at all is among the central 95 %."""
-        return self.low <= 0 <= self.high
+    def verdict(self) -> str:
+        """`too few seeds`, `noise` where no difference at all is in the interval, or nothing."""
+        if self.low is None or self.high is None:
+            return "too few seeds"
+        return "noise" if self.low <= 0 <= self.high else ""
 
 
 def paired_bootstrap(
@@ -45,9 +50,10 @@ def paired_bootstrap(
 ) -> Difference:
     """Compares two finalists on the same images, each trained with several seeds.
 
-    A replicate draws images with replacement, the same for both, and for each finalist as many of
-    its seeds as it has, with replacement; the score is the mean over the drawn seeds of the mIoU
-    over the drawn images. Clusters keep the classes that the whole split gave them.
+    A replicate draws images with replacement, the same for all runs; clusters keep the classes that
+    the whole split gave them. How alike two runs vary over the replicates is what images do to
+    both. That of runs that share nothing but the images is the images' own share of the variance,
+    free of what happens to a single run on a single image, which the spread over seeds has already.
 
     Args:
         first: Counts of one finalist, a set of them for every seed.
@@ -56,38 +62,99 @@ def paired_bootstrap(
         replicates: How many are drawn.
 
     Returns:
-        `first` minus `second`.
+        `first` minus `second`; without an interval where one of them has fewer than
+        `FEWEST_SEEDS` seeds.
 
     Raises:
         ValueError: The two were not scored on the same images.
 
     Reference:
-        Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+        Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; two-way random
+        effects (images by seeds) as in Searle, Casella and McCulloch 1992, Variance Components.
     """
     sizes = {counts.actual.shape for counts in (*first, *second)}
     if len(sizes) != 1:
         raise ValueError(f"a paired comparison needs the same images and classes, not {sizes}")
     ((num_images, _),) = sizes
-    rng = np.random.default_rng(seed)
-    differences = []
+    whole = np.ones((1, num_images))
+    scores = [np.array([_miou(counts, whole)[0] for counts in side]) for side in (first, second)]
+    mean = float(scores[0].mean() - scores[1].mean())
+    if min(len(first), len(second)) < FEWEST_SEEDS:
+        return Difference(mean)
+    drawn = _replicated([*first, *second], num_images, np.random.default_rng(seed), replicates)
+    # A resample of n images varies by n - 1 parts in n of what new images would.
+    shared = np.cov(drawn) * num_images / max(num_images - 1, 1)
+    half = float(half_width(_image_variance(shared, len(first)), num_images, *scores))
+    return Difference(mean, mean - half, mean + half)
+
+
+def half_width(
+    image_variance: float | Float64[np.ndarray, "*shape"],
+    num_images: int,
+    first: Float64[np.ndarray, "*shape s"],
+    second: Float64[np.ndarray, "*shape r"],
+) -> Float64[np.ndarray, "*shape"]:
+    """Joins what images and what seeds do to a difference of means over seeds.
+
+    Each source alone would give an interval of its own: Student's over images, Welch's over the
+    seeds of two finalists that need not vary alike. Their half-widths are joined as the sides of a
+    right triangle, which is exact where one source is all there is, and a little wide in between.
+    One interval with the joint degrees of freedom of both (Satterthwaite 1946) is too narrow in
+    between, where two or three seeds happen to lie close together. docs/sweeps.md has the coverage.
+
+    Args:
+        image_variance: (*) variance of the difference by images alone.
+        num_images: Images behind it.
+        first: (*, s) score of every seed of one finalist, s at least 2.
+        second: (*, r) of the other.
+
+    Returns:
+        (*) half of the width of the 95 % interval, in the unit of the scores.
+
+    Reference:
+        Welch 1938, Biometrika 29, with the degrees of freedom of Satterthwaite 1946, Biometrics
+        Bulletin 2 (seeds); Howe 1974, JASA 69, and Zou and Donner 2008, Statistics in Medicine 27
+        (joining half-widths).
+    """
+    upper = 1 - (1 - CONFIDENCE) / 2
+    images = student.ppf(upper, max(num_images - 1, 1)) ** 2 * image_variance
+    sides = [scores.var(-1, ddof=1) / scores.shape[-1] for scores in (first, second)]
+    spread = sides[0] + sides[1]
+    # Seeds that all score the same have no spread, of any number of degrees of freedom.
+    share = sides[0] / np.where(spread > 0, spread, 1.0)
+    one, other = first.shape[-1] - 1, second.shape[-1] - 1
+    freedom = 1 / (share**2 / one + (1 - share) ** 2 / other)
+    # Of unequal numbers, two seeds that happen to lie together would seem to weigh nothing.
+    freedom = np.minimum(freedom, 2 * min(one, other))
+    return np.asarray(np.sqrt(images + student.ppf(upper, freedom) ** 2 * spread))
+
+
+def _replicated(
+    runs: Sequence[MatchedCounts], num_images: int, rng: np.random.Generator, replicates: int
+) -> Float64[np.ndarray, "n R"]:
+    """Scores all runs on the same draws of images."""
+    found = []
     for start in range(0, replicates, _PORTION):
         count = min(_PORTION, replicates - start)
         times = rng.multinomial(num_images, np.full(num_images, 1 / num_images), count)
         weights = times.astype(np.float64)
-        means = [_mean_over_seeds(side, weights, rng) for side in (first, second)]
-        differences.append(means[0] - means[1])
-    found = np.concatenate(differences)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(found, [tail, 100 - tail])
-    return Difference(float(found.mean()), float(low), float(high))
+        found.append(np.stack([_miou(counts, weights) for counts in runs]))
+    return np.concatenate(found, axis=1)
 
 
-def _mean_over_seeds(
-    seeds: Sequence[MatchedCounts], weights: Float64[np.ndarray, "R n"], rng: np.random.Generator
-) -> Float64[np.ndarray, " R"]:
-    scores = np.stack([_miou(counts, weights) for counts in seeds])
-    drawn = rng.integers(len(seeds), size=scores.shape)
-    return np.asarray(np.take_along_axis(scores, drawn, axis=0).mean(axis=0))
+def _image_variance(shared: Float64[np.ndarray, "n n"], num_first: int) -> float:
+    """Reads off the covariances of runs what images do to the difference of two means.
+
+    Args:
+        shared: (n, n) covariance over draws of images, runs of the first finalist before the other.
+        num_first: How many those are.
+
+    Returns:
+        Mean covariance of two runs of the one, and of the other, less twice that of a run of each.
+    """
+    own = shared[:num_first, :num_first], shared[num_first:, num_first:]
+    alike = sum((part.sum() - part.trace()) / (len(part) * (len(part) - 1)) for part in own)
+    return max(0.0, float(alike - 2 * shared[:num_first, num_first:].mean()))
 
 
 def _miou(counts: MatchedCounts, weights: Float64[np.ndarray, "R n"]) -> Float64[np.ndarray, " R"]:

@@ -6,7 +6,6 @@ Where the selection split has labels, both rankings are there to compare. What i
 with labels says which criterion to choose by on similar data without.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from usseg_ray.core.records import write_json
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.label_free import agreement
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, MIOU
@@ -99,14 +99,7 @@ def _trust(criterion: str, trials: list[Trial]) -> Trust:
 def save_trust(found: list[Trust], folder: Path) -> None:
     """Writes `criteria.json` into a sweep's folder; nothing where nothing was found."""
     if found:
-        text = json.dumps([asdict(trust) for trust in found], indent=1)
-        (folder / CRITERIA_FILE).write_text(text)
-
-
-def load_trust(folder: Path) -> list[Trust]:
-    """Reads what `save_trust` wrote; empty where it wrote nothing."""
-    path = folder / CRITERIA_FILE
-    return [Trust(**row) for row in json.loads(path.read_text())] if path.exists() else []
+        write_json(folder / CRITERIA_FILE, [asdict(trust) for trust in found])
 
 
 def add_consensus(

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.scoring.objective import MIOU
 from usseg_ray.trials.trial import RUNS, Trial, find_run, load_trials
 
 EVERY = "all"
 """Names every earlier sweep under ./runs that compares."""
 
-Settings = Mapping[str, Mapping[str, Any]]
+MethodSettings = Mapping[str, Mapping[str, Any]]
 
 
-def known_trials(names: str, settings: Settings, objective: str) -> tuple[Trial, ...]:
+def known_trials(names: str, settings: MethodSettings, objective: str) -> tuple[Trial, ...]:
     """Reads the trials of earlier sweeps whose scores may stand beside those of a new one.
 
     Args:
@@ -29,8 +30,14 @@ def known_trials(names: str, settings: Settings, objective: str) -> tuple[Trial,
         Trials of these methods on the same data, backbone and protocol.
 
     Raises:
-        UserError: A run is not there, or nothing compares.
+        UserError: A run is not there, or nothing compares; or labels picked a named run's trials,
+            and the new sweep is to do without.
     """
+    if names != EVERY and (picked := _picked_by_labels(names, objective)):
+        raise UserError(
+            f"--warm-start {names}: labels picked the trials of {', '.join(picked)}, and "
+            f"{objective} is to do without: leave them out, or --objective {MIOU}."
+        )
     if names == EVERY:
         found = [trial for trials in _earlier(settings, objective).values() for trial in trials]
     else:
@@ -44,7 +51,28 @@ def known_trials(names: str, settings: Settings, objective: str) -> tuple[Trial,
     return tuple(found)
 
 
-def offer(settings: Settings, objective: str) -> str:
+def _picked_by_labels(names: str, objective: str) -> list[str]:
+    """Finds named runs that a sweep without labels must not learn from."""
+    return [
+        name
+        for name in names.split(",")
+        if any(not _may_teach(trial, objective) for trial in load_trials(find_run(name)))
+    ]
+
+
+def _may_teach(trial: Trial, objective: str) -> bool:
+    """Whether a sweep by an objective may learn from a trial: without labels, not by labels."""
+    return objective == MIOU or trial.objective != MIOU
+
+
+def left_out(objective: str) -> str:
+    """Says that `--warm-start all` passes over what labels picked; empty where it does not."""
+    if objective == MIOU:
+        return ""
+    return f"--warm-start {EVERY} leaves out sweeps ranked by labels: {objective} does without."
+
+
+def offer(settings: MethodSettings, objective: str) -> str:
     """Says which earlier sweeps a new one could learn from; empty where there is none."""
     found = _earlier(settings, objective)
     if not found:
@@ -53,7 +81,7 @@ def offer(settings: Settings, objective: str) -> str:
     return f"Earlier sweeps of this data: {runs}. --warm-start {EVERY} learns from them."
 
 
-def _earlier(settings: Settings, objective: str) -> dict[str, list[Trial]]:
+def _earlier(settings: MethodSettings, objective: str) -> dict[str, list[Trial]]:
     found = {}
     for folder in sorted(path for path in RUNS.glob("*") if path.is_dir()):
         try:
@@ -65,11 +93,12 @@ def _earlier(settings: Settings, objective: str) -> dict[str, list[Trial]]:
     return found
 
 
-def _comparable(sweep: Path, settings: Settings, objective: str) -> list[Trial]:
+def _comparable(sweep: Path, settings: MethodSettings, objective: str) -> list[Trial]:
     return [
         trial
         for trial in load_trials(sweep)
         if objective in trial.metrics
+        and _may_teach(trial, objective)
         and trial.method in settings
         and not differing(settings[trial.method], trial.settings)
     ]

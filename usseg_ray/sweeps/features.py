@@ -1,11 +1,10 @@
-"""Which features of a sweep are worth storing; they are computed before its first trial.
+"""Which features of a sweep are stored; they are computed before its first trial.
 
 Views of images that come again and again are the frames of clustering and scoring, and fixed crops
-of training. The store says what each would cost; what pays is computed on the whole cluster, and
-the jobs name it.
+of training. `features.store.rule` says which are stored; those are computed on the whole cluster,
+and the jobs name them.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,28 +17,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from usseg_ray import methods
 from usseg_ray.cluster.feature_actors import ray_features
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.types import Needs
+from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import crops_of
-from usseg_ray.data.reading import Crops, Showing, view_name
-from usseg_ray.data.transforms import Frame
+from usseg_ray.data.reading import Showing
 from usseg_ray.features.backbones import Backbone, build_backbone
-from usseg_ray.features.store.cost import Mode
-from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Features, Wanted, features_here, probe, want
+from usseg_ray.features.store.entry import FeatureEntry
+from usseg_ray.features.store.extraction import FeatureRequest, Features, features_here, want
 from usseg_ray.features.store.recipe import Part, Views, parts_of
-from usseg_ray.features.store.store import SHARED, FeatureStore, Measure, default_store
-from usseg_ray.ops.photometric import drawn_view
+from usseg_ray.features.store.rule import Mode
+from usseg_ray.features.store.store import SHARED, FeatureStore, default_store
 from usseg_ray.scoring.protocols import find_protocol
-from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
+from usseg_ray.sweeps.method_plan import MethodPlan
+from usseg_ray.sweeps.plan import Plan, planned_epochs
 from usseg_ray.trials.job import StoredView
 
-WORTH_A_THOUGHT_S = 30.0
-"""Where a whole sweep computes for less, weighing a store costs more than one would save."""
-PROBE_S, WEIGH_S = 1.0, 2.0
-POOL_START_S = 6.0
-"""What takes less is computed before a pool of actors has started (docs/performance.md)."""
+FEW_ROWS = 256
+"""So many are computed before a pool of actors has started (docs/performance.md), or soon after."""
 CHOSEN_FILE = "features.json"
 
 
@@ -49,34 +46,30 @@ class _Use:
 
     Attributes:
         split: The split.
-        frame: What its images, or crops, are brought to.
-        crops: Its fixed crops.
-        views: Photometric views of them, in place of the rows themselves.
+        view: How its images are shown.
         parts: What the methods read of it.
         passes: Walks over it, of all trials together.
         methods: Who reads it.
     """
 
     split: str
-    frame: Frame
-    crops: Crops | None
-    views: Views | None
+    view: FixedView
     parts: tuple[Part, ...] = ()
     passes: float = 0.0
     methods: list[str] = field(default_factory=list)
 
     @property
-    def view(self) -> str:
-        """How it is shown, in the words of `types.Rows`."""
-        shown = view_name(self.frame, self.crops)
-        return drawn_view(shown, self.views.draws, self.views.jitter) if self.views else shown
+    def photometric(self) -> Views | None:
+        """The photometric views of the rows, where it is of these."""
+        view = self.view
+        return Views(draws=view.draws, jitter=view.jitter) if view.draws and view.jitter else None
 
 
 @contextmanager
 def stored_features(
     plan: Plan, device: str, folder: Path, console: Console
 ) -> Iterator[dict[str, tuple[StoredView, ...]]]:
-    """Has those features computed that a sweep comes back to often enough, on the whole cluster.
+    """Has those features computed that a sweep comes back to, on the whole cluster.
 
     They are held until the end of the block, so that no other sweep takes their room. What was
     chosen is kept in the sweep's folder: all of its trials see the same features, also after a
@@ -105,14 +98,13 @@ def stored_features(
             yield stored
             return
         backbone = build_backbone(plan.config.backbone)
-        measure = _measuring(backbone, device)
         asked = [(use, _wanted(plan, use, backbone, device)) for use in uses]
-        chosen = _chosen(plan, store, asked, measure, folder, console)
-        features = _computing(backbone, device, measure)
+        chosen = _chosen(plan, store, asked, folder, console)
+        features = _computing(backbone, device)
         for use, wanted in asked:
             if wanted.entry.key in chosen:
                 held.enter_context(_computed(store, wanted, features, console))
-                view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
+                view = StoredView(use.split, use.view, wanted.entry.key)
                 for method in use.methods:
                     stored[method] = (*stored.get(method, ()), view)
         yield stored
@@ -133,100 +125,78 @@ def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> boo
 def _chosen(
     plan: Plan,
     store: FeatureStore,
-    asked: list[tuple[_Use, Wanted]],
-    measure: Measure,
+    asked: list[tuple[_Use, FeatureRequest]],
     folder: Path,
     console: Console,
 ) -> list[str]:
     """Chooses the entries to read, once in the life of a sweep: keys in the store."""
-    path = folder / CHOSEN_FILE
-    if path.exists():
-        known: list[str] = json.loads(path.read_text())
+    known = load_chosen(folder)
+    if known is not None:
         return known
-    mode, there, missing = plan.config.resources.features, [], []
-    for use, wanted in asked:
-        entry = store.find(wanted.entry.key, wanted.parts)
-        if entry is None:
-            missing.append((use, wanted))
-        else:
-            entry.close()
-            there.append(wanted.entry.key)
-    if missing and (mode == "cache" or _seconds(missing, measure) >= WORTH_A_THOUGHT_S):
-        cpus = ray.cluster_resources().get("CPU", 1.0)
-        for use, wanted in missing:
-            decision = store.plan(wanted, measure, passes=use.passes, cpus=cpus, mode=mode)
-            console.print(decision.sentence, highlight=False)
-            if decision.choice == "cache":
+    mode, there, promised = plan.config.resources.features, [], 0
+    with ExitStack() as held:
+        missing = []
+        for use, wanted in asked:
+            entry = store.find(wanted.entry.key, wanted.parts)
+            if entry is None:
+                missing.append((use, wanted))
+            else:
+                held.enter_context(entry)
                 there.append(wanted.entry.key)
-    path.write_text(json.dumps(there))
+                console.print(f"{wanted.name}: in the store.", highlight=False, soft_wrap=True)
+        for use, wanted in missing:
+            decision = store.decide(wanted, passes=use.passes, promised=promised, mode=mode)
+            console.print(decision.sentence, highlight=False, soft_wrap=True)
+            if decision.stored:
+                there.append(wanted.entry.key)
+                promised += wanted.num_bytes
+    save_chosen(there, folder)
     return there
 
 
-def _seconds(asked: list[tuple[_Use, Wanted]], measure: Measure) -> float:
-    """Estimates what all passes would take, after a second of computing the first one's rows."""
-    first = asked[0][1]
-    row = sum(measure(first, seconds=PROBE_S))
-    area = first.entry.recipe.frame.size**2
-    return sum(
-        use.passes * wanted.entry.rows * row * use.frame.size**2 / area for use, wanted in asked
-    )
+def save_chosen(keys: list[str], folder: Path) -> None:
+    """Writes which entries of the store are read into a sweep's folder."""
+    write_json(folder / CHOSEN_FILE, keys)
 
 
-def _measuring(backbone: Backbone, device: str) -> Measure:
-    """Measures what a row takes: here, or where the GPUs are, which the driver may not have.
-
-    Splits of a set are taken to be alike, and measured once.
-    """
-    known: dict[tuple[str, tuple[Part, ...], float], tuple[float, float]] = {}
-
-    def measure(wanted: Wanted, seconds: float = WEIGH_S) -> tuple[float, float]:
-        alike = wanted.entry.recipe.model_copy(update={"data": ""})
-        key = alike.key, wanted.parts, seconds
-        if key not in known:
-            if device == "cpu":
-                known[key] = probe(wanted, backbone, device, seconds)
-            else:
-                task = ray.remote(num_cpus=1, num_gpus=1, max_calls=1)(_measure_there)
-                known[key] = ray.get(task.remote(wanted, device, seconds))
-        return known[key]
-
-    return measure
+def load_chosen(folder: Path) -> list[str] | None:
+    """Reads what `save_chosen` wrote; `None` where that is nothing, or damaged."""
+    try:
+        return read_json(folder / CHOSEN_FILE, list[str], "They are chosen again.")
+    except (FileNotFoundError, DamagedError):
+        return None
 
 
-def _measure_there(wanted: Wanted, device: str, seconds: float) -> tuple[float, float]:
-    return probe(wanted, build_backbone(wanted.backbone), device, seconds)
-
-
-def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> Wanted:
-    precision = plan.config.resources.precision
-    halved = precision == "bfloat16" or (precision == "auto" and device == "cuda")
+def _wanted(plan: Plan, use: _Use, backbone: Backbone, device: str) -> FeatureRequest:
     return want(
         plan.root,
         plan.manifest,
         use.split,
         plan.config.backbone,
         backbone,
-        frame=use.frame,
-        crops=use.crops,
-        views=use.views,
+        frame=use.view.frame,
+        crops=use.view.crops,
+        views=use.photometric,
         parts=use.parts,
-        arithmetic="bfloat16" if halved else "float32",
+        arithmetic=plan.config.resources.arithmetic(device),
     )
 
 
-def _computing(backbone: Backbone, device: str, measure: Measure) -> Features:
+def _computing(backbone: Backbone, device: str) -> Features:
     """Computes on the whole cluster, or here on a CPU what would not wait for a pool of actors."""
 
-    def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(wanted: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         rows = sum(piece.rows for piece in pieces) * wanted.entry.rows_per_image
-        here = device == "cpu" and rows * sum(measure(wanted)) < POOL_START_S
+        here = device == "cpu" and rows <= FEW_ROWS
         compute = features_here(backbone, device) if here else ray_features(device)
         return compute(wanted, pieces)
 
     return features
 
 
-def _computed(store: FeatureStore, wanted: Wanted, features: Features, console: Console) -> Entry:
+def _computed(
+    store: FeatureStore, wanted: FeatureRequest, features: Features, console: Console
+) -> FeatureEntry:
     columns = (TextColumn("Computing features"), BarColumn(), MofNCompleteColumn())
     quiet = not console.is_terminal
     with Progress(
@@ -242,18 +212,18 @@ def _computed(store: FeatureStore, wanted: Wanted, features: Features, console: 
 
 def _uses(plan: Plan) -> list[_Use]:
     """Lists the views that a sweep comes back to, with what its methods read of them."""
-    found: dict[tuple[str, str], _Use] = {}
+    found: dict[tuple[str, FixedView], _Use] = {}
     for part in plan.parts:
         needs = _needs(plan, part)
         if not all(one.features for one in needs):
             continue
         parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
-        for new, passes in _views(plan, part, needs[0]):
-            there = plan.manifest.splits.get(new.split)
-            if there is None or not there.rows or not Showing(new.frame, new.crops).repeats:
+        for split, view, passes in _views(plan, part, needs[0]):
+            there = plan.manifest.splits.get(split)
+            if there is None or not there.rows or view is None:
                 continue
-            use = found.setdefault((new.split, new.view), new)
-            read: tuple[Part, ...] = ("tokens",) if new.views else parts
+            use = found.setdefault((split, view), _Use(split, view))
+            read: tuple[Part, ...] = ("tokens",) if view.draws else parts
             use.parts = tuple(dict.fromkeys((*use.parts, *read)))
             use.passes += passes
             use.methods.append(part.method)
@@ -266,8 +236,13 @@ def _needs(plan: Plan, part: MethodPlan) -> list[Needs]:
     return [method.needs(job.config.method) for one, _, job in plan.corners if one is part]
 
 
-def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, float]]:
-    """Yields the views of a method's first trial, and the passes of all expected runs."""
+def _views(
+    plan: Plan, part: MethodPlan, needs: Needs
+) -> Iterator[tuple[str, FixedView | None, float]]:
+    """Yields splits and views of a method's first trial, and the passes of all expected runs.
+
+    A view is `None` where it shows something else in every pass.
+    """
     config, data, asked = part.config, part.config.data, plan.request
     finalists = min(asked.finalists, plan.num_trials)
     runs = (plan.num_trials + finalists * (asked.seeds - 1)) / len(plan.parts)
@@ -275,15 +250,15 @@ def _views(plan: Plan, part: MethodPlan, needs: Needs) -> Iterator[tuple[_Use, f
     epochs = planned_epochs(plan.job(part.method, {}))
     scored = -(-epochs // config.train.eval_every)
     protocol = find_protocol(config.protocol)
-    frame = protocol.frame(data.eval_size)
-    square = Frame(data.eval_size, "centre", protocol.filter)
+    frame = Showing(protocol.frame(data.eval_size)).view
+    square = Showing(Frame(data.eval_size, "centre", protocol.filter)).view
     # A final score walks the training split once, for its linear probe.
-    yield _Use(data.train_split, square, None, None), runs * scored + finals
-    yield _Use(data.selection_split, frame, None, None), runs * scored
-    yield _Use(data.test_split, frame, None, None), finals + 1  # once for the baselines
-    crops, shown = crops_of(data), Frame(data.train_size)
-    yield _Use(data.train_split, shown, crops, None), runs * epochs
-    if needs.photometric is not None and data.view_draws:
-        views = Views(draws=data.view_draws, jitter=needs.photometric)
+    yield data.train_split, square, runs * scored + finals
+    yield data.selection_split, frame, runs * scored
+    yield data.test_split, frame, finals + 1  # once for the baselines
+    crops = Showing(Frame(data.train_size), crops_of(data)).view
+    yield data.train_split, crops, runs * epochs
+    if crops is not None and needs.photometric is not None and data.view_draws:
         # Every pass reads one draw of each row.
-        yield _Use(data.train_split, shown, crops, views), runs * epochs / data.view_draws
+        passes = runs * epochs / data.view_draws
+        yield data.train_split, crops.recoloured(data.view_draws, needs.photometric), passes

@@ -5,7 +5,6 @@ trained again with other seeds, and every one of these runs is scored on the unt
 is scored stays in the sweep's folder, so that a resumed sweep scores nothing twice.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import ray
 
+from usseg_ray.core.records import read_json, write_json
 from usseg_ray.scoring.arrays import read_counts
 from usseg_ray.scoring.significance import Difference, paired_bootstrap
 from usseg_ray.sweeps.plan import Draws, Plan
@@ -168,8 +168,7 @@ def score_finalists(
         come to its end is left out.
     """
     folder = storage.folder
-    path = folder / FINAL_FILE
-    scored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    scored = load_final(folder)
     runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
     asked = {
         name: _asked(plan, trial, seed, run, storage)
@@ -178,7 +177,7 @@ def score_finalists(
     }
     for names, task in _start(asked, concurrent):
         scored |= zip(names, ray.get(task), strict=True)
-        _write(scored, path)
+        save_final(scored, folder)
     if asked:
         storage.push(FINAL_FILE)
     storage.fetch(*(f"{FINALISTS}/{trial_name(t.index, seed)}/test" for t, seed, _ in runs))
@@ -189,6 +188,22 @@ def score_finalists(
             scores = {seed: scored[trial_name(trial.index, seed)] for seed in own}
             found.append(Finalist(trial, own, scores))
     return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
+
+
+def save_final(scored: Mapping[str, dict[str, float]], folder: Path) -> None:
+    """Writes the test scores of finalists' runs, by name, into a sweep's folder."""
+    write_json(folder / FINAL_FILE, scored)
+
+
+def load_final(folder: Path) -> dict[str, dict[str, float]]:
+    """Reads what `save_final` wrote; empty where it wrote nothing.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / FINAL_FILE
+    cure = "Remove it, and --resume the sweep: the finalists are scored again."
+    return read_json(path, dict[str, dict[str, float]], cure) if path.exists() else {}
 
 
 def _start(asked: Mapping[str, Asked], concurrent: int) -> list[tuple[list[str], Any]]:
@@ -211,12 +226,6 @@ def _asked(plan: Plan, trial: Trial, seed: int, run: Trial, storage: Storage) ->
     target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
     last = Path(str(run.checkpoint)).name
     return job, last, home.place, target.place
-
-
-def _write(scored: Mapping[str, Any], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(json.dumps(scored, indent=1))
-    partial.replace(path)
 
 
 def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:

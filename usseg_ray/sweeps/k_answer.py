@@ -4,7 +4,6 @@ It reads what the trials left, and leaves `k/METHOD.json`, a curve and a picture
 of K - 1, K and K + 1 in the sweep's folder.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Int64
 from scipy.optimize import linear_sum_assignment
 
+from usseg_ray.core.records import write_json
 from usseg_ray.pictures.charts import k_curves
 from usseg_ray.pictures.mosaic import panels, save
 from usseg_ray.pictures.palettes import colour_for
@@ -87,8 +87,7 @@ def write_answer(found: Answer, trials: Iterable[Trial], folder: Path) -> None:
         folder: The sweep's folder, with the trials' own in it.
     """
     home = folder / ANSWER
-    home.mkdir(exist_ok=True)
-    (home / f"{found.method}.json").write_text(json.dumps(asdict(found), indent=1))
+    write_json(home / f"{found.method}.json", asdict(found))
     if not found.advice:
         return
     best = found.advice[0].k

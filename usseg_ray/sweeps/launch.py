@@ -16,10 +16,11 @@ from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.cost import estimate
-from usseg_ray.sweeps.earlier import agreed, offer
+from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE
 from usseg_ray.sweeps.finals import FINAL_FILE
-from usseg_ray.sweeps.plan import Plan, make_plan, settings_of
+from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.space import parse_assignments
 from usseg_ray.sweeps.sweep import run_sweep
@@ -96,6 +97,8 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
     console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
+    if request.warm_start == EVERY:
+        _say_left_out(plan)
     try:
         run_sweep(plan, folder.absolute(), console)
     except KeyboardInterrupt:
@@ -105,6 +108,11 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
             soft_wrap=True,
         )
         raise
+
+
+def _say_left_out(plan: Plan) -> None:
+    if sentence := left_out(plan.objective):
+        console.print(sentence, highlight=False)
 
 
 def _offer(plan: Plan) -> None:

@@ -33,7 +33,7 @@ from usseg_ray.trials.trial import (
     BATCH_SIZE,
     CHECKPOINTS,
     TRIAL_FILE,
-    Ended,
+    EndStatus,
     Trial,
     noted_batch_size,
     number_and_seed,
@@ -193,7 +193,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
             self.ledger.open_final(trial_name(index), seed, record.settings, tags)
         return record
 
-    def _close(self, record: Trial, status: Ended, reason: str | None) -> None:
+    def _close(self, record: Trial, status: EndStatus, reason: str | None) -> None:
         self._silent.discard(record.name)
         folder = self.folder / record.name
         self.storage.fetch(f"{record.name}/{ARRAYS}", f"{record.name}/{BATCH_FILE}")

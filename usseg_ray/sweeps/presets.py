@@ -5,14 +5,16 @@ run set and nothing about where files lie: the data set is prepared under any na
 
 Crops that they cut beforehand and kept as JPEG files are cut here while reading, from the image as
 it is stored, and recoded the same way (`data.crops`, `data.crop_jpeg`).
+
+Steps are counted from the official lists: COCO-Stuff's has 97,702 training images, of which a
+prepared set holds some out as its selection split (docs/data.md).
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,19 @@ _FIVE_CROPS = {
 
 _WHOLE_TILES = {
     **_STEGO_320,
-    "data.crop_scale": 1.0,
+    "data.crops": "centre",
     "data.crop_filter": "nearest",
     "data.flip": False,
 }
+
+_FLOAT32 = " Backbone in bfloat16 on CUDA, theirs in float32."
+
+_FLOAT16 = " Backbone in bfloat16 on CUDA, theirs and their losses in float16."
+
+_ASSUMED_FLOAT = " Backbone in bfloat16 on CUDA; theirs is not known."
+
+# PiCIE's network learns, so it is no frozen backbone.
+_OWN_NETWORK = " Its network is float32 on CUDA too, as theirs; bfloat16 is for frozen backbones."
 
 _ACSEG = {**_SMALL_16, **_sizes(224, 448), **_schedule(5, 500, 32), "method.num_prototypes": 5}
 
@@ -137,7 +148,7 @@ _CAUSE = {
     "method.probe_lr": 4e-3,
 }
 
-_CAUSE_COCO = {**_CAUSE, **_schedule(2, 9242, 16), "method.weight_decay": 1e-4}
+_CAUSE_COCO = {**_CAUSE, **_schedule(2, 7633, 16), "method.weight_decay": 1e-4}
 
 _CAUSE_CITYSCAPES = {
     **_CAUSE,
@@ -152,7 +163,7 @@ _TR = {"method.head": "tr", "method.probe_epochs": 5, **_sizes(320, 320)}
 
 _CAUSE_SOURCE = "Kim et al., 2023 (arXiv 2310.07379), official code and its 4-GPU rate; "
 
-_NO_LEAK = "no label reaches the last stage, which theirs lets in."
+_NO_LEAK = "no label reaches the last stage, which theirs lets in." + _FLOAT16
 
 _PICIE = {
     "protocol": "picie-320",
@@ -167,36 +178,43 @@ _PICIE = {
 
 _PICIE_SOURCE = "Cho et al., CVPR 2021, official scripts"
 
+_CURATED = (
+    " For the 49,629 training images of its own list, Coarse_7: prepare cocostuff27-curated."
+    + _OWN_NETWORK
+)
+
 PRESETS: tuple[Preset, ...] = (
     Preset(
         "acseg",
         "voc2012",
-        _ACSEG_SOURCE + "background by attention; batch, rate and sizes assumed.",
+        _ACSEG_SOURCE + "background by attention; batch, rate and sizes assumed." + _ASSUMED_FLOAT,
         {**_ACSEG, "method.background": "split"},
     ),
     Preset(
         "acseg",
         "cocostuff27",
-        _ACSEG_SOURCE + "all concepts classified; batch, rate and sizes assumed.",
+        _ACSEG_SOURCE + "all concepts classified; batch, rate and sizes assumed." + _ASSUMED_FLOAT,
         {**_ACSEG, "method.background": "none"},
     ),
     Preset(
         "stego",
         "cocostuff27",
-        _STEGO_SOURCE + "COCO ViT-S (1/31/22), 5,000 steps.",
+        _STEGO_SOURCE + "COCO ViT-S (1/31/22), 5,000 steps." + _FLOAT32,
         {**_STEGO, **_SMALL_8, **_FIVE_CROPS, **_stego((0.67, 0.25, 0.63), (0.08, 0.02, 0.66))},
     ),
     Preset(
         "stego",
         "cocostuff27",
-        _STEGO_SOURCE + "COCO ViT-B (10/3), 5,000 steps.",
+        _STEGO_SOURCE + "COCO ViT-B (10/3), 5,000 steps." + _FLOAT32,
         {**_STEGO, **_BASE_8, **_FIVE_CROPS, **_stego((0.1, 1.0, 0.15385), (0.12, 0.2, 1.0))},
         "vitb8",
     ),
     Preset(
         "stego",
         "cityscapes",
-        _STEGO_SOURCE + "Cityscapes (10/3), ViT-B/8, 5,000 steps; the released checkpoint differs.",
+        _STEGO_SOURCE
+        + "Cityscapes (10/3), ViT-B/8, 5,000 steps; the released checkpoint differs."
+        + _FLOAT32,
         {
             **_STEGO,
             **_BASE_8,
@@ -207,31 +225,33 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "stego",
         "potsdam3",
-        _STEGO_SOURCE + "Potsdam ViT-S (1/31/22), 5,000 steps; the paper states ViT-B/8.",
+        _STEGO_SOURCE
+        + "Potsdam ViT-S (1/31/22), 5,000 steps; the paper states ViT-B/8."
+        + _FLOAT32,
         {**_STEGO, **_SMALL_8, **_WHOLE_TILES, **_stego((0.67, 0.25, 0.63), (0.08, 0.02, 0.46))},
     ),
     Preset(
         "hp",
         "cocostuff27",
-        _HP_SOURCE + ": 3 epochs of five crops of each of 118,287 images.",
-        {**_HP, **_SMALL_8, **_FIVE_CROPS, **_schedule(3, 9241, 64)},
+        _HP_SOURCE + ": 3 epochs of five crops of each of 97,702 images." + _FLOAT16,
+        {**_HP, **_SMALL_8, **_FIVE_CROPS, **_schedule(3, 7632, 64)},
     ),
     Preset(
         "hp",
         "cityscapes",
-        _HP_SOURCE + ": 30 epochs of five crops of each of 2,975 images.",
+        _HP_SOURCE + ": 30 epochs of five crops of each of 2,975 images." + _FLOAT16,
         {**_HP, **_SMALL_8, **_FIVE_CROPS, **_schedule(30, 232, 64), **_HP_CITYSCAPES},
     ),
     Preset(
         "hp",
         "potsdam3",
-        _HP_SOURCE + ": 10 epochs of 4,545 tiles.",
+        _HP_SOURCE + ": 10 epochs of 4,545 tiles." + _FLOAT16,
         {**_HP, **_BASE_8, **_WHOLE_TILES, **_schedule(10, 71, 64), **_HP_POTSDAM},
     ),
     Preset(
         "smooseg",
         "cocostuff27",
-        _SMOOSEG_SOURCE + "; 8,000 steps are recalled from the paper.",
+        _SMOOSEG_SOURCE + "; 8,000 steps are recalled from the paper." + _FLOAT16,
         {
             **_SMALL_8,
             **_FIVE_CROPS,
@@ -244,7 +264,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "smooseg",
         "cityscapes",
-        _SMOOSEG_SOURCE + ": ViT-S/8, 3,000 steps.",
+        _SMOOSEG_SOURCE + ": ViT-S/8, 3,000 steps." + _FLOAT16,
         {
             **_SMALL_8,
             **_FIVE_CROPS,
@@ -257,12 +277,11 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "smooseg",
         "potsdam3",
-        _SMOOSEG_SOURCE + ": ViT-B/8, 3,000 steps, scored at 224 pixels.",
+        _SMOOSEG_SOURCE + ": ViT-B/8, 3,000 steps, scored at 224 pixels." + _FLOAT16,
         {
             **_BASE_8,
             **_WHOLE_TILES,
-            # Smaller than the protocol of the others.
-            "protocol": "centre-crop",
+            "protocol": "smooseg-224",
             **_sizes(224, 224),
             **_schedule(6, 500, 32),
             "method.shift_intra": 0.1,
@@ -300,34 +319,38 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "picie",
         "cocostuff27",
-        _PICIE_SOURCE + ": ResNet-18, 10 epochs, rate 1e-4.",
+        _PICIE_SOURCE + ": ResNet-18, 10 epochs, rate 1e-4." + _CURATED,
         {**_PICIE, "method.variant": "picie", "method.lr": 1e-4},
     ),
     Preset(
         "picie",
         "cocostuff27",
-        "Cho et al., CVPR 2021, the paper's PiCIE+H (K 27 and 100), from memory; else as PiCIE.",
+        "Cho et al., CVPR 2021, the paper's PiCIE+H (K 27 and 100), from memory; else as PiCIE."
+        + _CURATED,
         {**_PICIE, "method.variant": "over_clustering", "method.lr": 1e-4},
         "h",
     ),
     Preset(
         "picie",
         "cocostuff27",
-        _PICIE_SOURCE + " of the baseline, modified DeepCluster.",
+        _PICIE_SOURCE + " of the baseline, modified DeepCluster." + _CURATED,
         {**_PICIE, "method.variant": "mdc", "method.lr": 1e-4},
         "mdc",
     ),
     Preset(
         "picie",
         "cityscapes",
-        _PICIE_SOURCE + ": rate 1e-3; trained there on the folders test and train_extra.",
+        _PICIE_SOURCE
+        + ": rate 1e-3; trained there on the folders test and train_extra."
+        + _OWN_NETWORK,
         {**_PICIE, "method.variant": "picie", "method.lr": 1e-3},
     ),
     Preset(
         "picie",
         "cityscapes",
         _PICIE_SOURCE
-        + " of the baseline: rate 1e-3, first centroids on 30 batches, in 30 iterations.",
+        + " of the baseline: rate 1e-3, first centroids on 30 batches, in 30 iterations."
+        + _OWN_NETWORK,
         {
             **_PICIE,
             "method.variant": "mdc",
@@ -355,9 +378,7 @@ def find_preset(name: str) -> Preset:
     known = {preset.name: preset for preset in PRESETS}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise UserError(f"Unknown preset: {name!r}{hint} Presets: {', '.join(known)}.")
+    raise unknown_name("preset", name, known)
 
 
 def preset_settings(name: str | None, methods: list[str]) -> dict[str, Any]:

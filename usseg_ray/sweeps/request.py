@@ -1,19 +1,21 @@
 """What a command was asked, from its options to the file that `--resume` reads.
 
 It stands before `plan`, which resolves and checks it: here names become methods and files, nothing
-is built yet.
+is built yet. The commands read their options here, so nothing heavy is imported.
 """
 
 from pathlib import Path
 from typing import Any, Literal
 
+import typer
 import yaml
 from pydantic import Field, ValidationError
 
-from usseg_ray import __version__, methods
+from usseg_ray import __version__
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.engine.baselines import FLOORS
+from usseg_ray.core.files import write_whole
+from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, read_tree
 
@@ -21,12 +23,16 @@ REQUEST_FILE = "sweep.yaml"
 DEFAULT_METHOD = "acseg"
 ALL_METHODS = "all"
 
+Question = Literal["k"]
+Search = Literal["random", "optuna"]
+Scheduler = Literal["none", "asha"]
+
 
 class Request(Settings):
     """What a command was asked; kept in the sweep's folder, so that `--resume` repeats it.
 
-    Attributes are the options of `tune` and `train`; `methods` maps each method to the file of its
-    search space, or to `None` for a single run.
+    Attributes are what the options of `tune` and `train` give (`option` makes these of them);
+    `methods` maps each method to the file of its search space, or to `None` for a single run.
     """
 
     version: str = __version__
@@ -36,23 +42,64 @@ class Request(Settings):
         description="What the files of `methods` held when the run began: a run is gone on with as "
         "it began, also where they have changed since or are missing.",
     )
-    data: str
-    preset: str | None = None
+    data: str = Field(
+        "synthetic",
+        description="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
+        "`synthetic` is built in and needs nothing.",
+    )
+    preset: str | None = Field(
+        None,
+        description="A method's published settings for a data set, e.g. acseg-voc2012; below "
+        "--space and --set.",
+    )
     assigned: dict[str, Any]
-    num_samples: int = Field(ge=1, description="Trials of each method.")
-    search: Literal["random", "optuna"]
-    scheduler: Literal["none", "asha"]
-    question: Literal["k"] | None = Field(None, description="What the sweep is to answer.")
-    objective: str = Field("auto", description="What trials are ranked by; see `objective`.")
-    max_concurrent: int | None = Field(None, ge=1)
-    time_budget_s: float | None = Field(None, gt=0, description="For the trials, seconds.")
-    finalists: int = Field(3, ge=0, description="Best trials that are scored on the test split.")
+    num_samples: int = Field(
+        6, ge=1, description="Trials of each method; its first takes the defaults."
+    )
+    search: Search = Field(
+        "random",
+        description="random fills the space evenly and repeats exactly; optuna is TPE, a model for "
+        "each method.",
+    )
+    scheduler: Scheduler = Field(
+        "none",
+        description="asha stops weak trials early, at equal epochs whatever their method; which "
+        "ones depends on timing.",
+    )
+    question: Question | None = Field(
+        None,
+        description="k: how many clusters? Tries --num-samples values of K with --seeds seeds "
+        "each, and answers with a curve, a K and pictures.",
+    )
+    objective: str = Field(
+        "auto",
+        description="What trials are ranked by: unsup_miou, label_free.view_information or another "
+        "criterion without labels (docs/choosing_k.md); auto: unsup_miou if there are labels.",
+    )
+    max_concurrent: int | None = Field(
+        None, ge=1, description="Trials at a time; as many as fit if unset."
+    )
+    time_budget_s: float | None = Field(
+        None, gt=0, description="For the trials, such as 90s, 30m or 2h; finals follow."
+    )
+    finalists: int = Field(
+        3, ge=0, description="Best trials to train with more seeds and to score on the test."
+    )
     seeds: int = Field(3, ge=1, description="With which each finalist is trained.")
-    gpu_hour_price: float | None = Field(None, ge=0)
-    warm_start: str | None = Field(None, description="Earlier sweep that Optuna learns from.")
+    gpu_hour_price: float | None = Field(
+        None, ge=0, description="Price of a GPU for an hour, to show what the sweep costs."
+    )
+    warm_start: str | None = Field(
+        None,
+        description="Earlier sweeps on the same data that optuna learns from; all: those in "
+        "./runs.",
+    )
     tracking_uri: str | None = None
     storage: str = Field("", description="URI at which the run is kept; empty for its folder.")
-    register_as: str | None = Field(None, description="Name of the champion in the registry.")
+    register_as: str | None = Field(
+        None,
+        description="Register the best trial's model in MLflow, as the champion of that name.",
+    )
     key: str = Field("", description="Names the sweep in the tracking store.")
 
     def begun(self, key: str) -> "Request":
@@ -68,7 +115,7 @@ class Request(Settings):
     def save(self, folder: Path) -> None:
         """Writes the request into the sweep's folder."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        (folder / REQUEST_FILE).write_text(text)
+        write_whole(folder / REQUEST_FILE, text)
 
     @classmethod
     def load(cls, folder: Path) -> "Request":
@@ -81,18 +128,35 @@ class Request(Settings):
         if not path.is_file():
             raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
         try:
-            tree = yaml.safe_load(path.read_text())
-        except yaml.YAMLError:
+            tree = yaml.safe_load(path.read_bytes())
+        except (yaml.YAMLError, ValueError):
             tree = None
-        if isinstance(tree, dict) and tree.get("version") != __version__:
+        written = tree.get("version", __version__) if isinstance(tree, dict) else __version__
+        if written != __version__:
             raise UserError(
-                f"{path} was written by version {tree.get('version')}, this is {__version__}: "
+                f"{path} was written by version {written}, this is {__version__}: "
                 "resume it with that version, or start a new sweep."
             )
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise UserError(f"{path} is damaged: {error.errors()[0]['msg']}.") from None
+            raise DamagedError(
+                f"{path} is damaged: {first_fault(error)}. Start a new sweep; the trials of this "
+                "one stay in their folders."
+            ) from None
+
+
+def option(name: str, metavar: str | None = None) -> Any:  # noqa: ANN401 (as typer.Option)
+    """Makes the option of a field: default, lower bound and help are the field's.
+
+    Args:
+        name: Of the field; the option is named by the parameter that it stands at.
+        metavar: What stands for a value in the help; its type if unset.
+    """
+    field = Request.model_fields[name]
+    bounds = (bound.ge for bound in field.metadata if hasattr(bound, "ge"))
+    low = next(bounds, None)
+    return typer.Option(field.default, metavar=metavar, help=field.description, min=low)
 
 
 def kept_at(sweep: Path) -> str:
@@ -114,6 +178,10 @@ def named_methods(names: str | None, preset: str | None) -> list[str]:
     Raises:
         UserError: A method or the preset does not exist.
     """
+    # torch: not for --help.
+    from usseg_ray import methods  # noqa: PLC0415
+    from usseg_ray.engine.baselines import FLOORS  # noqa: PLC0415
+
     if names is None:
         return [find_preset(preset).method if preset else DEFAULT_METHOD]
     if names == ALL_METHODS:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy.stats import qmc
 
 from usseg_ray.core.config import MethodConfig, build_config, known_keys, unknown_key
 from usseg_ray.core.errors import UserError
@@ -88,6 +87,8 @@ class SearchSpace:
             One sample per trial (Latin hypercube: every dimension's range is cut
             into `count - 1` equal parts and each part is drawn once).
         """
+        from scipy.stats import qmc  # noqa: PLC0415 (slow to import: not for --help)
+
         drawn: list[Sample] = [{}]
         if count > 1 and self.space:
             points = qmc.LatinHypercube(len(self.space), rng=seed).random(count - 1)

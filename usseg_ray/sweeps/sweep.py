@@ -47,8 +47,9 @@ from usseg_ray.sweeps.finals import (
 )
 from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
 from usseg_ray.sweeps.k_trials import CLUSTERS, SEED, missing_neighbours, of_method, recommend
+from usseg_ray.sweeps.method_plan import settings_of
 from usseg_ray.sweeps.monitor import Monitor, Waits
-from usseg_ray.sweeps.plan import Draws, Plan, settings_of
+from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
 from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
@@ -63,7 +64,7 @@ from usseg_ray.trials.trial import (
     CHECKPOINTS,
     ENDED,
     TRIAL_FILE,
-    Scored,
+    SplitScores,
     Trial,
     load_trials,
     trial_name,
@@ -176,10 +177,16 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
             "usseg.folder": folder.name,
             "usseg.objective": plan.objective,
         }
+        | _picked_tag(plan)
         | {key: value for key, value in known.items() if value},
         folder=folder,
         say=say,
     )
+
+
+def _picked_tag(plan: Plan) -> dict[str, str]:
+    """Names what picked among a plan's trials, as its runs are tagged."""
+    return {"usseg.picked": plan.picked} if plan.picked else {}
 
 
 @dataclass(frozen=True)
@@ -285,10 +292,11 @@ class _Sweep:
             name = trial_name(trial.index, seed)
             where = final_folder(self.storage.folder, trial, seed)
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-            Scored(name, trial.method, protocol, metrics, dict(beside)).save(where)
+            SplitScores(name, trial.method, protocol, metrics, dict(beside)).save(where)
             draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
             settings = flatten(plan.job(trial.method, trial.sample, seed).config)
             tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
+            tags |= _picked_tag(plan)
             self.ledger.open_final(trial.name, seed, settings, tags)
             self.ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
             self.ledger.attach(name, where)

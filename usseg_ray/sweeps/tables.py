@@ -69,7 +69,7 @@ def print_outcome(
         console.print(draws_table(outcome.trials), highlight=False)
     if trust := criterion_trust(outcome.trials):
         console.print(trust_table(trust))
-    _print_finals(console, outcome, data.test_split)
+    _print_finals(console, outcome, data.test_split, plan.picked)
     console.print(
         f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",
         highlight=False,
@@ -80,11 +80,11 @@ def print_outcome(
     console.print(f"  then open {url}", highlight=False, soft_wrap=True)
 
 
-def _print_finals(console: Console, outcome: Outcome, split: str) -> None:
+def _print_finals(console: Console, outcome: Outcome, split: str, picked: str) -> None:
     beside = outcome.baselines.get(split, {})
     runs = sum(len(finalist.scores) for finalist in outcome.finals)
     if runs > 1:
-        console.print(final_table(outcome.finals, beside, split))
+        console.print(final_table(outcome.finals, beside, split, picked))
         return
     for finalist in outcome.finals:
         ((_, metrics),) = finalist.scores.items()
@@ -94,6 +94,8 @@ def _print_finals(console: Console, outcome: Outcome, split: str) -> None:
             f"[/], unsup_acc {metrics['unsup_acc']:.1f}   beside it: {others}",
             highlight=False,
         )
+        if picked:
+            console.print(f"  {picked}", highlight=False)
         if "label_selected_miou" in metrics:
             console.print(
                 f"  its epoch {metrics['label_selected_epoch']:.0f}, picked by labels of the "
@@ -178,7 +180,9 @@ def draws_table(trials: Iterable[Trial]) -> Table:
     return table
 
 
-def final_table(finalists: Iterable[Finalist], baselines: Mapping[str, float], split: str) -> Table:
+def final_table(
+    finalists: Iterable[Finalist], baselines: Mapping[str, float], split: str, picked: str = ""
+) -> Table:
     """Lists the finalists' test scores, mean and deviation over seeds, the baselines beneath.
 
     They stand in the order of the selection split, which chose them. Beside the score at the last
@@ -189,11 +193,13 @@ def final_table(finalists: Iterable[Finalist], baselines: Mapping[str, float], s
         finalists: In that order.
         baselines: Scores by name.
         split: The test split.
+        picked: What picked the finalists; nothing where there was no choice.
 
     Returns:
         The table.
     """
     title = f"Finalists on {split}, every run scored once (mean and deviation over seeds)"
+    title += f"\n{picked}" if picked else ""
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     # In 80 columns nothing is cut.
     for heading in ("trial", "K", "seeds", "unsup_miou"):
@@ -243,8 +249,9 @@ def _behind(difference: Difference | None) -> str:
     """Says whether a finalist is behind the first one by more than noise."""
     if difference is None:
         return ""
-    interval = f"{difference.mean:.1f} [{difference.low:.1f}, {difference.high:.1f}]"
-    return f"{interval}, noise" if difference.is_noise else interval
+    ends = (difference.low, difference.high)
+    interval = "" if None in ends else f" [{number(ends[0], 1)}, {number(ends[1], 1)}]"
+    return ", ".join(filter(None, (f"{difference.mean:.1f}{interval}", difference.verdict)))
 
 
 def _score(trial: Trial) -> str:

@@ -17,13 +17,15 @@ from typing import Any, Literal, Self
 
 from mlflow import MlflowClient
 
+from usseg_ray.core.errors import redacted
 from usseg_ray.tracking.runs import Runs, final_name, reap
-from usseg_ray.tracking.spool import Kind, Operation, Spool
+from usseg_ray.tracking.spool import Operation, RecordKind, Spool
 from usseg_ray.tracking.store import (
     PATIENCE,
     SEED_TAG,
     TRIAL_TAG,
     address,
+    alone,
     check_database,
     environment,
     experiment_id,
@@ -31,11 +33,10 @@ from usseg_ray.tracking.store import (
     patience,
     share_view,
     store_uri,
-    without_password,
 )
 from usseg_ray.tracking.writer import Say, Writer
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 Params = Mapping[str, Any]
 Tags = Mapping[str, str]
 
@@ -73,10 +74,10 @@ class Ledger:
         self._floors: dict[str, float] = {}
         self._closed = False
         runs = Runs(client, experiment_id, sweep)
-        self._writer = Writer(Spool(self._folder), runs, without_password(uri), say)
+        self._writer = Writer(Spool(self._folder), runs, redacted(uri), say)
         self._settings = contextlib.ExitStack()
         self._settings.enter_context(patience(_REQUEST_S))
-        self._put("store", None, uri=without_password(uri))
+        self._put("store", None, uri=redacted(uri))
         self._writer.start()
 
     @classmethod
@@ -201,7 +202,7 @@ class Ledger:
         """
         self._put("model", trial, path=str(model.absolute()), register=register)
 
-    def close_trial(self, trial: str, status: Status, reason: str | None = None) -> None:
+    def close_trial(self, trial: str, status: RunStatus, reason: str | None = None) -> None:
         """Ends a trial's run.
 
         Args:
@@ -211,7 +212,7 @@ class Ledger:
         """
         self._put("end", trial, status=status, reason=reason)
 
-    def close(self, status: Status, *, patience_s: float = _LAST_WORDS_S) -> None:
+    def close(self, status: RunStatus, *, patience_s: float = _LAST_WORDS_S) -> None:
         """Ends the sweep's run, and as KILLED every trial still RUNNING; a second call is idle.
 
         Args:
@@ -226,7 +227,7 @@ class Ledger:
         self._settings.close()
         if left:
             self._say(
-                f"Tracking store {without_password(self.uri)} is away: {left} records wait in "
+                f"Tracking store {redacted(self.uri)} is away: {left} records wait in "
                 f"{self._folder}.\nOnce it is back: python -m usseg_ray.report {self._folder}"
             )
 
@@ -246,7 +247,7 @@ class Ledger:
         if error is None:
             self.close("FINISHED")
         else:
-            status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            status: RunStatus = "FAILED" if isinstance(error, Exception) else "KILLED"
             self.close(status, patience_s=_LAST_WORDS_INTERRUPTED_S)
 
     def _open_run(
@@ -255,7 +256,7 @@ class Ledger:
         data = {"params": dict(params), "tags": dict(tags), "keys": dict(keys), "parent": parent}
         self._put("open", name, **data)
 
-    def _put(self, kind: Kind, run: str | None, **data: object) -> None:
+    def _put(self, kind: RecordKind, run: str | None, **data: object) -> None:
         self._writer.put(Operation(kind, run, int(time.time() * 1000), data))
 
 
@@ -279,7 +280,7 @@ def deliver(tracking_uri: str | None, experiment: str, sweep: str, folder: Path,
         uri = store_uri(tracking_uri) if "***" in used or not used else used
         client, found = _connect(uri, experiment)
         with patience(_REQUEST_S):
-            writer = Writer(spool, Runs(client, found, sweep), without_password(uri), say)
+            writer = Writer(spool, Runs(client, found, sweep), redacted(uri), say)
             writer.start()
             writer.finish(_LAST_WORDS_S)
     finally:
@@ -293,7 +294,7 @@ def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # It prints a traceback for each request that is tried again.
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
-    with explained(uri):
+    with explained(uri), alone(uri):
         check_database(uri)
         client = MlflowClient(uri)
         with patience(PATIENCE):

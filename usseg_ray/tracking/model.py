@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from torch.nn.functional import interpolate
 
 from usseg_ray import __version__, methods
 from usseg_ray.core.config import build_config
+from usseg_ray.core.files import write_whole
 from usseg_ray.core.types import Images
 from usseg_ray.data import synthetic
-from usseg_ray.engine.checkpoint import CHECKPOINT, load_state
-from usseg_ray.features.backbones import build_backbone, feature_spec
-from usseg_ray.features.featuriser import Featuriser
-from usseg_ray.scoring.prediction import Predictor, scorer_of
-from usseg_ray.scoring.protocols import PLAIN, find_protocol
+from usseg_ray.engine.checkpoint import RunState
+from usseg_ray.engine.model import build_model
+from usseg_ray.scoring.protocols import PLAIN
 
 _SETTINGS, _WEIGHTS = "settings.json", "backbone.safetensors"
 _WEIGHTS_KEY = "backbone.weights"
@@ -50,23 +50,11 @@ class Segmenter:
             settings[_WEIGHTS_KEY] = str(folder / _WEIGHTS)
         method_class = methods.get(known["method"])
         config = build_config(method_class.Config, [settings])
-        needs = method_class.needs(config.method)
-        spec = feature_spec(config.backbone, config.data)
-        self.num_clusters = int(settings["num_clusters"])
-        method = method_class(config.method, spec, self.num_clusters, config.seed).to(device)
-        method.load_state_dict(load_state(folder, device)["method"])
-        self._predictor = Predictor(
-            scorer_of(method.eval(), find_protocol(config.protocol).upsampled),
-            Featuriser(
-                build_backbone(config.backbone) if needs.features else None,
-                needs,
-                device,
-                autocast=device.type == "cuda",
-                seed=config.seed,
-                crop_size=config.data.train_size,
-            ),
-            side=config.data.eval_size,
-        )
+        model = build_model(config, method_class, device)
+        model.load(folder)
+        model.method.eval()
+        self.num_clusters = model.method.num_clusters
+        self._predictor = model.predictor()
 
     @torch.no_grad()
     def predict(self, images: UInt8[np.ndarray, "N H W 3"]) -> Int64[np.ndarray, "N H W"]:
@@ -107,9 +95,11 @@ def save_model(method: str, settings: Mapping[str, Any], checkpoint: Path, folde
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
         data = Path(partial) / "model"
         data.mkdir()
-        state = load_state(checkpoint, torch.device("cpu"))
-        torch.save({"method": state["method"]}, data / CHECKPOINT)
-        (data / _SETTINGS).write_text(json.dumps({"method": method, "settings": dict(settings)}))
+        state = RunState.load(checkpoint, torch.device("cpu"))
+        # Nobody goes on from here: the optimiser is twice as large as the method.
+        replace(state, optimiser={}).save(data)
+        about = {"method": method, "settings": dict(settings)}
+        write_whole(data / _SETTINGS, json.dumps(about))
         if settings.get(_WEIGHTS_KEY):
             shutil.copyfile(settings[_WEIGHTS_KEY], data / _WEIGHTS)
         _save_pyfunc(folder, data, image[None, :_EXAMPLE_SIDE, :_EXAMPLE_SIDE])

@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
+from usseg_ray.core.errors import redacted
 from usseg_ray.tracking.spool import Operation
 from usseg_ray.tracking.store import (
     REASON_TAG,
@@ -31,7 +32,6 @@ from usseg_ray.tracking.store import (
     SWEEP_TAG,
     TRIAL_TAG,
     search,
-    without_password,
 )
 
 NONFINITE_TAG = "usseg.nonfinite_values"
@@ -137,7 +137,7 @@ class Runs:
             self._histories[run.info.run_id] = _History()
         self._open.add(name)
         batch = self._batches[run.info.run_id]
-        tags = {key: without_password(value) for key, value in data["tags"].items()}
+        tags = {key: redacted(value) for key, value in data["tags"].items()}
         batch.tags |= tags | alive
         self._describe(run, data["params"], operation.time)
 
@@ -318,7 +318,7 @@ def _name_of(tags: Mapping[str, str]) -> str | None:
 def _as_text(value: object) -> str:
     """Writes a setting so that it can be read back: strings as they are, the rest as JSON."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return without_password(text)[:MAX_PARAM_VAL_LENGTH]
+    return redacted(text)[:MAX_PARAM_VAL_LENGTH]
 
 
 HEARTBEAT_TAG, PROCESS_TAG = "usseg.heartbeat", "usseg.process"

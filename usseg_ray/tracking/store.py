@@ -27,9 +27,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
 from usseg_ray import __version__
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.core.lock import only_one
 from usseg_ray.core.machine import cpu_name, vector_instructions
 
+_MAKING_S = 60.0
 PATIENCE = 4  # seconds that a store has for its first answer
 
 SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
@@ -37,6 +39,8 @@ SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
 """Keys of a run; a sweep's own run has the first, a trial's two, a finalist's three."""
 
 REASON_TAG = "usseg.reason"
+
+_OTHER_SCHEMA = re.compile("out-of-date database schema|Can't locate revision")
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 
@@ -57,6 +61,11 @@ def store_uri(tracking_uri: str | None) -> str:
     scheme = urlsplit(uri).scheme
     if scheme == "sqlite":
         path, _, options = uri.removeprefix("sqlite:///").partition("?")
+        if "?" in str(Path(path).resolve()):
+            raise UserError(
+                f"{Path(path).resolve()}: an address of a database ends at a '?'. Work in a folder "
+                "without one, or set --tracking-uri sqlite:////FOLDER/mlflow.db."
+            )
         return f"sqlite:///{Path(path).resolve()}" + (f"?{options}" if options else "")
     if scheme in ("http", "https") or scheme.split("+")[0] in _DATABASES:
         return uri
@@ -71,11 +80,6 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri[len("sqlite:///") :].partition("?")[0]) if uri.startswith("sqlite:") else None
 
 
-def without_password(text: str) -> str:
-    """Blackens the password in every address of a text."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
-
-
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turns a store's failure into the line that its user can act on.
@@ -86,8 +90,15 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError, ImportError, sqlite3.Error) as error:
+        if _OTHER_SCHEMA.search(str(error)):
+            raise UserError(
+                f"Tracking store {redacted(uri)} was made by another MLflow than "
+                f"{version('mlflow')}.\nBy a newer one: pip install -U mlflow. By an older one: "
+                "copy it, then mlflow db upgrade URI. Or keep runs elsewhere: --tracking-uri "
+                "sqlite:///other.db."
+            ) from error
         raise UserError(
-            f"Tracking store {without_password(uri)} cannot be used: {cause(error)}\n"
+            f"Tracking store {redacted(uri)} cannot be used: {cause(error)}\n"
             "Start its server, correct --tracking-uri or MLFLOW_TRACKING_URI, or leave both out to "
             "keep runs in ./mlflow.db."
         ) from error
@@ -95,7 +106,7 @@ def explained(uri: str) -> Iterator[None]:
 
 def cause(error: BaseException) -> str:
     """Says in one line, and without passwords, what went wrong."""
-    return " ".join(without_password(str(_root(error))).split())[:300]
+    return " ".join(redacted(str(_root(error))).split())[:300]
 
 
 def _root(error: BaseException) -> BaseException:
@@ -108,6 +119,22 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keeps two commands from making the tables of one local database at the same time.
+
+    Raises:
+        UserError: Another process has been at it for a minute.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with only_one(path.with_name(f"{path.name}.lock"), "the MLflow database", _MAKING_S):
+        yield
+
+
 def check_database(uri: str) -> None:
     """Touches a database first: MLflow retries one that cannot be opened for two minutes.
 
@@ -118,7 +145,6 @@ def check_database(uri: str) -> None:
     parts = urlsplit(uri)
     path = sqlite_path(uri)
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
             database.execute("BEGIN IMMEDIATE")
     elif parts.scheme not in ("http", "https") and parts.hostname and parts.port:
@@ -229,7 +255,7 @@ def address(uri: str, experiment_id: str) -> tuple[str, str]:
     """
     page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}"
     if urlsplit(uri).scheme in ("http", "https"):
-        return "", f"{without_password(uri).rstrip('/')}/{page}"
+        return "", f"{redacted(uri).rstrip('/')}/{page}"
     program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
     store = '"$MLFLOW_TRACKING_URI"' if urlsplit(uri).password else shlex.quote(uri)
     # The dashboard has telemetry of its own, and this process's environment ends with it.

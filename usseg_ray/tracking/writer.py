@@ -1,8 +1,9 @@
 """The thread that carries a sweep's operations from its spool to the store.
 
 It alone waits for the store: what it cannot deliver it tries again until the store answers, and
-says once that the store is away and once that it is back. What a store that does answer refuses
-again and again is given up with a message, so that it does not hold up the rest.
+says once that the store is away and once that it is back; the same of a folder that is full. What a
+store that does answer refuses again and again is given up with a message, so that it does not hold
+up the rest.
 """
 
 import threading
@@ -40,7 +41,7 @@ class Writer:
         self._runs = runs
         self._store = store
         self._say = say
-        self._away = self._closing = False
+        self._away = self._closing = self._full = False
         self._tries, self._careful, self._pause = 0, 0, 0.0
         self._last_success = self._last_beat = time.monotonic()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -88,6 +89,7 @@ class Writer:
             self._wake.clear()
             closing = self._closing
             operations, position = self._spool.waiting(1 if self._careful else _BATCH)
+            self._tell_room()
             if closing and not operations:
                 return
             try:
@@ -101,6 +103,18 @@ class Writer:
             self._succeeded(position)
             if not operations:
                 self._wake.wait(max(0.0, self._last_beat + BEAT_S - time.monotonic()))
+
+    def _tell_room(self) -> None:
+        """Says once that the sweep's folder is full, and once that it is not any more."""
+        left = self._spool.unwritten
+        if left and not self._full:
+            self._say(
+                f"{self._spool.path.parent}: no room for records of the sweep (disk full?). They "
+                f"wait in memory, {left} by now, and go on to {self._store}: make room."
+            )
+        elif self._full and not left:
+            self._say(f"{self._spool.path.parent}: there is room again; no record is missing.")
+        self._full = left > 0
 
     def _show_life(self) -> None:
         now = time.monotonic()

@@ -4,12 +4,9 @@ Ray refuses the one's `report` inside the other, so there is a context for each.
 same folder behind: evaluations, the state that scored best, and under `train` the last checkpoint.
 """
 
-import shutil
 import tempfile
-import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ray.train
 import ray.tune
@@ -17,14 +14,7 @@ import torch
 from ray.train import Checkpoint, PreemptionInfo
 
 from usseg_ray.core.distributed import rank
-from usseg_ray.engine.checkpoint import (
-    BEST,
-    BEST_NOTE,
-    CHECKPOINT,
-    keep_best,
-    load_state,
-    save_state,
-)
+from usseg_ray.engine.checkpoint import BEST, BEST_NOTE, RunState, keep_best
 from usseg_ray.scoring.arrays import ARRAYS, write_evaluation
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.storage import Storage
@@ -50,7 +40,7 @@ class TrainContext:
         self._steps = 0
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         """Reports to Ray Train; rank 0's checkpoint and evaluation are the run's."""
         if rank() != 0:
@@ -59,7 +49,7 @@ class TrainContext:
         _keep(state, evaluation, self.storage)
         self._commit(metrics, state)
 
-    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, state: Callable[[], RunState]) -> None:
         """Commits the state once for every notice that a node of this group will go.
 
         Ray Train starts the group again elsewhere when the notice has run out.
@@ -76,20 +66,20 @@ class TrainContext:
         else:
             ray.train.report({})
 
-    def _commit(self, metrics: dict[str, float], state: dict[str, Any]) -> None:
-        name = _checkpoint_name(state)
+    def _commit(self, metrics: dict[str, float], state: RunState) -> None:
+        name = state.name
         if name == self._restored:
             # Ray would take the checkpoint for an older one, and delete it.
             name += "_again"
         with tempfile.TemporaryDirectory() as folder:
-            save_state(state, Path(folder))
+            state.save(Path(folder))
             ray.train.report(
                 metrics,
                 checkpoint=Checkpoint.from_directory(folder),
                 checkpoint_dir_name=name,
             )
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self) -> RunState | None:
         """Reads the last committed checkpoint, if there is one."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
@@ -97,7 +87,7 @@ class TrainContext:
         self._restored = Path(checkpoint.path).name
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
         with checkpoint.as_directory() as folder:
-            return load_state(Path(folder), self.device)
+            return RunState.load(Path(folder), self.device)
 
 
 class TuneContext:
@@ -116,14 +106,14 @@ class TuneContext:
         self.storage = storage
 
     def report(
-        self, metrics: dict[str, float], state: dict[str, Any], evaluation: Evaluation | None
+        self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
         """Commits the state, reports to Tune, then drops the state before."""
         _keep(state, evaluation, self.storage)
-        name = _checkpoint_name(state)
+        name = state.name
         target = self.storage.folder / CHECKPOINTS / name
-        if not target.exists():
-            _commit(state, target)
+        if not RunState.is_in(target):
+            state.save(target)
             self.storage.push(f"{CHECKPOINTS}/{name}")
         try:
             # It returns when the sweep has taken note of the checkpoint, and raises SystemExit
@@ -132,45 +122,25 @@ class TuneContext:
         finally:
             self.storage.keep_only(CHECKPOINTS, name)
 
-    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, state: Callable[[], RunState]) -> None:
         """Lets the step pass: Ray Tune gives trials no notice."""
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self) -> RunState | None:
         """Reads the last committed checkpoint, if there is one."""
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
         for name in reversed(self.storage.folders(CHECKPOINTS)):
             self.storage.fetch(f"{CHECKPOINTS}/{name}")
-            # An object store shows folders before their files are complete.
-            if (self.storage.folder / CHECKPOINTS / name / CHECKPOINT).exists():
-                return load_state(self.storage.folder / CHECKPOINTS / name, self.device)
+            folder = self.storage.folder / CHECKPOINTS / name
+            # A kill leaves a folder without a state, and an object store shows it before its file.
+            if RunState.is_in(folder):
+                return RunState.load(folder, self.device)
         return None
 
 
-def _keep(state: dict[str, Any], evaluation: Evaluation | None, storage: Storage) -> None:
+def _keep(state: RunState, evaluation: Evaluation | None, storage: Storage) -> None:
     if evaluation is None:
         return
     write_evaluation(evaluation, storage.folder)
     storage.push(ARRAYS)
     if keep_best(state, storage.folder):
         storage.push(BEST)
-
-
-def _checkpoint_name(state: dict[str, Any]) -> str:
-    name = f"epoch_{state['epoch']:04d}"
-    return f"{name}_step_{state['part']['taken']:06d}" if state["part"] else name
-
-
-def _commit(state: dict[str, Any], target: Path) -> None:
-    """Writes a checkpoint that is there as a whole or not at all, even after a SIGKILL.
-
-    Should a process that was given up still live, both write the same: the first to end is right.
-    """
-    partial = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    partial.mkdir(parents=True)
-    save_state(state, partial)
-    try:
-        partial.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(partial)

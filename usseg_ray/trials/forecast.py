@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from usseg_ray.core.config import TrainConfig
 from usseg_ray.data.manifest import Manifest, ShardInfo, load_manifest, split_totals
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.run import Run
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.job import Job
@@ -134,7 +134,7 @@ class _Clock:
     def report(
         self,
         metrics: dict[str, float],
-        state: dict[str, Any],  # noqa: ARG002
+        state: RunState,  # noqa: ARG002
         evaluation: Evaluation | None,  # noqa: ARG002
     ) -> None:
         """Takes an epoch's times."""
@@ -146,7 +146,7 @@ class _Clock:
         if self._epochs > 1 and now - self._started > self._budget:
             raise _EnoughError
 
-    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, state: Callable[[], RunState]) -> None:
         """Lets the step pass."""
 
     def restore(self) -> None:

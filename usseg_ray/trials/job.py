@@ -4,23 +4,22 @@ from dataclasses import dataclass, field, replace
 
 from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import FixedView
 
 
 @dataclass(frozen=True)
 class StoredView:
-    """Stored features of a split, shown in one way.
+    """Stored features of a split in one view.
 
     Attributes:
         split: The split.
-        view: How its images are shown; see `data.reading.view_name`.
+        view: How its images are shown.
         key: Of the entry in the feature store.
-        drawn: Whether it holds photometric views of the rows, and not these.
     """
 
     split: str
-    view: str
+    view: FixedView
     key: str
-    drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Scores a trained trial again, in this process and without Ray: what `evaluate` does."""
 
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,20 +12,20 @@ from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import open_data
-from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.baselines import FLOORS, compute_baselines
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Watch
 from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.crf import crf_kind, open_crf
 from usseg_ray.scoring.evaluation import ground_truth
-from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.scoring.protocols import Refinement, find_protocol, protocol_settings, stamp
 from usseg_ray.trials.job import Job, Placement
 from usseg_ray.trials.storage import Storage, below
-from usseg_ray.trials.tasks import BASELINES_FILE
+from usseg_ray.trials.tasks import load_baselines
 from usseg_ray.trials.trial import (
     TRIAL_FILE,
-    Scored,
+    SplitScores,
     Trial,
     best_of_each,
     find_run,
@@ -37,7 +36,7 @@ from usseg_ray.trials.worker import score_split
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringRequest:
     """How a trial is to be scored.
 
     Attributes:
@@ -56,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ScoringRecord:
     """What an evaluation left behind.
 
     Attributes:
@@ -81,8 +80,8 @@ class Evaluated:
 
 
 def evaluate_trial(
-    place: str, asked: Asked, kept_at: Callable[[Path], str], watch: Watch | None = None
-) -> Evaluated:
+    place: str, asked: ScoringRequest, kept_at: Callable[[Path], str], watch: Watch | None = None
+) -> ScoringRecord:
     """Scores a trial on a split.
 
     Args:
@@ -101,28 +100,29 @@ def evaluate_trial(
     home = find_trial(place)
     trial = load_trial(home)
     config = build_config(methods.get(trial.method).Config, [trial.settings, _overrides(asked)])
-    root, manifest = open_data(config.data)
+    data = OpenSet(*open_data(config.data))
+    manifest = data.manifest
     split = asked.split or config.data.test_split
     manifest.shards_of(split)
     if not manifest.splits[split].labelled:
         raise UserError(f"split {split!r} of {manifest.name!r} has no labels to score against.")
     protocol = find_protocol(config.protocol)
     device = _device(asked.device)
-    job = Job(trial.method, config, root, Placement(device))
+    job = Job(trial.method, config, data.root, Placement(device))
     protocol.check(job.num_clusters, len(manifest.classes))
     chosen = protocol.refinements if asked.refinements is None else asked.refinements
     _check_refinements(chosen, protocol.crop)
     folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
     with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
-        refining, last = Refining(chosen, crf), str(_checkpoint(home, trial, kept_at))
+        refining, last = Refiners(chosen, crf), str(_checkpoint(home, trial, kept_at))
         metrics = score_split(job, last, str(folder), split, refining, watch)
     named = stamp(config, manifest.name, split)
     caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
     draw(folder, ground_truth(manifest), manifest.palette, caption)
-    beside = _baselines(home, trial, config, root, manifest, split, device)
+    beside = _baselines(home, trial, config, data, split, device)
     kind = crf_kind(device) if crf else ""
-    Scored(trial.name, trial.method, named, metrics, beside, kind).save(folder)
-    return Evaluated(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
+    SplitScores(trial.name, trial.method, named, metrics, beside, kind).save(folder)
+    return ScoringRecord(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
 
 
 def find_trial(place: str) -> Path:
@@ -140,7 +140,7 @@ def find_trial(place: str) -> Path:
     return folder / best[0].name
 
 
-def _overrides(asked: Asked) -> dict[str, Any]:
+def _overrides(asked: ScoringRequest) -> dict[str, Any]:
     found: dict[str, Any] = {"data.name": asked.data} if asked.data else {}
     if asked.protocol:
         found |= {"protocol": asked.protocol} | protocol_settings(asked.protocol)
@@ -159,22 +159,18 @@ def _baselines(
     home: Path,
     trial: Trial,
     config: Config[MethodConfig],
-    root: str,
-    manifest: Manifest,
+    data: OpenSet,
     split: str,
     device: str,
 ) -> dict[str, float]:
     """Reads the baselines of the trial's sweep, where they are of the same; else scores floors."""
     own = build_config(methods.get(trial.method).Config, [trial.settings])
     same = (own.protocol, own.data) == (config.protocol, config.data)
-    file = home.parent / BASELINES_FILE
-    found: dict[str, float] = {}
-    if same and file.exists():
-        found = json.loads(file.read_text()).get(split, {})
-    if found:
-        return found
+    found = load_baselines(home.parent) if same else None
+    if found and found.get(split):
+        return found[split]
     where = torch.device(device)
-    return compute_baselines(config, root, manifest, where, splits=(split,), names=FLOORS)[split]
+    return compute_baselines(config, data, where, splits=(split,), names=FLOORS)[split]
 
 
 def _checkpoint(home: Path, trial: Trial, kept_at: Callable[[Path], str]) -> Path:

@@ -8,7 +8,6 @@ of object stores appear as a whole or not at all; names that start with a dot ar
 
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -18,12 +17,9 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import resolve
+from usseg_ray.core.files import copy_here, copy_there, resolve
 
-CHUNK_BYTES = 8 * 2**20
 THREADS = 16
-OBJECT_STORES = ("s3", "gcs", "abfs")
-"""They have no folders to make, and charge for each request."""
 
 
 def is_uri(place: str | Path) -> bool:
@@ -75,11 +71,8 @@ class Storage:
         files = [file for file in found if not file.name.startswith(".")]
         targets = [f"{root}/{file.relative_to(self.folder).as_posix()}" for file in files]
         try:
-            if filesystem.type_name not in OBJECT_STORES:
-                for folder in {target.rpartition("/")[0] for target in targets}:
-                    filesystem.create_dir(folder, recursive=True)
             for file, target in zip(files, targets, strict=True):
-                _copy_there(file, filesystem, target)
+                copy_there(file, filesystem, target)
         except OSError as error:
             raise UserError(f"{self.uri}: cannot be written ({error}).") from error
 
@@ -153,7 +146,8 @@ class Storage:
 
     def _fetch(self, filesystem: pafs.FileSystem, root: str, paths: Iterable[str]) -> None:
         def fetch(path: str) -> None:
-            _copy_here(filesystem, path, self.folder / path.removeprefix(f"{root}/"))
+            with suppress(FileNotFoundError):
+                copy_here(filesystem, path, self.folder / path.removeprefix(f"{root}/"))
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(fetch, paths))
@@ -181,21 +175,3 @@ def _files(filesystem: pafs.FileSystem, folder: str) -> list[str]:
         pafs.FileSelector(folder, allow_not_found=True, recursive=True)
     )
     return [info.path for info in found if info.type == pafs.FileType.File]
-
-
-def _copy_there(file: Path, filesystem: pafs.FileSystem, path: str) -> None:
-    unfinished = f"{path.rpartition('/')[0]}/.{uuid.uuid4().hex}.unfinished"
-    with file.open("rb") as source, filesystem.open_output_stream(unfinished) as stream:
-        while chunk := source.read(CHUNK_BYTES):
-            stream.write(chunk)
-    filesystem.move(unfinished, path)
-
-
-def _copy_here(filesystem: pafs.FileSystem, path: str, file: Path) -> None:
-    with suppress(FileNotFoundError), filesystem.open_input_stream(path) as stream:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{uuid.uuid4().hex}.unfinished")
-        with unfinished.open("wb") as target:
-            while chunk := stream.read(CHUNK_BYTES):
-                target.write(chunk)
-        unfinished.replace(file)

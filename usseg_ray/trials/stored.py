@@ -1,32 +1,36 @@
 """How a process finds the stored features that its job names."""
 
 import hashlib
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import fields
 
 import torch
 
+from usseg_ray.core.files import write_whole
 from usseg_ray.core.types import FeatureMap, Needs, Rows
-from usseg_ray.features.featuriser import Stored
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.core.views import FixedView
+from usseg_ray.features.featuriser import FeatureFinder
+from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import parts_of
 from usseg_ray.features.store.store import default_store
 from usseg_ray.trials.job import StoredView
 
-BESIDE = "beside"
-"""Folder in an entry's own for features of a few rows that are shown in yet another way."""
+VARIANTS = "beside"
+"""Folder in an entry's own for features of a few rows in a variant of its view."""
 
 
-class _Opened:
-    """Entries that are open, as the featuriser asks for them."""
+class _EntryFinder:
+    """Finds features in open entries, as the featuriser asks for them."""
 
-    def __init__(self, entries: Mapping[tuple[str, str], Entry], device: torch.device) -> None:
+    def __init__(
+        self, entries: Mapping[tuple[str, FixedView], FeatureEntry], device: torch.device
+    ) -> None:
         self._entries, self._device = entries, device
 
-    def has(self, split: str, view: str) -> bool:
-        return (split, view) in self._entries
+    @property
+    def views(self) -> Collection[tuple[str, FixedView]]:
+        return self._entries.keys()
 
     def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
         entry = self._entries.get((rows.split, rows.view))
@@ -36,28 +40,27 @@ class _Opened:
         found = entry.rows(rows.numbers.numpy(), rows.crops.numpy(), draws)
         return entry.feature_map(found, self._device)
 
-    def beside(
-        self, rows: Rows, needs: Needs, what: str, compute: Callable[[], FeatureMap]
+    def variant(
+        self, rows: Rows, needs: Needs, name: str, compute: Callable[[], FeatureMap]
     ) -> FeatureMap:
         entry = self._entries.get((rows.split, rows.view))
         if entry is None:
             return compute()
-        asked = (what, rows.numbers.tolist(), parts_of(needs))
-        file = entry.folder / BESIDE / f"{hashlib.sha256(repr(asked).encode()).hexdigest()}.pt"
+        asked = (name, rows.numbers.tolist(), parts_of(needs))
+        file = entry.folder / VARIANTS / f"{hashlib.sha256(repr(asked).encode()).hexdigest()}.pt"
         if file.exists():
             return FeatureMap(**torch.load(file, map_location=self._device, weights_only=True))
         found = compute()
         parts = {one.name: getattr(found, one.name) for one in fields(found)}
         # What cannot be kept is computed again.
         with suppress(OSError):
-            file.parent.mkdir(exist_ok=True)
-            partial = file.with_suffix(f".{uuid.uuid4().hex}")
-            torch.save(parts, partial)
-            partial.replace(file)
+            write_whole(file, lambda stream: torch.save(parts, stream))
         return found
 
 
-def open_stored(views: tuple[StoredView, ...], needs: Needs, device: torch.device) -> Stored | None:
+def open_stored(
+    views: tuple[StoredView, ...], needs: Needs, device: torch.device
+) -> FeatureFinder | None:
     """Opens what is stored for a job.
 
     Args:
@@ -73,7 +76,7 @@ def open_stored(views: tuple[StoredView, ...], needs: Needs, device: torch.devic
     store, parts = default_store(), parts_of(needs)
     entries = {
         # Views hold tokens alone, whatever else a method reads of the rows themselves.
-        (view.split, view.view): store.open(view.key, ("tokens",) if view.drawn else parts)
-        for view in views
+        (one.split, one.view): store.open(one.key, ("tokens",) if one.view.draws else parts)
+        for one in views
     }
-    return _Opened(entries, device)
+    return _EntryFinder(entries, device)

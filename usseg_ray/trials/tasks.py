@@ -4,12 +4,13 @@ They run as a Ray task that asks for as much as one training process, and leave 
 sweep's folder, so that a resumed sweep does not repeat them.
 """
 
-import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.engine.baselines import Baselines
 from usseg_ray.trials import worker
 from usseg_ray.trials.job import Job
@@ -33,7 +34,7 @@ class BaselineTask:
     def __init__(self, job: Job | None, storage: Storage) -> None:
         self._storage = storage
         self._pending = None
-        if job is not None and not (storage.folder / BASELINES_FILE).exists():
+        if job is not None and load_baselines(storage.folder) is None:
             self._pending = as_task(worker.baselines, job).remote(job)
 
     def so_far(self) -> Baselines:
@@ -44,12 +45,24 @@ class BaselineTask:
 
     def wait(self) -> Baselines:
         """Waits for the baselines; empty without labels."""
-        path = self._storage.folder / BASELINES_FILE
         if self._pending is not None:
-            path.write_text(json.dumps(ray.get(self._pending), indent=1))
+            save_baselines(ray.get(self._pending), self._storage.folder)
             self._storage.push(BASELINES_FILE)
             self._pending = None
-        return json.loads(path.read_text()) if path.exists() else {}
+        return load_baselines(self._storage.folder) or {}
+
+
+def save_baselines(found: Baselines, folder: Path) -> None:
+    """Writes baselines into a sweep's folder."""
+    write_json(folder / BASELINES_FILE, found)
+
+
+def load_baselines(folder: Path) -> Baselines | None:
+    """Reads a sweep's baselines; `None` where there are none, or a damaged file of them."""
+    try:
+        return read_json(folder / BASELINES_FILE, Baselines, "They are computed again.")
+    except (FileNotFoundError, DamagedError):
+        return None
 
 
 def as_task(function: Callable[..., Any], job: Job) -> Any:  # noqa: ANN401

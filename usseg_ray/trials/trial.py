@@ -1,12 +1,14 @@
 """What a sweep knows of its trials, kept in their folders so that a killed sweep can go on."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.records import read_json, write_json
 from usseg_ray.scoring.objective import MIOU
 
 RUNS = Path("runs")
@@ -19,8 +21,8 @@ WORKERS = "resources.num_workers"
 BATCH_SIZE = "train.batch_size"
 BATCH_FILE = "batch_size.json"
 
-Ended = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
-Status = Literal["RUNNING"] | Ended
+EndStatus = Literal["FINISHED", "STOPPED", "FAILED", "KILLED"]
+Status = Literal["RUNNING"] | EndStatus
 ENDED: tuple[Status, ...] = ("FINISHED", "STOPPED")
 """States that a resumed sweep does not repeat; STOPPED is the scheduler's early end."""
 
@@ -43,6 +45,9 @@ class Trial:
         seed: With which a finalist was trained again; `None` for a trial of the sweep itself.
         objective: The metric that it is ranked by; of every one, more is better.
     """
+
+    # Another version's fields are no fields of this one's.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     index: int
     method: str
@@ -75,15 +80,11 @@ class Trial:
 
     def save(self, sweep: Path) -> None:
         """Writes the record in one move."""
-        folder = sweep / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{TRIAL_FILE}.tmp"
-        partial.write_text(json.dumps(asdict(self), indent=1))
-        partial.replace(folder / TRIAL_FILE)
+        write_json(sweep / self.name / TRIAL_FILE, asdict(self))
 
 
 @dataclass(frozen=True)
-class Scored:
+class SplitScores:
     """The scores of one trial on one split under one protocol, with what stands beside them.
 
     Attributes:
@@ -95,6 +96,8 @@ class Scored:
         crf: Which CRF refined some of them, `exact` or `lattice`; empty where none did.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     trial: str
     method: str
     protocol: str
@@ -104,12 +107,17 @@ class Scored:
 
     def save(self, folder: Path) -> None:
         """Writes `scores.json`."""
-        (folder / SCORES_FILE).write_text(json.dumps(asdict(self), indent=1))
+        write_json(folder / SCORES_FILE, asdict(self))
 
 
-def load_scored(run: Path) -> list[Scored]:
-    """Reads all scores below a sweep's or a trial's folder, best `unsup_miou` first."""
-    found = [Scored(**json.loads(file.read_text())) for file in sorted(run.rglob(SCORES_FILE))]
+def load_scored(run: Path) -> list[SplitScores]:
+    """Reads all scores below a sweep's or a trial's folder, best `unsup_miou` first.
+
+    Raises:
+        UserError: A file is damaged.
+    """
+    cure = "Remove it, and score again: --resume the sweep, or python -m usseg_ray.evaluate TRIAL."
+    found = [read_json(file, SplitScores, cure) for file in sorted(run.rglob(SCORES_FILE))]
     return sorted(found, key=lambda scored: -scored.metrics["unsup_miou"])
 
 
@@ -126,14 +134,18 @@ def number_and_seed(name: str) -> tuple[int, int | None]:
 
 def note_batch_size(folder: Path, size: int) -> None:
     """Notes in a trial's folder that it goes on with smaller batches, for lack of memory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / BATCH_FILE).write_text(json.dumps(size))
+    write_json(folder / BATCH_FILE, size)
 
 
 def noted_batch_size(folder: Path) -> int | None:
-    """Reads the batch size that a trial went on with, if it ran out of memory."""
+    """Reads the batch size that a trial went on with, if it ran out of memory.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     path = folder / BATCH_FILE
-    return int(json.loads(path.read_text())) if path.exists() else None
+    cure = "Remove it: the trial begins with the batch size of its settings."
+    return read_json(path, int, cure) if path.exists() else None
 
 
 def find_run(name: str) -> Path:
@@ -168,14 +180,8 @@ def load_trial(folder: Path) -> Trial:
     Raises:
         UserError: It is damaged, or of another version.
     """
-    path = folder / TRIAL_FILE
-    try:
-        return Trial(**json.loads(path.read_text()))
-    except (TypeError, json.JSONDecodeError):
-        raise UserError(
-            f"{path} is no record of a trial of this version: it is damaged, or another version "
-            "of usseg_ray wrote it. Read it with that version, or move its folder away."
-        ) from None
+    cure = "If another version of usseg_ray wrote it, read it with that; else move its folder away."
+    return read_json(folder / TRIAL_FILE, Trial, cure)
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:

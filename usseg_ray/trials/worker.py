@@ -4,7 +4,6 @@ Apart from `trainer`, which launches it, so that Ray's controllers need not impo
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,12 +13,13 @@ from usseg_ray.core.types import Needs
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.reading import Stream, stream_here
 from usseg_ray.engine.baselines import Baselines, compute_baselines
-from usseg_ray.engine.checkpoint import BEST, CHECKPOINT, load_state
+from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext, RunContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, Watch, assemble
 from usseg_ray.scoring.arrays import ARRAYS, COUNTS, write_counts, write_evaluation
 from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
-from usseg_ray.scoring.prediction import Refining
+from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.trials.contexts import TrainContext, TuneContext
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage, opened
@@ -54,10 +54,7 @@ def baselines(job: Job) -> Baselines:
     """Computes the baselines of a job's data, protocol and backbone, in this process."""
     config, device = job.config, torch.device(job.placement.device)
     torch.set_num_threads(config.resources.threads)
-    manifest = load_manifest(job.root)
-    stored = open_stored(job.placement.stored, Needs(), device)
-    stream = _stream(_alone(job))
-    return compute_baselines(config, job.root, manifest, device, stream, stored=stored)
+    return compute_baselines(config, _open_set(_alone(job), Needs(), device), device)
 
 
 def final_scores(asked: list[tuple[Job, str, str, str]]) -> list[dict[str, float]]:
@@ -93,13 +90,13 @@ def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str,
 
 def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -> dict[str, float]:
     """Scores the state that labels would pick, unless it is the last, which has its scores."""
-    if not found or not (best / CHECKPOINT).exists():
+    if not found or not RunState.is_in(best):
         return {}
     device = torch.device(job.placement.device)
-    epoch = load_state(best, device)["epoch"]
+    epoch = RunState.load(best, device).epoch
     miou, accuracy = found["unsup_miou"], found["unsup_acc"]
-    if epoch != load_state(last, device)["epoch"]:
-        run, _ = _restored(job, best)
+    if epoch != RunState.load(last, device).epoch:
+        run = _restored(job, best)
         scores = run.score(job.config.data.test_split, refit=False).scores
         if scores is None:
             return {}
@@ -116,7 +113,7 @@ def score_split(
     checkpoint: str,
     folder: str,
     split: str,
-    refining: Refining = Refining(),  # noqa: B008 (frozen)
+    refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     watch: Watch | None = None,
 ) -> dict[str, float]:
     """Scores a trained state and a linear probe of its codes, in this process.
@@ -133,7 +130,7 @@ def score_split(
         Score metrics in percent; empty where the split has no labels. `linear_miou` and
         `linear_acc` are among them where the training split has labels.
     """
-    run, _ = _restored(job, Path(checkpoint))
+    run = _restored(job, Path(checkpoint))
     run.watch = watch or run.watch
     evaluation = run.score(split, refit=False, refining=refining)
     write_evaluation(evaluation, Path(folder))
@@ -144,12 +141,11 @@ def score_split(
     return found | linear_metrics(run.linear(split, refining=refining))
 
 
-def _restored(job: Job, checkpoint: Path) -> tuple[Run, dict[str, Any]]:
+def _restored(job: Job, checkpoint: Path) -> Run:
     device = torch.device(job.placement.device)
     run = build_run(_alone(job), PlainContext(device=device, history=[]))
-    state = load_state(checkpoint, device)
-    run.method.load_state_dict(state["method"])
-    return run, state
+    run.load(checkpoint)
+    return run
 
 
 def _alone(job: Job) -> Job:
@@ -170,20 +166,19 @@ def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -
         context: What surrounds the run.
         manifest: Of the job's data, or of a part of it; read from `job.root` if unset.
     """
-    method = methods.get(job.method)
-    torch.set_num_threads(job.config.resources.threads)
-    return assemble(
-        job.config,
-        method,
-        job.root,
-        manifest or load_manifest(job.root),
-        context,
-        _stream(job),
-        open_stored(job.placement.stored, method.needs(job.config.method), context.device),
-    )
+    config, method = job.config, methods.get(job.method)
+    torch.set_num_threads(config.resources.threads)
+    data = _open_set(job, method.needs(config.method), context.device, manifest)
+    return assemble(config, method, data, context)
 
 
-def _stream(job: Job) -> Stream:
-    if not job.placement.reading:
-        return stream_here
-    return RayStream(job.placement.reading, job.config.resources.data_cpus_per_worker)
+def _open_set(
+    job: Job, needs: Needs, device: torch.device, manifest: Manifest | None = None
+) -> OpenSet:
+    """Opens a job's data: read in this process, or through Ray Data tasks where the job says."""
+    place = job.placement
+    stream: Stream = stream_here
+    if place.reading:
+        stream = RayStream(place.reading, job.config.resources.data_cpus_per_worker)
+    stored = open_stored(place.stored, needs, device)
+    return OpenSet(job.root, manifest or load_manifest(job.root), stream, stored)

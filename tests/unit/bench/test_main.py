@@ -89,20 +89,6 @@ def test_what_has_no_reference_stands_alone(measured: list[Measure]) -> None:
     assert text.count("ms/image") == 1
 
 
-@pytest.mark.parametrize(
-    ("bar", "ratio", "limit"),
-    [
-        (BARS[0], "1.5x", "1.6x"),
-        (BARS[1], "50x less", "25x less"),
-        (BARS[3], "16.7 %", ""),
-        (READING, "0.75x", "1x"),
-    ],
-)
-def test_the_table_says_how_much_less(bar: Measure, ratio: str, limit: str) -> None:
-    columns = [list(column.cells) for column in suite.bar_table([bar]).columns]
-    assert [column[0] for column in columns[2:4]] == [ratio, limit]
-
-
 def test_a_comparison_measures_nothing_and_marks_what_is_worse(
     measured: list[Measure], tmp_path: Path
 ) -> None:

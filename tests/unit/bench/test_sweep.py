@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from usseg_ray.bench.sweep import Sweep, Timing, _parts, extrapolated
+from usseg_ray.bench.sweep import SweepCase, SweepTime, _parts, extrapolated
 from usseg_ray.sweeps.tables import Outcome
 from usseg_ray.trials.trial import Trial
 
-WHOLE, EXCERPT = Sweep("stego", 16, 10, stored=True), Sweep("stego", 2, 1, stored=False)
+WHOLE, EXCERPT = SweepCase("stego", 16, 10, stored=True), SweepCase("stego", 2, 1, stored=False)
 
 
-def timing(*epochs: tuple[float, float, float], epochs_each: int = 1) -> Timing:
+def timing(*epochs: tuple[float, float, float], epochs_each: int = 1) -> SweepTime:
     names = ("input_seconds", "train_seconds", "eval_seconds")
     trials = []
     for index, seconds in enumerate(epochs):
@@ -19,7 +19,7 @@ def timing(*epochs: tuple[float, float, float], epochs_each: int = 1) -> Timing:
         trial.metrics = dict(zip(names, seconds, strict=True))
         trials.append(trial)
     parts = {"start": 10.0, "trials": 60.0}
-    return Timing(100.0, Outcome(trials, {}, [], 0, parts, 2))
+    return SweepTime(100.0, Outcome(trials, {}, [], 0, parts, 2))
 
 
 def test_all_other_epochs_are_as_fast_as_the_fastest() -> None:

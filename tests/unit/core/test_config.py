@@ -171,6 +171,15 @@ def test_how_many_processes_train_a_trial(given: int | str, fewest: int, process
     assert (resources.fewest, resources.processes) == (fewest, processes)
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_a_backbone_computes_in_bfloat16_on_cuda_or_where_asked(
+    precision: typing.Literal["auto", "float32", "bfloat16"],
+) -> None:
+    resources = ResourceConfig(precision=precision)
+    found = [resources.arithmetic(device) for device in ("cpu", "cuda")]
+    assert found == (["float32", "bfloat16"] if precision == "auto" else [precision] * 2)
+
+
 @pytest.mark.parametrize("given", [-1, 1.5, "many", "-1", None, "0-2", "4-2", "2-2", "2-"])
 def test_no_other_number_of_workers(given: object) -> None:
     message = r"resources\.num_workers = .*either auto, 0 \(the trial's own process\), a number of"

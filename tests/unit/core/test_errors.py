@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from usseg_ray.core.errors import redacted
+from usseg_ray.core.errors import did_you_mean, redacted, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,53 @@ from usseg_ray.core.errors import redacted
 )
 def test_messages_keep_everything_but_secrets(text: str, shown: str) -> None:
     assert redacted(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://anna:HUNTER@db/mlflow",
+        "postgresql://anna:HUN@TER@db:5432/mlflow",
+        "postgresql://anna:HU/NT@ER@db:5432/mlflow",
+        "s3://HUNTER:a/b+HUNTER@bucket/run",
+        "https://HUNTER@host/api",
+        "https://x.blob.core.windows.net/c?sv=2024&sig=HUNTER%3D&se=2027",
+        "https://b.s3.amazonaws.com/k?X-Amz-Credential=HUNTER&X-Amz-Signature=HUNTER",
+        "gs://b?access_token=HUNTER",
+        "host=db user=anna password=HUNTER dbname=mlflow",
+        "host=db password='HUN TER' user=anna",
+        "AWS_SECRET_ACCESS_KEY=HUNTER python -m usseg_ray.tune",
+        "MLFLOW_TRACKING_TOKEN=HUNTER: not valid",
+        '{"user": "anna", "password": "HUNTER"}',
+        "Authorization: Bearer HUNTER",
+    ],
+)
+def test_no_form_of_a_secret_is_shown(text: str) -> None:
+    shown = redacted(text)
+    assert "***" in shown
+    assert not re.search("HU|NT|ER$|TER", shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:5000/#/models/road@champion",
+        "--set method.num_tokens=3 --set data.key_frames=2",
+        "models:/road@champion",
+        "s3://bucket/run: cannot be read",
+        "Unknown key: 'method.gama'; did you mean 'method.gamma'?",
+    ],
+)
+def test_what_is_no_secret_is_shown(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_the_nearest_name_is_offered() -> None:
+    assert did_you_mean("kmean", ["acseg", "kmeans"]) == "; did you mean 'kmeans'?"
+    assert did_you_mean("xyz", ["acseg", "kmeans"]) == "."
+    assert did_you_mean("xyz", [], "; see --help.") == "; see --help."
+
+
+def test_an_unknown_name_is_told_with_all_that_there_are() -> None:
+    expected = "Unknown method: 'kmean'; did you mean 'kmeans'? Methods: acseg, kmeans."
+    assert str(unknown_name("method", "kmean", ["acseg", "kmeans"])) == expected

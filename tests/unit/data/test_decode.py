@@ -1,6 +1,9 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import (
+    BYTES_PER_PIXEL,
     MAX_PIXELS,
-    UndecodableError,
     check_label,
     decode_image,
     decode_label,
+    guarded,
+    turn_of,
 )
 
 ORIENTATION = 0x0112
@@ -174,7 +181,6 @@ def test_damage_gives_a_picture_or_an_undecodable_error(
     [
         (b"", "empty file"),
         (b"hello, this is text", "not a JPEG"),
-        (encoded("GIF"), "not a JPEG"),
         (encoded("PPM"), "not a JPEG"),
     ],
 )
@@ -245,6 +251,152 @@ def test_check_label_accepts_classes_and_the_ignore_index() -> None:
 def test_check_label_names_another_size() -> None:
     with pytest.raises(UndecodableError, match="the label is 3x2, its image 4x2"):
         check_label(np.zeros((2, 3), np.int32), 2, 4, num_classes=3, ignore_index=255)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+def turned_exif(number: int) -> bytes:
+    entry = struct.pack("<HHIHH", ORIENTATION, 3, 1, number, 0)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+
+
+def with_exif(form: str, block: bytes) -> bytes:
+    if form == "JPEG":
+        data = encoded("JPEG")
+        return data[:2] + segment(0xE1, block) + data[2:]
+    return encoded(form, exif=block)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0nonsense that is no header",
+        b"Exif\0\0II*\0",
+        b"Exif\0\0MM\0*\xff\xff\xff\xff",
+        turned_exif(6)[:-10],
+        turned_exif(99),
+    ],
+)
+def test_a_broken_exif_block_costs_the_turn_and_not_the_picture(form: str, block: bytes) -> None:
+    assert decode_image(with_exif(form, block)).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("others", [0, 1, 5])
+def test_exif_is_found_behind_any_number_of_segments(others: int) -> None:
+    data = encoded("JPEG")
+    before = segment(0xED, bytes(60_000)) * others + b"\xff" * others
+    turned = data[:2] + before + segment(0xE1, turned_exif(6)) + data[2:]
+    assert decode_image(turned).shape == (64, 48, 3)
+    assert turn_of(turned) == 6
+
+
+def test_orientation_in_xmp_alone_turns_nothing() -> None:
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
+    data = encoded("JPEG")
+    assert decode_image(data[:2] + segment(0xE1, xmp) + data[2:]).shape == (48, 64, 3)
+    assert decode_image(encoded("WEBP", xmp=xmp[29:])).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_without_its_end_marker_is_read(options: dict[str, Any]) -> None:
+    data = encode(noise(), "JPEG", **options)
+    np.testing.assert_array_equal(decode_image(data[:-2]), decode_image(data))
+
+
+def test_bigtiff_is_read() -> None:
+    data = encode(Image.fromarray(picture()), "TIFF", big_tiff=True)
+    assert data[2] == 43
+    np.testing.assert_array_equal(decode_image(data), picture())
+
+
+def test_png_with_large_text_and_profile_is_read() -> None:
+    data = encoded("PNG")
+    at = data.index(b"IDAT") - 4
+    bodies = {b"zTXt": b"key\0\0" + zlib.compress(bytes(200_000_000)), b"iCCP": b"x\0\0broken"}
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in bodies.items()
+    ]
+    np.testing.assert_array_equal(decode_image(data[:at] + b"".join(parts) + data[at:]), picture())
+
+
+@pytest.mark.parametrize("part", [b"IHDR", b"IDAT", b"tEXt"])
+def test_a_png_whose_checksum_is_wrong_is_damaged(part: bytes) -> None:
+    info = PngInfo()
+    info.add_text("key", "value")
+    data = bytearray(encode(noise().convert("L"), "PNG", pnginfo=info))
+    at = data.index(part)
+    (length,) = struct.unpack_from(">I", data, at - 4)
+    data[at + 4 + length] ^= 1
+    for decode in (decode_image, decode_label):
+        with pytest.raises(UndecodableError, match=f"checksum of its part {part!r} is wrong"):
+            decode(bytes(data))
+
+
+def test_gif_and_avif_are_read() -> None:
+    frames = [Image.fromarray(picture() // 128 * 128), noise()]
+    gif = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_image(gif), picture() // 128 * 128)
+    assert np.abs(decode_image(encoded("AVIF", quality=95)).astype(int) - picture()).mean() < 4
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_16_bit_samples_that_would_all_be_black_are_refused(form: str, bits: int) -> None:
+    deep = Image.fromarray((np.arange(64, dtype=np.uint16) * (2**bits // 64))[None])
+    with pytest.raises(UndecodableError, match="16 bits use less than a sixteenth"):
+        decode_image(encode(deep, form))
+
+
+def test_16_bit_colours_that_would_all_be_black_are_refused() -> None:
+    samples = struct.pack(">6H", 0, 300, 4095, 256, 512, 4000)
+    with pytest.raises(UndecodableError, match="less than a sixteenth"):
+        decode_image(png(2, 1, 16, 2, b"\0" + samples))
+
+
+def test_white_is_zero_at_16_bits_too() -> None:
+    deep = Image.fromarray(np.array([[0, 65535, 40000]], np.uint16))
+    inverted = decode_image(encode(deep, "TIFF", tiffinfo={262: 0}))
+    assert inverted[0, :, 0].tolist() == [255, 0, 255 - 156]
+
+
+def test_a_jpeg_of_too_many_scans_is_refused() -> None:
+    data = encoded("JPEG")
+    at = data.index(b"\xff\xda")
+    with pytest.raises(UndecodableError, match="scans of 64x48 would take too long"):
+        decode_image(data[:at] + data[at:-2] * 400_000 + data[-2:])
+
+
+def test_whatever_a_library_raises_is_a_reason() -> None:
+    for error in (TypeError("no"), struct.error("short"), MemoryError(), RecursionError("deep")):
+        with pytest.raises(UndecodableError), guarded():
+            raise error
+
+
+MEASURE = """
+import resource, sys
+from usseg_ray.data.decode import decode_image
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+data, before = open(sys.argv[1], "rb").read(), peak()
+height, width, _ = decode_image(data).shape
+print((peak() - before) / (height * width))
+"""
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_memory_of_one_image_is_bounded(form: str, tmp_path: Path) -> None:
+    if form == "PNG":
+        data = png(3000, 3000, 16, 6, (b"\0" + b"\x90" * 8 * 3000) * 3000)
+    else:
+        data = encode(Image.new("RGBA", (3000, 3000)), form)
+    (tmp_path / "x").write_bytes(data)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "x")]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert float(told) <= BYTES_PER_PIXEL + 2  # and what the libraries load for themselves
 
 
 @pytest.mark.parametrize(("num_classes", "top"), [(3, 2), (None, 8)])

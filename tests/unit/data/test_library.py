@@ -57,7 +57,7 @@ def test_unknown_name_says_where_what_and_how(library: Path) -> None:
     with pytest.raises(UserError) as caught:
         find_prepared("cow")
     message = str(caught.value)
-    assert f"in {library} (it has cows, farms). Did you mean 'cows'?" in message
+    assert f"in {library} (it has cows, farms); did you mean 'cows'?" in message
     assert f"python -m usseg_ray.prepare --source IMAGES --out {library}/cow" in message
 
 

@@ -232,3 +232,19 @@ def test_rows_that_lie_evenly_over_a_split(total: int, count: int) -> None:
     steps = np.diff(rows)
     assert not len(steps) or steps.max() - steps.min() <= 1
     assert set(spread(total, count)) <= set(spread(total, 4 * count))
+
+
+@given(shard_sizes, st.integers(1, 12), st.integers(1, 5))
+def test_dealt_parts_are_those_of_cutting_the_whole_walk(
+    sizes: list[tuple[int, ...]], batch: int, world: int
+) -> None:
+    manifest = described(*sizes)
+    whole = [row for part in dealt(manifest, 1) for row in part]
+    for rank in range(world):
+        expected = []
+        for start in range(0, len(whole), batch):
+            size = min(batch, len(whole) - start)
+            first, last = (start + part * size // world for part in (rank, rank + 1))
+            if size >= world:
+                expected.append(whole[first:last])
+        assert dealt(manifest, batch, rank, world) == expected

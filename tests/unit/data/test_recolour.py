@@ -8,7 +8,7 @@ from usseg_ray.data.recolour import (
     NUM_DRAWS,
     Photometric,
     adjust,
-    draw_photometric,
+    draw_recolouring,
     photometric_from,
 )
 
@@ -27,13 +27,13 @@ def draws(**changed: float) -> np.ndarray:
 
 def test_nothing_is_drawn_with_probability_zero() -> None:
     random = np.random.default_rng(1)
-    assert {draw_photometric(random, NEVER) for _ in range(20)} == {Photometric()}
+    assert {draw_recolouring(random, NEVER) for _ in range(20)} == {Photometric()}
     assert np.array_equal(adjust(IMAGE, Photometric()), IMAGE)
 
 
 def test_ten_numbers_are_taken() -> None:
     random, same = np.random.default_rng(2), np.random.default_rng(2)
-    drawn = draw_photometric(random, ALWAYS)
+    drawn = draw_recolouring(random, ALWAYS)
     assert drawn == photometric_from(same.random(NUM_DRAWS), ALWAYS)
     assert random.random() == same.random()
 
@@ -67,7 +67,7 @@ def test_blur_radius_follows_its_coin(coin: float, radius: float) -> None:
 
 def test_drawn_shares() -> None:
     random, jitter = np.random.default_rng(3), JitterConfig(probability=0.8, grey=0.2, blur=0.5)
-    views = [draw_photometric(random, jitter) for _ in range(2000)]
+    views = [draw_recolouring(random, jitter) for _ in range(2000)]
     for name, share in (("contrast", 0.8), ("hue", 0.8), ("blur", 0.5)):
         found = np.mean([getattr(view, name) is not None for view in views])
         assert found == pytest.approx(share, abs=0.03)

@@ -1,5 +1,4 @@
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,16 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs as pafs
 
+from tests.sharded import prepared, rows
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import resolve
 from usseg_ray.data import shards as subject
 from usseg_ray.data.manifest import (
-    MANIFEST,
-    Manifest,
     ShardInfo,
-    load_manifest,
-    save_manifest,
-    split_totals,
 )
 from usseg_ray.data.shards import (
     ROWS_PER_GROUP,
@@ -29,44 +24,11 @@ from usseg_ray.data.shards import (
     write_split,
 )
 
-Edit = Callable[[dict[str, object]], object]
-
-
-def rows(count: int, first: int = 0) -> list[Row]:
-    return [
-        Row(f"r{i:03d}", bytes([i % 256]) * 50, None if i % 3 else b"label%d" % i, 4, 5)
-        for i in range(first, first + count)
-    ]
-
-
-def manifest_of(parts: list[ShardInfo], name: str = "tiny") -> Manifest:
-    return Manifest(
-        name=name,
-        classes=("a", "b"),
-        ignore_index=255,
-        palette=((1, 2, 3), (4, 5, 6)),
-        splits=split_totals(parts),
-        shards=tuple(parts),
-        source="a test",
-    )
-
-
-def prepared(uri: str | Path) -> Manifest:
-    manifest = manifest_of(write_split(uri, "train", rows(70), 40))
-    save_manifest(manifest, uri)
-    return manifest
-
 
 def stored(uri: str | Path, shard: ShardInfo) -> pa.Table:
     filesystem, root = resolve(uri)
     groups = range(len(shard.row_groups))
     return pa.concat_tables(read_rows(filesystem, f"{root}/{shard.path}", i) for i in groups)
-
-
-@pytest.fixture(params=["path", "file URI"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    root = tmp_path / "set"
-    return str(root) if request.param == "path" else root.as_uri() + "/"
 
 
 def test_rows_come_back_as_they_were(uri: str) -> None:
@@ -101,14 +63,6 @@ def test_same_rows_give_the_same_bytes_and_other_rows_others(tmp_path: Path) -> 
     assert all(left.sha256 != right.sha256 for left, right in zip(one, three, strict=True))
 
 
-def test_totals(tmp_path: Path) -> None:
-    parts = write_split(tmp_path, "val", rows(9), 4) + write_split(tmp_path, "test", rows(2))
-    totals = split_totals(parts)
-    assert list(totals) == ["val", "test"]
-    assert (totals["val"].rows, totals["val"].labelled) == (9, 3)
-    assert (totals["test"].rows, totals["test"].labelled) == (2, 1)
-
-
 def test_no_rows_make_no_file(tmp_path: Path) -> None:
     assert write_split(tmp_path, "train", []) == []
     assert list(tmp_path.iterdir()) == []
@@ -132,32 +86,6 @@ def test_a_shard_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_shard(pafs.LocalFileSystem(), str(tmp_path), "train", 0, broken())
     assert list((tmp_path / "shards").iterdir()) == []
-
-
-def test_manifest_round_trip(uri: str) -> None:
-    manifest = prepared(uri)
-    assert load_manifest(uri) == manifest
-    _, root = resolve(uri)
-    assert sorted(path.name for path in Path(root).iterdir()) == [MANIFEST, "shards"]
-
-
-def test_digest_is_of_content_not_of_names(tmp_path: Path) -> None:
-    parts = write_split(tmp_path, "train", rows(9), 4)
-    manifest = manifest_of(parts)
-    assert manifest.digest() == manifest_of(parts, name="other").digest()
-    changed = [
-        manifest.model_copy(update={"classes": ("a", "c")}),
-        manifest.model_copy(update={"ignore_index": 7}),
-        manifest.model_copy(update={"shards": manifest.shards[::-1]}),
-    ]
-    assert len({manifest.digest(), *(other.digest() for other in changed)}) == 4
-
-
-def test_shards_of_names_the_splits_that_exist(tmp_path: Path) -> None:
-    manifest = prepared(tmp_path)
-    assert len(manifest.shards_of("train")) == 2
-    with pytest.raises(UserError, match=r"no split 'valid'; it has train\."):
-        manifest.shards_of("valid")
 
 
 def test_verify_names_the_damaged_shard(uri: str) -> None:
@@ -203,40 +131,6 @@ def test_without_a_manifest_every_shard_is_a_stray(tmp_path: Path) -> None:
     write_split(tmp_path, "train", rows(3))
     remove_strays(tmp_path)
     assert list((tmp_path / "shards").iterdir()) == []
-
-
-def test_no_manifest(tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UserError, match=r"not a prepared set \(no manifest\.json\)"):
-            load_manifest(place)
-
-
-def set_version(content: dict[str, object]) -> None:
-    content["format_version"] = 99
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (set_version, "format version 99, this program reads 1"),
-        (lambda content: content.pop("shards"), "key 'shards': Field required"),
-        (lambda content: content.update(rows=3), "key 'rows': Extra inputs"),
-        (lambda content: content.update(ignore_index="x"), "key 'ignore_index'"),
-    ],
-)
-def test_manifest_that_cannot_be_used(tmp_path: Path, edit: Edit, message: str) -> None:
-    prepared(tmp_path)
-    content = json.loads((tmp_path / MANIFEST).read_text())
-    edit(content)
-    (tmp_path / MANIFEST).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=rf"manifest\.json: {message}"):
-        load_manifest(tmp_path)
-
-
-def test_manifest_that_is_not_json(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(UserError, match=r"manifest\.json: not a JSON file"):
-        load_manifest(tmp_path)
 
 
 def test_unknown_scheme() -> None:

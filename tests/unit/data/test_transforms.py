@@ -10,10 +10,8 @@ from PIL import Image
 from torchvision.transforms import functional  # type: ignore[import-untyped]
 from torchvision.transforms.functional import InterpolationMode  # type: ignore[import-untyped]
 
+from usseg_ray.core.views import CropPolicy, Filter, Frame
 from usseg_ray.data.transforms import (
-    CropPolicy,
-    Filter,
-    Frame,
     fixed_crop,
     frame_image,
     frame_label,

@@ -11,7 +11,6 @@ import yaml
 from tests.conftest import PROJECT
 from usseg_ray.doctor.finding import Finding
 from usseg_ray.doctor.launcher import check_launcher, pinned, read_yaml
-from usseg_ray.doctor.rayjob import check_rayjob
 
 HERE = {"ray": "2.60.0", "boto3": "1", "google-api-python-client": "2"}
 
@@ -170,34 +169,3 @@ def test_what_is_no_mapping_is_said_to_be_none(text: str, what: str, tmp_path: P
 )
 def test_pinned_images(image: str, is_pinned: bool) -> None:
     assert pinned(image) is is_pinned
-
-
-JOB = {
-    "no token": ("authOptions: {mode: token}", "authOptions: {}", "authOptions"),
-    "another Ray": ('"2.60.0"', '"2.59.0"', "rayVersion"),
-    "unpinned image": ("filled-out:1", "rayproject/ray", "image"),
-    "image of another Ray": ("filled-out:1", "rayproject/ray:2.59.0", "image"),
-    "small shared memory": ("mountPath: /dev/shm", "mountPath: /shm", "volumeMounts"),
-    "cluster stays": ("shutdownAfterJobFinishes: true", "suspend: false", "shutdown"),
-    "no entrypoint": ("entrypoint:", "entry:", "spec"),
-    "number for text": ('num-cpus: "0"', "num-cpus: 0", "rayStartParams"),
-}
-
-
-def job_text() -> str:
-    path = PROJECT / "docs" / "deploy" / "kuberay_rayjob.yaml"
-    text = path.read_text("utf-8").replace("EDIT", "filled-out:1")
-    return text.replace("authOptions:\n      mode: token", "authOptions: {mode: token}")
-
-
-def test_the_rayjob_is_clean_once_filled_out() -> None:
-    found = check_rayjob(yaml.safe_load(job_text()), "job.yaml", HERE)
-    assert [one.level for one in found] == ["ok"]
-
-
-@pytest.mark.parametrize("fault", JOB)
-def test_a_fault_planted_in_a_rayjob_is_found(fault: str) -> None:
-    old, new, where = JOB[fault]
-    assert old in job_text()
-    found = check_rayjob(yaml.safe_load(job_text().replace(old, new)), "job.yaml", HERE)
-    assert any(where in one.where and one.level != "ok" for one in found), found

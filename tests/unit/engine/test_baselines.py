@@ -6,6 +6,7 @@ import torch
 from tests import tiny
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.baselines import CEILING, CLUSTERERS, FLOORS, Baselines, compute_baselines
+from usseg_ray.engine.open_set import OpenSet
 
 CPU = torch.device("cpu")
 
@@ -18,7 +19,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
 
 @pytest.fixture(scope="module")
 def found(prepared: tuple[str, Manifest]) -> Baselines:
-    return compute_baselines(tiny.config(num_clusters=8), *prepared, CPU)
+    return compute_baselines(tiny.config(num_clusters=8), OpenSet(*prepared), CPU)
 
 
 def test_every_baseline_on_both_splits(found: Baselines) -> None:
@@ -40,17 +41,17 @@ def test_what_the_images_hold(found: Baselines) -> None:
 def test_k_is_the_number_of_classes_whatever_the_trial_has(
     prepared: tuple[str, Manifest], found: Baselines
 ) -> None:
-    again = compute_baselines(tiny.config("kmeans", num_clusters=3), *prepared, CPU)
+    again = compute_baselines(tiny.config("kmeans", num_clusters=3), OpenSet(*prepared), CPU)
     assert again == found
 
 
 def test_a_split_that_is_not_there_has_no_scores(tmp_path: Path) -> None:
     manifest = tiny.write(tmp_path, splits={"train": 8, "val": 3})
-    scores = compute_baselines(tiny.config(), str(tmp_path), manifest, CPU)
+    scores = compute_baselines(tiny.config(), OpenSet(str(tmp_path), manifest), CPU)
     assert list(scores) == ["val"]
 
 
 def test_without_labels_there_is_nothing_to_compare(tmp_path: Path) -> None:
     manifest = tiny.write(tmp_path, labelled=False)
     manifest = manifest.model_copy(update={"classes": tiny.CLASSES})
-    assert compute_baselines(tiny.config(), str(tmp_path), manifest, CPU) == {}
+    assert compute_baselines(tiny.config(), OpenSet(str(tmp_path), manifest), CPU) == {}

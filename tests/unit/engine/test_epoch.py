@@ -4,14 +4,13 @@ import copy
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
 from tests.fitting import Broken, Set, counting, equal_states, run_of, timeless
-from usseg_ray.engine.checkpoint import load_state, save_state
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.epoch import NonFiniteLossError
 from usseg_ray.engine.run import Run
@@ -31,9 +30,9 @@ class Preempted(PlainContext):
 
     steps: int = 0
     at: int = 0
-    saved: dict[str, Any] | None = None
+    saved: RunState | None = None
 
-    def after_step(self, state: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, state: Callable[[], RunState]) -> None:
         self.steps += 1
         if self.steps == self.at:
             self.saved = copy.deepcopy(state())
@@ -62,10 +61,10 @@ def test_a_run_goes_on_from_within_an_epoch(
     with pytest.raises(KeyboardInterrupt):
         run.fit()
     assert broken.saved is not None
-    save_state(broken.saved, tmp_path)
+    broken.saved.save(tmp_path)
     run, place = build()
-    place.state = load_state(tmp_path, torch.device("cpu"))
-    epochs = place.state["epoch"]
+    place.state = RunState.load(tmp_path, torch.device("cpu"))
+    epochs = place.state.epoch
     run.fit()
     assert timeless(begun.history[:epochs] + place.history) == timeless(whole.history)
     assert equal_states(place.state, whole.state)

@@ -21,7 +21,7 @@ from tests.fitting import (
 )
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Step
-from usseg_ray.engine.checkpoint import CHECKPOINT, load_state, save_state
+from usseg_ray.engine.checkpoint import STATE_FILE, RunState
 from usseg_ray.engine.context import PlainContext
 
 SCORE_KEYS = {
@@ -86,9 +86,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     whole = fitted(prepared, train__epochs=3)
     begun = fitted(prepared, train__epochs=done, train__eval_every=1)
     assert begun.state is not None
-    save_state(begun.state, tmp_path)
+    begun.state.save(tmp_path)
     run, place = run_of(prepared, train__epochs=3)
-    place.state = load_state(tmp_path, torch.device("cpu"))
+    place.state = RunState.load(tmp_path, torch.device("cpu"))
     run.fit()
     assert timeless(begun.history + place.history) == timeless(whole.history)
     assert equal_states(place.state, whole.state)
@@ -106,16 +106,16 @@ def test_a_finished_run_is_reported_but_not_repeated(prepared: Set, method: str)
 def test_a_checkpoint_holds_plain_values(prepared: Set, tmp_path: Path) -> None:
     state = fitted(prepared, train__epochs=1).state
     assert state is not None
-    save_state(state, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
-    assert equal_states(load_state(tmp_path, torch.device("cpu")), state)
+    state.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+    assert equal_states(RunState.load(tmp_path, torch.device("cpu")), state)
 
 
 def test_a_loaded_state_scores_as_it_did(prepared: Set) -> None:
     first = fitted(prepared)
     run, _ = run_of(prepared, seed=7)
     assert first.state is not None
-    run.method.load_state_dict(first.state["method"])
+    run.method.load_state_dict(first.state.method)
     scores = run.score("val", refit=False).scores
     assert scores is not None
     assert first.evaluation is not None
@@ -205,7 +205,7 @@ def test_stages_resume_where_they_were(prepared: Set, done: int) -> None:
     class Stop(PlainContext):
         def report(self, metrics: Any, state: Any, evaluation: Any) -> None:
             super().report(metrics, copy.deepcopy(state), evaluation)
-            if state["epoch"] == done:
+            if state.epoch == done:
                 raise KeyboardInterrupt
 
     stopped = Stop(torch.device("cpu"), [])

@@ -247,7 +247,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_model_names_near_ones(name: str, near: str) -> None:
-    with pytest.raises(UserError, match=rf"{name!r} is no timm model; near it: .*'{near}"):
+    with pytest.raises(UserError, match=rf"{name!r} is no timm model; did you mean .*'{near}'"):
         check_weights(BackboneConfig(name=name))
 
 
@@ -336,7 +336,9 @@ def test_attention_is_offered_only_where_it_is_computed_as_the_model_does() -> N
 
     assert offered("vit_tiny_patch16_224")
     assert not offered("vit_tiny_patch16_224", class_token=False, global_pool="avg")
-    assert not offered("eva02_tiny_patch14_224")
+    assert offered("eva02_tiny_patch14_224")
+    # Queries share keys there, in a form that is not read.
+    assert not offered("vit_pe_spatial_tiny_patch16_512")
 
 
 @pytest.mark.parametrize(

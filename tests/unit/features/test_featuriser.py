@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 from usseg_ray.core.config import BackboneConfig, JitterConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import FeatureMap, Images, Needs, Rows, Step
+from usseg_ray.core.views import Crops, FixedView, Frame
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.ops.photometric import photometric_views
@@ -48,7 +49,9 @@ def test_it_scales_pixels_and_keeps_names() -> None:
 
 
 def rows(count: int) -> Rows:
-    return Rows("train", "centre", torch.arange(count), torch.zeros(count, dtype=torch.long))
+    return Rows(
+        "train", FixedView.of(Frame(64)), torch.arange(count), torch.zeros(count, dtype=torch.long)
+    )
 
 
 def test_what_may_be_stored_has_the_stores_precision(vit: BackboneConfig) -> None:
@@ -151,3 +154,42 @@ def test_crop_tokens_are_cls_tokens_of_resized_boxes(vit: BackboneConfig) -> Non
         resized = interpolate(crop, size=(32, 32), mode="bilinear", antialias=True)
         torch.testing.assert_close(token, backbone.cls_tokens(resized)[0], rtol=1e-4, atol=1e-5)
     assert textons(Needs())(images()).crop_tokens is None
+
+
+WHOLE, FIVE = FixedView.of(Frame(64)), FixedView.of(Frame(64), Crops("five"))
+
+
+class Finder:
+    """Has features of the training split's frames and crops, and two draws of the crops' views."""
+
+    views = frozenset(
+        {("train", WHOLE), ("train", FIVE), ("train", FIVE.recoloured(2, JitterConfig()))}
+    )
+
+    def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
+        raise AssertionError((rows, needs))
+
+    def variant(self, rows: Any, needs: Any, name: str, compute: Any) -> FeatureMap:
+        raise AssertionError((rows, needs, name, compute))
+
+
+@pytest.mark.parametrize(
+    ("needs", "view_draws", "expected"),
+    [
+        (Needs(), 0, {WHOLE, FIVE}),
+        (Needs(photometric=JitterConfig()), 2, {WHOLE, FIVE}),
+        (Needs(photometric=JitterConfig()), 3, {WHOLE}),
+        (Needs(photometric=JitterConfig()), 0, {WHOLE}),
+        (Needs(photometric=JitterConfig(blur=0)), 2, {WHOLE}),
+        (Needs(crop_tokens=True), 0, set()),
+        (Needs(features=False), 0, set()),
+    ],
+)
+def test_nobody_needs_pixels_of_which_all_that_is_asked_for_is_stored(
+    needs: Needs, view_draws: int, expected: set[FixedView]
+) -> None:
+    stored = Featuriser(None, needs, CPU, autocast=False, stored=Finder(), view_draws=view_draws)
+    found = {view for split, view in stored.without_pixels if split == "train" and not view.draws}
+    assert found == expected
+    plain = Featuriser(None, needs, CPU, autocast=False, view_draws=view_draws)
+    assert plain.without_pixels == frozenset()

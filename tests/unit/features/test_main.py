@@ -9,7 +9,7 @@ from tests import tiny
 from tests.features import NUM_SHARDS, obtain, wanted
 from usseg_ray.core import cli
 from usseg_ray.core.errors import UserError
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Frame
 from usseg_ray.features import __main__
 from usseg_ray.features.store.blocks import list_shards
 from usseg_ray.features.store.folder import FeatureFolder

@@ -150,7 +150,7 @@ def test_background_is_where_attention_is_low() -> None:
     tokens = look[mask].permute(2, 0, 1).expand(6, -1, -1, -1).contiguous()
     with torch.no_grad():
         # Concepts that are the two looks themselves: their regions are the mask.
-        method.generator.forward = lambda pixels: look.expand(len(pixels), -1, -1)  # type: ignore[method-assign]
+        method.generator.forward = lambda tokens: look.expand(len(tokens), -1, -1)  # type: ignore[method-assign]
     saliency = mask.float().expand(6, -1, -1) + 0.01
     batch = Batch(batch.ids, batch.pixels, FeatureMap(tokens, saliency))
     method.fit_clusters(Given(batch))
@@ -169,7 +169,7 @@ def test_regions_are_described_by_the_cls_token_of_their_box() -> None:
     mask[1:3, 2:4] = 1
     look = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
     tokens = look[mask].permute(2, 0, 1).expand(3, -1, -1, -1).contiguous()
-    method.generator.forward = lambda pixels: look.expand(len(pixels), -1, -1)  # type: ignore[method-assign]
+    method.generator.forward = lambda tokens: look.expand(len(tokens), -1, -1)  # type: ignore[method-assign]
     batch = replace(make_batch(range(3)), features=FeatureMap(tokens), crop_tokens=crop_tokens)
     method.fit_clusters(Given(batch))
     assert seen == [

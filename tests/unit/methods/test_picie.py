@@ -14,7 +14,7 @@ from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, Needs
 from usseg_ray.methods.parts.minibatch_kmeans import nearest
-from usseg_ray.methods.picie import Clustering, PiCIE, PiCIEConfig, view_codes
+from usseg_ray.methods.picie import PiCIE, PiCIEConfig, view_codes
 
 NETWORK = {"name": "test_resnet", "pretrained": False, "dim": 16}
 VARIANTS: list[dict[str, Any]] = [
@@ -168,17 +168,6 @@ def test_mdc_starts_a_new_classifier_every_epoch() -> None:
     again = begun(variant="mdc")
     assert again.classifier is not None
     assert torch.equal(again.classifier.weight, first)
-
-
-def test_class_weights() -> None:
-    clustering = Clustering(1, 4, 3, torch.Generator())
-    clustering.counts.copy_(torch.tensor([[2, 0, 6, 8]]))
-    close = torch.testing.assert_close
-    close(clustering.weights("frequency")[0], torch.tensor([2, 0, 6, 8]) / 16)
-    close(clustering.weights("balanced")[0], torch.tensor([2.0, 0, 2 / 3, 0.5]))
-    close(clustering.weights("none")[0], torch.ones(4))
-    clustering.counts.zero_()
-    assert all(clustering.weights(kind).isfinite().all() for kind in ("frequency", "balanced"))
 
 
 def test_prediction_is_the_product_with_the_centroids_of_view_1() -> None:

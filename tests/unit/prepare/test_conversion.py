@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from usseg_ray.data.decode import UndecodableError, decode_image, decode_label
+from usseg_ray.data.containers import UndecodableError
+from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.prepare.conversion import (
     CORNERS,
     Cutter,
@@ -15,7 +16,7 @@ from usseg_ray.prepare.conversion import (
     png_bytes,
     read_mat,
 )
-from usseg_ray.prepare.layouts import Cut
+from usseg_ray.prepare.entries import Cut
 
 
 def mat(**arrays: np.ndarray) -> bytes:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.inspection import Inspector
-from usseg_ray.prepare.layouts import Entry
+from usseg_ray.prepare.meaning import Meaning
 
 IGNORE = 9
 
@@ -29,7 +30,7 @@ def entry(folder: Path, image: str, label: str | None = None) -> Entry:
 
 
 def test_good_rows_keep_the_bytes_of_their_files(folder: Path) -> None:
-    inspector = Inspector(3, IGNORE)
+    inspector = Inspector(Meaning(3, IGNORE))
     labelled, bare = inspector.rows(
         [entry(folder, "good.jpg", "good.png"), entry(folder, "good.jpg")]
     )
@@ -37,12 +38,12 @@ def test_good_rows_keep_the_bytes_of_their_files(folder: Path) -> None:
     assert labelled.label == (folder / "good.png").read_bytes()
     assert (labelled.id, labelled.height, labelled.width) == ("good", 6, 8)
     assert bare.label is None
-    assert (inspector.problems, inspector.top_label) == ([], 2)
+    assert (inspector.problems, inspector.values) == ([], {0, 1, 2, IGNORE})
 
 
 @pytest.mark.parametrize("image", ["broken.jpg", "absent.jpg"])
 def test_bad_images_are_left_out(folder: Path, image: str) -> None:
-    inspector = Inspector(3, IGNORE)
+    inspector = Inspector(Meaning(3, IGNORE))
     (kept,) = inspector.rows([entry(folder, image, "good.png"), entry(folder, "good.jpg")])
     assert kept.id == "good"
     (problem,) = inspector.problems
@@ -63,19 +64,19 @@ def test_bad_images_are_left_out(folder: Path, image: str) -> None:
 def test_bad_labels_are_left_out_and_their_images_kept(
     folder: Path, label: str, reason: str
 ) -> None:
-    inspector = Inspector(3, IGNORE)
+    inspector = Inspector(Meaning(3, IGNORE))
     (kept,) = inspector.rows([entry(folder, "good.jpg", label)])
     assert kept.label is None
     (problem,) = inspector.problems
     assert (problem.kind, problem.path) == ("label", str(folder / label))
     assert reason in problem.reason
-    assert inspector.top_label == -1
+    assert inspector.values == set()
 
 
 def test_without_a_class_list_the_ignore_index_bounds_the_classes(folder: Path) -> None:
-    inspector = Inspector(None, IGNORE)
+    inspector = Inspector(Meaning(None, IGNORE))
     kept = list(
         inspector.rows([entry(folder, "good.jpg", name) for name in ("good.png", "high.png")])
     )
     assert [row.label is None for row in kept] == [False, True]
-    assert inspector.top_label == 2
+    assert inspector.values == {0, 1, 2, IGNORE}

@@ -1,17 +1,19 @@
 """The style sheet can be read: colours have contrast in both schemes, and pictures fit."""
 
-import base64
-import io
 import re
 from importlib import resources
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from usseg_ray.report.content import Column, Row, Spread, Table
-from usseg_ray.report.gallery import embedded
-from usseg_ray.report.plain import written
+from tests.reported import (
+    HOSTILE,
+    Page,
+)
+from usseg_ray.report.page import as_html
+from usseg_ray.report.read import Store
+from usseg_ray.report.repeat import compose
 
 STYLE = resources.files("usseg_ray.report").joinpath("page.css").read_text("utf-8")
 
@@ -56,45 +58,42 @@ def test_every_colour_of_a_series_is_there() -> None:
         assert f".fill-{number} {{ fill: var(--s{number}); }}" in STYLE
 
 
-def coded(width: int, height: int) -> bytes:
-    file = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    Image.fromarray(noise).save(file, "PNG")
-    return file.getvalue()
+def test_what_people_named_never_becomes_markup(store: Store) -> None:
+    text = as_html(compose(store, store.sweeps([HOSTILE, "first"]), HOSTILE))
+    page = Page(text)
+    assert len(page.all("script")) == 1
+    assert not page.all("b", "iframe")
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in page.all("img"))
+    assert not any(name.startswith("on") for _, found in page.elements for name in found)
+    assert HOSTILE in "".join(page.text)
 
 
-@pytest.mark.parametrize("budget", [200_000, 12_000])
-def test_a_picture_is_shrunk_until_it_fits(budget: int) -> None:
-    picture = embedded(coded(600, 300), "text", "caption", side=400, budget=budget)
-    head, _, data = picture.source.partition(",")
-    assert head == "data:image/webp;base64"
-    decoded = base64.b64decode(data)
-    assert len(decoded) <= budget
-    with Image.open(io.BytesIO(decoded)) as image:
-        assert image.size == picture.size
-        assert image.width <= 400
-        assert image.width == pytest.approx(2 * image.height, abs=2)
+def test_the_page_fetches_nothing(page: Page, store: Store) -> None:
+    text = as_html(compose(store, store.sweeps(["first"]), ""))
+    (policy,) = (m for m in page.all("meta") if "http-equiv" in m)
+    assert policy["content"].startswith("default-src 'none'; img-src data:;")
+    assert not re.search(r"@import|url\(|https?://|srcset=", text)
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+    assert all(found["href"].startswith("#") for found in page.all("a"))
+    assert len(text.encode()) < 5_000_000
 
 
-def test_a_small_picture_keeps_its_size_and_its_pixels() -> None:
-    flat = np.zeros((20, 30, 3), np.uint8)
-    flat[:, 15:] = 200
-    file = io.BytesIO()
-    Image.fromarray(flat).save(file, "PNG")
-    picture = embedded(file.getvalue(), "text", "caption", side=400, budget=10**6)
-    with Image.open(io.BytesIO(base64.b64decode(picture.source.partition(",")[2]))) as image:
-        assert np.array_equal(np.asarray(image.convert("RGB")), flat)
-
-
-def test_means_are_written_with_their_deviation() -> None:
-    spread = Spread.of([1.0, 2.0, 4.5])
-    assert written(Column("a", "A"), spread) == "2.5 ± 1.8"
-    assert written(Column("a", "A"), Spread.of([2.0])) == "2.0"
-    assert Spread.of([]) is None
-    assert written(Column("a", "A", None), 0.00012346) == "0.0001235"
-
-
-def test_a_column_without_any_value_is_not_shown() -> None:
-    columns = (Column("a", "A"), Column("b", "B"), Column("c", "C"))
-    table = Table("caption", columns, (Row({"a": "x"}), Row({"a": "y", "c": 0.0})))
-    assert [column.key for column in table.shown()] == ["a", "c"]
+def test_a_reader_finds_the_way_without_eyes_or_mouse(page: Page) -> None:
+    ids = [found["id"] for _, found in page.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    for _, found in page.elements:
+        assert set(found.get("aria-labelledby", "").split()) <= set(ids)
+    assert {found["href"][1:] for found in page.all("a")} <= set(ids)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert [tag for tag, _ in page.elements if tag in ("header", "nav", "main")] == [
+        "header",
+        "nav",
+        "main",
+    ]
+    assert all("scope" in head for head in page.all("th"))
+    assert all(table.caption for table in page.tables)
+    assert all("aria-hidden" in svg or svg["role"] == "img" for svg in page.all("svg"))
+    assert all(found["tabindex"] == "0" for found in page.all("div") if "role" in found)

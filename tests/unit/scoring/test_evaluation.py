@@ -22,7 +22,7 @@ from usseg_ray.scoring.evaluation import (
     telling_rows,
 )
 from usseg_ray.scoring.metrics import MatchedCounts, Scores
-from usseg_ray.scoring.prediction import CRF, ClusterScorer, Predictor, Refining
+from usseg_ray.scoring.prediction import CRF, ClusterScorer, Predictor, Refiners
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 IGNORE = 5
@@ -59,7 +59,7 @@ def featurise(images: Images) -> Batch:
 
 def predictor(*refinements: str, crf: CRF | None = None) -> Predictor:
     chosen = tuple(map(Refinement.parse, refinements))
-    return Predictor(ClusterScorer(method()), featurise, 8, Refining(chosen, crf))
+    return Predictor(ClusterScorer(method()), featurise, 8, Refiners(chosen, crf))
 
 
 def evaluated(labelled: Iterable[LabelledImages], expected: int, **settings: Any) -> Evaluation:
@@ -101,6 +101,20 @@ def test_right_predictions_score_100_whatever_the_clusters_are_called() -> None:
     assert found.results[PLAIN].boundary_f == 100
     # The first row of every image does not count.
     assert scores.confusion.sum() == 5 * 7 * 8
+
+
+def test_clusters_are_as_large_as_they_are_on_all_pixels() -> None:
+    # All that is not red lies where no label counts.
+    colour = torch.zeros(2, 8, 8, dtype=torch.int64)
+    colour[:, :2] = 1
+    labels = torch.full((2, 8, 8), IGNORE).where(colour == 1, 0)
+    pixels = torch.nn.functional.one_hot(colour, 3).permute(0, 3, 1, 2) * 255
+    images = Images(("a", "b"), pixels.to(torch.uint8))
+    scores = scores_of(evaluated([LabelledImages(images, labels, (0, 1))], 2))
+    assert scores.confusion.sum() == 2 * 6 * 8
+    assert (scores.used_clusters, scores.largest_share, scores.collapsed) == (1, 75.0, False)
+    shares = np.array([0.75, 0.25])
+    assert scores.entropy == pytest.approx(-100 * (shares * np.log(shares)).sum() / np.log(3))
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])

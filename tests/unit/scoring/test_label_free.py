@@ -10,8 +10,10 @@ from torch import Tensor
 from tests import tiny
 from usseg_ray.core.config import build_config
 from usseg_ray.core.types import Batch
+from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods import METHODS, get
@@ -39,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Set:
 def run_of(data: Set, method: str, **settings: Any) -> Run:
     layers = [tiny.SETTINGS, tiny.OWN.get(method, {}), settings]
     config = build_config(get(method).Config, layers)
-    return assemble(config, get(method), *data, PlainContext(torch.device("cpu"), []))
+    return assemble(config, get(method), OpenSet(*data), PlainContext(torch.device("cpu"), []))
 
 
 def judge_of(run: Run, *, keep_bytes: int = 2**30) -> Judge:
@@ -130,21 +132,22 @@ def test_stored_features_are_used_and_the_second_view_is_computed(prepared: Set)
     }
 
     class Kept:
-        def has(self, split: str, view: str) -> bool:
-            return split == "train" and bool(view)
+        views = frozenset({("train", FixedView.of(Frame(tiny.SIDE)))})
 
         def __call__(self, rows: Any, needs: Any) -> Any:
             found = torch.stack([tokens[number] for number in rows.numbers.tolist()])
             return None if needs is None else type(batch.features)(found)
 
-        def beside(self, rows: Any, _needs: Any, what: str, compute: Any) -> Any:
+        def variant(self, rows: Any, _needs: Any, name: str, compute: Any) -> Any:
             assert len(rows.numbers)
-            assert what
+            assert name
             return compute()
 
     batch = run.featurise(next(iter(run.reader.few("train", 1, 1))))
     run.featurise.__class__ = Counting
     run.featurise.stored = Kept()
+    run.reader.names_only = run.featurise.without_pixels
+    assert run.reader.names_only == Kept.views
     assert judge_of(run)(run.method).metrics == plain.metrics
     assert sum(computed) == 8
 

@@ -147,6 +147,15 @@ def test_collapse_is_flagged(rest: int, collapsed: bool) -> None:
     assert found.largest_share == pytest.approx(100 * 990 / (990 + rest))
 
 
+def test_pixels_without_a_label_change_sizes_and_no_score() -> None:
+    confusion = counts([500, 490], [0, 5])
+    one, other = score(confusion), score(confusion, sizes=np.array([1000, 1000]))
+    assert (one.collapsed, other.collapsed) == (True, False)
+    assert other.largest_share == 50
+    assert other.entropy == pytest.approx(100)
+    assert (other.unsup_miou, other.used_clusters) == (one.unsup_miou, one.used_clusters)
+
+
 @given(small_matrices.filter(lambda m: m.sum() > 0))
 def test_scores_against_loops_over_pixels(confusion: np.ndarray) -> None:
     found = score(confusion)

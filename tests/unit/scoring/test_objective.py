@@ -11,7 +11,7 @@ from usseg_ray.scoring.objective import (
     WITHOUT_LABELS,
     digits,
     require_labels,
-    resolve,
+    resolve_objective,
     short,
 )
 
@@ -19,30 +19,30 @@ from usseg_ray.scoring.objective import (
 def test_auto_is_label_free_where_nothing_is_labelled(tmp_path: Path) -> None:
     whole = tiny.write(tmp_path / "whole")
     bare = tiny.write(tmp_path / "bare", labelled=False)
-    assert resolve("auto", whole, "val") == MIOU
-    assert resolve("auto", bare, "val") == WITHOUT_LABELS
+    assert resolve_objective("auto", whole, "val") == MIOU
+    assert resolve_objective("auto", bare, "val") == WITHOUT_LABELS
     # A name that is not there is a slip, unless there are no labels at all.
-    assert resolve("auto", whole, "vla") == MIOU
-    assert resolve("auto", bare, "vla") == WITHOUT_LABELS
+    assert resolve_objective("auto", whole, "vla") == MIOU
+    assert resolve_objective("auto", bare, "vla") == WITHOUT_LABELS
     half = whole.model_copy(
         update={"splits": whole.splits | {"val": bare.splits["val"]}},
     )
-    assert resolve("auto", half, "val") == WITHOUT_LABELS
+    assert resolve_objective("auto", half, "val") == WITHOUT_LABELS
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_what_is_named_is_taken(tmp_path: Path, name: str) -> None:
-    assert resolve(name, tiny.write(tmp_path), "val") == name
+    assert resolve_objective(name, tiny.write(tmp_path), "val") == name
     assert digits(name) == (1 if name == MIOU else 3)
     assert short(name) == name.rsplit(".", maxsplit=1)[-1]
 
 
 def test_mistakes(tmp_path: Path) -> None:
     manifest = tiny.write(tmp_path, labelled=False)
-    with pytest.raises(UserError, match=r"label_free\.stabilty .*did you mean label_free\.stab"):
-        resolve("label_free.stabilty", manifest, "val")
+    with pytest.raises(UserError, match=r"label_free\.stabilty .*did you mean 'label_free\.stab"):
+        resolve_objective("label_free.stabilty", manifest, "val")
     with pytest.raises(UserError, match=r"choose auto or unsup_miou, label_free\."):
-        resolve("xyz", manifest, "val")
+        resolve_objective("xyz", manifest, "val")
     with pytest.raises(UserError, match="no labels to rank trials by unsup_miou; --objective lab"):
         require_labels(manifest, "val", "there")
     with pytest.raises(UserError, match="there has no split 'x' to rank trials on, only train"):

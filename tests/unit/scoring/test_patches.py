@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from usseg_ray.scoring.patches import Gallery, Patches
+from usseg_ray.scoring.patches import Patches, PatchGallery
 
 GREY = 128
 
@@ -17,7 +17,7 @@ def images(count: int, height: int = 24, width: int = 32) -> Tensor:
 
 
 def filled(pixels: Tensor, scores: Tensor, parts: list[int] | int, **sizes: int) -> Patches:
-    gallery = Gallery(scores.shape[1], **sizes)
+    gallery = PatchGallery(scores.shape[1], **sizes)
     for some, theirs in zip(pixels.split(parts), scores.split(parts), strict=True):
         gallery.add(some, theirs)
     return gallery.patches()
@@ -114,7 +114,7 @@ def test_an_image_smaller_than_a_patch_gets_a_grey_frame() -> None:
 
 
 def test_images_of_several_sizes_and_half_precision_are_welcome() -> None:
-    gallery = Gallery(2, per_cluster=2, side=8)
+    gallery = PatchGallery(2, per_cluster=2, side=8)
     for size in (24, 40):
         gallery.add(images(2, size, size), torch.full((2, 2, 3, 3), size, dtype=torch.bfloat16))
     patches = gallery.patches()
@@ -123,7 +123,7 @@ def test_images_of_several_sizes_and_half_precision_are_welcome() -> None:
 
 
 def test_what_was_handed_out_does_not_change() -> None:
-    gallery = Gallery(1, per_cluster=1, side=8)
+    gallery = PatchGallery(1, per_cluster=1, side=8)
     gallery.add(images(1), torch.zeros(1, 1, 1, 1))
     patches = gallery.patches()
     before = patches.pixels.copy()

@@ -17,7 +17,7 @@ from usseg_ray.scoring.prediction import (
     CRF,
     ClusterScorer,
     Predictor,
-    Refining,
+    Refiners,
     label_map,
     scorer_of,
     window_spans,
@@ -57,7 +57,7 @@ def some(height: int, width: int, count: int = 1) -> Images:
 
 def predictor(*refinements: str, crf: CRF | None = None, batch_size: int = 16) -> Predictor:
     chosen = tuple(map(Refinement.parse, refinements))
-    return Predictor(Mean(), featurise, SIDE, Refining(chosen, crf), batch_size)
+    return Predictor(Mean(), featurise, SIDE, Refiners(chosen, crf), batch_size)
 
 
 def by_windows(images: Images, *, overlap: bool) -> Tensor:

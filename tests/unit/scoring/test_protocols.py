@@ -2,7 +2,7 @@ import pytest
 
 from tests import tiny
 from usseg_ray.core.errors import UserError
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Frame
 from usseg_ray.scoring.protocols import (
     DEFAULT,
     PLAIN,

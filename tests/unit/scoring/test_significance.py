@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t, ttest_ind
 
 from usseg_ray.scoring.metrics import MatchedCounts, score
-from usseg_ray.scoring.significance import paired_bootstrap
+from usseg_ray.scoring.significance import Difference, half_width, paired_bootstrap
 
 
 def counts_of(accuracy: float, seed: int, images: int = 60) -> MatchedCounts:
@@ -22,57 +25,112 @@ def miou(counts: MatchedCounts, rows: np.ndarray) -> float:
     return float(100 * (hits / union).mean())
 
 
+def interval(found: Difference) -> tuple[float, float]:
+    assert found.low is not None
+    assert found.high is not None
+    return found.low, found.high
+
+
 def test_the_same_finalist_does_not_differ_from_itself() -> None:
-    one = [counts_of(0.8, 1)]
+    one = [counts_of(0.8, 1), counts_of(0.8, 1)]
     found = paired_bootstrap(one, one)
     assert (found.mean, found.low, found.high) == (0, 0, 0)
-    assert found.is_noise
+    assert found.verdict == "noise"
 
 
 def test_a_clear_difference_is_none_of_chance() -> None:
-    found = paired_bootstrap([counts_of(0.9, 1)], [counts_of(0.7, 2)])
-    assert 10 < found.low < found.mean < found.high
-    assert not found.is_noise
-    back = paired_bootstrap([counts_of(0.7, 2)], [counts_of(0.9, 1)])
-    assert back.mean == pytest.approx(-found.mean)
+    better, worse = ([counts_of(a, seed) for seed in (1, 2, 3)] for a in (0.9, 0.7))
+    found = paired_bootstrap(better, worse)
+    low, high = interval(found)
+    assert 10 < low < found.mean < high
+    assert found.verdict == ""
+    back = paired_bootstrap(worse, better)
+    assert interval(back) == pytest.approx((-high, -low))
 
 
 def test_pairs_tell_what_the_spread_over_images_hides() -> None:
-    better, worse = counts_of(0.80, 1), counts_of(0.78, 2)
-    spread = paired_bootstrap([better], [better]).high
-    found = paired_bootstrap([better], [worse])
-    assert spread == 0
+    better, worse = ([counts_of(a, seed) for seed in (1, 2, 3)] for a in (0.80, 0.78))
+    found = paired_bootstrap(better, worse)
+    low, high = interval(found)
     # Images differ by 40 points, the two finalists by two: still seen on the same images.
-    assert not found.is_noise
-    assert found.high - found.low < 3
+    assert found.verdict == ""
+    assert high - low < 3
 
 
 def test_the_seeds_count_as_noise() -> None:
     first = [counts_of(0.80, 1), counts_of(0.70, 2), counts_of(0.90, 3)]
     second = [counts_of(0.82, 4), counts_of(0.71, 5), counts_of(0.86, 6)]
-    assert paired_bootstrap(first, second).is_noise
-    assert not paired_bootstrap(first[:1], first[1:2]).is_noise
+    found = paired_bootstrap(first, second)
+    assert found.verdict == "noise"
+    # Welch's interval of three scores and three scores, wider by what images do.
+    whole = np.arange(60)
+    scores = [[miou(counts, whole) for counts in side] for side in (first, second)]
+    welch = ttest_ind(*scores, equal_var=False).confidence_interval(0.95)
+    low, high = interval(found)
+    assert low < welch.low + 1e-9 < welch.high - 1e-9 < high
+    assert high - low < 1.1 * (welch.high - welch.low)
 
 
-def test_replicates_are_as_naive_ones() -> None:
-    first, second = counts_of(0.8, 1, images=5), counts_of(0.6, 2, images=5)
+@pytest.mark.parametrize(("one", "other"), [(1, 1), (1, 3), (3, 1)])
+def test_one_seed_has_no_interval(one: int, other: int) -> None:
+    first, second = ([counts_of(0.8, s) for s in range(n)] for n in (one, other))
+    found = paired_bootstrap(first, second)
+    assert (found.low, found.high, found.verdict) == (None, None, "too few seeds")
+    assert abs(found.mean) < 5
+
+
+def test_images_count_as_naive_replicates_do() -> None:
+    # Two equal seeds have no spread: what is left is what images do.
+    first, second = counts_of(0.8, 1), counts_of(0.6, 2)
     rng = np.random.default_rng(3)
     naive = []
     for _ in range(4000):
-        rows = rng.integers(0, 5, 5)
+        rows = rng.integers(0, 60, 60)
         naive.append(miou(first, rows) - miou(second, rows))
-    found = paired_bootstrap([first], [second], replicates=4000)
-    assert found.mean == pytest.approx(np.mean(naive), abs=0.2)
-    low, high = np.percentile(naive, [2.5, 97.5])
-    assert found.low == pytest.approx(low, abs=0.5)
-    assert found.high == pytest.approx(high, abs=0.5)
+    low, high = interval(paired_bootstrap([first, first], [second, second], replicates=4000))
+    expected = t.ppf(0.975, 59) * np.std(naive, ddof=1) * np.sqrt(60 / 59)
+    assert high - low == pytest.approx(2 * expected, rel=0.05)
+
+
+def test_what_happens_to_one_run_on_one_image_counts_once() -> None:
+    # Nothing is common to the seeds of a finalist, so images alone add next to nothing.
+    rng = np.random.default_rng(0)
+    actual = np.full((400, 3), 100)
+
+    def run() -> MatchedCounts:
+        hits = rng.binomial(actual, np.clip(0.6 + 0.2 * rng.standard_normal((400, 1)), 0, 1))
+        return MatchedCounts(hits, hits + np.roll(actual - hits, 1, axis=1), actual)
+
+    first, second = [run() for _ in range(20)], [run() for _ in range(20)]
+    low, high = interval(paired_bootstrap(first, second))
+    scores = [[miou(counts, np.arange(400)) for counts in side] for side in (first, second)]
+    welch = ttest_ind(*scores, equal_var=False).confidence_interval(0.95)
+    assert high - low == pytest.approx(welch.high - welch.low, rel=0.1)
 
 
 def test_a_class_that_no_drawn_image_has_leaves_the_mean() -> None:
     hits = np.array([[10, 0], [10, 0]])
     one = MatchedCounts(hits, hits, hits)
-    found = paired_bootstrap([one], [MatchedCounts(0 * hits, 0 * hits, hits)])
+    found = paired_bootstrap([one] * 2, [MatchedCounts(0 * hits, 0 * hits, hits)] * 2)
     assert (found.low, found.high) == (100, 100)
+
+
+@given(st.integers(2, 6), st.floats(0, 9), st.integers(2, 500))
+def test_half_width_joins_two_intervals(seeds: int, variance: float, images: int) -> None:
+    rng = np.random.default_rng(seeds)
+    first, second = rng.standard_normal(seeds), 3 * rng.standard_normal(seeds)
+    welch = ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    by_seeds = (welch.high - welch.low) / 2
+    found = float(half_width(variance, images, first, second))
+    alone = t.ppf(0.975, images - 1) * np.sqrt(variance)
+    assert found == pytest.approx(float(np.hypot(by_seeds, alone)))
+
+
+def test_more_seeds_of_one_finalist_do_not_make_up_for_few_of_the_other() -> None:
+    many = np.array([1.0, 5.0, 2.0, 4.0, 3.0, 6.0])
+    found = float(half_width(0.0, 10, np.array([3.0, 3.0]), many))
+    # Two equal scores seem to have no spread; two degrees of freedom are what two seeds can have.
+    assert found == pytest.approx(t.ppf(0.975, 2) * many.std(ddof=1) / np.sqrt(6))
 
 
 def test_of_the_whole_split_it_is_the_score() -> None:

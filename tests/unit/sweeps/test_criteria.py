@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from usseg_ray.core.records import read_json
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.objective import CONSENSUS, MODULARITY, STABILITY
 from usseg_ray.scoring.partitions import adjusted_rand_index
 from usseg_ray.sweeps.criteria import (
     CRITERIA_FILE,
+    Trust,
     add_consensus,
     choice,
     criterion_trust,
-    load_trust,
     save_trust,
 )
 from usseg_ray.trials.trial import Status, Trial, load_trials
@@ -80,10 +81,10 @@ def test_few_trials_and_failed_ones_say_nothing() -> None:
 def test_what_was_found_is_kept(tmp_path: Path) -> None:
     save_trust([], tmp_path)
     assert not (tmp_path / CRITERIA_FILE).exists()
-    assert load_trust(tmp_path) == []
     found = criterion_trust(trials(STABILITY, 1, 1, 1, 1))
     save_trust(found, tmp_path)
-    assert load_trust(tmp_path) == found
+    kept = read_json(tmp_path / CRITERIA_FILE, list[Trust], "")
+    assert kept == found
 
 
 def maps(seed: int) -> np.ndarray:

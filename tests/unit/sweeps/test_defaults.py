@@ -2,23 +2,28 @@ from typing import Any
 
 import pytest
 
-from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import SYNTHETIC
 from usseg_ray.features.backbones import TEXTONS
-from usseg_ray.sweeps.defaults import EMBEDDED, ON_TEXTONS, SCHEDULES, Layer, data_defaults
-from usseg_ray.sweeps.presets import find_preset, preset_settings
+from usseg_ray.methods.acseg import ACSeg
+from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.scoring.protocols import DEFAULT, protocol_settings
+from usseg_ray.sweeps.defaults import EMBEDDED, data_defaults
 
 
-def test_a_methods_own_settings_lie_above_the_shared_ones() -> None:
-    layer = Layer({"a": 1, "b": 1}, {"acseg": {"b": 2}})
-    assert layer.of("acseg") == {"a": 1, "b": 2}
-    assert layer.of("kmeans") == {"a": 1, "b": 1}
-
-
-def test_the_embedded_data_shortens_a_schedule_and_brings_textons() -> None:
-    found = data_defaults("acseg", SYNTHETIC, {})
-    assert found == SCHEDULES.of("acseg") | EMBEDDED.of("acseg") | ON_TEXTONS.of("acseg")
+def test_on_the_embedded_set_a_method_adds_to_what_the_set_brings() -> None:
+    own = ACSeg.defaults
+    found = data_defaults(ACSeg, SYNTHETIC, {})
+    assert found.items() >= {**own.schedule, **EMBEDDED, **own.embedded, **own.textons}.items()
+    # The set shortens the schedule, and the method the set's.
     assert found["train.steps_per_epoch"] is None
+    assert found["train.epochs"] == own.embedded["train.epochs"] < EMBEDDED["train.epochs"]
+    assert found["train.batch_size"] == EMBEDDED["train.batch_size"]
+
+
+def test_a_prepared_set_brings_the_schedule_and_the_protocol_alone() -> None:
+    found = data_defaults(ACSeg, "camvid", {"protocol": "stego-320"})
+    assert found == {**ACSeg.defaults.schedule, **protocol_settings("stego-320")}
+    assert data_defaults(KMeans, "camvid", {}) == protocol_settings(DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -32,19 +37,5 @@ def test_the_embedded_data_shortens_a_schedule_and_brings_textons() -> None:
 def test_the_backbone_that_is_chosen_decides(
     data: str, chosen: dict[str, Any], textons: bool
 ) -> None:
-    found = data_defaults("acseg", data, chosen)
+    found = data_defaults(ACSeg, data, chosen)
     assert (found.get("method.norm") == "pre") == textons
-
-
-def test_a_preset_is_for_its_method_alone() -> None:
-    preset = find_preset("acseg-voc2012")
-    assert preset_settings("acseg-voc2012", ["acseg"]) == preset.settings
-    assert preset_settings(None, ["acseg", "kmeans"]) == {}
-    for methods in (["kmeans"], ["acseg", "kmeans"]):
-        with pytest.raises(UserError, match="is for method 'acseg' alone, not for"):
-            preset_settings("acseg-voc2012", methods)
-
-
-def test_an_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"'acseg-voc'; did you mean 'acseg-voc2012'\? Presets: "):
-        find_preset("acseg-voc")

@@ -7,8 +7,9 @@ import pytest
 from tests.planned import plan
 from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
-from usseg_ray.sweeps.earlier import agreed, known_trials, offer
-from usseg_ray.sweeps.plan import Plan, settings_of
+from usseg_ray.sweeps.earlier import agreed, known_trials, left_out, offer
+from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.trial import Trial
 
 MIOU = "unsup_miou"
@@ -61,13 +62,37 @@ def test_nothing_that_compares_is_an_error(made: Plan) -> None:
         known_trials("other,nowhere", settings_of(made.parts), MIOU)
 
 
+def test_a_sweep_without_labels_does_not_learn_from_what_labels_picked(made: Plan) -> None:
+    criterion = "label_free.entropy"
+    settings = flatten(made.config)
+    for run, objective in (("ranked", MIOU), ("free", criterion)):
+        metrics = {MIOU: 30.0, criterion: 0.5}
+        trial = Trial(0, "acseg", {}, settings, 3, "FINISHED", metrics, objective=objective)
+        trial.save(Path("runs") / run)
+    known = settings_of(made.parts)
+    assert scores(known_trials("free", known, criterion)) == [0.5]
+    assert scores(known_trials("all", known, criterion)) == [0.5]
+    assert left_out(criterion) == (
+        "--warm-start all leaves out sweeps ranked by labels: label_free.entropy does without."
+    )
+    with pytest.raises(UserError, match="labels picked the trials of ranked, and label_free"):
+        known_trials("free,ranked", known, criterion)
+    assert offer(known, criterion).startswith("Earlier sweeps of this data: free (1 trials).")
+    # One that is ranked by labels anyway may learn from both.
+    assert len(known_trials("all", known, MIOU)) == 2
+    assert left_out(MIOU) == ""
+
+
 def test_a_run_of_another_version_is_told_where_it_was_named(made: Plan) -> None:
     leave(made, "one", [30.0])
     record = Path("runs/old/trial_000/trial.json")
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"number": 0}))
     assert scores(known_trials("all", settings_of(made.parts), MIOU)) == [30.0]
-    with pytest.raises(UserError, match="no record of a trial of this version"):
+    with pytest.raises(
+        UserError,
+        match=r"trial\.json is damaged: .* If another version of usseg_ray wrote it, read it",
+    ):
         known_trials("old", settings_of(made.parts), MIOU)
 
 

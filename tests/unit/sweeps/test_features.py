@@ -1,5 +1,6 @@
 """What a sweep comes back to, and where features are never stored."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.features.backbones import TimmFeatures, build_backbone
-from usseg_ray.features.store.extraction import Wanted, features_here
+from usseg_ray.features.store.extraction import FeatureRequest, features_here
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.recipe import parts_of
 from usseg_ray.features.store.shared import SharedStore
@@ -57,7 +58,7 @@ def plan_of(root: Path, *methods: str, **assigned: Any) -> Plan:
 
 def test_frames_and_fixed_crops_come_again(root: Path) -> None:
     uses = subject._uses(plan_of(root, "stego", "kmeans", **FIXED))
-    seen = [(use.split, use.crops is not None, use.methods) for use in uses]
+    seen = [(use.split, use.view.crops is not None, use.methods) for use in uses]
     both = ["stego", "kmeans"]
     assert seen == [
         ("train", False, both),
@@ -74,7 +75,7 @@ def test_frames_and_fixed_crops_come_again(root: Path) -> None:
 
 def test_what_is_drawn_anew_does_not(root: Path) -> None:
     uses = subject._uses(plan_of(root, "stego"))
-    assert [use.crops for use in uses] == [None] * 3
+    assert [use.view.crops for use in uses] == [None] * 3
     whole = subject._uses(plan_of(root, "kmeans", protocol="full-resolution"))
     assert [use.split for use in whole] == ["train"]
     assert subject._uses(plan_of(root, "position")) == []
@@ -83,9 +84,9 @@ def test_what_is_drawn_anew_does_not(root: Path) -> None:
 def test_fixed_views_are_an_entry_of_their_own(root: Path) -> None:
     settings = {"method.consistency_weight": 0.05, "data.view_draws": 3} | FIXED
     uses = subject._uses(plan_of(root, "hp", **settings))
-    (drawn,) = (use for use in uses if use.views is not None)
-    assert drawn.views is not None
-    assert drawn.views.draws == 3
+    (drawn,) = (use for use in uses if use.photometric is not None)
+    assert drawn.photometric is not None
+    assert drawn.photometric.draws == 3
     assert drawn.passes == pytest.approx(3 * 2 / 3)
 
 
@@ -99,61 +100,71 @@ def test_other_machines_must_be_able_to_read(tmp_path: Path) -> None:
         subject._readable_everywhere(alone, 2, "cache")
 
 
-def test_what_is_there_is_chosen_without_measuring_and_for_good(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = plan_of(root, "kmeans")
-    store = FeatureStore(FeatureFolder(tmp_path / "store"))
-    backbone = build_backbone(plan.config.backbone)
-    asked = [(use, subject._wanted(plan, use, backbone, "cpu")) for use in subject._uses(plan)]
+def test_what_is_there_is_chosen_for_good(root: Path, tmp_path: Path) -> None:
+    plan = plan_of(root, "kmeans", resources__features="auto")
+    store, said = FeatureStore(FeatureFolder(tmp_path / "store", 10**9)), io.StringIO()
+    asked = asked_of(plan)
+    console = Console(file=said, width=200)
     for _, wanted in asked:
         store.obtain(wanted, HERE).close()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the backbone was asked")
-
-    monkeypatch.setattr(subject, "probe", refuse)
-    measure, silent = subject._measuring(backbone, "cpu"), Console(quiet=True)
     keys = [wanted.entry.key for _, wanted in asked]
-    assert subject._chosen(plan, store, asked, measure, tmp_path, silent) == keys
-    # A resumed sweep reads what it read before, whatever has come since.
+    for _ in range(2):
+        assert subject._chosen(plan, store, asked, tmp_path, console) == keys
+    # A resumed sweep decides nothing.
+    assert said.getvalue().count("in the store.") == len(keys)
+    assert not any(kept.in_use for kept in store.folder.entries())
+    # It reads what it read before, whatever has come since.
     (tmp_path / subject.CHOSEN_FILE).write_text(json.dumps(keys[:1]))
-    assert subject._chosen(plan, store, asked, measure, tmp_path, silent) == keys[:1]
+    assert subject._chosen(plan, store, asked, tmp_path, console) == keys[:1]
 
 
-def test_splits_of_a_set_are_measured_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of(root, "kmeans", **FIXED)
+def test_what_is_chosen_fits_together(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FeatureFolder, "reserve", 0)
+    plan, said = plan_of(root, "stego", "kmeans", **FIXED), io.StringIO()
+    asked = asked_of(plan)
+    (_, square), (_, val), (_, test), (_, crops) = asked
+    # Crops alone would fit.
+    room = crops.num_bytes + square.num_bytes
+    folder = FeatureFolder(tmp_path / "store", limit_bytes=room)
+    chosen = subject._chosen(
+        plan, FeatureStore(folder), asked, tmp_path, Console(file=said, width=200)
+    )
+    assert chosen == [square.entry.key, val.entry.key, test.entry.key]
+    lines = said.getvalue().splitlines()
+    assert [line.split(":")[1].split("(")[0] for line in lines] == [
+        " stored ",
+        " stored ",
+        " stored ",
+        " computed in each pass ",
+    ]
+    assert lines[-1].endswith("the store has room for 27.8 kB).")
+
+
+def asked_of(plan: Plan) -> list[tuple[subject._Use, FeatureRequest]]:
     backbone = build_backbone(plan.config.backbone)
-    seen = list[tuple[str, bool]]()
-
-    def measured(wanted: Wanted, *_: object) -> tuple[float, float]:
-        seen.append((wanted.split, wanted.entry.recipe.crops is not None))
-        return 0.1, 0.4
-
-    monkeypatch.setattr(subject, "probe", measured)
-    measure = subject._measuring(backbone, "cpu")
-    asked = [subject._wanted(plan, use, backbone, "cpu") for use in subject._uses(plan)]
-    assert [measure(wanted) for wanted in asked] == [(0.1, 0.4)] * 4
-    # Frames, and crops.
-    assert seen == [("train", False), ("train", True)]
+    return [(use, subject._wanted(plan, use, backbone, "cpu")) for use in subject._uses(plan)]
 
 
 @pytest.mark.parametrize(
-    ("row_s", "device", "where"),
-    [(0.1, "cpu", "here"), (2.0, "cpu", "pool"), (0.1, "cuda", "pool")],
+    ("few", "device", "where"),
+    [(14, "cpu", "here"), (13, "cpu", "pool"), (14, "cuda", "pool")],
 )
 def test_little_is_computed_without_a_pool(
-    row_s: float, device: str, where: str, root: Path, monkeypatch: pytest.MonkeyPatch
+    few: int, device: str, where: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(root, "kmeans")
     backbone = build_backbone(plan.config.backbone)
     wanted = subject._wanted(plan, subject._uses(plan)[0], backbone, device)
-    assert 5 < wanted.entry.rows < 100
+    assert wanted.entry.rows == 14
     blocks = {name: [{"id": np.array([name])}] for name in ("here", "pool")}
+    monkeypatch.setattr(subject, "FEW_ROWS", few)
     monkeypatch.setattr(subject, "features_here", lambda *_: lambda *_: iter(blocks["here"]))
     monkeypatch.setattr(subject, "ray_features", lambda _: lambda *_: iter(blocks["pool"]))
-    compute = subject._computing(backbone, device, lambda _: (0.0, row_s))
-    assert list(compute(wanted, wanted.pieces(range(1)))) == blocks[where]
+    compute = subject._computing(backbone, device)
+    every = wanted.pieces(range(wanted.entry.num_shards))
+    assert list(compute(wanted, every)) == blocks[where]
 
 
 def test_what_is_stored_is_all_that_a_sweep_looks_at(
@@ -167,7 +178,7 @@ def test_what_is_stored_is_all_that_a_sweep_looks_at(
     for use in subject._uses(plan):
         wanted = subject._wanted(plan, use, backbone, "cpu")
         default_store().obtain(wanted, features_here(backbone, "cpu")).close()
-        view = StoredView(use.split, use.view, wanted.entry.key, use.views is not None)
+        view = StoredView(use.split, use.view, wanted.entry.key)
         for method in use.methods:
             stored[method] = (*stored.get(method, ()), view)
     counted = count_forwards(monkeypatch)

@@ -5,7 +5,14 @@ import pytest
 
 from usseg_ray import __version__, methods
 from usseg_ray.core.errors import UserError
-from usseg_ray.sweeps.request import REQUEST_FILE, Request, named_method, named_methods, with_spaces
+from usseg_ray.sweeps.request import (
+    REQUEST_FILE,
+    Request,
+    named_method,
+    named_methods,
+    option,
+    with_spaces,
+)
 
 
 def request(**changed: Any) -> Request:
@@ -18,6 +25,16 @@ def request(**changed: Any) -> Request:
         "scheduler": "none",
     }
     return Request.model_validate(asked | changed)
+
+
+def test_an_option_is_its_field() -> None:
+    made = option("num_samples")
+    assert (made.default, made.min, made.max, made.metavar) == (6, 1, None, None)
+    assert made.help == Request.model_fields["num_samples"].description
+    assert [option(name).min for name in ("finalists", "gpu_hour_price", "data")] == [0, 0, None]
+    # A time is read before it is a number.
+    assert option("time_budget_s", "TIME").min is None
+    assert option("time_budget_s", "TIME").metavar == "TIME"
 
 
 def test_methods_are_read_in_their_order_and_once() -> None:

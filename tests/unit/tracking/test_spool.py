@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.room import no_room
 from usseg_ray.core.errors import UserError
 from usseg_ray.tracking.spool import MARK_FILE, SPOOL_FILE, Operation, Spool
 
@@ -91,3 +92,45 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
         Spool(tmp_path)
     spool.close()
     assert len(Spool(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("mark", ["4000", "-3", "7", "seven", ""])
+def test_a_mark_that_cannot_be_right_passes_nothing_over(tmp_path: Path, mark: str) -> None:
+    filled(tmp_path, 3).close()
+    (tmp_path / MARK_FILE).write_text(mark)
+    spool = Spool(tmp_path)
+    spool.append(logged(3))
+    assert spool.waiting(9)[0] == [logged(step) for step in range(4)]
+
+
+@pytest.mark.parametrize("more", [0, 20])
+def test_what_does_not_fit_waits_in_memory_and_in_order(tmp_path: Path, more: int) -> None:
+    spool = filled(tmp_path, 2)
+    whole = (tmp_path / SPOOL_FILE).read_bytes()
+    with no_room(tmp_path / SPOOL_FILE, more):
+        spool.append(logged(2))
+        spool.append(logged(3))
+        assert spool.unwritten == 2
+        # No line is left broken in the file.
+        assert (tmp_path / SPOOL_FILE).read_bytes() == whole
+        operations, position = spool.waiting(3)
+        assert operations == [logged(0), logged(1), logged(2)]
+        spool.advance(position)
+        assert (spool.unwritten, len(spool)) == (1, 1)
+    spool.append(logged(4))
+    assert spool.unwritten == 0
+    assert spool.waiting(9)[0] == [logged(3), logged(4)]
+    spool.close()
+    assert Spool(tmp_path).waiting(9)[0] == [logged(3), logged(4)]
+
+
+def test_what_was_delivered_from_memory_is_not_delivered_again(tmp_path: Path) -> None:
+    spool = filled(tmp_path, 1)
+    with no_room(tmp_path / SPOOL_FILE):
+        spool.append(logged(1))
+        spool.advance(spool.waiting(9)[1])
+    spool.append(logged(2))
+    assert spool.waiting(9)[0] == [logged(2)]
+    spool.advance(spool.waiting(9)[1])
+    spool.close()
+    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,8 @@ import pytest
 import ray.tune
 import torch
 
-from usseg_ray.engine.checkpoint import BEST
+from usseg_ray.core.files import UNFINISHED
+from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import RunContext
 from usseg_ray.trials.contexts import TuneContext
 from usseg_ray.trials.storage import Storage, opened
@@ -16,9 +17,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*inside a function that is exec
 CPU = torch.device("cpu")
 
 
-def state(epoch: int) -> dict[str, Any]:
-    metrics, method = {"epoch": float(epoch)}, {"w": torch.ones(epoch)}
-    return {"epoch": epoch, "part": {}, "metrics": metrics, "method": method}
+def state(epoch: int) -> RunState:
+    return RunState(epoch, {"epoch": float(epoch)}, {"w": torch.ones(epoch)})
+
+
+def epoch_in(context: TuneContext) -> int | None:
+    found = context.restore()
+    return None if found is None else found.epoch
 
 
 def report(context: TuneContext, epoch: int) -> None:
@@ -38,7 +43,7 @@ def test_only_the_last_state_is_kept_and_restored(tmp_path: Path) -> None:
         assert kept(tmp_path) == [f"epoch_{epoch:04d}"]
     restored = TuneContext(CPU, Storage(tmp_path)).restore()
     assert restored is not None
-    assert (restored["epoch"], len(restored["method"]["w"])) == (11, 11)
+    assert (restored.epoch, len(restored.method["w"])) == (11, 11)
     assert not (tmp_path / BEST).exists()
 
 
@@ -52,16 +57,16 @@ def test_a_restored_state_is_reported_again_and_stays(tmp_path: Path) -> None:
 
 def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path) -> None:
     report(TuneContext(CPU, Storage(tmp_path)), 1)
-    half = tmp_path / CHECKPOINTS / ".epoch_0002"
+    half = tmp_path / CHECKPOINTS / "epoch_0002"
     half.mkdir()
-    (half / "checkpoint.pt").write_bytes(b"torn")
+    (half / f".torn{UNFINISHED}").write_bytes(b"torn")
     again = TuneContext(CPU, Storage(tmp_path))
     restored = again.restore()
     assert restored is not None
-    assert restored["epoch"] == 1
+    assert restored.epoch == 1
     report(again, 2)
     assert kept(tmp_path) == ["epoch_0002"]
-    assert (again.restore() or {})["epoch"] == 2
+    assert epoch_in(again) == 2
 
 
 def test_both_states_are_there_until_the_sweep_has_taken_note(
@@ -91,7 +96,7 @@ def test_a_run_at_a_uri_goes_on_on_another_machine(tmp_path: Path) -> None:
     (kept_at / CHECKPOINTS / "epoch_0003").mkdir()
     with opened(uri) as second:
         context = TuneContext(CPU, second)
-        assert (context.restore() or {})["epoch"] == 2
+        assert epoch_in(context) == 2
         report(context, 3)
     assert kept(kept_at) == ["epoch_0003"]
     assert (kept_at / CHECKPOINTS / "epoch_0003" / "checkpoint.pt").is_file()

@@ -6,6 +6,7 @@ import torch
 
 from tests import tiny
 from usseg_ray.data.manifest import Manifest
+from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.trials.forecast import (
     ROWS,
     SHORT_S,
@@ -64,9 +65,10 @@ def test_a_set_larger_than_the_excerpt_takes_longer(root: str, tmp_path: Path) -
 
 def test_what_is_loaded_in_the_first_epoch_does_not_count() -> None:
     clock = _Clock(torch.device("cpu"), images=2, budget=0.0)
-    clock.report({"images_per_second": 0.1}, {}, None)
+    state = RunState(1, {}, {})
+    clock.report({"images_per_second": 0.1}, state, None)
     with pytest.raises(_EnoughError):
-        clock.report({"images_per_second": 50.0}, {}, None)
+        clock.report({"images_per_second": 50.0}, state, None)
     assert clock.image_seconds == pytest.approx(0.02)
 
 

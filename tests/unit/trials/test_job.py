@@ -4,11 +4,12 @@ import pytest
 
 from tests import tiny
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.trials.job import HERE, Job, Placement, StoredView
 
 
 def job(**settings: object) -> Job:
-    view = StoredView("train", "frame", "key")
+    view = StoredView("train", FixedView(Frame(32)), "key")
     config = tiny.config("acseg", **settings)
     return Job("acseg", config, "/data", Placement("cuda", "readers", (view,)))
 

@@ -9,18 +9,17 @@ from torch import Tensor
 
 from tests import tiny
 from usseg_ray.core.config import Config, MethodConfig
+from usseg_ray.core.views import Crops, FixedView, Frame
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.reader import crops_of
-from usseg_ray.data.reading import Crops, view_name
-from usseg_ray.data.transforms import Frame
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.extraction import features_here, want
 from usseg_ray.features.store.recipe import Views, parts_of
 from usseg_ray.features.store.store import default_store
 from usseg_ray.methods import get
-from usseg_ray.ops.photometric import drawn_view
 from usseg_ray.trials.job import StoredView
 from usseg_ray.trials.stored import open_stored
 
@@ -48,7 +47,7 @@ def config_of(method: str, **settings: Any) -> Config[MethodConfig]:
 def run_of(
     data: tuple[str, Manifest], config: Config[MethodConfig], method: str, **options: Any
 ) -> Run:
-    return assemble(config, get(method), *data, PlainContext(CPU, []), **options)
+    return assemble(config, get(method), OpenSet(*data, **options), PlainContext(CPU, []))
 
 
 def store_all(
@@ -80,9 +79,9 @@ def store_all(
             parts=("tokens",) if drawn else parts_of(needs),
         )
         default_store().obtain(wanted, features_here(backbone, "cpu")).close()
-        view = view_name(shown, crops)
-        named = drawn_view(view, drawn.draws, drawn.jitter) if drawn else view
-        found.append(StoredView(split, named, wanted.entry.key, drawn is not None))
+        view = FixedView.of(shown, crops)
+        named = view.recoloured(drawn.draws, drawn.jitter) if drawn else view
+        found.append(StoredView(split, named, wanted.entry.key))
     return tuple(found)
 
 

@@ -10,9 +10,7 @@ visible also makes it complete, and what it must hold is known without another f
 import errno
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,11 +22,12 @@ from jaxtyping import Float
 from pydantic import ValidationError
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import UNFINISHED, write_whole
+from usseg_ray.core.records import first_fault
 from usseg_ray.features.store.recipe import EntryManifest, Part
 
 MANIFEST = "manifest.json"
 CHECKED = "checked.json"
-UNFINISHED = ".unfinished"
 
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.arrow")
 
@@ -55,13 +54,12 @@ class Shard:
         return f"{self.part}/{self.index:06d}"
 
 
-def save_manifest(manifest: EntryManifest, folder: Path) -> None:
+def save_entry_manifest(manifest: EntryManifest, folder: Path) -> None:
     """Writes what an entry says of itself, in one move."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+    write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1))
 
 
-def load_manifest(folder: Path) -> EntryManifest | None:
+def load_entry_manifest(folder: Path) -> EntryManifest | None:
     """Reads what an entry says of itself.
 
     Returns:
@@ -76,15 +74,13 @@ def load_manifest(folder: Path) -> EntryManifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(key) for key in first["loc"])
         raise UserError(
-            f"{path}: {where}: {first['msg']}. Remove the folder {folder}: what it held is "
-            "computed again."
+            f"{path}: {first_fault(error)}. Remove the folder {folder}: what it held is computed "
+            "again."
         ) from None
 
 
-def write_shard(
+def write_feature_shard(
     folder: Path, part: Part, index: int, ids: Sequence[str], rows: Float[np.ndarray, "n ..."]
 ) -> Shard:
     """Writes one shard, seen under its name only when it is complete and on the disk.
@@ -114,8 +110,7 @@ def write_shard(
     content = _serialised(ids, rows)
     digest = hashlib.sha256(content).hexdigest()
     path = folder / part / f"{index:06d}-{digest}.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _put(path, content)
+    write_whole(path, memoryview(content))
     return Shard(part, index, digest, path)
 
 
@@ -135,20 +130,6 @@ def _serialised(ids: Sequence[str], rows: np.ndarray) -> pa.Buffer:
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
-
-
-def _put(path: Path, content: bytes | pa.Buffer) -> None:
-    unfinished = path.parent / f".{uuid.uuid4().hex}{UNFINISHED}"
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
 
 
 def is_full(error: OSError) -> bool:
@@ -224,7 +205,7 @@ def drop_damaged(
                 shard.path.unlink(missing_ok=True)
     if known != _checked(folder):
         with suppress(OSError):  # a full or read-only disk: they are read again next time
-            _put(folder / CHECKED, json.dumps(known).encode())
+            write_whole(folder / CHECKED, json.dumps(known))
     return damaged
 
 

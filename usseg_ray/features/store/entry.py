@@ -27,7 +27,7 @@ MAX_OPEN = 512
 """Shards that a reader keeps mapped; each takes a file descriptor."""
 
 
-class Entry:
+class FeatureEntry:
     """Reads an entry's rows from its mapped files.
 
     Args:
@@ -47,7 +47,7 @@ class Entry:
         self._open: OrderedDict[Path, tuple[pa.Array, np.ndarray]] = OrderedDict()
         self._held = held
 
-    def __enter__(self) -> "Entry":
+    def __enter__(self) -> "FeatureEntry":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,11 +1,10 @@
 """Computes the features that an entry of the store lacks, shard by shard, in a plain process.
 
-Between the reading of rows (`data.reading`) and `files`. `store` hands in Ray Data's actors in
+Between the reading of rows (`data.reading`) and `blocks`. A sweep hands in Ray Data's actors in
 place of `features_here`; both give the same rows in the same order, and the process that asked
 writes them, so that a folder on one machine's disk is enough.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,13 +17,13 @@ from torch import Tensor
 
 from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.blocks import Block, Taker, regroup
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import Piece, cut, row_groups
-from usseg_ray.data.reading import Crops, stream_here
-from usseg_ray.data.transforms import Frame
+from usseg_ray.data.reading import stream_here
 from usseg_ray.features.backbones import Backbone, build_backbone
-from usseg_ray.features.store.blocks import is_full, write_shard
+from usseg_ray.features.store.blocks import is_full, write_feature_shard
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.recipe import (
     SHARD_BYTES,
@@ -39,11 +38,10 @@ from usseg_ray.features.store.recipe import (
 from usseg_ray.ops.photometric import DRAWN, photometric_views
 
 BATCH_ROWS = 32
-PROBE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureRequest:
     """Features that somebody needs: of which images, by what, and what of them.
 
     Attributes:
@@ -73,13 +71,18 @@ class Wanted:
             f"at {recipe.frame.size} px{crops}{views}"
         )
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.entry.num_bytes(self.parts)
+
     def pieces(self, shards: Mapping[int, object] | range) -> list[Piece]:
         """Plans the reading of all images of some shards, in order."""
         groups = row_groups(self.data, self.split)
         return [piece for shard in shards for piece in cut(groups, *self.entry.images_of(shard))]
 
 
-Features = Callable[[Wanted, list[Piece]], Iterator[Block]]
+Features = Callable[[FeatureRequest, list[Piece]], Iterator[Block]]
 """Computes the rows of pieces in order: blocks of `id` and, for each part, (n, ...) float16."""
 
 
@@ -96,7 +99,7 @@ def want(
     parts: tuple[Part, ...] = ("tokens",),
     arithmetic: Arithmetic = "float32",
     shard_bytes: int = SHARD_BYTES,
-) -> Wanted:
+) -> FeatureRequest:
     """Says which features are needed; the arguments are those of `recipe`'s makers.
 
     Raises:
@@ -118,7 +121,7 @@ def want(
         arithmetic=arithmetic,
     )
     entry = make_entry_manifest(recipe, backbone, data, split, shard_bytes=shard_bytes)
-    return Wanted(root, data, split, config, entry, parts)
+    return FeatureRequest(root, data, split, config, entry, parts)
 
 
 class Extractor:
@@ -133,7 +136,7 @@ class Extractor:
 
     def __init__(
         self,
-        wanted: Wanted,
+        wanted: FeatureRequest,
         device: str,
         threads: int | None = None,
         backbone: Backbone | None = None,
@@ -197,7 +200,7 @@ def features_here(backbone: Backbone, device: str) -> Features:
     for the decoder is a good part of the time.
     """
 
-    def features(wanted: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(wanted: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         extractor = Extractor(wanted, device, backbone=backbone)
         shown = regroup(stream_here(wanted.root, pieces, wanted.entry.recipe.showing), BATCH_ROWS)
         with ThreadPoolExecutor(1, "usseg-decoding") as decoding:
@@ -211,7 +214,7 @@ def features_here(backbone: Backbone, device: str) -> Features:
 
 def write_missing(
     folder: FeatureFolder,
-    wanted: Wanted,
+    wanted: FeatureRequest,
     missing: Mapping[int, tuple[Part, ...]],
     features: Features,
     on_rows: Callable[[int], None] = lambda _: None,
@@ -238,7 +241,9 @@ def write_missing(
             ids = [str(name) for block in taken for name in block["id"]]
             for part in parts:
                 try:
-                    write_shard(path, part, shard, ids, np.concatenate([b[part] for b in taken]))
+                    write_feature_shard(
+                        path, part, shard, ids, np.concatenate([b[part] for b in taken])
+                    )
                 except OSError as error:
                     raise _unwritable(wanted, folder, error, len(missing) - written) from error
             on_rows(rows)
@@ -250,7 +255,7 @@ def _closable(blocks: Iterator[Block]) -> Generator[Block, None, None]:
 
 
 def _unwritable(
-    wanted: Wanted, folder: FeatureFolder, error: OSError, shards_left: int
+    wanted: FeatureRequest, folder: FeatureFolder, error: OSError, shards_left: int
 ) -> UserError:
     done = wanted.entry.num_shards - shards_left
     why = "the disk is full" if is_full(error) else f"cannot be written ({error})"
@@ -259,41 +264,3 @@ def _unwritable(
         f"kept. Free room and run again, which goes on from there, or remove them: "
         f"python -m usseg_ray.features rm {wanted.entry.key}"
     )
-
-
-def probe(
-    wanted: Wanted, backbone: Backbone, device: str, seconds: float = PROBE_S
-) -> tuple[float, float]:
-    """Measures what computing a row takes on this machine.
-
-    Batches double until one of them is full or the time is over, so that a slow machine ends soon
-    and a fast one is measured at the size that it will work at.
-
-    Args:
-        wanted: Which features.
-        backbone: The frozen network.
-        device: Where to compute.
-        seconds: About how long.
-
-    Returns:
-        CPU seconds to read, decode and frame a stored row, and seconds to compute it.
-    """
-    extractor = Extractor(wanted, device, backbone=backbone)
-    pieces = cut(row_groups(wanted.data, wanted.split), 0, wanted.entry.images)
-    taker = Taker(stream_here(wanted.root, pieces, wanted.entry.recipe.showing))
-    shown_rows = wanted.entry.rows // wanted.entry.recipe.draws
-    size, taken, per_row = 1, 0, (0.0, 0.0)
-    ends = time.perf_counter() + seconds
-    while taken + size <= shown_rows:
-        begun = time.perf_counter()
-        (block,) = regroup(taker.take(size), size)
-        decoded = time.perf_counter()
-        extractor(block)
-        computed = time.perf_counter()
-        rows = size * wanted.entry.recipe.draws
-        # The first row, which warms a network up, counts only if there is no other.
-        per_row = ((decoded - begun) / rows, (computed - decoded) / rows)
-        taken, size = taken + size, min(2 * size, BATCH_ROWS)
-        if computed >= ends:
-            break
-    return per_row

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import cache_root
-from usseg_ray.features.store.blocks import list_shards, load_manifest, missing_shards
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.blocks import list_shards, load_entry_manifest, missing_shards
+from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import PARTS, EntryManifest, Part
 
 FOLDER = "USSEG_FEATURES"
@@ -28,10 +28,12 @@ LOCKS = ".locks"
 REMOVED = ".removed-"
 GB = 1e9
 POLL_S = 0.5
+RESERVE = 0.1
+"""Share of the disk that stays free: runs are written too, and Ray stops at 5 %."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class EntryState:
     """An entry as the folder has it.
 
     Attributes:
@@ -73,27 +75,32 @@ class FeatureFolder:
             return self._limit_bytes
         return shutil.disk_usage(_existing(self.root)).total // 2
 
+    @property
+    def reserve(self) -> int:
+        """Bytes of the disk that nothing is stored in unasked."""
+        return int(RESERVE * shutil.disk_usage(_existing(self.root)).total)
+
     def path(self, key: str) -> Path:
         """Says where an entry lies, or would."""
         return self.root / key
 
-    def entries(self) -> list[Kept]:
+    def entries(self) -> list[EntryState]:
         """Lists the entries that can be read, the most recently used first."""
         if not self.root.is_dir():
             return []
         found = []
         for path in self.root.iterdir():
             with suppress(UserError):
-                manifest = None if path.name.startswith(".") else load_manifest(path)
+                manifest = None if path.name.startswith(".") else load_entry_manifest(path)
                 if manifest is not None:
                     found.append(self._kept(path, manifest))
         return sorted(found, key=lambda kept: -kept.used_at)
 
-    def _kept(self, path: Path, manifest: EntryManifest) -> Kept:
+    def _kept(self, path: Path, manifest: EntryManifest) -> EntryState:
         parts = [part for part in PARTS if list_shards(path, part)]
         partial = [part for part in parts if missing_shards(path, manifest, (part,))]
         lock = self._lock(manifest.key, "use")
-        return Kept(
+        return EntryState(
             manifest,
             path,
             tuple(part for part in parts if part not in partial),
@@ -103,8 +110,8 @@ class FeatureFolder:
             in_use=_taken(lock),
         )
 
-    def open(self, key: str, parts: Iterable[Part]) -> Entry | None:
-        """Opens an entry for reading; it cannot be removed until the `Entry` is closed.
+    def open(self, key: str, parts: Iterable[Part]) -> FeatureEntry | None:
+        """Opens an entry for reading; it cannot be removed until the `FeatureEntry` is closed.
 
         Args:
             key: Which.
@@ -119,9 +126,9 @@ class FeatureFolder:
         held = self.hold(key)
         entry = None
         try:
-            manifest = load_manifest(self.path(key))
+            manifest = load_entry_manifest(self.path(key))
             if manifest is not None and not missing_shards(self.path(key), manifest, parts):
-                entry = Entry(self.path(key), manifest, parts, held)
+                entry = FeatureEntry(self.path(key), manifest, parts, held)
         finally:
             if entry is None:
                 os.close(held)
@@ -169,7 +176,7 @@ class FeatureFolder:
         free = shutil.disk_usage(_existing(self.root)).free
         return max(0, min(self.limit_bytes - fixed, free + removable + own))
 
-    def make_room(self, key: str, num_bytes: int) -> list[Kept]:
+    def make_room(self, key: str, num_bytes: int) -> list[EntryState]:
         """Removes the entries used least recently until an entry of a size has its place.
 
         Args:

@@ -1,6 +1,6 @@
 """What stored features are: everything that decides their values, and the key made of it.
 
-First on the path of a stored feature: recipe -> `extraction` (computes) -> `files` (keeps) -> a
+First on the path of a stored feature: recipe -> `extraction` (computes) -> `blocks` (keeps) -> a
 batch. An entry is found by the hash of its recipe, so there is nothing to invalidate: whatever
 changes asks for another entry. What is read beside patch tokens is no part of the recipe, so that a
 method that needs more adds to an entry instead of making a second one.
@@ -18,9 +18,9 @@ from torch import nn
 from usseg_ray.core.config import BackboneConfig, JitterConfig, Settings
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Needs
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.manifest import Manifest
-from usseg_ray.data.reading import Crops, Showing
-from usseg_ray.data.transforms import Frame
+from usseg_ray.data.reading import Showing
 from usseg_ray.features.backbones import Backbone, TimmFeatures
 
 PREPROCESSING = 1
@@ -36,6 +36,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 KEY_DIGITS = 20
 SHARD_BYTES = 128 * 2**20
 FLOAT16_BYTES = 2
+_LATER = ("facet", "debias")
 
 
 class Views(Settings):
@@ -61,7 +62,12 @@ class Recipe(Settings):
     @property
     def key(self) -> str:
         """The entry's name: so many hexadecimal digits of the recipe's sha256."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        described = self.model_dump(mode="json")
+        for name in _LATER:
+            # What was read before there was a choice keeps its entry.
+            if described["backbone"][name] == BackboneConfig.model_fields[name].default:
+                del described["backbone"][name]
+        text = json.dumps(described, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
     @property
@@ -216,7 +222,8 @@ def make_recipe(
     if crops is None and frame.crop == "whole":
         raise UserError("whole images differ in shape: their features are not stored.")
     shards = [shard.sha256 for shard in manifest.shards_of(split)]
-    layer = backbone.layer if isinstance(backbone, TimmFeatures) else 0
+    layers = backbone.layers if isinstance(backbone, TimmFeatures) else (0,)
+    layer = layers[0] if len(layers) == 1 else layers
     bare = config.model_copy(update={"weights": None, "note": "", "layer": layer})
     return Recipe(
         backbone=bare,
@@ -278,7 +285,8 @@ def _in_words(recipe: Recipe, manifest: Manifest, split: str) -> dict[str, str]:
         "data": f"{manifest.name}, split {split}, {manifest.splits[split].rows} images, "
         f"shards {recipe.data[:12]}",
         "backbone": f"{backbone.name}, weights {recipe.weights[:12]}",
-        "layer": str(backbone.layer),
+        "layer": f"{backbone.layer}, {backbone.facet}",
+        "position": f"{backbone.debias} directions taken out",
         "resolution": f"{size} x {size} px",
         "crops": shown,
         "views": viewed,

@@ -7,22 +7,25 @@ time, and who finds that it stands still takes over. Should two claim at the sam
 compute the same shards twice and both are right.
 """
 
-import hashlib
 import json
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import resolve
+from usseg_ray.core.files import (
+    OtherContentError,
+    copy_here,
+    copy_there,
+    resolve,
+    write_whole_at,
+)
 from usseg_ray.features.store.blocks import (
     MANIFEST,
-    UNFINISHED,
     list_shards,
     missing_shards,
     parse_name,
@@ -31,7 +34,6 @@ from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.recipe import PARTS, EntryManifest, Part
 
 CLAIM = "building.json"
-CHUNK_BYTES = 4 * 2**20
 
 
 class SharedStore:
@@ -80,21 +82,24 @@ class SharedStore:
             for index, (name, digest) in self._shards(key, part).items():
                 if part not in missing.get(index, ()):
                     continue
-                (here / part).mkdir(parents=True, exist_ok=True)
-                if not self._copy_here(f"{self._root}/{key}/{part}/{name}", here / part, digest):
+                path = f"{self._root}/{key}/{part}/{name}"
+                try:
+                    copy_here(self._filesystem, path, here / part / name, digest)
+                except OtherContentError:
                     say(f"shard {part}/{index:06d} of {key} is damaged in {self._root}: removed")
-                    self._filesystem.delete_file(f"{self._root}/{key}/{part}/{name}")
+                    self._filesystem.delete_file(path)
 
     def push(self, folder: FeatureFolder, key: str) -> None:
         """Copies the shards that the shared store lacks to it, and the manifest before them."""
         here, there = folder.path(key), f"{self._root}/{key}"
         if self.manifest(key) is None:
-            self._write(f"{there}/{MANIFEST}", (here / MANIFEST).read_bytes())
+            copy_there(here / MANIFEST, self._filesystem, f"{there}/{MANIFEST}")
         for part in PARTS:
             known = self._shards(key, part)
             for index, shard in list_shards(here, part).items():
                 if index not in known:
-                    self._copy_there(shard.path, f"{there}/{part}")
+                    target = f"{there}/{part}/{shard.path.name}"
+                    copy_there(shard.path, self._filesystem, target)
 
     @contextmanager
     def claimed(self, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -119,7 +124,7 @@ class SharedStore:
             while not ended.wait(self._beat_s):
                 number += 1
                 with suppress(OSError):  # a beat may be missed
-                    self._write(path, json.dumps([owner, number]).encode())
+                    write_whole_at(self._filesystem, path, json.dumps([owner, number]))
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -145,7 +150,7 @@ class SharedStore:
                 if now != seen:
                     seen, since = now, time.monotonic()
             mine = json.dumps([owner, 0]).encode()
-            self._write(path, mine)
+            write_whole_at(self._filesystem, path, mine)
             time.sleep(self._beat_s / 10)
             if self._read(path) == mine:
                 return
@@ -164,37 +169,3 @@ class SharedStore:
         except FileNotFoundError:
             return None
         return content
-
-    def _write(self, path: str, content: bytes) -> None:
-        folder, _ = path.rsplit("/", 1)
-        self._filesystem.create_dir(folder, recursive=True)
-        unfinished = f"{folder}/.{uuid.uuid4().hex}{UNFINISHED}"
-        with self._filesystem.open_output_stream(unfinished) as stream:
-            stream.write(content)
-        self._filesystem.move(unfinished, path)
-
-    def _copy_here(self, source: str, folder: Path, digest: str) -> bool:
-        unfinished = folder / f".{uuid.uuid4().hex}{UNFINISHED}"
-        found = hashlib.sha256()
-        try:
-            with (
-                self._filesystem.open_input_stream(source) as stream,
-                unfinished.open("wb") as file,
-            ):
-                while chunk := stream.read(CHUNK_BYTES):
-                    found.update(chunk)
-                    file.write(chunk)
-            whole = found.hexdigest() == digest
-            if whole:
-                unfinished.replace(folder / source.rsplit("/", 1)[1])
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return whole
-
-    def _copy_there(self, source: Path, folder: str) -> None:
-        self._filesystem.create_dir(folder, recursive=True)
-        unfinished = f"{folder}/.{uuid.uuid4().hex}{UNFINISHED}"
-        with source.open("rb") as file, self._filesystem.open_output_stream(unfinished) as stream:
-            while chunk := file.read(CHUNK_BYTES):
-                stream.write(chunk)
-        self._filesystem.move(unfinished, f"{folder}/{source.name}")

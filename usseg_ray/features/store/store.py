@@ -2,7 +2,7 @@
 
 What a command asks before it starts trials, and what a trial opens. `obtain` gives an entry that
 is complete: it is here, or in the shared store, or another process is just computing it, or it is
-computed now. `plan` says before that what it would cost and whether it is worth it.
+computed now. `decide` says before that whether it is worth it.
 """
 
 import os
@@ -15,22 +15,19 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.features.store.blocks import (
     drop_damaged,
     list_shards,
-    load_manifest,
+    load_entry_manifest,
     missing_shards,
-    save_manifest,
+    save_entry_manifest,
     sweep_unfinished,
 )
-from usseg_ray.features.store.cost import Decision, Mode, Speed, decide, measure_disk
-from usseg_ray.features.store.entry import Entry
-from usseg_ray.features.store.extraction import Features, Wanted, write_missing
+from usseg_ray.features.store.entry import FeatureEntry
+from usseg_ray.features.store.extraction import FeatureRequest, Features, write_missing
 from usseg_ray.features.store.folder import FeatureFolder, default_folder, unwritable
-from usseg_ray.features.store.recipe import PARTS, Part, row_bytes
+from usseg_ray.features.store.recipe import PARTS, Part
+from usseg_ray.features.store.rule import Decision, Mode, decide
 from usseg_ray.features.store.shared import SharedStore
 
 SHARED = "USSEG_FEATURES_SHARED"
-
-Measure = Callable[..., tuple[float, float]]
-"""Of a `Wanted`: CPU seconds to read a row and seconds to compute it, as `probe` measures them."""
 
 
 def _silent(_: str) -> None:
@@ -51,7 +48,7 @@ class FeatureStore:
     shared: SharedStore | None = None
     say: Callable[[str], None] = _silent
 
-    def open(self, key: str, parts: tuple[Part, ...]) -> Entry:
+    def open(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry:
         """Opens an entry that was obtained before, as a trial does.
 
         Args:
@@ -76,10 +73,10 @@ class FeatureStore:
 
     def obtain(
         self,
-        wanted: Wanted,
+        wanted: FeatureRequest,
         features: Features,
         on_rows: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> Entry:
+    ) -> FeatureEntry:
         """Gives a complete entry, computing what is missing of it.
 
         Args:
@@ -111,24 +108,15 @@ class FeatureStore:
             raise RuntimeError(f"{key} is incomplete although it was computed")
         return entry
 
-    def plan(
-        self,
-        wanted: Wanted,
-        measure: Measure,
-        *,
-        passes: float,
-        devices: int = 1,
-        cpus: float = 1.0,
-        mode: Mode = "auto",
+    def decide(
+        self, wanted: FeatureRequest, *, passes: float, promised: int = 0, mode: Mode = "auto"
     ) -> Decision:
-        """Says what storing features costs and whether it is worth it, after seconds of measuring.
+        """Decides whether features that are not here are stored.
 
         Args:
             wanted: Which features.
-            measure: Says what reading and computing a row take.
             passes: Walks over all rows that are expected of all trials.
-            devices: How many backbones compute at a time.
-            cpus: CPUs that decode for them.
+            promised: Bytes that others are to have.
             mode: The user's word.
 
         Returns:
@@ -137,28 +125,16 @@ class FeatureStore:
         Raises:
             UserError: The user insists on a store that has no room.
         """
-        entry = wanted.entry
-        try:
-            disk = measure_disk(self.folder.root, self.folder.room(entry.key))
-        except OSError as error:
-            raise unwritable(self.folder.root, error) from error
-        there = load_manifest(self.folder.path(entry.key))
-        missing = 1.0
-        if there is not None:
-            lacking = missing_shards(self.folder.path(entry.key), there, wanted.parts)
-            missing = len(lacking) / there.num_shards
         return decide(
-            what=wanted.name,
-            rows=entry.rows,
-            row_bytes=row_bytes(wanted.parts, entry.dim, entry.grid),
+            wanted.name,
+            wanted.num_bytes,
             passes=passes,
-            speed=Speed(*measure(wanted), devices=devices, cpus=cpus),
-            disk=disk,
-            missing=missing,
+            room=max(0, self.folder.room(wanted.entry.key) - promised),
+            reserve=self.folder.reserve,
             mode=mode,
         )
 
-    def find(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
+    def find(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry | None:
         """Opens an entry here if it is complete and its bytes are those that were written."""
         entry = self.folder.open(key, parts)
         if entry is None:
@@ -170,7 +146,7 @@ class FeatureStore:
         entry.close()
         return None
 
-    def _fetched(self, key: str, parts: tuple[Part, ...]) -> Entry | None:
+    def _fetched(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry | None:
         with self.folder.building(key):
             self._repair(key)
             self._fetch(key, parts)
@@ -192,11 +168,11 @@ class FeatureStore:
             if manifest is None:
                 return
             self._make_room(key, manifest.num_bytes(parts))
-            here = load_manifest(path)
+            here = load_entry_manifest(path)
             if here is not None and here.images_per_shard != manifest.images_per_shard:
                 # Cut in another way: none of what is here fits what is there.
                 shutil.rmtree(path)
-            save_manifest(manifest, path)
+            save_entry_manifest(manifest, path)
             self.shared.fetch(self.folder, key, parts, self.say)
         except OSError as error:
             raise UserError(
@@ -213,17 +189,17 @@ class FeatureStore:
             yield
 
     def _compute(
-        self, wanted: Wanted, features: Features, on_rows: Callable[[int, int], None]
+        self, wanted: FeatureRequest, features: Features, on_rows: Callable[[int, int], None]
     ) -> None:
         path = self.folder.path(wanted.entry.key)
         # Shards that are there decide how many rows the others have.
-        entry = load_manifest(path) or wanted.entry
+        entry = load_entry_manifest(path) or wanted.entry
         missing = missing_shards(path, entry, wanted.parts)
         if not missing:
             return
         self._make_room(entry.key, entry.num_bytes(wanted.parts))
         try:
-            save_manifest(entry, path)
+            save_entry_manifest(entry, path)
         except OSError as error:
             raise unwritable(self.folder.root, error) from error
         absent = tuple(part for part in wanted.parts if any(part in p for p in missing.values()))

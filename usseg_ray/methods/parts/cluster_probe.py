@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+_EPSILON = 1e-12
+
 
 class ClusterProbe(nn.Module):
     """K centroids that follow the codes they are nearest to, by cosine.
@@ -34,6 +36,24 @@ class ClusterProbe(nn.Module):
         return torch.einsum(
             "bchw,kc->bkhw", normalize(codes, dim=1), normalize(self.centroids, dim=1)
         )
+
+    def projections(
+        self, codes: Float[Tensor, "B C h w"], scale: float
+    ) -> Float[Tensor, "B K h w"]:
+        """Projects codes onto the directions of the centroids.
+
+        Args:
+            codes: (B, C, h, w) of any length.
+            scale: Size of the result, which one number an image makes that of cosines times this.
+
+        Returns:
+            (B, K, h, w); linear in an image's codes but for that number.
+        """
+        length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
+        sizes = (scale / length)[:, None, None, None]
+        directions = normalize(self.centroids, dim=1)
+        projected: Tensor = sizes * torch.einsum("bchw,kc->bkhw", codes, directions)
+        return projected
 
     def loss(
         self, codes: Float[Tensor, "B C h w"], alpha: float | None = None

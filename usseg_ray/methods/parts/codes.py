@@ -31,7 +31,7 @@ def fit_centroids(method: Method, probe: ClusterProbe, passes: Passes) -> None:
     """Groups a sample of a method's codes of all training images by spherical k-means.
 
     Args:
-        method: Whose codes.
+        method: Makes the codes.
         probe: Gets the centroids.
         passes: Fresh walks over this worker's training images.
 

@@ -47,7 +47,7 @@ class Keys(NamedTuple):
     codes: Int64[Tensor, "M"]
 
 
-class Terms(NamedTuple):
+class ContrastTerms(NamedTuple):
     """Contrastive losses of images.
 
     Attributes:
@@ -57,6 +57,9 @@ class Terms(NamedTuple):
 
     nats: Float[Tensor, "B"]
     pairs: Float[Tensor, "B"]
+
+
+# From tokens to codes, and from codes to who attracts whom.
 
 
 def nearest_codes(
@@ -77,6 +80,11 @@ def nearest_codes(
     return torch.stack([(directions @ image.flatten(1)).argmax(0) for image in tokens]).view(
         len(tokens), *tokens.shape[2:]
     )
+
+
+def share_used(codes: Int64[Tensor, "..."], count: int) -> Float[Tensor, ""]:
+    """Computes the share of `count` codes that occur."""
+    return (codes.flatten().bincount(minlength=count) > 0).float().mean()
 
 
 def relate(
@@ -107,6 +115,9 @@ def relate(
     return Relations(row, positive, positive | (cosines < negative_below))
 
 
+# The loss of an image, and the mean over images and kinds of keys.
+
+
 def contrast(
     anchors: Float[Tensor, "B P J"],
     relations: Relations,
@@ -114,7 +125,7 @@ def contrast(
     *,
     temperature: float,
     keys_are_anchors: bool = False,
-) -> Terms:
+) -> ContrastTerms:
     """Computes for every image the mean over its positive pairs of minus the log-likelihood.
 
     The likelihood of a key is its exponentiated logit over the sum of those of all positives and
@@ -136,10 +147,10 @@ def contrast(
     nats, pairs = _Contrast.apply(
         normalize(anchors, dim=2), relations, keys, temperature, keys_are_anchors
     )
-    return Terms(nats, pairs)
+    return ContrastTerms(nats, pairs)
 
 
-def mean_term(parts: Sequence[Terms]) -> Float[Tensor, ""]:
+def mean_term(parts: Sequence[ContrastTerms]) -> Float[Tensor, ""]:
     """Averages terms that count alike, whatever their numbers of pairs.
 
     Args:
@@ -151,6 +162,9 @@ def mean_term(parts: Sequence[Terms]) -> Float[Tensor, ""]:
     """
     used = torch.cat([part.pairs for part in parts]) > 0
     return torch.cat([part.nats for part in parts]).sum() / used.sum().clamp(min=1)
+
+
+# What is behind it: sums over the keys, from which loss and gradient follow together.
 
 
 class _Contrast(torch.autograd.Function):
@@ -170,8 +184,10 @@ class _Contrast(torch.autograd.Function):
         keys_are_anchors: bool,
     ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
         rows = anchors.flatten(0, 1)
+        # Denominators take a pass over the keys, positives one sum of keys a code.
         total, repelled = _weigh(rows, relations, keys, temperature, own=keys_are_anchors)
         count, attracted = _positives(relations, keys, own=keys_are_anchors)
+        # The loss: both sums are per anchor, the mean is over an image's pairs.
         log_total = torch.where(count > 0, total, 1).log() + 1 / temperature
         nats = count * log_total - (rows * attracted).sum(1) / temperature
         images, tokens, _ = anchors.shape
@@ -223,6 +239,9 @@ def _positives(
         itself = attracts[relations.row, keys.codes]
         count, attracted = count - itself, attracted - itself[:, None] * keys.values
     return count, attracted
+
+
+# Keys of earlier batches: a ring of entries for each code, all in one table that grows.
 
 
 class ConceptBank(nn.Module):
@@ -279,11 +298,13 @@ class ConceptBank(nn.Module):
             priorities: (N,) random numbers; those of a code with the lowest enter, in this order.
             share: Part of a code's tokens that enters, rounded down: a single token does not.
         """
+        # By code, and within a code by priority: `place` is a token's rank in its code.
         order = priorities.argsort(stable=True)
         order = order[codes[order].argsort(stable=True)]
         codes = codes[order]
         counts = codes.bincount(minlength=len(self.added))
         place = torch.arange(len(codes), device=codes.device) - (counts.cumsum(0) - counts)[codes]
+        # The first `quota` enter, but for those that others of the batch would replace at once.
         quota = (share * counts).long()
         left = quota[codes] - place
         keep = (left > 0) & (left <= self.capacity)
@@ -299,6 +320,7 @@ class ConceptBank(nn.Module):
     def _insert(
         self, values: Float[Tensor, "n J"], codes: Int64[Tensor, "n"], number: Int64[Tensor, "n"]
     ) -> None:
+        # An entry takes over the row of the one that it replaces, or a new row at the end.
         slot = number % self.capacity
         row = self.slots[codes, slot]
         fresh = row < 0
@@ -324,6 +346,7 @@ class ConceptBank(nn.Module):
         prefix: str,
         *args: Any,  # noqa: ANN401
     ) -> None:
+        # A saved table has a length of its own.
         for name in ("values", "codes"):
             if (saved := state_dict.get(prefix + name)) is not None:
                 held = getattr(self, name)

@@ -72,6 +72,9 @@ class Contrast(NamedTuple):
     specific: Float[Tensor, "N"]
 
 
+# Before the loss: what positives are measured against, and pairs that join by chance.
+
+
 def best_match(rows: Float[Tensor, "N D"], pool: Float[Tensor, "P D"]) -> Float[Tensor, "N"]:
     """Finds every row's largest similarity to a reference pool.
 
@@ -106,6 +109,9 @@ def draw_denominators(
     # Image by image: the numbers behind the pairs take four times the memory of the result.
     parts = [uniforms([name], (patches, patches), *key)[0] < share for name in ids]
     return torch.cat(parts, dim=1)
+
+
+# The losses of a step.
 
 
 def hidden_positive_loss(
@@ -172,6 +178,9 @@ def consistency_loss(
     return pairwise_distance(codes, others, eps=1e-6).mean()
 
 
+# The pairs of a batch: blocks on and above the diagonal, each of which serves (j, i) too.
+
+
 class _Block(NamedTuple):
     """Pairs of rows i of one slice and j of another; in a square, those with i < j.
 
@@ -233,6 +242,9 @@ class _Pairs:
         return forth, back
 
 
+# The arithmetic of a block.
+
+
 def _hidden_positives(kind: Candidates, first: slice, second: slice) -> Float[Tensor, "I J"]:
     """Marks pairs above one of their thresholds, that is above the lower one."""
     thresholds = torch.minimum(kind.best[first, None], kind.best[None, second])
@@ -246,6 +258,9 @@ def _logits(rows: Float[Tensor, "N C"], block: _Block, temperature: float) -> Fl
         shift, rows[block.first], rows[block.second].mT, alpha=1 / temperature
     )
     return logits
+
+
+# The loss over all blocks; its gradient walks them again, so that none is kept.
 
 
 class _HiddenPositiveLoss(torch.autograd.Function):
@@ -263,6 +278,7 @@ class _HiddenPositiveLoss(torch.autograd.Function):
         pairs: _Pairs,
         options: ContrastiveOptions,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "kinds N"]]:
+        # First walk: how many positives each anchor has, their logits' sum, and its denominators.
         counts, logits = (codes.new_zeros(len(pairs.kinds), len(codes)) for _ in range(2))
         denominators = codes.new_zeros(2, len(codes))
         for block in pairs:
@@ -275,11 +291,13 @@ class _HiddenPositiveLoss(torch.autograd.Function):
             for side, exponent in enumerate(both):
                 exponent.exp_()
                 _add_sums(denominators[side], block, block.forth * exponent, block.back * exponent)
+        # Weights need the whole image's counts, so they come after the walk.
         weights = _weights(counts, denominators[0] > 0, pairs.patches, options)
         # Anchors that do not count may have an empty denominator.
         denominators.clamp_(min=torch.finfo(codes.dtype).tiny)
         mass = (weights * counts).sum(0)
         total = (weights * logits).sum() - (mass * denominators.log()).sum()
+        # For the second walk, rows and one number an anchor are enough.
         ctx.save_for_backward(codes, mixed, weights, mass / denominators)
         ctx.pairs, ctx.temperature = pairs, options.temperature
         ctx.mark_non_differentiable(counts)
@@ -295,14 +313,17 @@ class _HiddenPositiveLoss(torch.autograd.Function):
         codes, mixed, weights, pushes = ctx.saved_tensors
         grads = torch.zeros_like(codes), torch.zeros_like(mixed)
         for block in ctx.pairs:
+            # Towards positives, by either anchor of a pair.
             pull = sum(
                 mask * _both_ways(weight, block)
                 for mask, weight in zip(block.positives, weights, strict=True)
             )
             for rows, push, target in zip((codes, mixed), pushes, grads, strict=True):
+                # Away from the denominators, by the softmax of either anchor.
                 by_logit = _logits(rows, block, ctx.temperature).exp_()
                 by_logit *= block.forth * push[block.first, None] + block.back * push[block.second]
                 by_logit -= pull
+                # The block's two halves: rows i are moved by rows j, and rows j by rows i.
                 target[block.first].addmm_(by_logit, rows[block.second])
                 target[block.second].addmm_(by_logit.mT, rows[block.first])
         scale = grad / (2 * _BASE_TEMPERATURE)
@@ -335,12 +356,14 @@ def _weights(
     Times its total, an anchor weighs as one of its image's anchors (`reweighting` off) or by its
     share of all positives of the image (on: then the total cancels against the mean's divisor).
     """
+    # Which anchors count, and how many positives they have of both kinds.
     kinds = counts.new_tensor([1.0, options.task_weight])[: len(counts), None]
     if options.weighting == "joint":
         totals = (kinds * counts).sum(0, keepdim=True)
         counting = (counts[:1] > 0) & usable
     else:
         totals, counting = counts, (counts > 0) & usable
+    # Image by image: anchors share their image's weight, images share the loss.
     totals = totals.unflatten(1, (-1, patches))
     kept = counting.unflatten(1, (-1, patches)).to(counts.dtype)
     anchors = kept.sum(2, keepdim=True)

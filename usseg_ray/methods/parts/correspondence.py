@@ -80,7 +80,7 @@ class Term(NamedTuple):
     similarity: Float[Tensor, ""]
 
 
-class Terms(NamedTuple):
+class PairTerms(NamedTuple):
     """STEGO's three kinds of pairs: within an image, with a neighbour, with another image."""
 
     intra: Term
@@ -206,7 +206,7 @@ def pair_losses(
 
 def correspondence_terms(
     anchors: Maps, positives: Maps, draws: Draws, shifts: Shifts, switches: Switches
-) -> Terms:
+) -> PairTerms:
     """Computes the three terms of STEGO's loss at sampled positions.
 
     Args:
@@ -232,7 +232,7 @@ def correspondence_terms(
     )
     (there,) = _unit_samples(positives, draws.others[None], own[None])
     negatives = [_term(here, other, shifts.negative, switches) for other in others]
-    return Terms(
+    return PairTerms(
         intra=_term(here, here, shifts.intra, switches),
         inter=_term(here, there, shifts.inter, switches),
         negative=Term(*(torch.stack(parts).mean() for parts in zip(*negatives, strict=True))),
@@ -264,7 +264,7 @@ def _term(first: _Rows, second: _Rows, shift: float, switches: Switches) -> Term
     return Term(losses.mean(), codes.detach().mean())
 
 
-class Moments(NamedTuple):
+class MapMoments(NamedTuple):
     """Means over the positions of an image, of unit vectors; all that SmooSeg's loss asks for.
 
     Attributes:
@@ -277,12 +277,12 @@ class Moments(NamedTuple):
     features: Float[Tensor, "B D"]
     codes: Float[Tensor, "B K"]
 
-    def of(self, images: Int64[Tensor, "B"]) -> "Moments":
+    def of(self, images: Int64[Tensor, "B"]) -> "MapMoments":
         """Returns the moments of other images of the batch."""
-        return Moments(*(part[images] for part in self))
+        return MapMoments(*(part[images] for part in self))
 
 
-def moments(maps: Maps) -> Moments:
+def moments(maps: Maps) -> MapMoments:
     """Computes the moments of every image.
 
     Args:
@@ -294,11 +294,11 @@ def moments(maps: Maps) -> Moments:
     features = unit_rows(maps.features.detach())
     codes = unit_rows(maps.codes)
     joint = features.mT @ codes / features.shape[1]
-    return Moments(joint, features.mean(1), codes.mean(1))
+    return MapMoments(joint, features.mean(1), codes.mean(1))
 
 
 def smoothness(
-    first: Moments, second: Moments, shift: float, *, pointwise: bool = True
+    first: MapMoments, second: MapMoments, shift: float, *, pointwise: bool = True
 ) -> Float[Tensor, ""]:
     """Computes the mean over all pairs of positions of (W - b)(1 - S), without building a pair.
 

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from usseg_ray.core.distributed import all_gather, all_sum, world_size
 
 
-class Moments(NamedTuple):
+class JointMoments(NamedTuple):
     """Statistics of the joint batch, per channel.
 
     Attributes:
@@ -80,7 +80,7 @@ def _joint_batch_norm(
     return torch.addcmul(bias[:, None, None], standard, weight[:, None, None])
 
 
-def joint_moments(x: Float[Tensor, "B C H W"]) -> Moments:
+def joint_moments(x: Float[Tensor, "B C H W"]) -> JointMoments:
     """Computes mean and variance over the joint batch; all workers call it together.
 
     Args:
@@ -94,7 +94,7 @@ def joint_moments(x: Float[Tensor, "B C H W"]) -> Moments:
     # Sums of sorted values do not depend on the order in which the images came.
     first, second = images.sort(0).values.mean(0).chunk(2)
     joint_var = (second - first.square()).clamp(min=0)
-    return Moments(first.float(), joint_var.float(), len(images) * x.shape[2] * x.shape[3])
+    return JointMoments(first.float(), joint_var.float(), len(images) * x.shape[2] * x.shape[3])
 
 
 class _Standardise(torch.autograd.Function):

@@ -60,6 +60,9 @@ class Clusters(NamedTuple):
     distance: float
 
 
+# Which centroid is nearest: one matrix product an image.
+
+
 def nearness(cells: Cells, centroids: Float[Tensor, "K C"]) -> Float[Tensor, "B K n"]:
     """Ranks centroids by Euclidean distance, largest nearest; one matrix product an image.
 
@@ -89,6 +92,9 @@ def nearest(
     # torch finds the maximum and its place in a third of the time that the place alone takes.
     labels = nearness(features.flatten(2), centroids).max(1).indices
     return labels.view(len(features), *features.shape[2:])
+
+
+# Sums over cells as integers, which add up to the same in any order, on any worker.
 
 
 @dataclass
@@ -124,6 +130,7 @@ class Tally:
             self.counts += torch.bincount(labels.flatten(), minlength=len(centroids))
             for image, nearest_of, label in zip(own, best, labels, strict=True):
                 flat = image.flatten()
+                # |x - c|^2 = |x|^2 - 2 nearness, over the image's cells.
                 distance = flat.dot(flat) - 2 * nearest_of.sum(dtype=torch.float64)
                 self.distance += _fixed(distance)
                 self.sums += _fixed(_sums(image, label, len(centroids))).T
@@ -152,6 +159,9 @@ def _sums(image: Float[Tensor, "C n"], labels: Int64[Tensor, "n"], k: int) -> Fl
         # index_add_ adds in any order there.
         return image @ one_hot(labels, k).to(image.dtype)
     return image.new_zeros(len(image), k).index_add_(1, labels, image)
+
+
+# The first centroids: Lloyd's algorithm, with no cluster left empty.
 
 
 def lloyd(
@@ -219,6 +229,9 @@ def split_into_empty(
     return parted
 
 
+# The walk: the first batches are kept for `lloyd`, later groups move what it found.
+
+
 class MiniBatchKMeans:
     """Clusters a walk over joint batches; all workers feed their parts of the same batches.
 
@@ -268,6 +281,7 @@ class MiniBatchKMeans:
         """
         collecting = self.collecting
         self._fed += 1
+        # The first batches: kept, and the starts are sampled from them as they come.
         if collecting:
             for name, image in zip(ids, cells, strict=True):
                 self._sample.add(image.T.to(self.centroids.device), *self._key, "start", name)
@@ -275,6 +289,7 @@ class MiniBatchKMeans:
             if not self.collecting:
                 self._initialise()
             return
+        # The rest: only sums are kept, and a full group moves the centroids.
         self._tally.add(cells, self.centroids)
         if (self._fed - self.schedule.init_batches) % self.schedule.group_batches == 0:
             self._update()

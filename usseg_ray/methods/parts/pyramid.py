@@ -17,7 +17,8 @@ from usseg_ray.core.config import BackboneConfig, Settings
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.keys import key_seed
-from usseg_ray.features.backbones import check_weights, timm
+from usseg_ray.features.backbones import check_weights
+from usseg_ray.features.zoo import timm
 from usseg_ray.methods.parts.heads import initialise_like_torch
 
 

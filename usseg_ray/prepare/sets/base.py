@@ -1,6 +1,6 @@
 """What a published data set is: where its files lie, what label values mean, which images count.
 
-Stands where `datasets.discover` stands for a folder of one's own: both end in an `ImageSet`. An
+Stands where `layouts.discover` stands for a folder of one's own: both end in an `ImageSet`. An
 official validation split is scored here as `test`, once, by the winner of a sweep. What ranks
 trials, `val`, is held out of the official training split, so that nothing is ever chosen on the
 images that are scored.
@@ -14,7 +14,8 @@ from pathlib import Path
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import Palette
 from usseg_ray.prepare.download import Archive, Progress, obtain
-from usseg_ray.prepare.layouts import Entry, ImageSet
+from usseg_ray.prepare.entries import Entry, ImageSet
+from usseg_ray.prepare.passed import Passed
 
 IGNORE_INDEX = 255
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 500
@@ -112,7 +113,15 @@ class Benchmark:
             class_of=dict(self.class_of),
             origins=dict(self.origins),
             expected=dict(self.expected),
+            notes=hidden_below(root),
         )
+
+
+def hidden_below(root: Path) -> tuple[str, ...]:
+    """Says how many hidden files, which no adapter reads, lie below a folder."""
+    passed = Passed()
+    passed.walk(root)
+    return tuple(passed.lines())
 
 
 def entries_of(split: str, ids: Iterable[str], image: FileOf, label: FileOf) -> list[Entry]:
@@ -123,15 +132,6 @@ def entries_of(split: str, ids: Iterable[str], image: FileOf, label: FileOf) -> 
 def named(place: Path, ending: str) -> FileOf:
     """Says that an image's file in a folder is called by its id and an ending."""
     return lambda key: place / f"{key}{ending}"
-
-
-def names_in(path: Path) -> list[str]:
-    """Reads a list of image names, one a line; a name that stands there twice counts once."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a list of image names ({error}).") from None
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def folder(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from usseg_ray.core.sources import listed
 from usseg_ray.prepare.download import Archive
 from usseg_ray.prepare.sets.base import IGNORE_INDEX, Benchmark, Splits, entries_of, folder, named
 
@@ -21,7 +22,7 @@ def _find(root: Path) -> Splits:
     splits = {}
     for split in ("train", "val", "test"):
         images, labels = folder(home / split), folder(home / f"{split}annot")
-        ids = [path.stem for path in images.glob("*.png")]
+        ids = [path.stem for path in listed(images, "*.png")]
         splits[split] = entries_of(split, ids, named(images, ".png"), named(labels, ".png"))
     return splits
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from usseg_ray.prepare.layouts import Entry
+from usseg_ray.core.sources import listed
+from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
     Benchmark,
@@ -71,7 +72,7 @@ def _ids(root: Path, official: str) -> list[str]:
     images = folder(root / "leftImg8bit" / official)
     return [
         path.relative_to(images).as_posix().removesuffix("_leftImg8bit.png")
-        for path in images.glob("*/*_leftImg8bit.png")
+        for path in listed(images, "*/*_leftImg8bit.png")
     ]
 
 

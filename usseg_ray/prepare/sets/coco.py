@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from usseg_ray.prepare.download import Archive
-from usseg_ray.prepare.layouts import Entry
+from usseg_ray.prepare.entries import Entry
+from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
     Benchmark,
@@ -17,7 +18,6 @@ from usseg_ray.prepare.sets.base import (
     folder,
     held_out,
     named,
-    names_in,
     origins_with_held_out,
 )
 
@@ -152,6 +152,11 @@ _ARCHIVES = (
         1_270_126,
     ),
     _image_list(
+        f"train2017/{_CURATED_LIST}",
+        "3b837594a81880a70f177afab906fc45147d8b9c2c4f51132f784e41941812f9",
+        645_177,
+    ),
+    _image_list(
         f"val2017/{_TRAIN_LIST}",
         "5d8ff03b25dfa5c3c8ae66a4a40894eedb51347c48692cd91ec37f7d5958d2be",
         54_236,
@@ -179,13 +184,13 @@ _ARCHIVES = (
 )
 
 
-def _finder(scored_list: str) -> Callable[[Path], Splits]:
-    """Lists images and maps of COCO 2017, those of val2017 that `scored_list` names."""
+def _finder(train_list: str, scored_list: str) -> Callable[[Path], Splits]:
+    """Lists images and maps of COCO 2017: of train2017 and of val2017 those of a list each."""
 
     def find(root: Path) -> Splits:
         home = root / "cocostuff" if (root / "cocostuff").is_dir() else root
         lists = folder(home / "curated")
-        train, val = held_out(names_in(lists / "train2017" / _TRAIN_LIST))
+        train, val = held_out(names_in(lists / "train2017" / train_list))
         scored = names_in(lists / "val2017" / scored_list)
         return {
             "train": _entries(home, "train", "train2017", train),
@@ -208,6 +213,7 @@ def _benchmark(
     class_of: Mapping[int, int],
     scored_list: str,
     expected: dict[str, int],
+    train_list: str = _TRAIN_LIST,
 ) -> Benchmark:
     return Benchmark(
         name=name,
@@ -215,28 +221,40 @@ def _benchmark(
         things=things,
         class_of={**class_of, IGNORE_INDEX: IGNORE_INDEX},
         layout="images/{train,val}2017/*.jpg, annotations/{train,val}2017/*.png (stuffthingmaps), "
-        f"curated/train2017/{_TRAIN_LIST} and curated/val2017/{scored_list}",
+        f"curated/train2017/{train_list} and curated/val2017/{scored_list}",
         home="cocodataset.org (images: Flickr's terms) and github.com/nightrome/cocostuff (maps: "
         "CC BY 4.0); the lists are IIC's",
-        origins=origins_with_held_out(f"train2017, {_TRAIN_LIST}", f"val2017, {scored_list}"),
+        origins=origins_with_held_out(f"train2017, {train_list}", f"val2017, {scored_list}"),
         expected={"train": 97_202, "val": 500} | expected,
         archives=_ARCHIVES,
-        find=_finder(scored_list),
+        find=_finder(train_list, scored_list),
     )
 
+
+_GROUP_OF = {
+    value: group
+    for group, members in enumerate(_GROUPS.values())
+    for value, label in enumerate(_LABELS)
+    if label in members
+}
 
 COCOSTUFF27 = _benchmark(
     "cocostuff27",
     classes=tuple(_GROUPS),
     things=tuple(_GROUPS)[:12],
-    class_of={
-        value: group
-        for group, members in enumerate(_GROUPS.values())
-        for value, label in enumerate(_LABELS)
-        if label in members
-    },
+    class_of=_GROUP_OF,
     scored_list=_CURATED_LIST,
     expected={"test": 2175},
+)
+# IIC's and PiCIE's: the same rule of selection for training as for scores.
+COCOSTUFF27_CURATED = _benchmark(
+    "cocostuff27-curated",
+    classes=tuple(_GROUPS),
+    things=tuple(_GROUPS)[:12],
+    class_of=_GROUP_OF,
+    scored_list=_CURATED_LIST,
+    expected={"train": 49_129, "test": 2175},
+    train_list=_CURATED_LIST,
 )
 COCOSTUFF81 = _benchmark(
     "cocostuff81",

@@ -13,9 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.data.decode import UndecodableError, picture_size
+from usseg_ray.core.sources import listed
+from usseg_ray.data.containers import UndecodableError
+from usseg_ray.data.decode import picture_size
 from usseg_ray.prepare.conversion import CORNERS
-from usseg_ray.prepare.layouts import Cut, Entry
+from usseg_ray.prepare.entries import Cut, Entry
+from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
     Benchmark,
@@ -23,7 +26,6 @@ from usseg_ray.prepare.sets.base import (
     entries_of,
     folder,
     held_out,
-    names_in,
     origins_with_held_out,
     parted,
 )
@@ -76,7 +78,7 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 def _find_mosaics(root: Path) -> Splits:
     images, maps = _first(_home(root), tuple(_MOSAICS)), _first(_home(root), _MAPS)
     tiles: dict[str, Entry] = {}
-    for path in maps.glob("*.tif"):
+    for path in listed(maps, "*.tif"):
         named = _MAP_NAME.fullmatch(path.name)
         if named and tuple(map(int, named.groups())) in _LABELLED:
             name = path.name.replace("label", _MOSAICS[images.name])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from usseg_ray.prepare.download import Archive
+from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
     Benchmark,
@@ -11,7 +12,6 @@ from usseg_ray.prepare.sets.base import (
     folder,
     held_out,
     named,
-    names_in,
     origins_with_held_out,
 )
 

@@ -11,19 +11,19 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.features.store.blocks import (
     drop_damaged,
     list_shards,
-    load_manifest,
+    load_entry_manifest,
     missing_shards,
     parse_name,
-    save_manifest,
+    save_entry_manifest,
     sweep_unfinished,
-    write_shard,
+    write_feature_shard,
 )
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import Part
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> Entry:
+def entry(tmp_path: Path) -> FeatureEntry:
     """Features of the tiny set's 14 training images, in five shards."""
     tiny.write(tmp_path / "set")
     return obtain(tmp_path / "store", wanted(tmp_path / "set"))
@@ -35,7 +35,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_a_shard_is_a_plain_arrow_file_named_by_its_hash(entry: Entry) -> None:
+def test_a_shard_is_a_plain_arrow_file_named_by_its_hash(entry: FeatureEntry) -> None:
     shards = list_shards(entry.folder, "tokens")
     assert list(shards) == list(range(NUM_SHARDS))
     for shard in shards.values():
@@ -47,7 +47,7 @@ def test_a_shard_is_a_plain_arrow_file_named_by_its_hash(entry: Entry) -> None:
 
 def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
     rows = np.arange(6, dtype=np.float16).reshape(2, 3)
-    one, two = (write_shard(tmp_path / name, "local", 0, ["a", "b"], rows) for name in "ab")
+    one, two = (write_feature_shard(tmp_path / name, "local", 0, ["a", "b"], rows) for name in "ab")
     assert one.digest == two.digest
     assert list(tmp_path.glob("**/*.unfinished")) == []
 
@@ -57,11 +57,11 @@ def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
         np.errstate(over="ignore"),
         pytest.raises(UserError, match="'a' and those after it do not fit float16"),
     ):
-        write_shard(tmp_path, "tokens", 0, ["a"], np.full((1, 1), 1e6).astype(np.float16))
+        write_feature_shard(tmp_path, "tokens", 0, ["a"], np.full((1, 1), 1e6).astype(np.float16))
     assert list(tmp_path.glob("**/*.arrow")) == []
 
 
-def test_what_is_missing_is_listed_by_part(entry: Entry) -> None:
+def test_what_is_missing_is_listed_by_part(entry: FeatureEntry) -> None:
     parts: tuple[Part, ...] = ("tokens", "local")
     list_shards(entry.folder, "tokens")[3].path.unlink()
     found = missing_shards(entry.folder, entry.manifest, parts)
@@ -69,7 +69,7 @@ def test_what_is_missing_is_listed_by_part(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("thorough", [False, True])
-def test_a_flipped_bit_is_found_and_named(entry: Entry, thorough: bool) -> None:
+def test_a_flipped_bit_is_found_and_named(entry: FeatureEntry, thorough: bool) -> None:
     shards = list_shards(entry.folder, "tokens")
     assert drop_damaged(entry.folder, shards.values(), thorough=thorough) == []
     flip_a_bit(shards[1].path)
@@ -80,7 +80,7 @@ def test_a_flipped_bit_is_found_and_named(entry: Entry, thorough: bool) -> None:
     assert list(list_shards(entry.folder, "tokens")) == [0, 2, 3, 4]
 
 
-def test_a_torn_shard_is_damaged(entry: Entry) -> None:
+def test_a_torn_shard_is_damaged(entry: FeatureEntry) -> None:
     shard = list_shards(entry.folder, "tokens")[0]
     with shard.path.open("r+b") as file:
         file.truncate(100)
@@ -88,7 +88,7 @@ def test_a_torn_shard_is_damaged(entry: Entry) -> None:
 
 
 def test_shards_that_did_not_change_are_read_once(
-    entry: Entry, monkeypatch: pytest.MonkeyPatch
+    entry: FeatureEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = list(list_shards(entry.folder, "tokens").values())
     drop_damaged(entry.folder, shards)
@@ -102,7 +102,7 @@ def test_shards_that_did_not_change_are_read_once(
         drop_damaged(entry.folder, shards, thorough=True)
 
 
-def test_half_written_files_are_no_shards(entry: Entry) -> None:
+def test_half_written_files_are_no_shards(entry: FeatureEntry) -> None:
     stray = entry.folder / "tokens" / ".1234.unfinished"
     stray.write_bytes(b"half")
     assert len(list_shards(entry.folder, "tokens")) == NUM_SHARDS
@@ -112,16 +112,16 @@ def test_half_written_files_are_no_shards(entry: Entry) -> None:
     assert parse_name("000001.arrow") is None
 
 
-def test_a_manifest_comes_back(entry: Entry) -> None:
-    assert load_manifest(entry.folder) == entry.manifest
-    assert load_manifest(entry.folder / "nowhere") is None
+def test_a_manifest_comes_back(entry: FeatureEntry) -> None:
+    assert load_entry_manifest(entry.folder) == entry.manifest
+    assert load_entry_manifest(entry.folder / "nowhere") is None
     assert entry.manifest.images_per_shard == IMAGES_PER_SHARD
 
 
-def test_a_manifest_that_cannot_be_used_is_told(entry: Entry) -> None:
+def test_a_manifest_that_cannot_be_used_is_told(entry: FeatureEntry) -> None:
     path = entry.folder / "manifest.json"
     path.write_text(path.read_text().replace('"images": 14', '"images": 0'))
     with pytest.raises(UserError, match=r"images: .*Remove the folder"):
-        load_manifest(entry.folder)
-    save_manifest(entry.manifest, entry.folder)
-    assert load_manifest(entry.folder) == entry.manifest
+        load_entry_manifest(entry.folder)
+    save_entry_manifest(entry.manifest, entry.folder)
+    assert load_entry_manifest(entry.folder) == entry.manifest

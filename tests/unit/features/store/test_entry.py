@@ -6,19 +6,19 @@ import torch
 
 from tests import tiny
 from tests.features import everything, obtain, wanted
-from usseg_ray.data.reading import Crops
+from usseg_ray.core.views import Crops
 from usseg_ray.features.store import entry as feature_entry
-from usseg_ray.features.store.entry import Entry
+from usseg_ray.features.store.entry import FeatureEntry
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> Entry:
+def entry(tmp_path: Path) -> FeatureEntry:
     """Features of the tiny set's 14 training images, in five shards."""
     tiny.write(tmp_path / "set")
     return obtain(tmp_path / "store", wanted(tmp_path / "set"))
 
 
-def test_rows_come_back_in_any_order(entry: Entry) -> None:
+def test_rows_come_back_in_any_order(entry: FeatureEntry) -> None:
     rows = np.array([13, 0, 1, 2, 3, 4, 9, 9, 5])
     whole = everything(entry)
     assert whole.shape == (14, *entry.manifest.shape("tokens"))
@@ -28,7 +28,7 @@ def test_rows_come_back_in_any_order(entry: Entry) -> None:
     assert entry.read("tokens", np.array([], int)).shape == (0, *entry.manifest.shape("tokens"))
 
 
-def test_a_batch_that_is_there_is_filled(entry: Entry) -> None:
+def test_a_batch_that_is_there_is_filled(entry: FeatureEntry) -> None:
     rows = np.array([4, 5, 6])
     out = torch.full((3, *entry.manifest.shape("tokens")), torch.nan)
     assert entry.read("tokens", rows, out) is out
@@ -38,12 +38,12 @@ def test_a_batch_that_is_there_is_filled(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("row", [-1, 14])
-def test_a_row_that_does_not_exist_is_told(entry: Entry, row: int) -> None:
+def test_a_row_that_does_not_exist_is_told(entry: FeatureEntry, row: int) -> None:
     with pytest.raises(IndexError, match="14 rows"):
         entry.read("tokens", np.array([row]))
 
 
-def test_more_shards_than_may_be_open(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_shards_than_may_be_open(entry: FeatureEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_entry, "MAX_OPEN", 2)
     rows = np.random.default_rng(0).permutation(14)
     assert np.array_equal(entry.read("tokens", rows).numpy(), everything(entry)[rows])

@@ -20,13 +20,14 @@ from tests.features import (
 from usseg_ray.core.config import DataConfig, JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Needs
+from usseg_ray.core.views import Crops
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.reading import Crops, Showing, read_piece
+from usseg_ray.data.reading import Showing, read_piece
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.features.store import blocks as feature_files
-from usseg_ray.features.store.extraction import Extractor, features_here, probe, want, write_missing
+from usseg_ray.features.store.extraction import Extractor, features_here, want, write_missing
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.recipe import Part, Views
 from usseg_ray.features.store.store import FeatureStore
@@ -184,14 +185,6 @@ def test_only_missing_shards_are_computed(root: Path, tmp_path: Path) -> None:
     assert rows == [3, 2]
     assert list(feature_files.list_shards(folder.path(asked.entry.key), "tokens")) == [1, 4]
     assert NUM_SHARDS == 5
-
-
-def test_a_probe_measures_both_halves(root: Path) -> None:
-    decode, compute = probe(wanted(root), BACKBONE, "cpu", seconds=0.5)
-    assert 0 < decode < 1
-    assert 0 < compute < 1
-    tenth, _ = probe(wanted(root, crops=Crops("five")), BACKBONE, "cpu", seconds=0.0)
-    assert tenth > 0
 
 
 def test_bfloat16_is_another_entry_of_nearly_the_same_values(root: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from tests import tiny
 from tests.conftest import PROJECT
 from tests.features import ROW_BYTES, everything, obtain, wanted
 from usseg_ray.core.errors import UserError
-from usseg_ray.data.transforms import Frame
-from usseg_ray.features.store.folder import FeatureFolder, Kept, default_folder
+from usseg_ray.core.views import Frame
+from usseg_ray.features.store.folder import EntryState, FeatureFolder, default_folder
 
 HOLD = """
 import sys
@@ -97,7 +97,7 @@ def test_the_least_recently_used_entries_make_room(store: Path, tmp_path: Path) 
     assert folder.entries() == []
 
 
-def gone(removed: list[Kept]) -> list[str]:
+def gone(removed: list[EntryState]) -> list[str]:
     return [kept.manifest.key for kept in removed]
 
 

@@ -9,8 +9,7 @@ from tests.features import BACKBONE, FRAME, IMAGES, TEXTONS, vit, wanted
 from usseg_ray.core.config import BackboneConfig, JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Needs
-from usseg_ray.data.reading import Crops
-from usseg_ray.data.transforms import Frame
+from usseg_ray.core.views import Crops, Frame
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store import recipe as feature_recipe
 from usseg_ray.features.store.recipe import (
@@ -39,6 +38,8 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
         {"backbone": TEXTONS.model_copy(update={"layer": 3})},
         {"backbone": TEXTONS.model_copy(update={"timm_args": {"num_classes": 0}})},
         {"backbone": TEXTONS.model_copy(update={"mean": (0.1, 0.1, 0.1)})},
+        {"backbone": TEXTONS.model_copy(update={"facet": "key"})},
+        {"backbone": TEXTONS.model_copy(update={"debias": 8})},
     ],
     "weights": [{"weights": "2" * 64}],
     "frame": [
@@ -217,6 +218,11 @@ def test_a_manifest_says_everything_in_words(tmp_path: Path) -> None:
     ):
         assert word in said
     assert "layer" in entry.says
+
+
+def test_entries_of_version_0_1_0_are_found() -> None:
+    # Before facets and directions of position could be chosen.
+    assert RECIPE.key == "5f8029294f730721bc60"
 
 
 def test_an_entry_counts_its_rows(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pyarrow import fs as pafs
 from tests import tiny
 from tests.features import HERE, NUM_SHARDS, everything, wanted
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Frame
 from usseg_ray.data.blocks import Block
-from usseg_ray.data.transforms import Frame
-from usseg_ray.features.store.extraction import Wanted
+from usseg_ray.features.store.extraction import FeatureRequest
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.shared import CLAIM, SharedStore
 from usseg_ray.features.store.store import FeatureStore
@@ -20,7 +20,7 @@ BEAT_S = 0.2
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Wanted:
+def asked(tmp_path: Path) -> FeatureRequest:
     tiny.write(tmp_path / "set")
     return wanted(tmp_path / "set")
 
@@ -37,7 +37,7 @@ def refuse(*_: object) -> Iterator[Block]:
     raise AssertionError("computed")
 
 
-def test_one_machine_computes_and_all_read(tmp_path: Path, asked: Wanted) -> None:
+def test_one_machine_computes_and_all_read(tmp_path: Path, asked: FeatureRequest) -> None:
     with machine(tmp_path, "one").obtain(asked, HERE) as entry:
         whole = everything(entry)
     for name in ("two", "three"):
@@ -52,13 +52,13 @@ def test_one_machine_computes_and_all_read(tmp_path: Path, asked: Wanted) -> Non
     assert list((tmp_path / "shared").glob("**/*.unfinished")) == []
 
 
-def test_what_nobody_computed_cannot_be_opened(tmp_path: Path, asked: Wanted) -> None:
+def test_what_nobody_computed_cannot_be_opened(tmp_path: Path, asked: FeatureRequest) -> None:
     with pytest.raises(UserError, match="not, or no longer, complete"):
         machine(tmp_path, "one").open(asked.entry.key, ("tokens",))
 
 
 def test_a_shard_damaged_on_the_way_is_named_and_computed_again(
-    tmp_path: Path, asked: Wanted
+    tmp_path: Path, asked: FeatureRequest
 ) -> None:
     machine(tmp_path, "one").obtain(asked, HERE).close()
     shards = sorted((tmp_path / "shared").glob("**/*.arrow"))
@@ -77,7 +77,9 @@ def test_a_shard_damaged_on_the_way_is_named_and_computed_again(
     machine(tmp_path, "three").obtain(asked, refuse).close()
 
 
-def test_a_cache_that_is_full_forgets_and_fetches_again(tmp_path: Path, asked: Wanted) -> None:
+def test_a_cache_that_is_full_forgets_and_fetches_again(
+    tmp_path: Path, asked: FeatureRequest
+) -> None:
     other = wanted(Path(asked.root), frame=Frame(tiny.SIDE, "squash"))
     store = machine(tmp_path, "one")
     for one in (asked, other):
@@ -127,7 +129,7 @@ def test_a_claim_that_stands_still_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_shared_place_that_fails_is_told_and_what_was_computed_is_kept(
-    tmp_path: Path, asked: Wanted
+    tmp_path: Path, asked: FeatureRequest
 ) -> None:
     store = machine(tmp_path, "one")
     (tmp_path / "shared" / "a").write_text("no folder")

@@ -1,6 +1,7 @@
 """The store as a whole: killed, damaged, asked for by two at once, and shared."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,14 @@ import pytest
 
 from tests import tiny
 from tests.conftest import PROJECT
-from tests.features import HERE, MEASURE, NUM_SHARDS, ROW_BYTES, everything, obtain, vit, wanted
+from tests.features import HERE, NUM_SHARDS, ROW_BYTES, everything, obtain, vit, wanted
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.views import Crops
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.reading import Crops
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.blocks import Shard, list_shards
-from usseg_ray.features.store.extraction import Features, Wanted, features_here
+from usseg_ray.features.store.extraction import FeatureRequest, Features, features_here
 from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore, default_store
 
@@ -73,7 +74,7 @@ def shards_of(folder: Path, root: Path) -> dict[int, Shard]:
 
 
 def counted(calls: list[int]) -> Features:
-    def features(asked: Wanted, pieces: list[Piece]) -> Iterator[Block]:
+    def features(asked: FeatureRequest, pieces: list[Piece]) -> Iterator[Block]:
         calls.append(sum(piece.rows for piece in pieces))
         return HERE(asked, pieces)
 
@@ -186,16 +187,32 @@ def test_older_entries_make_room_and_this_is_said(root: Path, tmp_path: Path) ->
     assert said == [f"removed {old.manifest.key} ({old.manifest.says['data']}) to make room"]
 
 
-def test_a_plan_is_a_decision_with_its_sum(root: Path, tmp_path: Path) -> None:
-    store, asked = FeatureStore(FeatureFolder(tmp_path / "store")), wanted(root)
-    once = store.plan(asked, MEASURE, passes=1)
-    assert once.choice == "recompute"
-    assert "features of tiny/train by textons at 32 px: 6.7 kB (14 rows of 480 B)" in once.sentence
-    assert store.plan(asked, MEASURE, passes=1000).choice == "cache"
-    assert store.plan(asked, MEASURE, passes=1000, mode="recompute").choice == "recompute"
-    store.obtain(asked, HERE).close()
-    # What is there costs nothing to compute.
-    assert store.plan(asked, MEASURE, passes=1).choice == "cache"
+def test_the_decision_knows_size_and_room(root: Path, tmp_path: Path) -> None:
+    asked = wanted(root)
+    store = FeatureStore(FeatureFolder(tmp_path / "store", limit_bytes=2 * asked.num_bytes))
+    assert asked.num_bytes == 14 * ROW_BYTES
+    once = store.decide(asked, passes=1)
+    assert not once.stored
+    assert "features of tiny/train by textons at 32 px: computed in each pass (6.7 kB" in (
+        once.sentence
+    )
+    # The room of a full disk, whose reserve is kept.
+    assert not store.decide(asked, passes=2, promised=asked.num_bytes).stored
+    assert store.decide(asked, passes=1, promised=asked.num_bytes, mode="cache").stored
+    with pytest.raises(UserError, match=r"do not fit the 6\.7 kB"):
+        store.decide(asked, passes=9, promised=asked.num_bytes + 1, mode="cache")
+    assert not store.decide(asked, passes=9, mode="recompute").stored
+
+
+def test_a_tenth_of_the_disk_stays_free(root: Path, tmp_path: Path) -> None:
+    asked, total = wanted(root), shutil.disk_usage(tmp_path).total
+    folder = FeatureFolder(tmp_path / "store")
+    assert folder.reserve == pytest.approx(total / 10, abs=1)
+    room = folder.room(asked.entry.key)
+    store = FeatureStore(folder)
+    kept = max(0, room - folder.reserve - 2**30)
+    assert store.decide(asked, passes=2, promised=kept).stored == (kept > 0)
+    assert not store.decide(asked, passes=2, promised=room - folder.reserve + 2**30).stored
 
 
 def test_the_environment_names_the_shared_place(
@@ -213,7 +230,5 @@ def test_the_environment_names_the_shared_place(
 def test_a_place_that_cannot_be_written_is_told(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = FeatureStore(FeatureFolder(tmp_path / "file" / "store"))
-    with pytest.raises(UserError, match=r"cannot be written.*USSEG_FEATURES"):
-        store.plan(wanted(root), MEASURE, passes=2)
     with pytest.raises(UserError, match=r"cannot be written.*USSEG_FEATURES"):
         store.obtain(wanted(root), HERE)

@@ -25,6 +25,14 @@ def test_scores_are_cosines() -> None:
     torch.testing.assert_close(scores, torch.tensor([[[[0.6, -1.0]], [[0.8, 0.0]]]]))
 
 
+def test_projections_keep_an_images_lengths_in_proportion() -> None:
+    module = probe([[2.0, 0.0], [0.0, 0.5]])
+    scores = module.projections(codes([3.0, 4.0], [-1.0, 0.0]), 3.0)
+    # Mean length 3, so a code of that length would have cosines times 3.
+    torch.testing.assert_close(scores, torch.tensor([[[[3.0, -1.0]], [[4.0, 0.0]]]]))
+    assert torch.equal(module.projections(torch.zeros(1, 2, 2, 2), 3.0), torch.zeros(1, 2, 2, 2))
+
+
 def test_loss_of_hard_and_soft_members() -> None:
     module, points = probe([[1.0, 0.0], [0.0, 1.0]]), codes([0.6, 0.8], [1.0, 0.0])
     assert module.loss(points).item() == pytest.approx(-0.9)

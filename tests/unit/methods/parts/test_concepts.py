@@ -14,12 +14,13 @@ from torch.nn.functional import cosine_similarity, normalize
 from usseg_ray.methods.parts import concepts as module
 from usseg_ray.methods.parts.concepts import (
     ConceptBank,
+    ContrastTerms,
     Keys,
-    Terms,
     contrast,
     mean_term,
     nearest_codes,
     relate,
+    share_used,
 )
 
 THRESHOLDS = {"positive_above": 0.3, "negative_below": 0.1}
@@ -53,6 +54,11 @@ def naive_term(
         total = logits[positive | negative].exp().sum().log()
         losses += [total - logits[key] for key in positive.nonzero()[:, 0]]
     return torch.stack(losses).mean()
+
+
+def test_share_of_codes_that_occur() -> None:
+    assert share_used(torch.tensor([[[0, 3], [3, 0]]]), 8).item() == 0.25
+    assert share_used(torch.arange(4), 4).item() == 1
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -119,8 +125,8 @@ def test_terms_without_a_positive_are_left_out(case: str) -> None:
 
 def test_terms_count_alike() -> None:
     parts = [
-        Terms(torch.tensor([1.0, 0.0]), torch.tensor([7.0, 0.0])),
-        Terms(torch.tensor([2.0, 6.0]), torch.tensor([1.0, 900.0])),
+        ContrastTerms(torch.tensor([1.0, 0.0]), torch.tensor([7.0, 0.0])),
+        ContrastTerms(torch.tensor([2.0, 6.0]), torch.tensor([1.0, 900.0])),
     ]
     assert mean_term(parts) == 3
 

@@ -8,9 +8,9 @@ from torch.nn.functional import grid_sample
 from usseg_ray.methods.parts.correspondence import (
     Draws,
     Maps,
+    PairTerms,
     Shifts,
     Switches,
-    Terms,
     avoid_self,
     centre,
     correspondence_terms,
@@ -115,7 +115,7 @@ def test_clamps(switches: Switches, kept: list[float]) -> None:
     assert losses.flatten().tolist() == pytest.approx([-value for value in kept])
 
 
-def terms_of(anchors: Maps, positives: Maps, draws: Draws) -> Terms:
+def terms_of(anchors: Maps, positives: Maps, draws: Draws) -> PairTerms:
     return correspondence_terms(anchors, positives, draws, Shifts(0.1, 0.2, 0.3), Switches())
 
 

@@ -9,8 +9,9 @@ from tests.trees import VALUES, colours_of, plant, plant_mosaics, save, values_o
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.shards import Row
+from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.inspection import Inspector
-from usseg_ray.prepare.layouts import ImageSet
+from usseg_ray.prepare.meaning import Meaning
 from usseg_ray.prepare.sets import BENCHMARKS, get
 from usseg_ray.prepare.sets.base import held_out
 
@@ -22,7 +23,7 @@ def test_a_miniature_is_found_and_readable(tmp_path: Path, name: str) -> None:
     images = get(name).discover(plant(tmp_path, name))
     splits = images.splits
     assert list(splits) == ["train", "val", "test"]
-    inspector = Inspector(len(images.classes), images.ignore_index, images.class_of)
+    inspector = Inspector(images.meaning)
     rows = list(inspector.rows(images.entries))
     assert inspector.problems == []
     assert len(rows) == len(images.entries)
@@ -53,6 +54,7 @@ def test_every_class_is_reached_and_nothing_else(name: str) -> None:
     ("name", "classes", "things"),
     [
         ("cocostuff27", 27, 12),
+        ("cocostuff27-curated", 27, 12),
         ("cocostuff81", 81, 80),
         ("cocostuff171", 171, 80),
         ("cityscapes27", 27, 10),
@@ -111,7 +113,7 @@ def test_void_is_ignored(name: str, value: int) -> None:
 
 def test_labels_become_class_indices(tmp_path: Path) -> None:
     images = get("cityscapes19").discover(plant(tmp_path, "cityscapes19"))
-    inspector = Inspector(19, 255, images.class_of)
+    inspector = Inspector(images.meaning)
     row = next(iter(inspector.rows(images.splits["test"])))
     assert row.label is not None
     found = decode_label(row.label).flatten()[: len(VALUES["cityscapes19"])].tolist()
@@ -124,7 +126,7 @@ def test_labels_become_class_indices(tmp_path: Path) -> None:
 
 def test_an_unknown_label_value_is_named_and_its_image_kept(tmp_path: Path) -> None:
     images = get("voc2012").discover(plant(tmp_path, "voc2012"))
-    inspector = Inspector(21, 255, {value: value for value in range(20)} | {255: 255})
+    inspector = Inspector(Meaning(21, 255, {value: value for value in range(20)} | {255: 255}))
     rows = list(inspector.rows(images.entries))
     assert len(rows) == len(images.entries)
     assert inspector.problems
@@ -135,6 +137,7 @@ def test_an_unknown_label_value_is_named_and_its_image_kept(tmp_path: Path) -> N
     ("name", "missing"),
     [
         ("cocostuff27", "curated/val2017/Coco164kFull_Stuff_Coarse_7.txt"),
+        ("cocostuff27-curated", "curated/train2017/Coco164kFull_Stuff_Coarse_7.txt"),
         ("cocostuff81", "curated/train2017/Coco164kFull_Stuff_Coarse.txt"),
         ("cocostuff27", "annotations/val2017"),
         ("cityscapes27", "leftImg8bit/val"),
@@ -178,7 +181,7 @@ def test_a_split_without_images_is_an_error(tmp_path: Path, name: str, emptied: 
 
 def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
     (plant(tmp_path, "potsdam3") / "labelled_train.txt").write_bytes(b"\xff\xfe0")
-    with pytest.raises(UserError, match=r"labelled_train\.txt: not a list of image names"):
+    with pytest.raises(UserError, match=r"labelled_train\.txt: not UTF-8 text"):
         get("potsdam3").discover(tmp_path)
 
 
@@ -197,7 +200,7 @@ def test_tiles_may_be_unpacked(tmp_path: Path) -> None:
     save(root / "gt" / "3_0_0.png", values)
     benchmark = get("potsdam3")
     entries = benchmark.discover(root).splits["test"]
-    row = next(iter(Inspector(3, 255, benchmark.class_of).rows(entries)))
+    row = next(iter(Inspector(Meaning(3, 255, benchmark.class_of)).rows(entries)))
     assert np.array_equal(decode_image(row.image), colours)
     assert row.label is not None
     expected = [benchmark.class_of[value] for value in values[0].tolist()]
@@ -205,7 +208,7 @@ def test_tiles_may_be_unpacked(tmp_path: Path) -> None:
 
 
 def rows_of(images: ImageSet) -> dict[str, Row]:
-    inspector = Inspector(len(images.classes), images.ignore_index, images.class_of)
+    inspector = Inspector(images.meaning)
     rows = {row.id: row for row in inspector.rows(images.entries)}
     assert inspector.problems == []
     return rows
@@ -264,7 +267,7 @@ def test_a_map_in_a_colour_of_no_class_is_a_bad_label(tmp_path: Path) -> None:
     painted[:2, :2] = (255, 0, 255)
     Image.fromarray(painted).save(path)
     images = get("potsdam3").discover(tmp_path)
-    inspector = Inspector(3, 255, images.class_of)
+    inspector = Inspector(images.meaning)
     assert len(list(inspector.rows(images.entries))) == 8
     (problem,) = inspector.problems
     assert (problem.id, problem.kind) == ("7_9_00_00", "label")
@@ -306,8 +309,19 @@ def test_all_mosaics_give_the_numbers_of_iic(tmp_path: Path) -> None:
     assert {split: len(entries) for split, entries in images.splits.items()} == images.expected
 
 
+def test_the_curated_set_learns_from_fewer_images(tmp_path: Path) -> None:
+    root = plant(tmp_path, "cocostuff27")
+    full, curated = (get(f"cocostuff27{end}").discover(root) for end in ("", "-curated"))
+    learnt, fewer = (
+        {entry.id for split in ("train", "val") for entry in images.splits[split]}
+        for images in (full, curated)
+    )
+    assert fewer < learnt
+    assert curated.splits["test"] == full.splits["test"]
+
+
 def test_an_unknown_set_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(UserError, match=r"Did you mean 'cityscapes\d\d'\? Known: cocostuff27, "):
+    with pytest.raises(UserError, match=r"did you mean 'cityscapes\d\d'\? Known: cocostuff27, "):
         get("cityscape")
 
 

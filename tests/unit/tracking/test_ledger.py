@@ -11,8 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import PROJECT
-from tests.integration.ledgers import (
-    MARKS,
+from tests.ledgers import (
     SWEEP,
     eventually,
     in_fresh_interpreter,
@@ -21,8 +20,9 @@ from tests.integration.ledgers import (
     statuses,
     trial_folder,
 )
+from usseg_ray.core.errors import UserError
 
-pytestmark = MARKS
+pytestmark = [pytest.mark.usefixtures("store")]
 
 
 def test_a_sweep_is_a_parent_with_a_child_per_trial(folder: Path) -> None:
@@ -117,7 +117,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_killed_sweep_goes_on_in_its_own_runs(folder: Path) -> None:
+def test_a_killed_sweep_goes_on_in_its_own_runs(folder: Path, store: Path) -> None:
+    store.unlink()  # the one that is killed makes it
     crashed = in_fresh_interpreter(CRASH)
     assert crashed.returncode == -signal.SIGKILL
     assert crashed.stdout + crashed.stderr == "", "opening a new store should be silent"
@@ -230,3 +231,9 @@ def test_the_dashboard_command_names_the_store_absolutely(folder: Path) -> None:
     assert address == (
         f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?viewStateShareKey=usseg"
     )
+
+
+@pytest.mark.usefixtures("store")
+def test_a_sweep_has_one_writer(folder: Path) -> None:
+    with opened(), pytest.raises(UserError, match="another process is writing"):
+        opened()

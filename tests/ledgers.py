@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,6 @@ from tests.conftest import PROJECT
 from usseg_ray.pictures.mosaic import save
 from usseg_ray.tracking.ledger import Ledger
 
-MARKS = [
-    pytest.mark.ray,
-    # MLflow maps its tables with a loader strategy that SQLAlchemy 2.1 has deprecated.
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-]
 SWEEP = "acseg-on-synthetic"
 # Each of these alone turns a telemetry off, and would hide that the package does not.
 TELEMETRY_SETTINGS = (
@@ -45,6 +42,19 @@ def opened(
     tags = {"usseg.data_digest": "abc"}
     folder = Path("runs", sweep)
     return Ledger.open(uri, "usseg", sweep, params=params, tags=tags, folder=folder, say=say)
+
+
+@cache
+def _tables() -> bytes:
+    """An empty store as MLflow makes it, which takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
+
+
+def lay_store(path: Path) -> None:
+    """Lays an empty store down, for tests that do not look at how one is made."""
+    path.write_bytes(_tables())
 
 
 def runs(folder: Path, uri: str | None = None, sweep: str | None = None) -> dict[str, Run]:
@@ -104,10 +114,12 @@ def eventually(holds: Callable[[], bool], within_s: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int, store: str = "sqlite:///server.db") -> Iterator[str]:
+def serving(folder: Path, port: int) -> Iterator[str]:
     """A real tracking server that keeps artifacts itself."""
     program = [sys.executable, "-m", "mlflow", "server", "--workers", "1", f"--port={port}"]
-    options = [f"--backend-store-uri={store}", "--artifacts-destination=kept"]
+    options = ["--backend-store-uri=sqlite:///server.db", "--artifacts-destination=kept"]
+    if not (folder / "server.db").exists():
+        lay_store(folder / "server.db")
     log = folder / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -165,3 +177,25 @@ class Line:
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no store named by the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def store(folder: Path) -> Path:
+    """An empty store in the working directory."""
+    lay_store(folder / "mlflow.db")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one real tracking server."""
+    with serving(tmp_path_factory.mktemp("server"), free_port()) as address:
+        yield address

@@ -9,17 +9,18 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from tests.integration.ledgers import MARKS, opened, runs
+from tests import scenes
+from tests.ledgers import opened, runs
 from usseg_ray import methods
 from usseg_ray.core.config import build_config, flatten
+from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
 from usseg_ray.data.manifest import load_manifest
-from usseg_ray.engine.checkpoint import save_state
+from usseg_ray.engine.checkpoint import STATE_FILE
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import assemble
 from usseg_ray.tracking.model import save_model
-
-pytestmark = MARKS
 
 SETTINGS = {
     "backbone.name": "textons",
@@ -33,19 +34,21 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """Settings and checkpoint of a short STEGO run."""
-    folder = tmp_path_factory.mktemp("trained")
+    folder, data = (tmp_path_factory.mktemp(name) for name in ("trained", "scenes"))
+    scenes.write(data)
     method = methods.get("stego")
-    config = build_config(method.Config, [SETTINGS | {"data.name": str(scenes)}])
+    config = build_config(method.Config, [SETTINGS | {"data.name": str(data)}])
     context = PlainContext(torch.device("cpu"), [])
-    run = assemble(config, method, str(scenes), load_manifest(str(scenes)), context)
+    run = assemble(config, method, OpenSet(str(data), load_manifest(str(data))), context)
     run.fit()
     assert context.state is not None
-    save_state(context.state, folder)
+    context.state.save(folder)
     return flatten(config), folder
 
 
+@pytest.mark.usefixtures("store")
 def test_a_logged_model_segments_images_of_any_size(
     folder: Path, trained: tuple[dict[str, Any], Path]
 ) -> None:
@@ -76,6 +79,22 @@ def test_a_logged_model_segments_images_of_any_size(
     assert model.predict(example).shape == example.shape[:-1]
 
 
+def test_a_model_of_0_1_0_still_opens(folder: Path, trained: tuple[dict[str, Any], Path]) -> None:
+    settings, checkpoint = trained
+    save_model("stego", settings, checkpoint, folder / "model")
+    image = synthetic.scene(7, "val", 0)[0][None]
+    maps = mlflow.pyfunc.load_model(str(folder / "model")).predict(image)
+    (file,) = (folder / "model").rglob(STATE_FILE)
+    kept = torch.load(file, weights_only=True)
+    assert not kept["optimiser"]
+    torch.save({"method": kept["method"]}, file)
+    assert np.array_equal(mlflow.pyfunc.load_model(str(folder / "model")).predict(image), maps)
+    # As this version writes it, but of one to come.
+    torch.save(kept | {"version": 99}, file)
+    with pytest.raises(UserError, match="is a checkpoint of version 99"):
+        mlflow.pyfunc.load_model(str(folder / "model"))
+
+
 @pytest.mark.parametrize("store", ["a database", "a server"])
 def test_the_latest_sweep_has_the_champion(
     folder: Path, server: str, trained: tuple[dict[str, Any], Path], store: str
@@ -91,7 +110,8 @@ def test_the_latest_sweep_has_the_champion(
             ledger.log_model(f"{sweep}-best", folder / "model", register="champions")
         client = MlflowClient(uri)
         champions.append(client.get_model_version_by_alias("champions", "champion").run_id)
-    found = runs(folder, uri)
+    # Other tests have runs on the server, too.
+    found = runs(folder, uri, "earlier") | runs(folder, uri, "later")
     order = ("earlier-best", "later-best", "later-best")
     assert champions == [found[name].info.run_id for name in order]
     assert len(client.search_model_versions("name = 'champions'")) == 2

@@ -91,6 +91,7 @@ def expected(labels: list[list[list[int]]], class_of: dict[int, int], crop: str)
     [
         ("cocostuff27", "stego-320"),
         ("cocostuff27", "picie-320"),
+        ("cocostuff27-curated", "picie-320"),
         ("cocostuff81", "stego-320"),
         ("cocostuff171", "stego-320"),
         ("cityscapes27", "stego-320"),
@@ -102,7 +103,7 @@ def expected(labels: list[list[list[int]]], class_of: dict[int, int], crop: str)
 )
 def test_a_miniature_scores_as_counted_by_hand(tmp_path: Path, name: str, protocol: str) -> None:
     images = get(name).discover(plant(tmp_path / "source", name))
-    inspector = Inspector(len(images.classes), images.ignore_index, images.class_of)
+    inspector = Inspector(images.meaning)
     entries = images.splits["test"]
     shards = tuple(write_split(tmp_path, "test", inspector.rows(entries), 2))
     manifest = Manifest(

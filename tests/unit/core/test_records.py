@@ -1,0 +1,57 @@
+"""Small JSON files: read back as they were written, or told as damaged."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from usseg_ray.core.records import DamagedError, read_json, write_json
+
+
+@dataclass
+class Note:
+    name: str
+    scores: dict[str, float]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    note = Note("größer", {"a": 1.5, "b": math.inf, "c": -math.inf})
+    write_json(tmp_path / "new" / "note.json", asdict(note))
+    assert read_json(tmp_path / "new" / "note.json", Note, "") == note
+
+
+def test_what_is_no_number_stays_so(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": math.nan})
+    assert math.isnan(read_json(tmp_path / "a.json", dict[str, float], "")["a"])
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "Invalid JSON: EOF"),
+        (b"null", "should be an object"),
+        (b"[]", "should be an object"),
+        (b"\xff\0", "Invalid JSON"),
+        (b'{"name": "a"}', "scores: Field required"),
+        (b'{"name": 1, "scores": {}}', "name: Input should be a valid string"),
+        (b'{"name": "a", "scores": {"b": "1"}}', "scores.b: Input should be a valid number"),
+    ],
+)
+def test_anything_else_is_told_in_a_line_with_its_cure(
+    tmp_path: Path, content: bytes, fault: str
+) -> None:
+    path = tmp_path / "note.json"
+    path.write_bytes(content)
+    with pytest.raises(DamagedError) as told:
+        read_json(path, Note, "Remove it.")
+    message = str(told.value)
+    assert message.startswith(f"{path} is damaged: ")
+    assert fault in message
+    assert message.endswith(". Remove it.")
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_not_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json", Note, "")

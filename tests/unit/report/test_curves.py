@@ -1,0 +1,60 @@
+"""Charts on a real MLflow store: the tables behind them are the store's."""
+
+import re
+from collections import defaultdict
+from statistics import fmean, stdev
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tests.reported import (
+    MIOU,
+    Page,
+)
+
+
+def test_the_k_curve_averages_trials_and_further_seeds(
+    page: Page, runs: dict[str, Run], trials: dict[str, Run]
+) -> None:
+    expected: dict[tuple[str, str], list[float]] = defaultdict(list)
+    further = [run for name, run in runs.items() if re.search(r"-seed[12]$", name)]
+    for run in (*trials.values(), *further):
+        key = (run.data.tags["usseg.method"], run.data.params["num_clusters"])
+        expected[key].append(run.data.metrics["unsup_miou"])
+    table = page.table(f"{MIOU} over K")
+    found = {
+        (row[0], row[1]): numbers for row, numbers in zip(table.rows, table.numbers, strict=True)
+    }
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        spread = [fmean(values), *([stdev(values)] if len(values) > 1 else [])]
+        assert found[key][2] == pytest.approx(spread)
+        assert found[key][3] == [float(len(values))]
+    assert page.table("stability over K").rows
+
+
+def test_learning_curves_are_the_histories(page: Page, uri: str, trials: dict[str, Run]) -> None:
+    table = page.table(f"{MIOU}, over epochs")
+    expected = {
+        (name, float(metric.step), metric.value)
+        for name, run in trials.items()
+        for metric in MlflowClient(uri).get_metric_history(run.info.run_id, "unsup_miou")
+    }
+    found = {
+        (row[0], numbers[2][0], numbers[3][0])
+        for row, numbers in zip(table.rows, table.numbers, strict=True)
+    }
+    assert found == expected
+    assert {t.caption.split()[2] for t in page.tables if t.caption.startswith("loss of")} == {
+        "picie",
+        "stego",
+    }
+
+
+def test_settings_are_those_that_trials_vary(page: Page, trials: dict[str, Run]) -> None:
+    table = page.table("Trials of picie by what they varied")
+    assert table.heads == ["trial", "num_clusters", "method.gamma", MIOU]
+    for name in ("trial_000", "trial_002", "trial_004"):
+        gamma = float(trials[name].data.params["method.gamma"])
+        assert table.numbers_of(name, "method.gamma") == [gamma]

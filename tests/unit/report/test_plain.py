@@ -1,0 +1,39 @@
+"""A report as text for other programs: rounded in Markdown, in full in CSV and JSON."""
+
+import csv
+import io
+import json
+
+from mlflow.entities import Run
+
+from tests.reported import (
+    FINALS_TABLE,
+    TRIALS_TABLE,
+)
+from usseg_ray.report.content import Column, Spread
+from usseg_ray.report.plain import as_csv, as_json, as_markdown, written
+from usseg_ray.report.read import Store
+from usseg_ray.report.repeat import compose
+
+
+def test_means_are_written_with_their_deviation() -> None:
+    spread = Spread.of([1.0, 2.0, 4.5])
+    assert written(Column("a", "A"), spread) == "2.5 ± 1.8"
+    assert written(Column("a", "A"), Spread.of([2.0])) == "2.0"
+    assert Spread.of([]) is None
+    assert written(Column("a", "A", None), 0.00012346) == "0.0001235"
+
+
+def test_other_formats_have_the_same_numbers(store: Store, trials: dict[str, Run]) -> None:
+    found = compose(store, store.sweeps(["first"]), "")
+    scores = {name: run.data.metrics["unsup_miou"] for name, run in trials.items()}
+    rows = [r for r in csv.DictReader(io.StringIO(as_csv(found))) if r["table"] == TRIALS_TABLE]
+    assert {r["name"]: float(r["unsup_miou"]) for r in rows if r["rank"]} == scores
+    tables = json.loads(as_json(found))["sections"]["leaderboard"]
+    (table,) = (one for one in tables if one["caption"] == TRIALS_TABLE)
+    assert {r["name"]: r["unsup_miou"] for r in table["rows"] if "rank" in r} == scores
+    (finals,) = (one for one in tables if one["caption"] == FINALS_TABLE)
+    assert all("unsup_miou_deviation" in r for r in finals["rows"] if "seeds" in r)
+    text = as_markdown(found)
+    assert all(f"| {name} | " in text for name in scores)
+    assert f"| {scores['trial_003']:.1f} | " in text

@@ -1,0 +1,138 @@
+"""What people and other systems leave on disks: walked without junk, read as text, JSON or YAML.
+
+All of it comes from elsewhere, so what is read is bounded and what is wrong is one line.
+"""
+
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import first_line
+
+_JUNK = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx", "$recycle.bin"})
+
+_MAX_TEXT_BYTES = 64 * 2**20
+
+_MAX_YAML = 2**20
+
+
+def is_junk(name: str) -> bool:
+    """Tells files and folders that systems leave behind: `._X`, `.DS_Store`, `Thumbs.db`, ..."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def walk(
+    folder: Path,
+    on_junk: Callable[[Path], object] = lambda _: None,
+    on_error: Callable[[OSError], object] = lambda _: None,
+) -> Iterator[Path]:
+    """Yields every file below a folder, through links too, but never round a loop of them.
+
+    Args:
+        folder: Where to begin.
+        on_junk: Told each file and folder that `is_junk`, which are passed over.
+        on_error: Told each folder that cannot be read.
+    """
+    for place, below, names in os.walk(folder, followlinks=True, onerror=on_error):
+        here = Path(place)
+        inside = here.resolve()
+        for name in (*below, *names):
+            if is_junk(name):
+                on_junk(here / name)
+        below[:] = sorted(
+            name
+            for name in below
+            if not is_junk(name) and not inside.is_relative_to((here / name).resolve())
+        )
+        yield from (here / name for name in sorted(names) if not is_junk(name))
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Lists what matches a pattern below a folder, in order, without what `is_junk`."""
+    found = sorted(folder.glob(pattern))
+    return [path for path in found if not any(map(is_junk, path.relative_to(folder).parts))]
+
+
+def read_text(path: Path) -> str:
+    """Reads a text as people's editors write it: UTF-8, with or without a mark before it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        UserError: It cannot be read, is no UTF-8, or is too large to be such a text.
+    """
+    try:
+        if path.stat().st_size > _MAX_TEXT_BYTES:
+            raise UserError(f"{path}: larger than {_MAX_TEXT_BYTES // 2**20} MiB, so no such text.")
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}: not UTF-8 text. Save it in that encoding (UTF-16, which some editors write, "
+            "is another)."
+        ) from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Reads a JSON file that people write.
+
+    Raises:
+        UserError: It cannot be read, or is no JSON; says where.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON file ({first_line(error)}).") from None
+
+
+def parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 (whatever YAML holds)
+    """Reads YAML that people write: plain values, bounded, without aliases.
+
+    A few aliases of aliases stand for more values than a machine holds.
+
+    Args:
+        text: What is read.
+        where: Where it stands, for messages.
+
+    Raises:
+        UserError: It is no YAML, has aliases, or is too large or too deep.
+    """
+    if len(text) > _MAX_YAML:
+        raise UserError(f"{where}: more than {_MAX_YAML} characters of YAML.")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UserError(f"{where}: has YAML aliases (*name). Write out what they stand for.")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise UserError(f"{where}: not YAML ({' '.join(str(error).split())[:200]}).") from None
+
+
+def check_name(name: str, where: str) -> str:
+    """Refuses a name that would lead elsewhere as a part of a path, or that cannot be shown.
+
+    Args:
+        name: Of a set or a split.
+        where: Who says so, for the message.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: It is empty, too long, or has separators, control characters or a dot in front.
+    """
+    odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+    if not name.strip() or len(name) > 120 or odd or name[0] == "." or set(name) & set("/\\:"):
+        raise UserError(
+            f"{where} {name[:120]!r} cannot be part of a path: no /, \\ or : in it, no dot "
+            "in front, 120 characters at most."
+        )
+    return name

@@ -1,0 +1,191 @@
+"""Which label belongs to which image, once it is known which files may be either.
+
+A label file is never taken for an image: where names do not tell them apart, the layout is refused
+with what was found.
+"""
+
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.data.containers import PNG
+from usseg_ray.data.decode import IMAGE_SUFFIXES
+from usseg_ray.prepare.entries import Entry
+from usseg_ray.prepare.passed import Passed
+from usseg_ray.prepare.patterns import Found, is_label_name, label_folder, without_tail
+
+DEFAULT_SPLIT = "train"
+
+HOW_TO_SAY = "Say where they lie: --images 'FOLDER/{id}' --labels 'FOLDER/{id}.png'."
+
+_PEEKS = 16
+
+_HIDES_WHAT = ("Cc", "Cs")  # control characters and halves of letters: no name is made of them
+
+
+@dataclass
+class _Split:
+    images: dict[str, Path] = field(default_factory=dict)
+    labels: list[tuple[str, Path]] = field(default_factory=list)
+
+
+class Pairing:
+    """Takes files one by one, and makes entries of them.
+
+    Args:
+        passed: Told what is neither image nor label.
+    """
+
+    def __init__(self, passed: Passed) -> None:
+        self._passed = passed
+        self._splits = defaultdict[str, _Split](_Split)
+
+    def add(self, path: Path, image: Found | None, label: Found | None) -> None:
+        """Takes a file.
+
+        Args:
+            path: The file.
+            image: What it is as an image, `None` if its place is not one of images.
+            label: The same for labels.
+        """
+        if label is not None:
+            self._splits[label.split or DEFAULT_SPLIT].labels.append((_id(path, label), path))
+        elif image is None or not is_picture(path):
+            self._passed.other(path)
+        else:
+            self._add_image(path, image)
+
+    def _add_image(self, path: Path, image: Found) -> None:
+        images, key = self._splits[image.split or DEFAULT_SPLIT].images, _id(path, image)
+        if key in images:
+            raise UserError(
+                f"{path}: {images[key].name} beside it has the same name, and names are ids. "
+                "Rename or remove one. Is one the label? --images '{id}.jpg' --labels '{id}.png'."
+            )
+        images[key] = path
+
+    def refuse_label_like(self) -> None:
+        """Refuses pictures of one channel that are called as other images are.
+
+        Raises:
+            UserError: There are some; names them.
+        """
+        for part in self._splits.values():
+            twins = defaultdict[str, list[Path]](list)
+            for path in part.images.values():
+                twins[without_tail(path.stem)].append(path)
+            several = [paths for paths in twins.values() if len(paths) > 1]
+            for paths in several[:_PEEKS]:
+                maps = [path for path in paths if _has_one_channel(path)]
+                if maps and len(maps) < len(paths):
+                    raise UserError(
+                        f"{maps[0]}: a picture of one channel that is called as an image in "
+                        f"another folder is. Is it a label? {HOW_TO_SAY}"
+                    )
+
+    def entries(self) -> list[Entry]:
+        """Pairs images with labels.
+
+        Returns:
+            Entries sorted by split and id.
+
+        Raises:
+            UserError: Labels have no image, an image two labels, or labels another format.
+        """
+        return [
+            Entry(key, split, str(path), str(truths[key]) if key in truths else None)
+            for split, part in sorted(self._splits.items())
+            for truths in [self._truths(split, part)]
+            for key, path in sorted(part.images.items())
+        ]
+
+    def _truths(self, split: str, part: _Split) -> dict[str, Path]:
+        _move_labels(part)
+        self._check_images(split, part)
+        stems = {without_tail(key): key for key in part.images}
+        truths: dict[str, Path] = {}
+        lost, unread = [], []
+        # Exact names first: they win over those with a tail.
+        for key, path in sorted(part.labels, key=lambda label: label[0] not in part.images):
+            image = key if key in part.images else stems.get(without_tail(key))
+            if path.suffix.lower() != ".png":
+                unread.append((image, path))
+            elif image is None:
+                lost.append((key, path))
+            elif image not in truths:
+                truths[image] = path
+            elif key not in part.images and truths[image].stem != Path(image).name:
+                raise UserError(
+                    f"{path}: {truths[image].name} is a label of the same image. {HOW_TO_SAY}"
+                )
+            else:
+                self._passed.other(path)
+        _refuse_lost(lost, split)
+        self._refuse_unread(unread, truths)
+        return truths
+
+    def _check_images(self, split: str, part: _Split) -> None:
+        if part.labels and not part.images:
+            raise UserError(
+                f"{part.labels[0][1].parent}: split {split!r} has labels but no images. Add "
+                f"them, or remove the split. {HOW_TO_SAY}"
+            )
+        for key, path in part.images.items():
+            folder = label_folder(key)
+            if folder is not None:
+                raise UserError(
+                    f"{path}: its folder {folder!r} is called as labels are, but no folder of "
+                    f"images fits it. {HOW_TO_SAY}"
+                )
+
+    def _refuse_unread(
+        self, unread: list[tuple[str | None, Path]], truths: dict[str, Path]
+    ) -> None:
+        wanted = [path for image, path in unread if image is not None and image not in truths]
+        if wanted:
+            raise UserError(
+                f"{wanted[0]}: a label must be a PNG file of class indices, and {len(wanted)} are "
+                f"{', '.join(sorted({path.suffix for path in wanted}))} files. Convert them first."
+            )
+        for _, path in unread:
+            self._passed.other(path)
+
+
+def is_picture(path: Path) -> bool:
+    """Tells by the suffix whether a file is an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _id(path: Path, found: Found) -> str:
+    key = unicodedata.normalize("NFC", found.id)
+    if any(unicodedata.category(letter) in _HIDES_WHAT for letter in key):
+        raise UserError(f"{str(path)!r}: the name has characters that cannot be printed.")
+    return key
+
+
+def _move_labels(part: _Split) -> None:
+    """Makes labels of files beside an image that are called as it is with `_mask` behind."""
+    stems = {without_tail(key) for key in part.images if not is_label_name(key)}
+    for key in [key for key in part.images if is_label_name(key) and without_tail(key) in stems]:
+        part.labels.append((key, part.images.pop(key)))
+
+
+def _refuse_lost(lost: list[tuple[str, Path]], split: str) -> None:
+    if lost:
+        key, path = lost[0]
+        raise UserError(
+            f"{path}: no image {key}.* in split {split!r} ({len(lost)} labels without an image). "
+            "Give an image and its label the same name."
+        )
+
+
+def _has_one_channel(path: Path) -> bool:
+    """Reads from a PNG file's header that it is grey or has a palette."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(26)
+    except OSError:
+        return False
+    return start.startswith(PNG) and start[25:26] in (b"\0", b"\3")

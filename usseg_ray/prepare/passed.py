@@ -1,0 +1,43 @@
+"""Files that are not read: counted by kind on a walk, and said."""
+
+from collections import Counter
+from pathlib import Path
+
+from usseg_ray.core.sources import walk
+from usseg_ray.prepare.description import FILE
+
+
+class Passed:
+    """Counts what is not read, by kind."""
+
+    def __init__(self) -> None:
+        self._kinds = Counter[str]()
+        self._unreadable: list[str] = []
+
+    def hidden(self, _: Path) -> None:
+        """Counts a hidden file, or one that a system left behind."""
+        self._kinds["hidden"] += 1
+
+    def other(self, path: Path) -> None:
+        """Counts a file that fits no pattern."""
+        if path.name != FILE:
+            self._kinds[path.suffix.lower() or "without suffix"] += 1
+
+    def unreadable(self, error: OSError) -> None:
+        """Remembers a folder that cannot be read."""
+        self._unreadable.append(f"{error.filename}: cannot be read ({error.strerror}).")
+
+    def walk(self, folder: Path) -> list[Path]:
+        """Lists all files below a folder but hidden ones, which are counted."""
+        return list(walk(folder, self.hidden, self.unreadable))
+
+    def unlisted(self, count: int) -> None:
+        """Counts images that no list of a split names."""
+        self._kinds["images in no list"] += count
+
+    def lines(self) -> list[str]:
+        """Says what was counted."""
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(self._kinds.items()))
+        total = self._kinds.total()
+        what = [f"{total} files passed over: {told}."] if total else []
+        return [*what, *self._unreadable]
