@@ -92,7 +92,7 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
             name = f"{method}, 16 trials of 10 epochs"
             yield Measure(
                 "sweep",
-                f"{name}, {said}, {settings['resources.precision']}, features stored",
+                f"{name}, {said}, {_faster_precision()}, features stored",
                 stored.wall,
                 "s",
                 "no store: 2 trials of 1 epoch timed, the other epochs added",
