@@ -55,9 +55,9 @@ def looked_up(tree: ast.Module, named: set[str]) -> list[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Subscript) and is_dotted(node.slice, named):
             found.append(node.lineno)
-        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if called and node.func.attr in ("get", "pop", "setdefault") and node.args:
-            found += [node.lineno] if is_dotted(node.args[0], named) else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            asked = node.func.attr in ("get", "pop", "setdefault")
+            found += [node.lineno] if asked and is_dotted(node.args[0], named) else []
     return found
 
 

@@ -77,7 +77,8 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
         UserError: A trial failed.
     """
     with scratch() as folder:
-        settings = _settings(folder)
+        precision = _faster_precision()
+        settings = _settings(folder, precision)
         if not full:
             write_set(folder / "set", SMALL_SPLITS, labelled=True)
             sweep = SweepCase("stego", 2, 2, stored=True)
@@ -92,7 +93,7 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
             name = f"{method}, 16 trials of 10 epochs"
             yield Measure(
                 "sweep",
-                f"{name}, {said}, {_faster_precision()}, features stored",
+                f"{name}, {said}, {precision}, features stored",
                 stored.wall,
                 "s",
                 "no store: 2 trials of 1 epoch timed, the other epochs added",
@@ -186,7 +187,7 @@ def _parts(name: str, timing: SweepTime) -> Iterator[Measure]:
         yield Measure("sweep", f"{name}, epochs: {what}", part, "s", "epochs of all trials", total)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _settings(folder: Path, precision: str) -> dict[str, Any]:
     """Gathers what all sweeps have in common.
 
     Fixed crops, no views, epochs of one pass over the images, and the faster arithmetic.
@@ -195,7 +196,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         **storable(random_backbone(folder)),
         "train.steps_per_epoch": None,
         "resources.num_workers": 0,
-        "resources.precision": _faster_precision(),
+        "resources.precision": precision,
     }
 
 
