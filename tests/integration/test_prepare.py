@@ -20,7 +20,7 @@ from usseg_ray.data.decode import decode_label
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.shards import Row, read_rows, verify
 from usseg_ray.prepare.sets import get
-from usseg_ray.prepare.write import QUARANTINE, Prepared, prepare
+from usseg_ray.prepare.write import QUARANTINE, Patterns, Prepared, prepare
 
 pytestmark = [
     pytest.mark.ray,
@@ -160,6 +160,22 @@ def test_classes_are_counted_where_none_are_named(source: Path, tmp_path: Path) 
     assert manifest.classes == tuple(f"class_{i}" for i in range(5))
 
 
+def test_masks_of_0_and_255_are_refused_until_it_is_said_what_they_are(tmp_path: Path) -> None:
+    source, out = tmp_path / "masks", tmp_path / "out"
+    for i in range(3):
+        draw(source / "images" / f"{i}.jpg", i)
+        mask = np.random.default_rng(i).integers(0, 2, (16, 24)).astype(np.uint8) * 255
+        (source / "labels").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(source / "labels" / f"{i}.png")
+    with pytest.raises(UserError, match=r"values 0 and 255 alone, .*\n.*--classes"):
+        prepare(source, out)
+    assert_nothing_is_prepared(out)
+    prepared = prepare(source, out, patterns=Patterns(classes="0=background,255=object"))
+    assert prepared.manifest.classes == ("background", "object")
+    labels = [decode_label(row.label) for row in rows_of(prepared, "train") if row.label]
+    assert {int(value) for label in labels for value in np.unique(label)} == {0, 1}
+
+
 def test_a_plain_folder_has_no_classes(tmp_path: Path) -> None:
     for i in range(3):
         draw(tmp_path / "photos" / f"{i}.png", i)
@@ -252,6 +268,22 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
     assert "absent does not exist" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_passed_over_and_keeps_names_where_they_belong(
+    source: Path, tmp_path: Path
+) -> None:
+    (source / "train" / "images" / "._05.jpg").write_bytes(b"x")
+    (source / "train" / "images" / "x.heic").write_bytes(b"x")
+    result = here("prepare", "--source", source, "--out", tmp_path / "out")
+    assert "2 files passed over: .heic 1, hidden 1." in result.stdout
+    assert "train: 1 of 10 images have no label." in result.stdout
+    (source / "dataset.json").write_text(json.dumps({"name": "../../evil"}))
+    for arguments in ((), ("--name", "../evil")):
+        result = here("prepare", "--source", source, *arguments)
+        assert result.returncode == 2
+        (source / "dataset.json").unlink(missing_ok=True)
+        assert "cannot be part of a path" in result.stderr
 
 
 def test_the_command_names_bad_files_and_shows_no_traceback(source: Path, tmp_path: Path) -> None:

@@ -14,8 +14,15 @@ ELSEWHERE = {
     "bench.io": "tests/integration/test_bench.py",
     "bench.stream": "tests/integration/test_bench_stream.py",
     "cluster.ray_stream": "tests/integration/test_pipeline.py",
-    "engine.checkpoint": "tests/unit/engine/test_run.py",
+    "data.containers": "tests/unit/data/test_decode.py",
+    "engine.context": "tests/unit/engine/test_run.py",
+    "engine.open_set": "tests/unit/engine/test_baselines.py",
     "prepare.__main__": "tests/unit/prepare/test_download.py",
+    "prepare.entries": "tests/unit/prepare/test_layouts.py",
+    "prepare.lists": "tests/unit/prepare/test_layouts.py",
+    "prepare.pairing": "tests/unit/prepare/test_layouts.py",
+    "prepare.passed": "tests/unit/prepare/test_layouts.py",
+    "prepare.patterns": "tests/unit/prepare/test_layouts.py",
     "prepare.sets.base": "tests/unit/prepare/sets/test_sets.py",
     "prepare.sets.camvid": "tests/unit/prepare/sets/test_sets.py",
     "prepare.sets.cityscapes": "tests/unit/prepare/sets/test_sets.py",
@@ -28,6 +35,7 @@ ELSEWHERE = {
 }
 # Of the checkout, or of several modules alike.
 OF_SEVERAL = {
+    "test_carriers.py",
     "test_deploy.py",
     "test_imports.py",
     "test_mirrors.py",

@@ -161,8 +161,6 @@ ELSEWHERE = {
     "tracking/spool.py": "lines are appended; one that was broken off is dropped",
     "prepare/download.py": "a part that a later download goes on with, hashed before it is moved",
     "prepare/unpack.py": "into a folder that is moved when it is complete",
-    "engine/checkpoint.py": "into a folder that is moved when it is complete",
-    "features/store/cost.py": "a probe of the disk, which is removed",
     "features/store/folder.py": "locks, which hold nothing",
     "bench/features.py": "a probe of the disk, in a folder that is removed",
     "bench/io.py": "images to prepare, in a folder that is removed",

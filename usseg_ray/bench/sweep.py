@@ -190,7 +190,7 @@ def _parts(name: str, timing: SweepTime) -> Iterator[Measure]:
 def _settings(folder: Path, precision: str) -> dict[str, Any]:
     """Gathers what all sweeps have in common.
 
-    Fixed crops, no views, epochs of one pass over the images, and the faster arithmetic.
+    Fixed crops, no views, and epochs of one pass over the images.
     """
     return {
         **storable(random_backbone(folder)),

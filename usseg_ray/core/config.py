@@ -310,7 +310,8 @@ def _validated(method_config: type[M], tree: Mapping[str, Any]) -> Config[M]:
     except ValidationError as error:
         first = error.errors()[0]
         # Behind the key, pydantic names the alternative of its type, or an item.
-        where, known = ".".join(str(part) for part in first["loc"]), known_keys(method_config)
+        where = ".".join(str(part) for part in first["loc"])
+        known = known_keys(method_config)
         where = next((key for key in known if f"{where}.".startswith(f"{key}.")), where)
         raise UserError(
             f"{where} = {first['input']!r}: {first['msg']}. --dry-run lists every key."

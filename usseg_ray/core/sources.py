@@ -113,7 +113,7 @@ def parse_yaml(text: str, where: str) -> Any:  # noqa: ANN401 (whatever YAML hol
             raise UserError(f"{where}: has YAML aliases (*name). Write out what they stand for.")
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise UserError(f"{where}: not YAML ({' '.join(str(error).split())[:200]}).") from None
+        raise UserError(f"{where} is not YAML ({' '.join(str(error).split())[:200]}).") from None
 
 
 def check_name(name: str, where: str) -> str:

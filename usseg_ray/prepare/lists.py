@@ -66,7 +66,7 @@ def _name(path: Path, number: int, line: str) -> str:
         PurePosixPath(first).name
     ):
         return first
-    if Path(line).suffix.lower() in IMAGE_SUFFIXES and len(columns[0]) < len(line):
+    if first == columns[0] and Path(line).suffix.lower() in IMAGE_SUFFIXES:  # has spaces
         return _without_suffix(line)
     raise UserError(
         f"{path}, line {number}: one image name was expected, such as 2007_000032, or the paths of "

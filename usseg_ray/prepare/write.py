@@ -9,8 +9,8 @@ cluster. So the shards are the same bytes whatever runs where, and no row is los
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -287,8 +287,8 @@ def _run(plans: list[_Plan], images: ImageSet, out: str, tally: _Tally) -> None:
     # Fails now rather than after the work, if the place cannot be written.
     _write_quarantine(out, [])
     try:
-        with local_ray():
-            for outcome in _outcomes(plans, images.meaning, out):
+        with local_ray(), closing(_outcomes(plans, images.meaning, out)) as outcomes:
+            for outcome in outcomes:
                 if outcome.failure:
                     raise _unwritable(out, outcome.failure)
                 tally.add(outcome)
@@ -299,7 +299,7 @@ def _run(plans: list[_Plan], images: ImageSet, out: str, tally: _Tally) -> None:
             _write_quarantine(out, tally.problems)
 
 
-def _outcomes(plans: list[_Plan], meaning: Meaning, out: str) -> Iterator[_Outcome]:
+def _outcomes(plans: list[_Plan], meaning: Meaning, out: str) -> Generator[_Outcome, None, None]:
     """Has Ray write shards, a few more at a time than there are processors, and ends all of it."""
     ahead = 2 * int(ray.cluster_resources().get("CPU", 1)) + 2
     write = ray.remote(_write_planned)

@@ -14,6 +14,7 @@ from usseg_ray import methods
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.core.lock import LOCK_FILE, only_one
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
@@ -73,7 +74,7 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         dry_run: Whether to stop after printing the plan.
 
     Raises:
-        UserError: Anything is wrong with the request.
+        UserError: Anything is wrong with the request, or another process runs it.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
@@ -89,25 +90,33 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         print_plan(plan)
         return
     folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder / LOCK_FILE, "this run"):
+        plan = _begun(plan, folder)
+        try:
+            run_sweep(plan, folder.absolute(), console)
+        except KeyboardInterrupt:
+            place = redacted(plan.request.storage) or folder
+            console.print(
+                f"To go on: python -m usseg_ray.tune --resume {place}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise
+
+
+def _begun(plan: Plan, folder: Path) -> Plan:
+    """Keeps a new run's request in its folder, and says what is about to run."""
+    request = plan.request
     if not request.key:
         request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}")
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
-        plan = replace(plan, request=request)
     console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
     if request.warm_start == EVERY:
         _say_left_out(plan)
-    try:
-        run_sweep(plan, folder.absolute(), console)
-    except KeyboardInterrupt:
-        console.print(
-            f"To go on: python -m usseg_ray.tune --resume {redacted(request.storage) or folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise
+    return replace(plan, request=request)
 
 
 def _say_left_out(plan: Plan) -> None:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from usseg_ray.core.config import MethodConfig, build_config, known_keys, unknown_key
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.sources import parse_yaml, read_text
 
 KINDS = ("choice", "uniform", "loguniform", "randint")
 Sample = dict[str, Any]
@@ -137,10 +136,7 @@ def read_tree(path: Path) -> Any:  # noqa: ANN401 (whatever YAML holds)
     """
     if not path.is_file():
         raise UserError(f"{path}: no such search space.")
-    try:
-        return yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return parse_yaml(read_text(path), str(path)) or {}
 
 
 def space_of(tree: Any, path: Path) -> SearchSpace:  # noqa: ANN401
@@ -239,8 +235,5 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"--set {text}: expected path=value, e.g. --set method.gamma=1.5")
-        try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {text}: {value!r} is not a YAML value.") from None
+        parsed[key.strip()] = parse_yaml(value, f"--set {key.strip()}: {value[:200]!r}")
     return parsed

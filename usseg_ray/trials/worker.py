@@ -11,7 +11,7 @@ from usseg_ray import methods
 from usseg_ray.cluster.ray_stream import RayStream
 from usseg_ray.core.types import Needs
 from usseg_ray.data.manifest import Manifest, load_manifest
-from usseg_ray.data.reading import Stream, stream_here
+from usseg_ray.data.reading import stream_here
 from usseg_ray.engine.baselines import Baselines, compute_baselines
 from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext, RunContext
@@ -176,9 +176,8 @@ def _open_set(
     job: Job, needs: Needs, device: torch.device, manifest: Manifest | None = None
 ) -> OpenSet:
     """Opens a job's data: read in this process, or through Ray Data tasks where the job says."""
-    place = job.placement
-    stream: Stream = stream_here
-    if place.reading:
-        stream = RayStream(place.reading, job.config.resources.data_cpus_per_worker)
-    stored = open_stored(place.stored, needs, device)
+    placement, stream = job.placement, stream_here
+    if placement.reading:
+        stream = RayStream(placement.reading, job.config.resources.data_cpus_per_worker)
+    stored = open_stored(placement.stored, needs, device)
     return OpenSet(job.root, manifest or load_manifest(job.root), stream, stored)

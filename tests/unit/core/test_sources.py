@@ -10,13 +10,13 @@ BOMB = "a: &a [1, 1, 1]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(9)
 
 @pytest.mark.parametrize("text", [BOMB, "[" * 5000, "a: [", "x" * 2**21, "a: 1:2\n b: 3", "\x00"])
 def test_yaml_that_is_none_or_too_much(text: str) -> None:
-    with pytest.raises(UserError, match=r"^here: "):
+    with pytest.raises(UserError, match=r"^here(:| is not YAML)"):
         parse_yaml(text, "here")
 
 
 def test_yaml_is_plain_values() -> None:
     assert parse_yaml("a: [1, x]", "here") == {"a": [1, "x"]}
-    with pytest.raises(UserError, match=r"^here: "):
+    with pytest.raises(UserError, match="here is not YAML"):
         parse_yaml("!!python/object/apply:os.getcwd []", "here")
 
 

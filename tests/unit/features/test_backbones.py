@@ -367,3 +367,8 @@ def test_a_spec_needs_no_weights(name: str, patch: int) -> None:
     assert (spec.grid, spec.eval_grid) == (96 // patch, 160 // patch)
     with pytest.raises(UserError, match=r"data\.eval_size = 100 is no multiple"):
         feature_spec(BackboneConfig(name=name), data.model_copy(update={"eval_size": 100}))
+
+
+def test_textons_have_no_weights() -> None:
+    with pytest.raises(UserError, match=r"backbone\.weights = x\.safetensors: textons have no"):
+        check_weights(BackboneConfig(name="textons", weights="x.safetensors"))

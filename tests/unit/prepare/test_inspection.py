@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from usseg_ray.data.decode import decode_label
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.inspection import Inspector
 from usseg_ray.prepare.meaning import Meaning
@@ -71,6 +73,63 @@ def test_bad_labels_are_left_out_and_their_images_kept(
     assert (problem.kind, problem.path) == ("label", str(folder / label))
     assert reason in problem.reason
     assert inspector.values == set()
+
+
+def turned(path: Path, number: int, height: int = 6, width: int = 8) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.tif", "turned.webp"])
+def test_a_label_of_the_unturned_picture_is_told_with_its_reason(folder: Path, name: str) -> None:
+    turned(folder / name, 6)
+    inspector = Inspector(Meaning(3, IGNORE))
+    list(inspector.rows([entry(folder, name, "good.png")]))
+    (problem,) = inspector.problems
+    assert "8x6 as its image lies in the file, but EXIF turns the image upright to 6x8" in (
+        problem.reason
+    )
+
+
+@pytest.mark.parametrize(("number", "count"), [(1, 0), (2, 1), (3, 1), (4, 1)])
+def test_turns_that_no_size_shows_are_counted(folder: Path, number: int, count: int) -> None:
+    turned(folder / "turned.jpg", number)
+    inspector = Inspector(Meaning(3, IGNORE))
+    list(inspector.rows([entry(folder, "turned.jpg", "good.png"), entry(folder, "turned.jpg")]))
+    assert (inspector.problems, inspector.turned) == ([], count)
+
+
+@pytest.mark.parametrize(("height", "width", "kept"), [(1, 64, 1), (1, 65, 0), (130, 2, 0)])
+def test_strips_are_left_out(folder: Path, height: int, width: int, kept: int) -> None:
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(folder / "strip.png")
+    inspector = Inspector(Meaning(3, IGNORE))
+    assert len(list(inspector.rows([entry(folder, "strip.png")]))) == kept
+    assert all("is a strip" in problem.reason for problem in inspector.problems)
+
+
+def test_labels_in_the_colours_of_the_palette_become_numbers(folder: Path) -> None:
+    colours = np.zeros((6, 8, 3), np.uint8)
+    colours[0, 0], colours[0, 1] = (255, 0, 0), (0, 1, 2)
+    Image.fromarray(colours).save(folder / "painted.png")
+    known = {(255, 0, 0): 0, (0, 1, 2): 1}
+    inspector = Inspector(Meaning(2, IGNORE, colours=known | {(0, 0, 0): IGNORE}))
+    (row,) = inspector.rows([entry(folder, "good.jpg", "painted.png")])
+    assert row.label is not None
+    assert decode_label(row.label)[0, :3].tolist() == [0, 1, IGNORE]
+    inspector = Inspector(Meaning(2, IGNORE, colours=known))
+    list(inspector.rows([entry(folder, "good.jpg", "painted.png")]))
+    assert "colour #000000 is neither in 'palette'" in inspector.problems[0].reason
+
+
+def test_what_is_no_file_is_left_out(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "folder.jpg").mkdir()
+    inspector = Inspector(Meaning(3, IGNORE))
+    assert list(inspector.rows([entry(folder, "pipe.jpg"), entry(folder, "folder.jpg")])) == []
+    assert {problem.reason for problem in inspector.problems} == {
+        "neither a file nor a link to one"
+    }
 
 
 def test_without_a_class_list_the_ignore_index_bounds_the_classes(folder: Path) -> None:

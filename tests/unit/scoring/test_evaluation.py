@@ -232,6 +232,19 @@ def test_a_method_cannot_be_given_labels() -> None:
     own = {"ids", "pixels", "features", "step", "augmented", "positive", "pair", "crop_tokens"}
     assert set(reachable(Batch)) == own | features | step | views
     rows = {"rows", "positive_rows", "split", "view", "crops", "draws"}
+    # How a row is shown, and nothing of what it shows.
+    rows |= {
+        "frame",
+        "size",
+        "crop",
+        "filter",
+        "policy",
+        "scale",
+        "flip",
+        "ratios",
+        "jpeg",
+        "jitter",
+    }
     images = {"ids", "pixels", "positive", "first", "geometry"} | rows
     assert set(reachable(LabelledImages)) == {"images", "labels", "numbers"} | images
     assert not issubclass(LabelledImages, Batch)

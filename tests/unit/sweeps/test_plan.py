@@ -44,7 +44,7 @@ def test_a_finalist_has_another_seed_whatever_was_set() -> None:
 
 
 def test_jobs_come_to_a_cluster_in_the_form_that_was_chosen() -> None:
-    view = StoredView("train", FixedView(Frame(32)), "key")
+    view = StoredView("train", FixedView.of(Frame(32)), "key")
     made = plan(names=BOTH)
     there = made.on("cuda", "readers", {"acseg": (view,)}).in_processes(0)
     first, second = there.first_jobs()

@@ -233,8 +233,8 @@ def test_an_assigned_power_of_ten_is_a_number() -> None:
     [
         ("seed", "--set seed: expected path=value"),
         ("=3", "--set =3: expected path=value"),
-        ("seed=[1", "is not a YAML value"),
-        ("seed={a: b: c}", "is not a YAML value"),
+        ("seed=[1", "is not YAML"),
+        ("seed={a: b: c}", "is not YAML"),
     ],
 )
 def test_assignments_that_are_none(text: str, message: str) -> None:

@@ -9,7 +9,7 @@ from usseg_ray.trials.job import HERE, Job, Placement, StoredView
 
 
 def job(**settings: object) -> Job:
-    view = StoredView("train", FixedView(Frame(32)), "key")
+    view = StoredView("train", FixedView.of(Frame(32)), "key")
     config = tiny.config("acseg", **settings)
     return Job("acseg", config, "/data", Placement("cuda", "readers", (view,)))
 

@@ -333,3 +333,15 @@ def test_what_is_held_out_follows_from_the_names() -> None:
     assert held_out(reversed(names)) == (train, val)
     assert len(held_out([str(index) for index in range(20_000)])[1]) == 500
     assert [len(part) for part in held_out(["a", "b", "c"])] == [2, 1]
+
+
+@pytest.mark.parametrize("name", ["camvid", "cityscapes27", "potsdam3"])
+def test_what_a_mac_leaves_beside_files_is_passed_over(tmp_path: Path, name: str) -> None:
+    root = plant(tmp_path, name)
+    before = get(name).discover(root)
+    pictures = [path for path in root.rglob("*.*") if path.suffix in (".png", ".mat", ".tif")]
+    for path in pictures:
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    found = get(name).discover(root)
+    assert found.entries == before.entries
+    assert found.notes == (f"{len(pictures)} files passed over: hidden {len(pictures)}.",)
