@@ -20,7 +20,8 @@ from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE
 from usseg_ray.sweeps.finals import FINAL_FILE
-from usseg_ray.sweeps.plan import Plan, make_plan, settings_of
+from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.space import parse_assignments
 from usseg_ray.sweeps.sweep import run_sweep
@@ -90,31 +91,32 @@ def launch(request: Request | None, out: str | None, resume: str | None, *, dry_
         return
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder / LOCK_FILE, "this run"):
-        _run(plan, folder)
+        plan = _begun(plan, folder)
+        try:
+            run_sweep(plan, folder.absolute(), console)
+        except KeyboardInterrupt:
+            place = redacted(plan.request.storage) or folder
+            console.print(
+                f"To go on: python -m usseg_ray.tune --resume {place}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise
 
 
-def _run(plan: Plan, folder: Path) -> None:
-    """Runs a plan in its folder, which no other process writes."""
+def _begun(plan: Plan, folder: Path) -> Plan:
+    """Keeps a new run's request in its folder, and says what is about to run."""
     request = plan.request
     if not request.key:
         request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}")
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
-        plan = replace(plan, request=request)
     console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
     if request.warm_start == EVERY:
         _say_left_out(plan)
-    try:
-        run_sweep(plan, folder.absolute(), console)
-    except KeyboardInterrupt:
-        console.print(
-            f"To go on: python -m usseg_ray.tune --resume {redacted(request.storage) or folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise
+    return replace(plan, request=request)
 
 
 def _say_left_out(plan: Plan) -> None:
