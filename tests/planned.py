@@ -3,7 +3,8 @@
 from typing import Any
 
 from tests import tiny
-from usseg_ray.sweeps.plan import MethodPlan, Plan, make_plan
+from usseg_ray.sweeps.method_plan import MethodPlan
+from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.trials.job import Job
 

@@ -1,88 +1,139 @@
-"""What travels from a command to a worker is typed: settings are attributes, not dotted keys."""
+"""Settings travel as a `Config`: who reads them by dotted keys, and what a job carries."""
 
 import ast
+import dataclasses
+import types
+import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from pydantic import BaseModel
+import pydantic
+import pytest
 
 from tests.conftest import PROJECT
 from usseg_ray import methods
-from usseg_ray.core.config import BackboneConfig, Config
+from usseg_ray.core.config import Config
 from usseg_ray.trials.job import Job
 
 PACKAGE = PROJECT / "usseg_ray"
-GROUPS = {name for name, field in Config.model_fields.items() if field.annotation is not int}
-# Where settings are text by nature: what is drawn, what is published, what is kept.
-TEXT = {
+BY_DOTTED_KEY = (
+    "tracking",
+    "report",  # reads params of MLflow
     "sweeps/space.py",
-    "sweeps/defaults.py",
     "sweeps/presets.py",
-    "trials/trial.py",  # trial.json
-    "report/read.py",  # MLflow's params
-    "report/details.py",
-}
+    "sweeps/defaults.py",
+    "trials/trial.py",  # the record on the disk
+)
+PREFIXES = tuple(f"{group}." for group in Config.model_fields)
 
 
-def looked_up(tree: ast.Module) -> Iterator[tuple[int, object]]:
-    """Finds constants that something is looked up by."""
+def is_dotted(node: ast.expr, named: set[str]) -> bool:
+    """Says whether an expression is a dotted key: a literal, an f-string, or a constant's name."""
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0]
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and node.value.startswith(PREFIXES)
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name in named
+
+
+def constants(trees: list[ast.Module]) -> set[str]:
+    """Names the constants of modules that are dotted keys."""
+    return {
+        target.id
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.Assign) and is_dotted(node.value, set())
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def looked_up(tree: ast.Module, named: set[str]) -> list[int]:
+    """Lists the lines that look something up by a dotted key."""
+    found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            yield node.lineno, node.slice.value
+        if isinstance(node, ast.Subscript) and is_dotted(node.slice, named):
+            found.append(node.lineno)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            first = node.args[0]
-            if node.func.attr == "get" and isinstance(first, ast.Constant):
-                yield node.lineno, first.value
-
-
-def dotted(text: str) -> list[tuple[int, object]]:
-    return [
-        (line, key)
-        for line, key in looked_up(ast.parse(text))
-        if isinstance(key, str) and "." in key and key.split(".")[0] in GROUPS
-    ]
-
-
-def test_a_dotted_key_is_seen() -> None:
-    assert dotted('a["data.name"]\nb.get("method.lr", 0)\nc["scores.json"]') == [
-        (1, "data.name"),
-        (2, "method.lr"),
-    ]
+            asked = node.func.attr in ("get", "pop", "setdefault")
+            found += [node.lineno] if asked and is_dotted(node.args[0], named) else []
+    return found
 
 
 def test_settings_are_not_looked_up_by_dotted_keys() -> None:
-    files = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
-    assert files.keys() >= TEXT
+    paths = sorted(PACKAGE.rglob("*.py"))
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in paths}
+    named = constants(list(trees.values()))
+    assert {"WORKERS", "BATCH_SIZE"} <= named
     found = {
-        name: keys
-        for name, path in files.items()
-        if name not in TEXT and (keys := dotted(path.read_text()))
+        path.relative_to(PACKAGE).as_posix(): lines
+        for path, tree in trees.items()
+        if (lines := looked_up(tree, named))
     }
-    assert found == {}
+    assert {
+        name: lines for name, lines in found.items() if not name.startswith(BY_DOTTED_KEY)
+    } == {}
+    # The search sees those who may.
+    assert {"trials/trial.py", "report/read.py"} <= set(found)
 
 
-def carried(kind: Any, seen: set[Any]) -> Iterator[Any]:
-    """Lists the types that a type's fields hold, and those that they hold in turn."""
-    if kind in seen:
-        return
-    seen.add(kind)
-    yield kind
-    inner = list(get_args(kind))
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        inner += [hints[field.name] for field in fields(kind)]
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        inner += [field.annotation for field in kind.model_fields.values()]
-    for one in inner:
-        yield from carried(one, seen)
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("a = x['data.name']", [1]),
+        ("\na = x.get(f'train.{name}')", [2]),
+        ("a = x[WORKERS]", [1]),
+        ("a = x[job.WORKERS]", [1]),
+        ("a = {'data.name': 1}\nb = x['test.miou']", []),
+    ],
+)
+def test_what_counts_as_a_look_up(code: str, lines: list[int]) -> None:
+    assert looked_up(ast.parse(code), {"WORKERS"}) == lines
 
 
-def test_a_job_carries_no_mapping_of_keys() -> None:
-    configs = [Config[method.Config] for method in methods.METHODS]
-    kinds = {kind for one in (Job, *configs) for kind in carried(one, set())}
-    assert {Job, BackboneConfig, *configs} <= kinds
-    mappings = [kind for kind in kinds if get_origin(kind) in (dict, Mapping)]
-    # What timm's own constructors take has no fields of ours.
-    allowed = BackboneConfig.model_fields["timm_args"].annotation
-    assert [kind for kind in mappings if kind != allowed] == []
+def fields_of(kind: type) -> dict[str, Any]:
+    if issubclass(kind, pydantic.BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    return typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+
+
+def carried(kind: Any, path: str = "job") -> Iterator[tuple[str, Any]]:
+    """Yields every type below a field, with where it is."""
+    yield path, kind
+    for part in typing.get_args(kind):
+        yield from carried(part, path)
+    if isinstance(kind, type) and not isinstance(kind, types.GenericAlias):
+        for name, annotation in fields_of(kind).items():
+            yield from carried(annotation, f"{path}.{name}")
+
+
+def open_mappings(kind: Any) -> list[str]:
+    """Says where a type carries mappings of names to anything."""
+    return [
+        path
+        for path, one in carried(kind)
+        if isinstance(origin := typing.get_origin(one) or one, type)
+        and issubclass(origin, Mapping)
+        and (not typing.get_args(one) or Any in typing.get_args(one))
+    ]
+
+
+def test_a_job_carries_no_mapping_of_dotted_keys() -> None:
+    paths = {path for path, _ in carried(Job)}
+    assert {"job.config.data.train_split", "job.placement.stored.view.frame"} <= paths
+    assert open_mappings(Job) == []
+
+
+@pytest.mark.parametrize("method", methods.METHODS, ids=lambda method: method.name)
+def test_nor_do_the_settings_of_methods(method: type[methods.Method]) -> None:
+    assert open_mappings(method.Config) == []
+
+
+def test_an_open_mapping_is_found() -> None:
+    @dataclasses.dataclass
+    class Loose:
+        settings: tuple[dict[str, Any], ...]
+        named: dict[str, int]
+
+    assert open_mappings(Loose) == ["job.settings"]

@@ -37,6 +37,7 @@ ELSEWHERE = {
 OF_SEVERAL = {
     "test_carriers.py",
     "test_deploy.py",
+    "test_fuzz.py",
     "test_imports.py",
     "test_mirrors.py",
     "test_repository.py",

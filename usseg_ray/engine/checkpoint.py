@@ -5,13 +5,14 @@ A state knows its own file, and nobody else reads what is in it.
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import write_whole
-from usseg_ray.core.records import read_json, write_json
+from usseg_ray.core.files import first_line, write_whole
+from usseg_ray.core.records import DamagedError, read_json, write_json
 
 STATE_FILE = "checkpoint.pt"
 
@@ -88,9 +89,16 @@ class RunState:
 
         Raises:
             UserError: Another version of usseg_ray wrote it.
+            DamagedError: It is not what was saved.
         """
         path = folder / STATE_FILE
-        saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        try:
+            saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError, ValueError) as error:
+            raise DamagedError(
+                f"{path} is damaged ({first_line(error)[:60]}). Remove its folder: the trial goes "
+                "on from an earlier checkpoint, or from the start."
+            ) from None
         version = saved.pop("version", 1)
         if version == 1:
             saved = {"epoch": 0, "metrics": {}, **saved}

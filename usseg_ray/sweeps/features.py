@@ -31,7 +31,8 @@ from usseg_ray.features.store.recipe import Part, Views, parts_of
 from usseg_ray.features.store.rule import Mode
 from usseg_ray.features.store.store import SHARED, FeatureStore, default_store
 from usseg_ray.scoring.protocols import find_protocol
-from usseg_ray.sweeps.plan import MethodPlan, Plan, planned_epochs
+from usseg_ray.sweeps.method_plan import MethodPlan
+from usseg_ray.sweeps.plan import Plan, planned_epochs
 from usseg_ray.trials.job import StoredView
 
 FEW_ROWS = 256

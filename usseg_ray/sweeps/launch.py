@@ -14,13 +14,15 @@ from usseg_ray import methods
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.core.lock import LOCK_FILE, only_one
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE
 from usseg_ray.sweeps.finals import FINAL_FILE
-from usseg_ray.sweeps.plan import Plan, make_plan, settings_of
+from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.space import parse_assignments
 from usseg_ray.sweeps.sweep import run_sweep
@@ -83,7 +85,7 @@ def launch(
         keys: Whether to print every resolved key then.
 
     Raises:
-        UserError: Anything is wrong with the request.
+        UserError: Anything is wrong with the request, or another process runs it.
     """
     if keys and not dry_run:
         raise UserError("--keys is for --dry-run, which prints and stops.")
@@ -101,25 +103,33 @@ def launch(
         print_plan(plan, keys=keys)
         return
     folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder / LOCK_FILE, "this run"):
+        plan = _begun(plan, folder)
+        try:
+            run_sweep(plan, folder.absolute(), console)
+        except KeyboardInterrupt:
+            place = redacted(plan.request.storage) or folder
+            console.print(
+                f"To go on: python -m usseg_ray.tune --resume {place}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise
+
+
+def _begun(plan: Plan, folder: Path) -> Plan:
+    """Keeps a new run's request in its folder, and says what is about to run."""
+    request = plan.request
     if not request.key:
         request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}")
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
-        plan = replace(plan, request=request)
     console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
     if request.warm_start == EVERY:
         _say_left_out(plan)
-    try:
-        run_sweep(plan, folder.absolute(), console)
-    except KeyboardInterrupt:
-        console.print(
-            f"To go on: python -m usseg_ray.tune --resume {redacted(request.storage) or folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise
+    return replace(plan, request=request)
 
 
 def _say_left_out(plan: Plan) -> None:

@@ -6,25 +6,14 @@ defaults are among the first.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
-from pathlib import Path
-from typing import Any
 
 from usseg_ray import methods
-from usseg_ray.core.config import (
-    Config,
-    MethodConfig,
-    assign,
-    build_config,
-    flatten,
-    flatten_assigned,
-    known_keys,
-    unknown_key,
-)
+from usseg_ray.core.config import Config, MethodConfig, assign, flatten, flatten_assigned
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import open_data
@@ -39,41 +28,22 @@ from usseg_ray.scoring.objective import (
     resolve_objective,
 )
 from usseg_ray.scoring.protocols import find_protocol, stamp
-from usseg_ray.sweeps.defaults import data_defaults
 from usseg_ray.sweeps.earlier import is_free, known_trials
-from usseg_ray.sweeps.k_trials import k_trials
+from usseg_ray.sweeps.method_plan import (
+    MethodPlan,
+    assigned_to,
+    count_clusters,
+    plan_method,
+    settings_of,
+)
 from usseg_ray.sweeps.presets import preset_settings
 from usseg_ray.sweeps.request import Request
-from usseg_ray.sweeps.space import Sample, SearchSpace, check_space, load_space, space_of
-from usseg_ray.trials.job import HERE, Job, Placement, StoredView
-from usseg_ray.trials.trial import WORKERS, Trial, trial_name
+from usseg_ray.sweeps.space import Sample
+from usseg_ray.trials.job import Job, Placement, StoredView
+from usseg_ray.trials.trial import Trial, trial_name
 
 Draws = Mapping[str, tuple[str, Sample | None]]
 """Name of each trial -> its method and what it draws, `None` where Optuna decides as it goes."""
-
-
-@dataclass(frozen=True)
-class MethodPlan:
-    """One method's part of a sweep.
-
-    Attributes:
-        method: Name of the method.
-        config: Settings of its first trial (defaults, data set, preset, `fixed`, `--set`).
-        space: What is sampled, without what `--set` decides; empty for a single run.
-        samples: What each trial draws; empty where Optuna decides as it goes.
-        placement: Where its jobs run.
-    """
-
-    method: str
-    config: Config[MethodConfig]
-    space: SearchSpace
-    samples: tuple[Sample, ...]
-    placement: Placement = HERE
-
-
-def settings_of(parts: Iterable[MethodPlan]) -> dict[str, dict[str, Any]]:
-    """Lists the flattened settings of each method's first trial."""
-    return {part.method: flatten(part.config) for part in parts}
 
 
 @dataclass(frozen=True)
@@ -232,15 +202,15 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     names = list(request.methods)
     preset = preset_settings(request.preset, names)
     assigned, parts = flatten_assigned(request.assigned), []
-    for name, own in _assigned_to(names, assigned).items():
+    for name, own in assigned_to(names, assigned).items():
         with _about(name if len(names) > 1 else ""):
-            parts.append(_part(request, name, preset, own))
+            parts.append(plan_method(request, name, preset, own))
     _check_shared(parts)
     _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
     objective = resolve_objective(request.objective, manifest, parts[0].config.data.selection_split)
     if request.question == "k":
-        parts = [_counting(request, part, assigned, len(manifest.classes)) for part in parts]
+        parts = [count_clusters(request, part, assigned, len(manifest.classes)) for part in parts]
     plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
     _check_labels(plan)
     _check_protocol(plan)
@@ -271,62 +241,6 @@ def _corner(plan: Plan, part: MethodPlan, sample: Sample) -> str:
     if sample:
         return f"{part.space.source}: with {sample}"
     return part.method if len(plan.parts) > 1 else ""
-
-
-def _assigned_to(names: list[str], assigned: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Gives every method its assignments: of `method.*`, of several methods, those that it has."""
-    if len(names) == 1:
-        return {names[0]: assigned}
-    known = {name: known_keys(methods.get(name).Config) for name in names}
-    for key in assigned:
-        if key.startswith("method.") and not any(key in keys for keys in known.values()):
-            near = unknown_key(key, {key for keys in known.values() for key in keys})
-            raise UserError(f"{near} None of {', '.join(names)} has it.")
-    return {
-        name: {k: v for k, v in assigned.items() if k in keys or not k.startswith("method.")}
-        for name, keys in known.items()
-    }
-
-
-def _part(request: Request, name: str, preset: Sample, assigned: Sample) -> MethodPlan:
-    """Resolves one method's settings and draws its trials."""
-    method, file = methods.get(name), request.methods[name]
-    space = SearchSpace({}, {}, "no search space")
-    if file is not None:
-        kept = request.spaces.get(name)
-        space = load_space(Path(file)) if kept is None else space_of(kept, Path(file))
-        if not space.space and len(request.methods) == 1 and request.num_samples > 1:
-            raise UserError(
-                f"{file}: `space` is empty, so all {request.num_samples} trials would be the same: "
-                "add a range, or --num-samples 1."
-            )
-        space = space.without(assigned)
-        if WORKERS in space.space:
-            raise UserError(
-                f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "
-                "it under `fixed` or by --workers-per-trial."
-            )
-    defaults = data_defaults(method, request.data, preset | space.fixed | assigned) | preset
-    check_space(space, method.Config, [defaults])
-    layers = [defaults, space.fixed, {"data.name": request.data}, assigned]
-    config = build_config(method.Config, layers)
-    samples: tuple[Sample, ...] = ()
-    if request.search == "random" or not space.space:
-        samples = tuple(space.sample(request.num_samples, config.seed))
-    return MethodPlan(name, config, space, samples)
-
-
-def _counting(request: Request, part: MethodPlan, assigned: Sample, classes: int) -> MethodPlan:
-    """Makes a part one that tries every K with every seed, whatever its space."""
-    if request.search != "random":
-        raise UserError(
-            f"--question k tries every K with every seed: --search {request.search} has nothing "
-            "to choose; leave it out."
-        )
-    seeds = range(part.config.seed, part.config.seed + request.seeds)
-    space, samples = k_trials(part.space, assigned, classes, request.num_samples, seeds)
-    config = part.config if classes else assign(part.config, samples[0])
-    return replace(part, config=config, space=space, samples=samples)
 
 
 def _check_shared(parts: list[MethodPlan]) -> None:

@@ -47,8 +47,9 @@ from usseg_ray.sweeps.finals import (
 )
 from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
 from usseg_ray.sweeps.k_trials import CLUSTERS, SEED, missing_neighbours, of_method, recommend
+from usseg_ray.sweeps.method_plan import settings_of
 from usseg_ray.sweeps.monitor import Monitor, Waits
-from usseg_ray.sweeps.plan import Draws, Plan, settings_of
+from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
 from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome

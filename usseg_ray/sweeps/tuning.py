@@ -13,8 +13,9 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from usseg_ray.scoring.objective import MIOU
+from usseg_ray.sweeps.method_plan import MethodPlan
 from usseg_ray.sweeps.monitor import Monitor, name_of
-from usseg_ray.sweeps.plan import Draws, MethodPlan, Plan
+from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.space import Distribution, Sample
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.trainer import run_trial, trial_resources

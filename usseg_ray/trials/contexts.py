@@ -14,6 +14,7 @@ import torch
 from ray.train import Checkpoint, PreemptionInfo
 
 from usseg_ray.core.distributed import rank
+from usseg_ray.core.records import DamagedError
 from usseg_ray.engine.checkpoint import BEST, BEST_NOTE, RunState, keep_best
 from usseg_ray.scoring.arrays import ARRAYS, write_evaluation
 from usseg_ray.scoring.evaluation import Evaluation
@@ -126,14 +127,18 @@ class TuneContext:
         """Lets the step pass: Ray Tune gives trials no notice."""
 
     def restore(self) -> RunState | None:
-        """Reads the last committed checkpoint, if there is one."""
+        """Reads the last committed checkpoint that is whole; damaged ones are set aside."""
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
         for name in reversed(self.storage.folders(CHECKPOINTS)):
             self.storage.fetch(f"{CHECKPOINTS}/{name}")
             folder = self.storage.folder / CHECKPOINTS / name
             # A kill leaves a folder without a state, and an object store shows it before its file.
-            if RunState.is_in(folder):
+            if not RunState.is_in(folder):
+                continue
+            try:
                 return RunState.load(folder, self.device)
+            except DamagedError:
+                folder.rename(folder.with_name(f".damaged-{name}"))
         return None
 
 

@@ -11,6 +11,7 @@ import torch
 
 from tests.fitting import equal_states
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.records import DamagedError
 from usseg_ray.engine.checkpoint import BEST, STATE_FILE, VERSION, EpochPart, RunState, keep_best
 
 CPU = torch.device("cpu")
@@ -82,7 +83,7 @@ def test_another_version_is_refused_in_a_line(tmp_path: Path) -> None:
 
 def test_nothing_but_tensors_and_plain_values_is_loaded(tmp_path: Path) -> None:
     write(tmp_path, {"method": {"weight": Path("there")}})
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(DamagedError, match=r"checkpoint\.pt is damaged"):
         RunState.load(tmp_path, CPU)
 
 

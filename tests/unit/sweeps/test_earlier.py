@@ -8,7 +8,8 @@ from tests.planned import plan
 from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
 from usseg_ray.sweeps.earlier import agreed, known_trials, left_out, offer
-from usseg_ray.sweeps.plan import Plan, settings_of
+from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.trial import Trial
 
 MIOU = "unsup_miou"

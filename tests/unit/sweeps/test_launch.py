@@ -1,14 +1,18 @@
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import planned, tiny
+from tests import tiny
+from tests.planned import TINY_SETTINGS, plan, request
 from usseg_ray.core.cli import console
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.lock import LOCK_FILE, only_one
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.sweeps.launch import assignments, launch, new_folder, print_plan, reopened
-from usseg_ray.sweeps.request import Request
+from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.trials.storage import Storage
 
 
@@ -44,7 +48,7 @@ def test_a_resumed_run_needs_no_file_of_its_backbone(tmp_path: Path) -> None:
     file.unlink()
     again = Request.load(tmp_path)
     assert again == first
-    made = planned.plan(assigned=again.assigned).config.backbone
+    made = plan(assigned=again.assigned).config.backbone
     assert (made.name, made.patch_size, made.note) == ("textons", 16, "of mine")
 
 
@@ -54,7 +58,7 @@ def test_keys_are_for_a_dry_run() -> None:
 
 
 def printed(data: Path, *, keys: bool, **changes: Any) -> str:
-    made = planned.plan(data=str(data), assigned=planned.TINY_SETTINGS, num_samples=2, **changes)
+    made = plan(data=str(data), assigned=TINY_SETTINGS, num_samples=2, **changes)
     with console.capture() as captured:
         print_plan(made, keys=keys)
     return captured.get()
@@ -121,3 +125,25 @@ def test_a_run_is_reopened_by_its_uri_anywhere(
     asked("", key="another").save(folder)
     with pytest.raises(UserError, match="runs/first is another run"):
         reopened(uri)
+
+
+def test_a_run_that_another_process_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write(tmp_path / "set")
+    folder = Path("runs/mine")
+    folder.mkdir(parents=True)
+    small = request(data="set", assigned=TINY_SETTINGS, space=None, num_samples=1)
+    small.begun("k").save(folder)
+    before = (folder / REQUEST_FILE).read_text()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with (
+            only_one(folder / LOCK_FILE, "this run"),
+            pytest.raises(UserError, match=rf"this run is held by process {os.getpid()} on "),
+        ):
+            launch(None, None, "mine", dry_run=False)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert (folder / REQUEST_FILE).read_text() == before

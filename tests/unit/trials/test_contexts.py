@@ -69,6 +69,21 @@ def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path
     assert epoch_in(again) == 2
 
 
+@pytest.mark.parametrize("damage", [b"", b"x" * 500, None])
+def test_a_damaged_state_is_set_aside_for_the_one_before(
+    tmp_path: Path, damage: bytes | None
+) -> None:
+    context = TuneContext(CPU, Storage(tmp_path))
+    report(context, 1)
+    state(2).save(tmp_path / CHECKPOINTS / "epoch_0002")
+    file = tmp_path / CHECKPOINTS / "epoch_0002" / "checkpoint.pt"
+    # Nothing, something else, or its first half.
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage is None else damage)
+    assert epoch_in(context) == 1
+    report(context, 2)
+    assert epoch_in(TuneContext(CPU, Storage(tmp_path))) == 2
+
+
 def test_both_states_are_there_until_the_sweep_has_taken_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,130 @@
+"""One method's part of a sweep: its settings in all their layers, and what its trials draw."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from usseg_ray import methods
+from usseg_ray.core.config import (
+    Config,
+    MethodConfig,
+    assign,
+    build_config,
+    flatten,
+    known_keys,
+    unknown_key,
+)
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.defaults import data_defaults
+from usseg_ray.sweeps.k_trials import k_trials
+from usseg_ray.sweeps.request import Request
+from usseg_ray.sweeps.space import Sample, SearchSpace, check_space, load_space, space_of
+from usseg_ray.trials.job import HERE, Placement
+from usseg_ray.trials.trial import WORKERS
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """One method's part of a sweep.
+
+    Attributes:
+        method: Name of the method.
+        config: Settings of its first trial (defaults, data set, preset, `fixed`, `--set`).
+        space: What is sampled, without what `--set` decides; empty for a single run.
+        samples: What each trial draws; empty where Optuna decides as it goes.
+        placement: Where its jobs run.
+    """
+
+    method: str
+    config: Config[MethodConfig]
+    space: SearchSpace
+    samples: tuple[Sample, ...]
+    placement: Placement = HERE
+
+
+def settings_of(parts: Iterable[MethodPlan]) -> dict[str, dict[str, Any]]:
+    """Lists the flattened settings of each method's first trial."""
+    return {part.method: flatten(part.config) for part in parts}
+
+
+def assigned_to(names: list[str], assigned: Sample) -> dict[str, Sample]:
+    """Gives every method its assignments: of `method.*`, of several methods, those that it has.
+
+    Raises:
+        UserError: None of several methods has a key.
+    """
+    if len(names) == 1:
+        return {names[0]: assigned}
+    known = {name: known_keys(methods.get(name).Config) for name in names}
+    for key in assigned:
+        if key.startswith("method.") and not any(key in keys for keys in known.values()):
+            near = unknown_key(key, {key for keys in known.values() for key in keys})
+            raise UserError(f"{near} None of {', '.join(names)} has it.")
+    return {
+        name: {k: v for k, v in assigned.items() if k in keys or not k.startswith("method.")}
+        for name, keys in known.items()
+    }
+
+
+def plan_method(request: Request, name: str, preset: Sample, assigned: Sample) -> MethodPlan:
+    """Resolves one method's settings and draws its trials.
+
+    Args:
+        request: What was asked.
+        name: Name of the method.
+        preset: Dotted keys and values of `--preset`.
+        assigned: Those of `--set`.
+
+    Raises:
+        UserError: A key, a value or a file is wrong; says which.
+    """
+    method, file = methods.get(name), request.methods[name]
+    space = SearchSpace({}, {}, "no search space")
+    if file is not None:
+        kept = request.spaces.get(name)
+        space = load_space(Path(file)) if kept is None else space_of(kept, Path(file))
+        if not space.space and len(request.methods) == 1 and request.num_samples > 1:
+            raise UserError(
+                f"{file}: `space` is empty, so all {request.num_samples} trials would be the same: "
+                "add a range, or --num-samples 1."
+            )
+        space = space.without(assigned)
+        if WORKERS in space.space:
+            raise UserError(
+                f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "
+                "it under `fixed` or by --workers-per-trial."
+            )
+    defaults = data_defaults(method, request.data, preset | space.fixed | assigned) | preset
+    check_space(space, method.Config, [defaults])
+    layers = [defaults, space.fixed, {"data.name": request.data}, assigned]
+    config = build_config(method.Config, layers)
+    samples: tuple[Sample, ...] = ()
+    if request.search == "random" or not space.space:
+        samples = tuple(space.sample(request.num_samples, config.seed))
+    return MethodPlan(name, config, space, samples)
+
+
+def count_clusters(
+    request: Request, part: MethodPlan, assigned: Sample, classes: int
+) -> MethodPlan:
+    """Makes a part one that tries every K with every seed, whatever its space.
+
+    Args:
+        request: What was asked.
+        part: The method's part.
+        assigned: What `--set` says.
+        classes: Of the data, 0 where it names none.
+
+    Raises:
+        UserError: The search or a setting leaves no choice of K.
+    """
+    if request.search != "random":
+        raise UserError(
+            f"--question k tries every K with every seed: --search {request.search} has nothing "
+            "to choose; leave it out."
+        )
+    seeds = range(part.config.seed, part.config.seed + request.seeds)
+    space, samples = k_trials(part.space, assigned, classes, request.num_samples, seeds)
+    config = part.config if classes else assign(part.config, samples[0])
+    return replace(part, config=config, space=space, samples=samples)
