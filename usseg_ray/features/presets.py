@@ -58,7 +58,7 @@ PRESETS: tuple[BackbonePreset, ...] = (
     BackbonePreset(
         "dino_s8",
         _APACHE,
-        "DINO ViT-S/8, four times the tokens; most published numbers are of it.",
+        "DINO ViT-S/8, four times the tokens; what most of `--preset` take.",
         BackboneConfig(name="vit_small_patch8_224.dino"),
     ),
     BackbonePreset(
@@ -70,7 +70,7 @@ PRESETS: tuple[BackbonePreset, ...] = (
     BackbonePreset(
         "dino_b8",
         _APACHE,
-        "DINO ViT-B/8, the larger one of published numbers.",
+        "DINO ViT-B/8, what the larger ones of `--preset` take.",
         BackboneConfig(name="vit_base_patch8_224.dino"),
     ),
     BackbonePreset(
