@@ -59,16 +59,20 @@ def listed(folder: Path, pattern: str) -> list[Path]:
     return [path for path in found if not any(map(is_junk, path.relative_to(folder).parts))]
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = _MAX_TEXT_BYTES) -> str:
     """Reads a text as people's editors write it: UTF-8, with or without a mark before it.
+
+    Args:
+        path: The file.
+        max_bytes: Size above which it is not read.
 
     Raises:
         FileNotFoundError: There is none.
         UserError: It cannot be read, is no UTF-8, or is too large to be such a text.
     """
     try:
-        if path.stat().st_size > _MAX_TEXT_BYTES:
-            raise UserError(f"{path}: larger than {_MAX_TEXT_BYTES // 2**20} MiB, so no such text.")
+        if path.stat().st_size > max_bytes:
+            raise UserError(f"{path}: larger than {max_bytes // 2**20} MiB, so no such text.")
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(
@@ -81,13 +85,20 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 (whatever JSON holds)
+def read_json(path: Path, max_bytes: int = _MAX_TEXT_BYTES) -> Any:  # noqa: ANN401
     """Reads a JSON file that people write.
+
+    Args:
+        path: The file.
+        max_bytes: Size above which it is not read.
+
+    Returns:
+        Whatever JSON holds.
 
     Raises:
         UserError: It cannot be read, or is no JSON; says where.
     """
-    text = read_text(path)
+    text = read_text(path, max_bytes)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -166,8 +166,8 @@ def _as_object(path: Path, content: object) -> dict[str, Any]:
         raise UserError(f'{path}: must be an object, such as {{"classes": ["cow", "grass"]}}.')
     if {"images", "annotations"} <= content.keys():
         raise UserError(
-            f"{path}: holds COCO annotations, not a description of classes. Name it otherwise, and "
-            "give label maps: PNG files of class indices."
+            f"{path}: holds COCO annotations, not a description of classes. Name it "
+            "annotations.json, or say --labels FILE.json."
         )
     return content
 

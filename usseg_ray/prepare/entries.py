@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from usseg_ray.data.manifest import Palette
+from usseg_ray.prepare.drawing import Drawing
 from usseg_ray.prepare.meaning import Colour, Meaning
 
 
@@ -32,8 +33,9 @@ class Entry:
         id: The image's path below its folder without the suffix; unique in its split.
         split: Name of the part of the set.
         image: Absolute path.
-        label: Absolute path, or `None`.
+        label: Absolute path, or `None`; with a drawing, of the file that describes it.
         cut: The part of both files that is meant; `None` for the whole.
+        drawing: The label, where no file holds it as a picture.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Entry:
     image: str
     label: str | None
     cut: Cut | None = None
+    drawing: Drawing | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from usseg_ray.prepare.conversion import (
     png_bytes,
     read_mat,
 )
+from usseg_ray.prepare.drawing import draw
 from usseg_ray.prepare.entries import Cut, Entry
 from usseg_ray.prepare.meaning import Meaning
 
@@ -98,7 +99,7 @@ class Inspector:
             return None
         meaning = self._meaning
         try:
-            labels, data = _numbers(_picture(entry.label, entry.cut, self._labels), meaning)
+            labels, data = _numbers(self._map(entry.label, entry), meaning)
             turn = turn_of(image)
             _explain_turn(labels.shape, (height, width), turn)
             check_label(labels, height, width, meaning.num_classes, meaning.ignore_index)
@@ -108,6 +109,11 @@ class Inspector:
         self.values |= set(np.unique(labels).tolist())
         self.turned += turn in (2, 3, 4) or (turn >= 5 and height == width)
         return data
+
+    def _map(self, path: str, entry: Entry) -> bytes:
+        if entry.drawing is not None:
+            return png_bytes(draw(entry.drawing))
+        return _picture(path, entry.cut, self._labels)
 
     def _leave_out(
         self, entry: Entry, kind: Literal["image", "label"], path: str, error: Exception

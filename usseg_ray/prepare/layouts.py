@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.decode import IMAGE_SUFFIXES
-from usseg_ray.prepare.description import FILE, read_description
+from usseg_ray.prepare import annotations
+from usseg_ray.prepare.description import FILE, Description, read_description
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.lists import assigned, split_lists
 from usseg_ray.prepare.pairing import DEFAULT_SPLIT, HOW_TO_SAY, Pairing, is_picture
@@ -36,7 +37,7 @@ def discover(
     Args:
         source: The folder.
         images: Pattern of the images, if the layout is none of `patterns.LAYOUTS`.
-        labels: Pattern of the labels, with `images`.
+        labels: Pattern of the labels, with `images`; or a COCO JSON, perhaps with `{split}`.
         classes: `--classes`, see `description.read_description`.
 
     Returns:
@@ -52,13 +53,22 @@ def discover(
         what = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"--source {source}: {root} {what}. Give a folder that holds images.")
     about = read_description(root / FILE, classes)
-    passed = Passed()
+    described = annotations.said(root, labels) if labels and labels.endswith(".json") else {}
+    maps = None if described else labels
+    if images is None and labels is None:
+        described = annotations.find(root)
+    passed = Passed(described.values())
     if images is not None:
-        entries = _by_own_patterns(root, images, labels, passed)
-    elif labels is not None:
+        entries = _by_own_patterns(root, images, maps, passed)
+    elif maps is not None:
         raise UserError(f"--labels {labels} needs --images: {HOW_TO_SAY}")
     else:
         entries = _by_layout(root, passed)
+    beside: list[str] = []
+    if described and (labels or all(entry.label is None for entry in entries)):
+        about, entries = _described(about, entries, described)
+    elif described:
+        beside = [f"{next(iter(described.values()))}: not read, as there are label maps."]
     return ImageSet(
         about.name or root.name,
         about.classes,
@@ -68,8 +78,22 @@ def discover(
         about.things,
         about.class_of,
         colours=about.colours,
-        notes=(*about.notes, *passed.lines(), *_unlabelled(entries)),
+        notes=(*about.notes, *passed.lines(), *beside, *_unlabelled(entries)),
     )
+
+
+def _described(
+    about: Description, entries: list[Entry], files: dict[str, Path]
+) -> tuple[Description, list[Entry]]:
+    """Takes labels and classes from COCO files."""
+    if about.classes:
+        raise UserError(
+            f"{next(iter(files.values()))}: its categories name the classes. Take 'classes' out of "
+            f"{FILE}, and --classes away."
+        )
+    found = annotations.label((replace(entry, label=None) for entry in entries), files)
+    about = replace(about, classes=found.classes, ignore_index=found.void, class_of=None)
+    return about, list(found.entries)
 
 
 def _by_layout(source: Path, passed: Passed) -> list[Entry]:

@@ -1,6 +1,7 @@
 """Files that are not read: counted by kind on a walk, and said."""
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from usseg_ray.core.sources import walk
@@ -8,9 +9,14 @@ from usseg_ray.prepare.description import FILE
 
 
 class Passed:
-    """Counts what is not read, by kind."""
+    """Counts what is not read, by kind.
 
-    def __init__(self) -> None:
+    Args:
+        read: Files that are read by others than the layout, and are not to be counted.
+    """
+
+    def __init__(self, read: Collection[Path] = ()) -> None:
+        self._read = read
         self._kinds = Counter[str]()
         self._unreadable: list[str] = []
 
@@ -20,7 +26,7 @@ class Passed:
 
     def other(self, path: Path) -> None:
         """Counts a file that fits no pattern."""
-        if path.name != FILE:
+        if path.name != FILE and path not in self._read:
             self._kinds[path.suffix.lower() or "without suffix"] += 1
 
     def unreadable(self, error: OSError) -> None:
