@@ -176,6 +176,29 @@ def test_masks_of_0_and_255_are_refused_until_it_is_said_what_they_are(tmp_path:
     assert {int(value) for label in labels for value in np.unique(label)} == {0, 1}
 
 
+def test_masks_of_0_and_255_are_refused_before_a_shard_however_many(tmp_path: Path) -> None:
+    source, out = tmp_path / "masks", tmp_path / "out"
+    for i in range(40):
+        draw(source / "images" / f"{i:02}.png", seed=i)
+        (source / "labels").mkdir(exist_ok=True)
+        mask = np.full((16, 24), 255 * (i >= 33), np.uint8)  # most are empty
+        Image.fromarray(mask).save(source / "labels" / f"{i:02}.png")
+    with pytest.raises(UserError, match="values 0 and 255 alone"):
+        prepare(source, out)
+    assert not out.exists()
+
+
+def test_a_class_in_one_label_of_many_is_enough(tmp_path: Path) -> None:
+    source = tmp_path / "rare"
+    for i in range(40):
+        draw(source / "images" / f"{i:02}.png", seed=i)
+        (source / "labels").mkdir(exist_ok=True)
+        mask = np.full((16, 24), 0, np.uint8)
+        mask[0], mask[1] = 255, i == 39
+        Image.fromarray(mask).save(source / "labels" / f"{i:02}.png")
+    assert prepare(source, tmp_path / "out").manifest.classes == ("class_0", "class_1")
+
+
 def test_a_plain_folder_has_no_classes(tmp_path: Path) -> None:
     for i in range(3):
         draw(tmp_path / "photos" / f"{i}.png", i)

@@ -42,6 +42,11 @@ BYTES_PER_PIXEL = 20
 
 """Memory that decoding takes at most beside the file: 1.25 GiB; 8 a pixel but for WebP and AVIF."""
 
+try:  # the extra "heic"
+    from pillow_heif.as_plugin import HeifImageFile
+except ImportError:
+    HeifImageFile = None
+
 _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (JPEG, JpegImageFile),
     (PNG, PngImageFile),
@@ -53,6 +58,7 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"MM\0+", TiffImageFile),
     (b"GIF8", GifImageFile),
     (b"ftypavi", AvifImageFile),  # behind the length of its first box
+    *(() if HeifImageFile is None else ((b"ftyphei", HeifImageFile),)),
 )
 
 _END_OF_JPEG = b"\xff\xd9"
@@ -307,7 +313,10 @@ def _turned(pixels: UInt8[np.ndarray, "H W 3"], number: int) -> UInt8[np.ndarray
     return np.ascontiguousarray(pixels)
 
 
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
     | {".avif"}
+    | (set() if HeifImageFile is None else HEIC_SUFFIXES)
 )

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from usseg_ray.core.sources import walk
+from usseg_ray.data.decode import HEIC_SUFFIXES
 from usseg_ray.prepare.description import FILE
 
 
@@ -46,4 +47,6 @@ class Passed:
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(self._kinds.items()))
         total = self._kinds.total()
         what = [f"{total} files passed over: {told}."] if total else []
+        if self._kinds.keys() & HEIC_SUFFIXES:
+            what.append("HEIC files are read with an extra: pip install 'usseg-ray[heic]'.")
         return [*what, *self._unreadable]

@@ -275,12 +275,22 @@ def _plan(images: ImageSet, rows_per_shard: int) -> list[_Plan]:
 def _look(images: ImageSet) -> None:
     """Refuses labels that cannot be meant after a few of them, before hours of work."""
     labelled = [entry for entry in images.entries if entry.label is not None]
+    spread = {place * len(labelled) // _LOOKS: None for place in range(_LOOKS)} if labelled else {}
+    order = [*spread, *(place for place in range(len(labelled)) if place not in spread)]
     inspector = Inspector(images.meaning)
-    for _ in inspector.rows(labelled[:: max(1, len(labelled) // _LOOKS)][:_LOOKS]):
-        pass
+    seen = 0
+    # As long as there is void and one class, the others are looked at too: it may be a rare one.
+    while seen < len(order) and (seen < len(spread) or _one_beside_void(inspector, images)):
+        for _ in inspector.rows([labelled[order[seen]]]):
+            pass
+        seen += 1
     several = len(inspector.values - {images.ignore_index}) > 1
-    if several or len(labelled) <= _LOOKS:  # else rare classes may be in the others
+    if several or seen == len(order):
         check_values(inspector.values, images.meaning)
+
+
+def _one_beside_void(inspector: Inspector, images: ImageSet) -> bool:
+    return images.ignore_index in inspector.values and len(inspector.values) <= 2
 
 
 def _run(plans: list[_Plan], images: ImageSet, out: str, tally: _Tally) -> None:

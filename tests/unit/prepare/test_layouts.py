@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare.description import DEFAULT_IGNORE_INDEX
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.layouts import discover
@@ -286,12 +287,16 @@ def test_patterns_that_cannot_be_used(root: Path, options: dict[str, str], messa
         discover(root, **options)
 
 
+@pytest.mark.skipif(".heic" in IMAGE_SUFFIXES, reason="the extra is installed")
 def test_what_is_passed_over_is_counted_by_kind(root: Path) -> None:
     touch(root, "a.jfif", "b.jpe", "c.mpo", "d.gif", "e.avif")
     touch(root, "f.heic", "g", "._a.jpg", ".DS_Store", "Thumbs.db", "@eaDir/a.jpg", "h.CR2")
     found = discover(root)
     assert [entry.id for entry in found.entries] == ["a", "b", "c", "d", "e"]
-    assert found.notes == ("7 files passed over: .cr2 1, .heic 1, hidden 4, without suffix 1.",)
+    assert found.notes == (
+        "7 files passed over: .cr2 1, .heic 1, hidden 4, without suffix 1.",
+        "HEIC files are read with an extra: pip install 'usseg-ray[heic]'.",
+    )
 
 
 def test_a_folder_that_cannot_be_read_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,3 +345,12 @@ def test_names_are_compared_in_composed_form(root: Path) -> None:
     touch(root, "images/cafe\u0301.jpg")
     with pytest.raises(UserError, match="has the same name"):
         discover(root)
+
+
+def test_images_in_no_list_are_counted_and_said(root: Path) -> None:
+    touch(root, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    (root / "train.txt").write_text("a\n")
+    (root / "val.txt").write_text("c\n")
+    found = discover(root)
+    assert [(entry.split, entry.id) for entry in found.entries] == [("train", "a"), ("val", "c")]
+    assert found.notes == ("2 files passed over: images in no list 2.",)
