@@ -23,12 +23,6 @@ ELSEWHERE = {
     "prepare.pairing": "tests/unit/prepare/test_layouts.py",
     "prepare.passed": "tests/unit/prepare/test_layouts.py",
     "prepare.patterns": "tests/unit/prepare/test_layouts.py",
-    "prepare.sets.base": "tests/unit/prepare/sets/test_sets.py",
-    "prepare.sets.camvid": "tests/unit/prepare/sets/test_sets.py",
-    "prepare.sets.cityscapes": "tests/unit/prepare/sets/test_sets.py",
-    "prepare.sets.coco": "tests/unit/prepare/sets/test_sets.py",
-    "prepare.sets.potsdam": "tests/unit/prepare/sets/test_sets.py",
-    "prepare.sets.voc": "tests/unit/prepare/sets/test_sets.py",
     "prepare.write": "tests/integration/test_prepare.py",
     "sweeps.sweep": "tests/integration/test_sweep.py",
     "trials.tasks": "tests/integration/test_sweep.py",
@@ -42,7 +36,6 @@ OF_SEVERAL = {
     "test_mirrors.py",
     "test_repository.py",
     "test_run_files.py",
-    "test_sets.py",
 }
 
 

@@ -1,3 +1,5 @@
+"""The adapter of Potsdam."""
+
 import shutil
 from pathlib import Path
 
@@ -6,177 +8,71 @@ import pytest
 from PIL import Image
 
 from tests.trees import VALUES, colours_of, plant, plant_mosaics, save, values_of
+from tests.unit.prepare.sets.contract import (
+    check_classes,
+    check_emptied,
+    check_missing,
+    check_value,
+    check_void,
+)
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.shards import Row
 from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.inspection import Inspector
 from usseg_ray.prepare.meaning import Meaning
-from usseg_ray.prepare.sets import BENCHMARKS, get
-from usseg_ray.prepare.sets.base import held_out
-
-NAMES = sorted(BENCHMARKS)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_miniature_is_found_and_readable(tmp_path: Path, name: str) -> None:
-    images = get(name).discover(plant(tmp_path, name))
-    splits = images.splits
-    assert list(splits) == ["train", "val", "test"]
-    inspector = Inspector(images.meaning)
-    rows = list(inspector.rows(images.entries))
-    assert inspector.problems == []
-    assert len(rows) == len(images.entries)
-    assert all(row.label is not None for row in rows)
-    assert (rows[0].height, rows[0].width) == (6, 8)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_images_that_rank_and_images_that_are_scored_are_apart(tmp_path: Path, name: str) -> None:
-    splits = get(name).discover(plant(tmp_path, name)).splits
-    files = [{entry.image for entry in entries} for entries in splits.values()]
-    assert sum(map(len, files)) == len(set.union(*files))
-    assert all(files)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_class_is_reached_and_nothing_else(name: str) -> None:
-    benchmark = get(name)
-    assert set(benchmark.class_of.values()) - {255} == set(range(len(benchmark.classes)))
-    assert set(benchmark.class_of) >= set(VALUES[name])
-    assert len(set(benchmark.classes)) == len(benchmark.classes)
-    assert set(benchmark.things) <= set(benchmark.classes)
-    assert benchmark.palette is None or len(benchmark.palette) == len(benchmark.classes)
-    assert benchmark.origins.keys() == {"train", "val", "test"}
+from usseg_ray.prepare.sets import get
 
 
 @pytest.mark.parametrize(
     ("name", "classes", "things"),
     [
-        ("cocostuff27", 27, 12),
-        ("cocostuff27-curated", 27, 12),
-        ("cocostuff81", 81, 80),
-        ("cocostuff171", 171, 80),
-        ("cityscapes27", 27, 10),
-        ("cityscapes19", 19, 8),
         ("potsdam3", 3, 0),
-        ("voc2012", 21, 20),
-        ("camvid", 11, 0),
     ],
 )
 def test_classes_are_those_of_the_protocol(name: str, classes: int, things: int) -> None:
-    benchmark = get(name)
-    assert (len(benchmark.classes), len(benchmark.things)) == (classes, things)
+    check_classes(name, classes, things)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "label"),
     [
-        ("cocostuff27", 0, "person"),
-        ("cocostuff27", 181, "solid"),
-        ("cocostuff27", 105, "sky"),
-        ("cocostuff81", 0, "person"),
-        ("cocostuff81", 89, "toothbrush"),
-        ("cocostuff81", 91, "stuff"),
-        ("cocostuff171", 12, "stop sign"),
-        ("cocostuff171", 91, "banner"),
-        ("cocostuff171", 181, "wood"),
-        ("cityscapes27", 7, "road"),
-        ("cityscapes27", 33, "bicycle"),
-        ("cityscapes19", 11, "building"),
-        ("cityscapes19", 33, "bicycle"),
         ("potsdam3", 4, "roads and cars"),
-        ("voc2012", 15, "person"),
-        ("camvid", 8, "car"),
     ],
 )
 def test_label_values_mean_what_their_makers_say(name: str, value: int, label: str) -> None:
-    benchmark = get(name)
-    assert benchmark.classes[benchmark.class_of[value]] == label
+    check_value(name, value, label)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("cocostuff27", 255),
-        ("cityscapes27", 6),
-        ("cityscapes27", 255),
-        ("cityscapes19", 9),
         ("potsdam3", 255),
-        ("voc2012", 255),
-        ("camvid", 11),
     ],
 )
 def test_void_is_ignored(name: str, value: int) -> None:
-    assert get(name).class_of[value] == 255
-
-
-def test_labels_become_class_indices(tmp_path: Path) -> None:
-    images = get("cityscapes19").discover(plant(tmp_path, "cityscapes19"))
-    inspector = Inspector(images.meaning)
-    row = next(iter(inspector.rows(images.splits["test"])))
-    assert row.label is not None
-    found = decode_label(row.label).flatten()[: len(VALUES["cityscapes19"])].tolist()
-    void = 255
-    ground_and_walls = [0, 1, void, void, 2, 3, 4, void, void, void]
-    objects_and_nature = [5, void, 6, 7, 8, 9, 10]
-    moving = [11, 12, 13, 14, 15, void, void, 16, 17, 18]
-    assert found == [void] * 7 + ground_and_walls + objects_and_nature + moving + [void]
-
-
-def test_an_unknown_label_value_is_named_and_its_image_kept(tmp_path: Path) -> None:
-    images = get("voc2012").discover(plant(tmp_path, "voc2012"))
-    inspector = Inspector(Meaning(21, 255, {value: value for value in range(20)} | {255: 255}))
-    rows = list(inspector.rows(images.entries))
-    assert len(rows) == len(images.entries)
-    assert inspector.problems
-    assert inspector.problems[0].reason.startswith("value 20 is no label of this data set (")
+    check_void(name, value)
 
 
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        ("cocostuff27", "curated/val2017/Coco164kFull_Stuff_Coarse_7.txt"),
-        ("cocostuff27-curated", "curated/train2017/Coco164kFull_Stuff_Coarse_7.txt"),
-        ("cocostuff81", "curated/train2017/Coco164kFull_Stuff_Coarse.txt"),
-        ("cocostuff27", "annotations/val2017"),
-        ("cityscapes27", "leftImg8bit/val"),
-        ("cityscapes27", "gtFine/train"),
         ("potsdam3", "labelled_test.txt"),
         ("potsdam3", "gt"),
-        ("voc2012", "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"),
-        ("camvid", "valannot"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, name: str, missing: str) -> None:
-    root = plant(tmp_path / "here", name)
-    (root / missing).rename(tmp_path / "moved")
-    with pytest.raises(UserError) as caught:
-        get(name).discover(root)
-    message = str(caught.value)
-    assert f"{name} needs {root.resolve() / missing}, which is not there" in message
-    assert "Expected: " in message
-    assert "Get it from " in message
+    check_missing(tmp_path, name, missing)
 
 
 @pytest.mark.parametrize(
     ("name", "emptied"),
     [
-        ("cocostuff27", "curated/val2017/Coco164kFull_Stuff_Coarse_7.txt"),
         ("potsdam3", "labelled_test.txt"),
-        ("cityscapes27", "leftImg8bit/val"),
-        ("camvid", "test"),
     ],
 )
 def test_a_split_without_images_is_an_error(tmp_path: Path, name: str, emptied: str) -> None:
-    place = plant(tmp_path, name) / emptied
-    if place.is_dir():
-        shutil.rmtree(place)
-        place.mkdir()
-    else:
-        place.write_text("\n")
-    with pytest.raises(UserError, match=rf"{name} has no image for its split 'test' \(.*\)"):
-        get(name).discover(tmp_path)
+    check_emptied(tmp_path, name, emptied)
 
 
 def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -307,41 +203,3 @@ def test_all_mosaics_give_the_numbers_of_iic(tmp_path: Path) -> None:
                 path.hardlink_to(sheet)
     images = get("potsdam3").discover(tmp_path)
     assert {split: len(entries) for split, entries in images.splits.items()} == images.expected
-
-
-def test_the_curated_set_learns_from_fewer_images(tmp_path: Path) -> None:
-    root = plant(tmp_path, "cocostuff27")
-    full, curated = (get(f"cocostuff27{end}").discover(root) for end in ("", "-curated"))
-    learnt, fewer = (
-        {entry.id for split in ("train", "val") for entry in images.splits[split]}
-        for images in (full, curated)
-    )
-    assert fewer < learnt
-    assert curated.splits["test"] == full.splits["test"]
-
-
-def test_an_unknown_set_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(UserError, match=r"did you mean 'cityscapes\d\d'\? Known: cocostuff27, "):
-        get("cityscape")
-
-
-def test_what_is_held_out_follows_from_the_names() -> None:
-    names = [f"image_{index}" for index in range(1000)]
-    train, val = held_out(names)
-    assert (len(train), len(val)) == (950, 50)
-    assert sorted(train + val) == sorted(names)
-    assert held_out(reversed(names)) == (train, val)
-    assert len(held_out([str(index) for index in range(20_000)])[1]) == 500
-    assert [len(part) for part in held_out(["a", "b", "c"])] == [2, 1]
-
-
-@pytest.mark.parametrize("name", ["camvid", "cityscapes27", "potsdam3"])
-def test_what_a_mac_leaves_beside_files_is_passed_over(tmp_path: Path, name: str) -> None:
-    root = plant(tmp_path, name)
-    before = get(name).discover(root)
-    pictures = [path for path in root.rglob("*.*") if path.suffix in (".png", ".mat", ".tif")]
-    for path in pictures:
-        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
-    found = get(name).discover(root)
-    assert found.entries == before.entries
-    assert found.notes == (f"{len(pictures)} files passed over: hidden {len(pictures)}.",)
