@@ -49,7 +49,7 @@ def main(
         str | None,
         typer.Option(
             metavar="PATTERN",
-            help="Where their labels lie, e.g. 'maps/{split}/{id}_ids.png'; with --images.",
+            help="Where their labels lie, e.g. 'gt/{split}/{id}_ids.png' (with --images).",
             show_default="the layout's folders",
         ),
     ] = None,

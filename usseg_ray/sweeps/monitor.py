@@ -54,7 +54,8 @@ class Waits:
 
     Args:
         say: Takes a line for the user.
-        every_s: Seconds between two looks; who waits at two of them is told of.
+        every_s: Seconds between two looks; who waits at two of them, and at both something that was
+            asked of the cluster found no room, is told of.
     """
 
     def __init__(self, say: Callable[[str], None], every_s: float = 10.0) -> None:
@@ -66,10 +67,12 @@ class Waits:
         now = time.monotonic()
         if now - self._looked < self._every_s:
             return
-        self._looked, before, self._waiting = now, self._waiting, set(waiting)
-        still = sorted(before & self._waiting)
-        said = ""
-        if still and (reason := lacking()):
+        waiting = set(waiting)
+        reason = lacking() if waiting else ""
+        # Between two trials a request stands open for a moment, which is no wait.
+        before, self._waiting = self._waiting, waiting if reason else set()
+        self._looked, said = now, ""
+        if still := sorted(before & self._waiting):
             said = f"Waiting for room in the cluster: {', '.join(still[:3])} ({reason})."
         if said and said != self._said:
             self._say(f"{said} A node that joins is used at once.")
