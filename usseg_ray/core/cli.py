@@ -45,9 +45,7 @@ Version = Annotated[
 
 def make_app() -> typer.Typer:
     """Makes a command without shell-completion flags or pretty tracebacks."""
-    return typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-    )
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def run(app: typer.Typer) -> None:

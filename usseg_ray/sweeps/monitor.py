@@ -126,8 +126,10 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
         """Opens the trial's record and run."""
-        self._silent.add(name_of(trial))
-        self.screen.show(self._open(trial))
+        record = self._open(trial)
+        if record.num_workers:  # else its own process, which has begun, is all that it waits for
+            self._silent.add(record.name)
+        self.screen.show(record)
 
     def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
         """Logs an epoch."""
