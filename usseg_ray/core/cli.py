@@ -4,6 +4,7 @@ Nothing heavy is imported, so `--help` is quick.
 """
 
 import errno
+import io
 import re
 import shlex
 import sys
@@ -44,9 +45,7 @@ Version = Annotated[
 
 def make_app() -> typer.Typer:
     """Makes a command without shell-completion flags or pretty tracebacks."""
-    return typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
-    )
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def run(app: typer.Typer) -> None:
@@ -57,6 +56,9 @@ def run(app: typer.Typer) -> None:
     Args:
         app: The command of one module.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of latin-1 has no box to draw
     try:
         app()
     except UserError as error:
@@ -106,8 +108,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
-        help="Set any config key, e.g. --set method.gamma=1.5; may be repeated. "
-        "--dry-run --keys lists all.",
+        help="Any config key, e.g. --set method.gamma=1.5; may be repeated. "
+        "All keys: --dry-run --keys.",
     ),
 ]
 
@@ -128,12 +130,12 @@ Resume = Annotated[
 ]
 
 Device = Annotated[
-    str | None, typer.Option(help="auto, cpu or cuda (short for --set resources.device=...).")
+    str | None, typer.Option(help="auto, cpu or cuda (short for --set resources.device).")
 ]
 
 Precision = Annotated[
     str | None,
-    typer.Option(help="auto, float32 or bfloat16 (short for --set resources.precision=...)."),
+    typer.Option(help="auto, float32 or bfloat16 (short for --set resources.precision)."),
 ]
 
 WorkersPerTrial = Annotated[
@@ -142,12 +144,12 @@ WorkersPerTrial = Annotated[
         metavar="auto|0|N|MIN-MAX",
         help="0: a trial trains in its own process, which starts quickly; N: N processes train it "
         "together; MIN-MAX: as many as there is room for; auto: 0 for trials under a minute, else "
-        "1 (short for --set resources.num_workers=...).",
+        "1 (short for --set resources.num_workers).",
         show_default="auto",
     ),
 ]
 
-Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed=...).")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed).")]
 
 TrackingUri = Annotated[
     str | None,

@@ -180,11 +180,13 @@ class Report:
         title: Its heading.
         facts: What it is about: name -> value.
         sections: Its sections, in order.
+        answers: What each sweep came to, with the command to go on with; what it opens with.
     """
 
     title: str
     facts: Mapping[str, str]
     sections: tuple[Section, ...]
+    answers: tuple[Code, ...] = ()
 
     def tables(self) -> list[tuple[Section, Table]]:
         """Lists all tables, those behind the charts included."""

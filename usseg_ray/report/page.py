@@ -47,6 +47,7 @@ def as_html(report: Report) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.facts.items())
+    answers = "".join(map(_answer, report.answers))
     links = "".join(f'<li><a href="#{s.key}">{escape(s.title)}</a></li>' for s in report.sections)
     sections = "".join(map(_section, report.sections))
     return (
@@ -56,10 +57,17 @@ def as_html(report: Report) -> str:
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(report.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
         f'<a class="skip" href="#main">To the leaderboard</a>\n'
-        f"<header><h1>{escape(report.title)}</h1><dl>{facts}</dl></header>\n"
+        f"<header><h1>{escape(report.title)}</h1>{answers}<dl>{facts}</dl></header>\n"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n'
         f'<main id="main">\n{sections}</main>\n<script>{script}</script>\n</body>\n</html>\n'
     )
+
+
+def _answer(answer: Code) -> str:
+    lines = (
+        f"<pre><code>{escape(command)}</code></pre>" if (command := "\n".join(answer.lines)) else ""
+    )
+    return f'<p class="answer"><strong>{escape(answer.caption)}</strong></p>{lines}'
 
 
 def _resource(name: str) -> str:

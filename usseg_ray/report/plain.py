@@ -6,7 +6,7 @@ It stands beside `page`. CSV and JSON have numbers in full; Markdown rounds them
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from usseg_ray.report.content import Cell, Column, Report, Spread, Table
 
@@ -14,6 +14,8 @@ from usseg_ray.report.content import Cell, Column, Report, Spread, Table
 def as_markdown(report: Report) -> str:
     """Writes all tables as Markdown."""
     lines = [f"# {report.title}"]
+    for answer in report.answers:
+        lines += ["", f"**{_escaped(answer.caption)}**", *_fenced(answer.lines)]
     heading = ""
     for section, table in report.tables():
         if section.title != heading:
@@ -45,9 +47,9 @@ def as_json(report: Report) -> str:
         rows = [{"kind": row.kind, **_flat(row.cells)} for row in table.rows]
         found: dict[str, object] = {"caption": table.caption, "rows": rows}
         sections.setdefault(section.key, []).append(found)
-    return (
-        json.dumps({"title": report.title, **report.facts, "sections": sections}, indent=1) + "\n"
-    )
+    answers = [{"sentence": one.caption, "commands": one.lines} for one in report.answers]
+    whole = {"title": report.title, "answers": answers, **report.facts, "sections": sections}
+    return json.dumps(whole, indent=1) + "\n"
 
 
 def written(column: Column, value: Cell) -> str:
@@ -76,6 +78,10 @@ def _markdown(table: Table) -> list[str]:
     lines = [[column.title for column in columns], ["---"] * len(columns)]
     lines += [[written(c, row.cells.get(c.key)) for c in columns] for row in table.rows]
     return [f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines]
+
+
+def _fenced(lines: Sequence[str]) -> list[str]:
+    return ["", "```sh", *lines, "```"] if lines else []
 
 
 def _escaped(text: str) -> str:

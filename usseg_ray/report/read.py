@@ -34,6 +34,7 @@ from usseg_ray.tracking.store import (
 
 _METHOD, _PROTOCOL = "usseg.method", "usseg.protocol"
 _TEST_PROTOCOL = "usseg.test_protocol"
+_ANSWER, _ANSWER_COMMAND = "usseg.answer", "usseg.answer_command"
 _FOLDER, _OBJECTIVE, _PICKED = "usseg.folder", "usseg.objective", "usseg.picked"
 
 
@@ -138,6 +139,12 @@ class SweepRecord:
     def picked(self) -> str:
         """What picked its settings and finalists; nothing where there was no choice."""
         return self.parent.tags.get(_PICKED, "")
+
+    @property
+    def answer(self) -> tuple[str, ...]:
+        """What it came to, and the command to go on with; nothing before it has ended."""
+        tags = self.parent.tags
+        return tuple(tags[name] for name in (_ANSWER, _ANSWER_COMMAND) if tags.get(name))
 
     @property
     def test_protocol(self) -> str:

@@ -55,7 +55,13 @@ def compose(store: Store, sweeps: Sequence[SweepRecord], own_command: str) -> Re
             cost(store, sweeps),
             repeat(store, sweeps, own_command),
         ),
+        tuple(_answer(sweep, named=len(sweeps) > 1) for sweep in sweeps if sweep.answer),
     )
+
+
+def _answer(sweep: SweepRecord, *, named: bool) -> Code:
+    sentence, *command = sweep.answer
+    return Code(f"{sweep.name}: {sentence}" if named else sentence, tuple(command))
 
 
 def repeat(store: Store, sweeps: Sequence[SweepRecord], own_command: str) -> Section:

@@ -16,6 +16,8 @@ REPLICATES = 2000
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 2
 """Of each finalist; one seed does not say how far seeds lie apart."""
+MOST_SEEDS = 20
+"""That anybody would train to tell two finalists apart."""
 _PORTION = 250
 
 
@@ -88,6 +90,65 @@ def paired_bootstrap(
     return Difference(mean, mean - half, mean + half)
 
 
+def own_half_width(
+    runs: Sequence[MatchedCounts], *, seed: int = 0, replicates: int = REPLICATES
+) -> float | None:
+    """Measures how well a finalist's own mean over seeds is known, as `paired_bootstrap` does.
+
+    Args:
+        runs: Its counts, a set of them for every seed, on the same images.
+        seed: Of the draws.
+        replicates: How many are drawn.
+
+    Returns:
+        Half of the width of the 95 % interval over seeds and images, percent; `None` where it has
+        fewer than `FEWEST_SEEDS` seeds.
+    """
+    if len(runs) < FEWEST_SEEDS:
+        return None
+    num_images = len(runs[0].actual)
+    scores = np.array([_miou(counts, np.ones((1, num_images)))[0] for counts in runs])
+    drawn = _replicated(runs, num_images, np.random.default_rng(seed), replicates)
+    shared = np.cov(drawn) * num_images / max(num_images - 1, 1)
+    variance = max(0.0, _covariance(shared))
+    # Against something that does not vary, Welch's interval is Student's.
+    return float(half_width(variance, num_images, scores, np.zeros_like(scores)))
+
+
+def seeds_that_tell(
+    difference: Difference, first: Sequence[float], second: Sequence[float]
+) -> int | None:
+    """Says how many seeds of each would tell two finalists apart, if nothing else changed.
+
+    The difference, the spread over seeds and what images do to it are taken to stay as they are.
+
+    Args:
+        difference: `first` minus `second`.
+        first: Score of every seed of one finalist, percent.
+        second: Of the other; a single one for a score that has no seeds, such as a baseline's.
+
+    Returns:
+        The smallest number whose interval would not hold 0, `MOST_SEEDS` at most; `None` where
+        that many would not do, or nothing is known of the spread.
+    """
+    if difference.low is None or difference.high is None or difference.mean == 0:
+        return None
+    one, other = np.array(first), np.array(second)
+    if len(other) == 1:
+        other = np.zeros_like(one)
+    half = (difference.high - difference.low) / 2
+    images = max(0.0, half**2 - float(half_width(0.0, 2, one, other)) ** 2)
+    variances = one.var(ddof=1), other.var(ddof=1)
+    spread = sum(variances)
+    share = variances[0] / spread if spread > 0 else 1.0
+    for count in range(max(len(first), FEWEST_SEEDS) + 1, MOST_SEEDS + 1):
+        freedom = (count - 1) / (share**2 + (1 - share) ** 2)
+        by_seeds = student.ppf(1 - (1 - CONFIDENCE) / 2, freedom) ** 2 * spread / count
+        if images + by_seeds < difference.mean**2:
+            return count
+    return None
+
+
 def half_width(
     image_variance: float | Float64[np.ndarray, "*shape"],
     num_images: int,
@@ -153,8 +214,13 @@ def _image_variance(shared: Float64[np.ndarray, "n n"], num_first: int) -> float
         Mean covariance of two runs of the one, and of the other, less twice that of a run of each.
     """
     own = shared[:num_first, :num_first], shared[num_first:, num_first:]
-    alike = sum((part.sum() - part.trace()) / (len(part) * (len(part) - 1)) for part in own)
+    alike = sum(map(_covariance, own))
     return max(0.0, float(alike - 2 * shared[:num_first, num_first:].mean()))
+
+
+def _covariance(shared: Float64[np.ndarray, "n n"]) -> float:
+    """Averages the covariance of two different runs of one finalist."""
+    return float((shared.sum() - shared.trace()) / (len(shared) * (len(shared) - 1)))
 
 
 def _miou(counts: MatchedCounts, weights: Float64[np.ndarray, "R n"]) -> Float64[np.ndarray, " R"]:

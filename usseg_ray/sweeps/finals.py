@@ -15,7 +15,7 @@ import ray
 
 from usseg_ray.core.records import read_json, write_json
 from usseg_ray.scoring.arrays import read_counts
-from usseg_ray.scoring.significance import Difference, paired_bootstrap
+from usseg_ray.scoring.significance import Difference, own_half_width, paired_bootstrap
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.trials import worker
 from usseg_ray.trials.job import Job
@@ -39,12 +39,15 @@ class Finalist:
         runs: Seed -> the run that was trained with it to its end.
         scores: Seed -> metrics on the test split, in percent.
         behind: How far the first finalist is before it; `None` for the first one.
+        half_width: Of the first one, half of the 95 % interval of its mean mIoU, percent; `None`
+            where there are too few seeds.
     """
 
     trial: Trial
     runs: dict[int, Trial]
     scores: dict[int, dict[str, float]]
     behind: Difference | None = None
+    half_width: float | None = None
 
     @property
     def selection(self) -> dict[int, float]:
@@ -229,7 +232,7 @@ def _asked(plan: Plan, trial: Trial, seed: int, run: Trial, storage: Storage) ->
 
 
 def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:
-    """Says of each but the first how far it is behind."""
+    """Says of each but the first how far it is behind, of the first how well it is known."""
     counts = [
         [read_counts(final_folder(folder, f.trial, seed)) for seed in f.scores] for f in finalists
     ]
@@ -239,6 +242,7 @@ def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:
             finalist.runs,
             finalist.scores,
             paired_bootstrap(counts[0], counts[place]) if place else None,
+            None if place else own_half_width(counts[0]),
         )
         for place, finalist in enumerate(finalists)
     ]

@@ -54,7 +54,8 @@ class Waits:
 
     Args:
         say: Takes a line for the user.
-        every_s: Seconds between two looks; who waits at two of them is told of.
+        every_s: Seconds between two looks; who waits at two of them, and at both something that was
+            asked of the cluster found no room, is told of.
     """
 
     def __init__(self, say: Callable[[str], None], every_s: float = 10.0) -> None:
@@ -66,10 +67,12 @@ class Waits:
         now = time.monotonic()
         if now - self._looked < self._every_s:
             return
-        self._looked, before, self._waiting = now, self._waiting, set(waiting)
-        still = sorted(before & self._waiting)
-        said = ""
-        if still and (reason := lacking()):
+        waiting = set(waiting)
+        reason = lacking() if waiting else ""
+        # Between two trials a request stands open for a moment, which is no wait.
+        before, self._waiting = self._waiting, waiting if reason else set()
+        self._looked, said = now, ""
+        if still := sorted(before & self._waiting):
             said = f"Waiting for room in the cluster: {', '.join(still[:3])} ({reason})."
         if said and said != self._said:
             self._say(f"{said} A node that joins is used at once.")
@@ -123,8 +126,10 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
         """Opens the trial's record and run."""
-        self._silent.add(name_of(trial))
-        self.screen.show(self._open(trial))
+        record = self._open(trial)
+        if record.num_workers:  # else its own process, which has begun, is all that it waits for
+            self._silent.add(record.name)
+        self.screen.show(record)
 
     def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
         """Logs an epoch."""

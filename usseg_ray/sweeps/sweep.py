@@ -33,6 +33,7 @@ from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.objective import CONSENSUS
+from usseg_ray.sweeps.answer import Answer, Findings, conclude, contenders
 from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
 from usseg_ray.sweeps.earlier import agreed
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_features
@@ -117,15 +118,14 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             ledger.log_baselines(floors)
         with timed(seconds, "finalists"):
             finals = sweep.finals(trials.values())
+        inorder = sorted(trials.values(), key=lambda trial: trial.index)
+        found = sweep.answer(inorder, finals)
+        ledger.tag(found.tags())
         command, url = ledger.dashboard()
-    inorder = sorted(trials.values(), key=lambda trial: trial.index)
     peak = memory.peak_bytes
-    outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent)
+    outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent, found)
     save_trust(criterion_trust(outcome.trials), folder)
-    answers = answer_k(plan, outcome.trials, storage) if plan.request.question == "k" else []
     print_outcome(console, plan, outcome, folder, command, url)
-    for sentence in answers:
-        console.print(f"[bold]{sentence}[/]", highlight=False, soft_wrap=True)
     return outcome
 
 
@@ -278,6 +278,24 @@ class _Sweep:
             shown = final_folder(self.storage.folder, best.trial, next(iter(best.scores)))
             self.ledger.attach(None, shown)
         return finalists
+
+    def answer(self, trials: list[Trial], finals: list[Finalist]) -> Answer:
+        """Says in a sentence what the sweep found; of the question about K, in one a method."""
+        plan = self.plan
+        if plan.request.question == "k":
+            return Answer("\n".join(answer_k(plan, trials, self.storage)))
+        split = plan.config.data.test_split
+        return conclude(
+            Findings(
+                contenders(trials, finals),
+                half_width=finals[0].half_width if finals else None,
+                baselines=self.beside.wait().get(split, {}),
+                split=split,
+                picked=plan.picked,
+                command=repeatable(sys.argv),
+                num_samples=plan.request.num_samples,
+            )
+        )
 
     def _train_again(self, chosen: list[Trial]) -> None:
         draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)

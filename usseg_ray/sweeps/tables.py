@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from usseg_ray.core.stopwatch import Seconds
 from usseg_ray.engine.baselines import Baselines, label
 from usseg_ray.scoring.objective import MIOU, digits, short
 from usseg_ray.scoring.significance import Difference
+from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
 from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.sweeps.k_trials import CLUSTERS
@@ -31,6 +33,7 @@ class Outcome:
         peak_bytes: Peak memory of all processes together.
         seconds: Wall time of the sweep's parts, in their order.
         concurrent: Trials at a time.
+        answer: What it comes to, in one sentence, and the command to go on with.
     """
 
     trials: list[Trial]
@@ -39,6 +42,7 @@ class Outcome:
     peak_bytes: int
     seconds: Seconds
     concurrent: int
+    answer: Answer
 
 
 def print_outcome(
@@ -75,9 +79,17 @@ def print_outcome(
         highlight=False,
         soft_wrap=True,
     )
+    print_answer(console, outcome.answer)
     if command:
         console.print(f"Dashboard: [bold]{command}[/]", highlight=False, soft_wrap=True)
     console.print(f"  then open {url}", highlight=False, soft_wrap=True)
+
+
+def print_answer(console: Console, answer: Answer) -> None:
+    """Prints what a sweep comes to, and the command to go on with, to be copied whole."""
+    console.print(f"[bold]{escape(answer.sentence)}[/]", highlight=False, soft_wrap=True)
+    if answer.command:
+        console.print(f"  {answer.command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_finals(console: Console, outcome: Outcome, split: str, picked: str) -> None:
@@ -139,7 +151,10 @@ def leaderboard(
     order = ranked(trials)
     criterion = [t.objective for t in order[:1] if t.objective != MIOU]
     table = Table(title=title, title_justify="left")
-    for column in ("rank", "trial", *method, *map(short, criterion), MIOU, "acc", "K", *headings):
+    labelled = bool(baselines.get(split)) or any(MIOU in trial.metrics for trial in order)
+    scores = (MIOU, "unsup_acc") if labelled or not criterion else ()
+    shown = (name.replace("unsup_acc", "acc") for name in scores)
+    for column in ("rank", "trial", *method, *map(short, criterion), *shown, "K", *headings):
         table.add_column(
             column, no_wrap=column in ("trial", "method", "unsup_miou"), overflow="fold"
         )
@@ -150,8 +165,7 @@ def leaderboard(
             trial.name + _remark(trial),
             *(trial.method for _ in method),
             *(_score(trial) for _ in criterion),
-            number(trial.metrics.get(MIOU), 1),
-            number(trial.metrics.get("unsup_acc"), 1),
+            *(number(trial.metrics.get(name), 1) for name in scores),
             str(trial.settings.get("num_clusters")),
             *(value(trial.settings.get(key)) for key in keys or ()),
         ]

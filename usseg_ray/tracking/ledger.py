@@ -174,6 +174,14 @@ class Ledger:
         self._floors = {f"baseline.{name}": float(value) for name, value in floors.items()}
         self._put("floors", None, metrics=self._floors)
 
+    def tag(self, tags: Tags) -> None:
+        """Tags the sweep's run with what is known only at its end.
+
+        Args:
+            tags: Tag -> text.
+        """
+        self._put("tags", None, tags=dict(tags))
+
     def attach(self, trial: str | None, folder: Path) -> None:
         """Uploads what a run folder has to show; a second call replaces the first's files.
 

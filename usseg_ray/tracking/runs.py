@@ -167,6 +167,11 @@ class Runs:
         for run_id in self._trials():
             self._log(run_id, operation.data["metrics"], 0, operation.time)
 
+    def _do_tags(self, operation: Operation) -> None:
+        """Tags a run; data: tags."""
+        tags = {key: redacted(value) for key, value in operation.data["tags"].items()}
+        self._batches[self._id(operation.run)].tags |= tags
+
     def _do_files(self, operation: Operation) -> None:
         """Uploads files; data: pairs of path and folder in the run."""
         run_id = self._id(operation.run)

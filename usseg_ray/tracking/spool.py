@@ -23,7 +23,9 @@ from usseg_ray.core.files import write_whole
 
 SPOOL_FILE, MARK_FILE = "tracking.jsonl", "tracking.mark"
 
-RecordKind = Literal["store", "open", "log", "floors", "files", "table", "model", "end", "close"]
+RecordKind = Literal[
+    "store", "open", "log", "floors", "tags", "files", "table", "model", "end", "close"
+]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from usseg_ray.bench.sweep import SweepCase, SweepTime, _parts, extrapolated
+from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.tables import Outcome
 from usseg_ray.trials.trial import Trial
 
@@ -19,7 +20,7 @@ def timing(*epochs: tuple[float, float, float], epochs_each: int = 1) -> SweepTi
         trial.metrics = dict(zip(names, seconds, strict=True))
         trials.append(trial)
     parts = {"start": 10.0, "trials": 60.0}
-    return SweepTime(100.0, Outcome(trials, {}, [], 0, parts, 2))
+    return SweepTime(100.0, Outcome(trials, {}, [], 0, parts, 2, Answer("")))
 
 
 def test_all_other_epochs_are_as_fast_as_the_fastest() -> None:

@@ -1,3 +1,4 @@
+import re
 import shlex
 import signal
 import subprocess
@@ -20,7 +21,9 @@ COMMANDS = (*FILES, "prepare", "features", "report", "doctor", "bench")
 PROGRAM = """
 import os
 import sys
-from usseg_ray.core.cli import make_app, run
+from rich.box import HEAVY
+from rich.panel import Panel
+from usseg_ray.core.cli import console, make_app, run
 from usseg_ray.core.errors import UserError
 
 app = make_app()
@@ -38,6 +41,8 @@ def main(kind: str) -> None:
         os.mkdir("/sys/runs")
     if kind == "bug":
         raise RuntimeError("a bug")
+    if kind == "box":
+        console.print(Panel("… ✓", box=HEAVY, safe_box=False))
     print("done")
 
 sys.argv = ["program", *sys.argv[1:]]
@@ -82,6 +87,25 @@ def test_a_bug_keeps_its_traceback() -> None:
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "RuntimeError: a bug" in done.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_shows_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    done = called("-c", PROGRAM, "box")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "? ?" in done.stdout
+    assert done.stdout.endswith("done\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_whole_in_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    done = called("-m", f"usseg_ray.{command}", "--help")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 60
+    # Nothing is cut, and no option is broken at its hyphen.
+    assert not [line for line in lines if "…" in line or re.search(r"--[a-z-]*-$", line)]
 
 
 def test_success() -> None:

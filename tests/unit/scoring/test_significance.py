@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from scipy.stats import t, ttest_ind
 
 from usseg_ray.scoring.metrics import MatchedCounts, score
-from usseg_ray.scoring.significance import Difference, half_width, paired_bootstrap
+from usseg_ray.scoring.significance import (
+    MOST_SEEDS,
+    Difference,
+    half_width,
+    own_half_width,
+    paired_bootstrap,
+    seeds_that_tell,
+)
 
 
 def counts_of(accuracy: float, seed: int, images: int = 60) -> MatchedCounts:
@@ -145,3 +152,49 @@ def test_of_the_whole_split_it_is_the_score() -> None:
 def test_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match="the same images and classes"):
         paired_bootstrap([counts_of(0.8, 1)], [counts_of(0.8, 1, images=9)])
+
+
+def test_a_finalists_own_interval_is_students_where_images_do_nothing() -> None:
+    # Every image is alike, so drawing others changes nothing.
+    runs = [
+        MatchedCounts(*(np.full((50, 1), n) for n in (hits, 100, 100))) for hits in (50, 60, 64)
+    ]
+    scores = np.array([miou(counts, np.arange(50)) for counts in runs])
+    expected = t.ppf(0.975, 2) * scores.std(ddof=1) / np.sqrt(3)
+    assert own_half_width(runs) == pytest.approx(expected)
+
+
+def test_a_finalists_own_interval_has_the_images_in_it() -> None:
+    one, rng, drawn = counts_of(0.8, 1), np.random.default_rng(3), []
+    for _ in range(4000):
+        drawn.append(miou(one, rng.integers(0, 60, 60)))
+    expected = t.ppf(0.975, 59) * np.std(drawn, ddof=1) * np.sqrt(60 / 59)
+    assert own_half_width([one, one]) == pytest.approx(expected, rel=0.05)
+    assert own_half_width([one]) is None
+
+
+def test_as_many_seeds_tell_as_make_the_interval_end_before_0() -> None:
+    first, second = [10.0, 12.0, 11.0], [9.0, 8.0, 10.0]
+    half = float(half_width(0.1, 100, np.array(first), np.array(second)))
+    found = seeds_that_tell(Difference(1.5, 1.5 - half, 1.5 + half), first, second)
+    images, welch = (
+        0.1 * t.ppf(0.975, 99) ** 2,
+        [t.ppf(0.975, 2 * (n - 1)) ** 2 * 2 / n for n in range(2, MOST_SEEDS + 1)],
+    )
+    assert found == next(n for n, v in enumerate(welch, start=2) if images + v < 1.5**2)
+    assert found is not None
+    assert 3 < found < 10
+
+
+def test_a_score_without_seeds_adds_no_spread() -> None:
+    first = [10.0, 12.0, 11.0]
+    half = float(t.ppf(0.975, 2) / np.sqrt(3))
+    found = seeds_that_tell(Difference(1.5, 1.5 - half, 1.5 + half), first, [9.5])
+    assert found == next(n for n in range(2, 20) if t.ppf(0.975, n - 1) / np.sqrt(n) < 1.5)
+
+
+@pytest.mark.parametrize(
+    "difference", [Difference(1.0), Difference(0.0, -1.0, 1.0), Difference(0.01, -9.0, 9.02)]
+)
+def test_what_no_number_of_seeds_tells(difference: Difference) -> None:
+    assert seeds_that_tell(difference, [1.0, 2.0, 3.0], [0.0, 1.0, 5.0]) is None

@@ -4,8 +4,10 @@ from typing import Any, cast
 
 import pytest
 
+from tests.told import trial
 from usseg_ray.sweeps import monitor
 from usseg_ray.sweeps.monitor import Monitor, Waits
+from usseg_ray.trials.trial import WORKERS, Trial
 
 
 def test_who_waits_for_room_is_told_of_once_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +30,30 @@ def test_who_waits_for_room_is_told_of_once_and_why(monkeypatch: pytest.MonkeyPa
     lacks[0] = ""
     waits.look(["trial_001"])
     assert len(said) == 2
+
+
+def test_a_request_that_stands_open_for_a_moment_is_no_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacks = iter(["", "1 CPU asked for", "", "1 CPU asked for"])
+    monkeypatch.setattr(monitor, "lacking", lambda: next(lacks))
+    said: list[str] = []
+    waits = Waits(said.append, every_s=0.0)
+    for _ in range(4):
+        waits.look(["trial_001"])
+    assert said == []
+
+
+@pytest.mark.parametrize(("workers", "silent"), [(0, set[str]()), (1, {"trial_001"})])
+def test_a_trial_that_has_begun_waits_for_its_workers_alone(workers: int, silent: set[str]) -> None:
+    record = trial(1, None)
+    record.settings[WORKERS] = workers
+    shown: list[Trial] = []
+    seen: Any = SimpleNamespace(
+        _open=lambda _: record, _silent=set(), screen=SimpleNamespace(show=shown.append)
+    )
+    Monitor.on_trial_start(seen, cast(Any, None))
+    assert (seen._silent, shown) == (silent, [record])
 
 
 def test_looks_are_seldom() -> None:
@@ -54,6 +80,8 @@ def test_looks_are_seldom() -> None:
 def test_a_lost_node_is_no_failure_of_the_trial(tmp_path: Path, said: str, counted: int) -> None:
     file = tmp_path / "error.txt"
     file.write_text(said)
-    trial: Any = SimpleNamespace(error_file=str(file), run_metadata=SimpleNamespace(num_failures=1))
-    Monitor.on_trial_recover(cast(Monitor, None), trial)
-    assert trial.run_metadata.num_failures == counted
+    failed: Any = SimpleNamespace(
+        error_file=str(file), run_metadata=SimpleNamespace(num_failures=1)
+    )
+    Monitor.on_trial_recover(cast(Monitor, None), failed)
+    assert failed.run_metadata.num_failures == counted

@@ -1,11 +1,14 @@
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
 from tests.told import cells, shown, trial
 from usseg_ray.engine.baselines import label
 from usseg_ray.scoring.significance import Difference
+from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust
 from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.sweeps.tables import (
@@ -13,6 +16,7 @@ from usseg_ray.sweeps.tables import (
     final_table,
     leaderboard,
     number,
+    print_answer,
     sampled,
     trust_table,
     value,
@@ -42,6 +46,24 @@ def test_trials_ranked_without_labels_stand_above_the_baselines() -> None:
     rows = [row[1:4] for row in cells(table)]
     assert rows[:2] == [["trial_001", "0.500", "30.0"], ["trial_000", "0.250", "60.0"]]
     assert ["[dim]position (floor)[/]", "", "20.0"] in rows
+
+
+def test_without_labels_there_are_no_columns_of_scores() -> None:
+    one = trial(0, None, **{"label_free.stability": 0.5})
+    one.objective = "label_free.stability"
+    del one.metrics["unsup_acc"]
+    table = board(one, baselines={})
+    headings = [str(column.header) for column in table.columns]
+    assert headings == ["rank", "trial", "stability", "K", "gamma"]
+    assert cells(table) == [["1", "trial_000", "0.500", "10", "0.333"]]
+
+
+def test_an_answer_is_printed_whole_with_its_command_beneath() -> None:
+    console = Console(file=io.StringIO(), width=20)
+    print_answer(console, Answer("acseg, K = 3 [so it is said] leads", "python -m usseg_ray.tune"))
+    assert isinstance(console.file, io.StringIO)
+    said = "acseg, K = 3 [so it is said] leads\n  python -m usseg_ray.tune\n"
+    assert console.file.getvalue() == said
 
 
 def test_what_criteria_are_worth_is_shown() -> None:

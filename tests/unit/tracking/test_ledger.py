@@ -53,6 +53,16 @@ def test_a_sweep_is_a_parent_with_a_child_per_trial(folder: Path) -> None:
     assert found["t1"].data.tags["a"] == "b"
 
 
+def test_what_a_sweep_came_to_is_a_tag_of_its_own_run(folder: Path) -> None:
+    with opened() as ledger:
+        ledger.open_trial("t0", {}, {})
+        ledger.tag({"usseg.answer": "it leads", "usseg.answer_command": "x http://me:pw@host/a"})
+    found = runs(folder)
+    assert found[SWEEP].data.tags["usseg.answer"] == "it leads"
+    assert found[SWEEP].data.tags["usseg.answer_command"] == "x http://***@host/a"
+    assert "usseg.answer" not in found["t0"].data.tags
+
+
 def test_a_final_is_a_child_of_its_trial_and_found_again(folder: Path) -> None:
     for score in (33.0, 99.0):
         with opened() as ledger:

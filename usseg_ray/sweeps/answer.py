@@ -1,0 +1,290 @@
+"""A sweep's answer in one sentence: what leads, what cannot be told apart from it, what to do next.
+
+It stands after `finals`, whose statistics it puts into words, and before the screen, MLflow and the
+report, which all show the same sentence. `conclude` sees plain values: no plan, cluster or store.
+"""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean, stdev
+
+from usseg_ray.engine.baselines import FLOORS, KMEANS
+from usseg_ray.scoring.objective import MIOU
+from usseg_ray.scoring.significance import FEWEST_SEEDS, MOST_SEEDS, Difference, seeds_that_tell
+from usseg_ray.sweeps.finals import Finalist
+from usseg_ray.trials.trial import Trial, ranked
+
+_TUNE, _TRAIN = "usseg_ray.tune", "usseg_ray.train"
+_SEEDS = 3
+"""What `tune` takes unless told."""
+_TRIALS = 8
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A trial that may be the answer.
+
+    Attributes:
+        name: Of the trial.
+        method: Of its method.
+        num_clusters: Its K.
+        scores: Unsupervised mIoU on the test split for every seed, percent.
+        behind: How far the first is before it; `None` for the first.
+        collapsed: How many of its seeds predict next to one cluster alone.
+    """
+
+    name: str
+    method: str
+    num_clusters: int | None
+    scores: tuple[float, ...] = ()
+    behind: Difference | None = None
+    collapsed: int = 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a sweep's answer is made of.
+
+    Attributes:
+        contenders: Finalists with test scores, the best of the selection split first; where nothing
+            was scored on the test split, the ranked trials without scores.
+        half_width: Half of the 95 % interval of the first one's mean, over seeds and images;
+            `None` where there are too few seeds.
+        baselines: Their unsupervised mIoU on the test split, percent.
+        split: The test split.
+        picked: What picked settings and finalists; empty where there was no choice.
+        command: Repeats the sweep; empty if it is not known.
+        num_samples: Trials of each method.
+    """
+
+    contenders: Sequence[Contender]
+    half_width: float | None = None
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    split: str = "test"
+    picked: str = ""
+    command: str = ""
+    num_samples: int = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A sweep's answer.
+
+    Attributes:
+        sentence: What was found, and what to do next.
+        command: Does it; empty where there is none to type.
+    """
+
+    sentence: str
+    command: str = ""
+
+    def tags(self) -> dict[str, str]:
+        """Writes it as the tags of the sweep's run, which the report opens with."""
+        told = {"usseg.answer": self.sentence, "usseg.answer_command": self.command}
+        return {name: text for name, text in told.items() if text}
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """Something that the first finalist is compared with."""
+
+    name: str
+    first: Difference
+    scores: tuple[float, ...]
+
+    @property
+    def better(self) -> bool:
+        """Whether it is before the first one by more than noise, or on few seeds at all."""
+        high = self.first.mean if self.first.high is None else self.first.high
+        return high < 0
+
+
+def contenders(trials: Iterable[Trial], finalists: Sequence[Finalist]) -> list[Contender]:
+    """Lists what may be a sweep's answer: its finalists, or its ranked trials where it has none."""
+    if not finalists:
+        return [
+            Contender(t.name, t.method, _k(t), collapsed=int(t.metrics.get("collapsed", 0)))
+            for t in ranked(trials)
+            if t.score is not None and t.status != "FAILED"
+        ]
+    return [
+        Contender(
+            one.trial.name,
+            one.trial.method,
+            _k(one.trial),
+            tuple(scores[MIOU] for scores in one.scores.values()),
+            one.behind,
+            sum(scores.get("collapsed", 0) > 0 for scores in one.scores.values()),
+        )
+        for one in finalists
+    ]
+
+
+def _k(trial: Trial) -> int | None:
+    return trial.settings.get("num_clusters")
+
+
+def conclude(found: Findings) -> Answer:
+    """Says what a sweep found.
+
+    The first finalist of the selection split leads, whatever the test split says: choosing by that
+    one would be choosing by its labels. Another finalist is told from it by the paired interval. A
+    baseline has one value and no counts of images: it is within noise where it lies in the first
+    finalist's own 95 % interval over seeds and images. That the images are the same makes this
+    interval too wide rather than too narrow, if the two find the same images hard; the baseline's
+    own noise of seeds is not in it.
+
+    Args:
+        found: The sweep's statistics.
+
+    Returns:
+        One sentence, and the command that it ends with.
+    """
+    if not found.contenders:
+        return Answer("No trial came to its end, so nothing leads: the first causes stand above.")
+    first = found.contenders[0]
+    if not first.scores:
+        return _unscored(found)
+    rivals = [*_finalists(found), *_baselines(found)]
+    start = f"{_title(first)}: {_mean(first)} mIoU on {found.split}"
+    floors = [r for r in rivals if r.name in map(_called, FLOORS) and not _above(r)]
+    if first.collapsed:
+        start += f", but {first.collapsed} of {len(first.scores)} seeds collapsed: no result to use"
+        return _end(found, start, "other settings may not collapse", _more_trials(found))
+    if floors:
+        named = " and ".join(f"{r.name} ({fmean(r.scores):.1f})" for r in floors)
+        start += f", which is not above {named}: nothing was learnt from the images"
+        return _end(found, start, "other settings may", _more_trials(found))
+    others = [r for r in rivals if r.name not in map(_called, FLOORS)]
+    if len(first.scores) < FEWEST_SEEDS:
+        return _one_seed(found, start, others)
+    return _compared(found, start, others)
+
+
+def _compared(found: Findings, start: str, rivals: Sequence[_Rival]) -> Answer:
+    """Concludes where the first finalist has an interval."""
+    better = [rival for rival in rivals if rival.better]
+    unknown = [rival for rival in rivals if rival.first.verdict]
+    told = [rival for rival in rivals if not rival.better and not rival.first.verdict]
+    parts = [start + _lead(told)]
+    parts += [f"{r.name} scores {-r.first.mean:.1f} more" for r in better]
+    if unknown:
+        verb = "is" if len(unknown) == 1 else "are"
+        parts.append(f"{_list(unknown)} {verb} within noise")
+        return _end(found, "; ".join(parts), *_seeds(found, unknown))
+    if better:
+        return _end(found, "; ".join(parts), "other settings may lead", _more_trials(found))
+    model = f"its model is finalists/{found.contenders[0].name}/model"
+    return _end(found, "; ".join(parts), model)
+
+
+def _seeds(found: Findings, unknown: Sequence[_Rival]) -> tuple[str, str]:
+    """Says how many seeds would tell what cannot be told apart, and with which command."""
+    scores = found.contenders[0].scores
+    needed = {r.name: seeds_that_tell(r.first, scores, r.scores) for r in unknown}
+    # A finalist whose runs failed has to have as many seeds as the others.
+    needed |= {r.name: max(_SEEDS, len(scores)) for r in unknown if r.first.low is None}
+    enough = [count for count in needed.values() if count is not None]
+    never = [r for r in unknown if needed[r.name] is None]
+    if not enough:
+        return f"not even {MOST_SEEDS} seeds would tell, take what costs least", ""
+    hint = f"{max(enough)} seeds would tell"
+    if never:
+        hint += f" {_list([r for r in unknown if r not in never])} from it, "
+        hint += f"not even {MOST_SEEDS} would {_list(never)}"
+    return hint, _with(found.command, {"--seeds": max(enough)})
+
+
+def _one_seed(found: Findings, start: str, rivals: Sequence[_Rival]) -> Answer:
+    """Concludes where nothing is known of how far seeds lie apart."""
+    beside = "; ".join(f"{r.name} has {fmean(r.scores):.1f}" for r in rivals)
+    start = "; ".join(filter(None, (f"{start} with one seed", beside)))
+    hint = f"one seed does not say what is noise, {_SEEDS} seeds would"
+    return _end(found, start, hint, _with(found.command, {"--seeds": _SEEDS}))
+
+
+def _unscored(found: Findings) -> Answer:
+    """Concludes where no labels of a test split say how good the first one is."""
+    first, *others = found.contenders
+    start = f"{_title(first)} {'leads' if others else 'is the only trial'}"
+    start += ", but it collapsed" if first.collapsed else ""
+    start += f"; nothing was scored on {found.split}"
+    return _end(found, start, f"the pictures of {first.name} show what it is worth")
+
+
+def _finalists(found: Findings) -> list[_Rival]:
+    twice = [one.method for one in found.contenders]
+    return [
+        _Rival(one.method if twice.count(one.method) == 1 else _title(one), one.behind, one.scores)
+        for one in found.contenders[1:]
+        if one.behind is not None
+    ]
+
+
+def _baselines(found: Findings) -> list[_Rival]:
+    """Lists the baselines that need no labels, but for what stands among the finalists itself."""
+    first, half = found.contenders[0], found.half_width
+    rivals = []
+    for name in (*FLOORS, KMEANS):
+        score = found.baselines.get(name)
+        if score is None or name in (one.method for one in found.contenders):
+            continue
+        mean = fmean(first.scores) - score
+        ends = (None, None) if half is None else (mean - half, mean + half)
+        rivals.append(_Rival(_called(name), Difference(mean, *ends), (score,)))
+    return rivals
+
+
+def _called(baseline: str) -> str:
+    return f"the floor {baseline}" if baseline in FLOORS else "k-means of the same features"
+
+
+def _above(rival: _Rival) -> bool:
+    low = rival.first.mean if rival.first.low is None else rival.first.low
+    return low > 0
+
+
+def _title(one: Contender) -> str:
+    return f"{one.method}, K = {one.num_clusters}" if one.num_clusters else one.method
+
+
+def _mean(one: Contender) -> str:
+    spread = f" ± {stdev(one.scores):.1f}" if len(one.scores) > 1 else ""
+    return f"{fmean(one.scores):.1f}{spread}"
+
+
+def _lead(told: Sequence[_Rival]) -> str:
+    """Says by how much the first one leads what comes next."""
+    nearest = min(told, key=lambda rival: rival.first.mean, default=None)
+    return f", {nearest.first.mean:.1f} above {nearest.name}" if nearest else ""
+
+
+def _list(rivals: Sequence[_Rival]) -> str:
+    *head, last = [rival.name for rival in rivals]
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def _end(found: Findings, start: str, hint: str, command: str = "") -> Answer:
+    picked = f" ({found.picked})" if found.picked else ""
+    return Answer(f"{start}: {hint}{picked}.", command)
+
+
+def _more_trials(found: Findings) -> str:
+    return _with(found.command, {"--num-samples": max(_TRIALS, 2 * found.num_samples)})
+
+
+def _with(command: str, options: Mapping[str, int]) -> str:
+    """Writes a command with other options, in a folder of its own; `tune` for one of `train`."""
+    if not command:
+        return ""
+    words = shlex.split(command)
+    if _TRAIN in words:
+        words[words.index(_TRAIN)] = _TUNE
+        options = {"--num-samples": 1, **options}
+    dropped, kept = (*options, "--out"), list[str]()
+    for before, word in pairwise(["", *words]):
+        if before not in dropped and word.partition("=")[0] not in dropped:
+            kept.append(word)
+    return shlex.join([*kept, *(str(part) for pair in options.items() for part in pair)])
