@@ -49,8 +49,8 @@ def main(
         str | None,
         typer.Option(
             metavar="PATTERN",
-            help="Where their labels lie, e.g. 'gt/{split}/{id}_ids.png' (with --images); or a COCO "
-            "JSON.",
+            help="Where their labels lie, e.g. 'gt/{split}/{id}_ids.png' (with --images); or a "
+            "COCO JSON.",
             show_default="the layout's folders",
         ),
     ] = None,

@@ -224,12 +224,12 @@ def _finalists(found: Findings) -> list[_Rival]:
 
 
 def _baselines(found: Findings) -> list[_Rival]:
-    """Lists the baselines that need no labels, but for what stands among the finalists itself."""
+    """Lists the baselines that need no labels; k-means at the data's own K, whatever K leads."""
     first, half = found.contenders[0], found.half_width
     rivals = []
     for name in (*FLOORS, KMEANS):
         score = found.baselines.get(name)
-        if score is None or name in (one.method for one in found.contenders):
+        if score is None:
             continue
         mean = fmean(first.scores) - score
         ends = (None, None) if half is None else (mean - half, mean + half)
