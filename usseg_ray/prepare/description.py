@@ -173,8 +173,10 @@ def _as_object(path: Path, content: object) -> dict[str, Any]:
 
 
 def _check_keys(path: Path, told: Mapping[str, Any]) -> None:
+    """Refuses keys that are nearly ones that are missing; others, such as notes, are their own."""
+    missing = _Content.model_fields.keys() - told.keys()
     for key in told.keys() - _Content.model_fields.keys():
-        near = difflib.get_close_matches(key.casefold(), _Content.model_fields, n=1, cutoff=0.65)
+        near = difflib.get_close_matches(key.casefold(), missing, n=1, cutoff=0.65)
         if near:
             raise UserError(f"{path}: unknown key {key!r}; did you mean {near[0]!r}?")
 

@@ -87,5 +87,12 @@ def test_what_cannot_be_meant_is_told_in_words_of_the_file(content: Any, message
         describe(content, FILE)
 
 
+def test_a_key_that_is_there_was_not_meant_by_another() -> None:
+    # Nearly `classes`, which has its own.
+    assert describe({"classes": ["a", "b"], "num_classes": 2}, FILE).classes == ("a", "b")
+    with pytest.raises(UserError, match="did you mean 'classes'"):
+        describe({"num_classes": 2}, FILE)
+
+
 def test_other_keys_are_the_owners_notes() -> None:
     assert describe({"year": 1, "licence": "x"}, FILE).classes == ()
