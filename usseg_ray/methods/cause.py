@@ -45,8 +45,7 @@ from usseg_ray.methods.parts.concepts import (
 from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
 from usseg_ray.ops.draws import uniforms
 
-# Official factor of cosines before a softmax over clusters.
-_SHARPNESS = 3.0
+_SHARPNESS = 3.0  # official factor of cosines before a softmax over clusters
 
 
 class CAUSEConfig(MethodConfig):
@@ -54,8 +53,7 @@ class CAUSEConfig(MethodConfig):
 
     head: Literal["mlp", "tr"] = Field(
         "mlp",
-        description="CAUSE-MLP, or CAUSE-TR, whose positions need training crops and evaluation "
-        "frames of the same size.",
+        description="CAUSE-MLP, or CAUSE-TR, whose crops and frames must have the same size.",
     )
     num_codes: int = Field(2048, ge=2, description="Codes of the clusterbook; official code: 2048.")
     dim: int = Field(90, ge=1, description="Channels of a head's code; official code: 90.")

@@ -54,11 +54,8 @@ def _sizes(train: int, evaluation: int) -> dict[str, Any]:
 
 
 _SMALL_16 = {"backbone.name": "vit_small_patch16_224.dino"}
-
 _SMALL_8 = {"backbone.name": "vit_small_patch8_224.dino"}
-
 _BASE_8 = {"backbone.name": "vit_base_patch8_224.dino"}
-
 _STEGO_320 = {"protocol": "stego-320"}
 
 _FIVE_CROPS = {
@@ -78,9 +75,7 @@ _WHOLE_TILES = {
 }
 
 _FLOAT32 = " Backbone in bfloat16 on CUDA, theirs in float32."
-
 _FLOAT16 = " Backbone in bfloat16 on CUDA, theirs and their losses in float16."
-
 _ASSUMED_FLOAT = " Backbone in bfloat16 on CUDA; theirs is not known."
 
 # PiCIE's network learns, so it is no frozen backbone.
