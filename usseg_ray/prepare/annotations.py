@@ -1,7 +1,8 @@
 """Labels that a COCO JSON describes: instances or stuff, one file a split.
 
-Its categories become classes in the order of their ids. Pixels of no annotation are void, and
-images without annotations are unlabelled. Nothing is drawn here, see `drawing`.
+Its categories become classes in the order of their ids. Pixels of no annotation are void; around a
+category that is alone they are the class `background`, since one class is nothing to tell apart.
+Images without annotations are unlabelled. Nothing is drawn here, see `drawing`.
 """
 
 import re
@@ -29,6 +30,8 @@ _NAMES = re.compile(
 )
 
 _Side = Annotated[int, Field(ge=1)]
+
+BACKGROUND = "background"
 
 
 class _Image(BaseModel):
@@ -113,7 +116,7 @@ class Labelled:
     Attributes:
         entries: Sorted by split, then id.
         classes: Names, by index.
-        void: Class index of pixels in no annotation.
+        void: Class index of pixels without a class.
     """
 
     entries: tuple[Entry, ...]
@@ -136,7 +139,7 @@ def label(entries: Iterable[Entry], files: Mapping[str, Path]) -> Labelled:
     """
     images = _Images(entries)
     classes: dict[int, str] = {}
-    void = 255
+    void = rest = 255
     for split, path in files.items():
         content = _read(path)
         named = _classes(path, content.categories)
@@ -144,10 +147,12 @@ def label(entries: Iterable[Entry], files: Mapping[str, Path]) -> Labelled:
             raise UserError(f"{path}: its categories are not those of the other splits' files.")
         classes = named
         void = 255 if len(classes) <= 255 else 65535
+        rest = 1 if len(classes) == 1 else void
         for image, shapes in _shapes(path, content, classes):
-            drawing = Drawing(image.height, image.width, void, shapes) if shapes else None
+            drawing = Drawing(image.height, image.width, rest, shapes) if shapes else None
             images.give(image.file_name, split, path, drawing)
-    return Labelled(images.ordered(), tuple(classes.values()), void)
+    names = (*classes.values(), *((BACKGROUND,) if rest != void else ()))
+    return Labelled(images.ordered(), names, void)
 
 
 class _Images:

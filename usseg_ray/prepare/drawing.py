@@ -38,13 +38,13 @@ class Drawing:
     Attributes:
         height: Of the image, pixels.
         width: Of the image, pixels.
-        void: Class index of pixels in no shape.
+        rest: Class index of pixels in no shape.
         shapes: In the order of the file.
     """
 
     height: int
     width: int
-    void: int
+    rest: int
     shapes: tuple[Shape, ...]
 
 
@@ -60,7 +60,7 @@ def draw(drawing: Drawing) -> Int32[np.ndarray, "H W"]:
     height, width = drawing.height, drawing.width
     if height * width > MAX_PIXELS:
         raise UndecodableError(f"{width}x{height} has more than {MAX_PIXELS} pixels")
-    numbers = np.full((height, width), drawing.void, np.int32)
+    numbers = np.full((height, width), drawing.rest, np.int32)
     smallest = np.full((height, width), height * width + 1)
     for shape in drawing.shapes:
         with guarded("an annotation cannot be read: "):

@@ -182,3 +182,17 @@ def test_a_second_category_of_a_name_has_its_id(tmp_path: Path) -> None:
     twice = [{"id": 7, "name": "cow"}, {"id": 3, "name": "cow"}]
     write(tmp_path, "annotations.json", content("a.png", categories=twice))
     assert discover(tmp_path).classes == ("cow", "cow_7")
+
+
+def test_around_a_single_category_lies_the_background(tmp_path: Path) -> None:
+    pictures(tmp_path, "train/a.png")
+    alone = content("a.png", categories=[{"id": 7, "name": "cow"}])
+    alone["annotations"] = alone["annotations"][:1]
+    write(tmp_path, "annotations/instances_train.json", alone)
+    found = discover(tmp_path)
+    assert (found.classes, found.ignore_index) == (("cow", "background"), 255)
+    (row,) = Inspector(found.meaning).rows(found.entries)
+    assert row.label is not None
+    expected = np.ones((4, 5), int)
+    expected[1:3, 1:3] = 0
+    assert np.array_equal(decode_label(row.label), expected)
