@@ -37,6 +37,11 @@ class OtherContentError(Exception):
     """A copied file has not the content that its source promises."""
 
 
+def is_uri(place: str | Path) -> bool:
+    """Tells a URI from a folder."""
+    return "://" in str(place)
+
+
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     """Finds the file system of a folder or URI, and the path in it.
 
@@ -49,7 +54,7 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     Raises:
         UserError: The URI's scheme is unknown or its place cannot be reached.
     """
-    if "://" not in str(uri):
+    if not is_uri(uri):
         return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
     try:
         filesystem, path = pafs.FileSystem.from_uri(str(uri))

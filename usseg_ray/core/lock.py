@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import is_uri
 
 LOCK_FILE = ".lock"
 BEAT_S = 30.0
@@ -52,6 +53,21 @@ def only_one(path: Path, what: str, wait_s: float = 0) -> Iterator[None]:
         if _noted(path) == mine:  # and nobody took this process for dead
             path.unlink(missing_ok=True)
         file.close()
+
+
+@contextmanager
+def alone_in(place: str, what: str) -> Iterator[None]:
+    """Lets one process write a folder, which is made; a URI's place is not locked.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    if is_uri(place):
+        yield
+        return
+    Path(place).mkdir(parents=True, exist_ok=True)
+    with only_one(Path(place) / LOCK_FILE, what):
+        yield
 
 
 def _taken(path: Path) -> IO[str] | None:

@@ -11,6 +11,7 @@ the old one whole. Everything goes through `pyarrow.fs`: a folder, `file://`, `s
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -196,6 +197,16 @@ def remove_strays(uri: str | Path) -> None:
     for info in filesystem.get_file_info(folder):
         if info.base_name.endswith((".parquet", UNFINISHED)) and info.path not in kept:
             filesystem.delete_file(info.path)
+
+
+@contextmanager
+def without_strays(uri: str | Path) -> Iterator[None]:
+    """Whichever manifest is in place in the end, the old or the new: its shards stay, no others."""
+    try:
+        yield
+    finally:
+        with suppress(OSError, UserError):
+            remove_strays(uri)
 
 
 class _HashingSink:

@@ -20,6 +20,7 @@ import ray
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import resolve, write_whole_at
+from usseg_ray.core.lock import alone_in
 from usseg_ray.core.sources import check_name
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.manifest import (
@@ -30,7 +31,7 @@ from usseg_ray.data.manifest import (
     save_manifest,
     split_totals,
 )
-from usseg_ray.data.shards import ROWS_PER_SHARD, remove_strays, write_shard
+from usseg_ray.data.shards import ROWS_PER_SHARD, without_strays, write_shard
 from usseg_ray.prepare import sets
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.inspection import Inspector, Problem
@@ -116,7 +117,8 @@ def prepare(
         The set; unchanged and at once if `out` holds it already.
 
     Raises:
-        UserError: The source cannot be used, `out` holds another set, or too much is bad.
+        UserError: The source cannot be used, `out` holds another set or another process writes it,
+            or too much is bad.
     """
     if dataset is None:
         images = discover(source, **vars(patterns))
@@ -136,16 +138,13 @@ def prepare(
     _look(images)
     tally = _Tally(len(images.entries), max_bad_share, on_progress)
     try:
-        _run(_plan(images, rows_per_shard), images, out, tally)
-        notes = (*images.notes, *check_values(tally.values, images.meaning), *tally.notes())
-        manifest = _assemble(images, name, str(Path(source).resolve()), fingerprint, tally)
-        save_manifest(manifest, out)
+        with alone_in(out, "this set"), without_strays(out):
+            _run(_plan(images, rows_per_shard), images, out, tally)
+            notes = (*images.notes, *check_values(tally.values, images.meaning), *tally.notes())
+            manifest = _assemble(images, name, str(Path(source).resolve()), fingerprint, tally)
+            save_manifest(manifest, out)
     except OSError as error:
         raise _unwritable(out, error) from None
-    finally:
-        # Whichever manifest is in place now, the old or the new: its shards stay, no others.
-        with suppress(OSError, UserError):
-            remove_strays(out)
     return Prepared(manifest, out, fresh=True, images_per_second=tally.rate(), notes=notes)
 
 

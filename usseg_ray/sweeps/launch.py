@@ -14,7 +14,8 @@ from usseg_ray import methods
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
-from usseg_ray.core.lock import LOCK_FILE, only_one
+from usseg_ray.core.files import is_uri
+from usseg_ray.core.lock import alone_in
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.cost import estimate
@@ -27,7 +28,7 @@ from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.space import parse_assignments
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
-from usseg_ray.trials.storage import Storage, is_uri
+from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
 from usseg_ray.trials.trial import RUNS, TRIAL_FILE, WORKERS, find_run, local_copy
 
@@ -102,8 +103,7 @@ def launch(
     if dry_run:
         print_plan(plan, keys=keys)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_one(folder / LOCK_FILE, "this run"):
+    with alone_in(str(folder), "this run"):
         plan = _begun(plan, folder)
         try:
             run_sweep(plan, folder.absolute(), console)

@@ -17,14 +17,9 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import copy_here, copy_there, resolve
+from usseg_ray.core.files import copy_here, copy_there, is_uri, resolve
 
 THREADS = 16
-
-
-def is_uri(place: str | Path) -> bool:
-    """Tells a URI from a folder."""
-    return "://" in str(place)
 
 
 def below(place: str, name: str) -> str:

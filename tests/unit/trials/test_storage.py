@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.trials.storage import Storage, below, is_uri, opened
+from usseg_ray.core.files import is_uri
+from usseg_ray.trials.storage import Storage, below, opened
 
 
 @pytest.fixture
