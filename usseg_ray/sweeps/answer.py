@@ -149,15 +149,16 @@ def conclude(found: Findings) -> Answer:
         return _unscored(found)
     rivals = [*_finalists(found), *_baselines(found)]
     start = f"{_title(first)}: {_mean(first)} mIoU on {found.split}"
-    floors = [r for r in rivals if r.name in map(_called, FLOORS) and not _above(r)]
+    floors = [r for r in rivals if r.name in map(_called, FLOORS)]
+    below = [r for r in floors if r.first.mean <= 0]
     if first.collapsed:
         start += f", but {first.collapsed} of {len(first.scores)} seeds collapsed: no result to use"
         return _end(found, start, "other settings may not collapse", _more_trials(found))
-    if floors:
-        named = " and ".join(f"{r.name} ({fmean(r.scores):.1f})" for r in floors)
+    if below:
+        named = " and ".join(f"{r.name} ({fmean(r.scores):.1f})" for r in below)
         start += f", which is not above {named}: nothing was learnt from the images"
         return _end(found, start, "other settings may", _more_trials(found))
-    others = [r for r in rivals if r.name not in map(_called, FLOORS)]
+    others = [r for r in rivals if r not in floors or not _above(r)]
     if len(first.scores) < FEWEST_SEEDS:
         return _one_seed(found, start, others)
     return _compared(found, start, others)

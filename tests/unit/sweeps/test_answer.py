@@ -92,11 +92,23 @@ def test_what_the_test_split_prefers_does_not_take_the_lead() -> None:
 
 
 def test_nothing_above_the_floors() -> None:
-    found = conclude(sweep(first=replace(FIRST, scores=(7.0, 11.5, 10.0))))
+    found = conclude(sweep(first=replace(FIRST, scores=(6.0, 8.5, 8.0))))
     assert (
-        "9.5 ± 2.3 mIoU on test, which is not above the floor position (8.0) and the floor colour "
+        "7.5 ± 1.3 mIoU on test, which is not above the floor position (8.0) and the floor colour "
         "(9.0): nothing was learnt from the images: other settings may"
     ) in found.sentence
+
+
+def test_too_few_seeds_to_tell_from_a_floor_is_no_proof_of_nothing() -> None:
+    wide = replace(FIRST, scores=(25.4, 28.6))
+    found = conclude(sweep(first=wide, half=20.7))
+    assert "nothing was learnt" not in found.sentence
+    assert found.sentence.startswith(
+        "acseg, K = 21: 27.0 ± 2.3 mIoU on test; the floor position, the floor colour and k-means "
+        "of the same features are within noise: "
+    )
+    assert " seeds would tell" in found.sentence
+    assert "--seeds" in found.command
 
 
 def test_a_collapse_is_no_result_whatever_it_scores() -> None:
