@@ -216,12 +216,22 @@ def _unscored(found: Findings) -> Answer:
 
 
 def _finalists(found: Findings) -> list[_Rival]:
-    twice = [one.method for one in found.contenders]
     return [
-        _Rival(one.method if twice.count(one.method) == 1 else _title(one), one.behind, one.scores)
+        _Rival(_told_apart(one, found.contenders), one.behind, one.scores)
         for one in found.contenders[1:]
         if one.behind is not None
     ]
+
+
+def _told_apart(one: Contender, among: Sequence[Contender]) -> str:
+    """Names a contender by its method, and as far as that takes by its K and trial, too."""
+    names = (one.method, _title(one), f"{_title(one)} ({one.name})")
+    alike = (
+        sum(other.method == one.method for other in among),
+        sum(_title(other) == _title(one) for other in among),
+        1,
+    )
+    return names[alike.index(1)]
 
 
 def _baselines(found: Findings) -> list[_Rival]:
