@@ -264,13 +264,26 @@ def ended(dataset: ray.data.Dataset, rows: Iterable[StreamItem]) -> Iterator[Ite
     finally:
         executor = dataset._current_executor
         if executor is not None:
-            running = [_end_of(task) for op in executor._topology for task in op.get_active_tasks()]
+            running = list[ray.ObjectRef]()
+            for op in executor._topology:
+                _note_killed(op, running)
             executor.shutdown(force=True)
             if running:
                 ray.wait(running, num_returns=len(running), timeout=END_TIMEOUT_S)
         if isinstance(iterator, Generator):
             # Its own end reports to Ray, which may be gone when nothing holds it any more.
             iterator.close()
+
+
+def _note_killed(op: PhysicalOperator, running: list[ray.ObjectRef]) -> None:
+    """Notes an operator's tasks at the moment when it kills them: before, it may begin others."""
+    kill = op._cancel_active_tasks
+
+    def noted(*, force: bool) -> None:
+        running.extend(map(_end_of, op.get_active_tasks()))
+        kill(force=force)
+
+    op._cancel_active_tasks = noted
 
 
 def _end_of(task: OpTask) -> ray.ObjectRef:
