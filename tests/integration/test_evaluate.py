@@ -108,13 +108,13 @@ def test_a_report_ranks_what_compares_and_refuses_the_rest(place: Path, run: Com
     one = run("report", "small", "--protocol", "over-clustered", "--format", "json")
     assert one.returncode == 0, one.stderr
     found = json.loads(one.stdout)
-    assert "over-clustered" in found["protocol"]
-    methods = [row["method"] for row in found["scores"]]
-    assert sorted(methods) == ["acseg", "colour", "position"]
-    scores = [row["unsup_miou"] for row in found["scores"]]
+    assert "over-clustered" in found["caption"]
+    names = [row["name"] for row in found["rows"]]
+    assert sorted(names) == ["colour (floor)", "position (floor)", "trial_000"]
+    scores = [row["unsup_miou"] for row in found["rows"]]
     assert scores == sorted(scores, reverse=True)
     table = run("report", "small", "--protocol", "over-clustered", "--format", "md")
-    assert "| small | trial_000 | acseg |" in table.stdout
+    assert "| trial_000 | small | acseg |" in table.stdout
     nothing = run("report", "small", "--protocol", "nothing")
     assert nothing.returncode == 2
     assert "no scores under 'nothing'" in " ".join(nothing.stderr.split())

@@ -4,8 +4,6 @@ Without arguments it reads the MLflow store alone and writes a page (the rooms b
 With the names of runs it ranks the scores that lie in their folders, if they compare.
 """
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ import typer
 
 from usseg_ray.core.cli import TrackingUri, Version, console, errors, make_app, run
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.table import Cell, Column, Table, TableRow, in_order
 
 if TYPE_CHECKING:
     from usseg_ray.trials.trial import SplitScores
@@ -25,6 +24,16 @@ if TYPE_CHECKING:
 app = make_app()
 EXPERIMENT = "usseg_ray"
 PAGE = Path("report.html")
+REFINED = ".unsup_miou"
+_SCORES = (
+    Column("rank", "rank", 0),
+    Column("name", "trial", whole=True),
+    Column("run", "run"),
+    Column("method", "method"),
+    Column("unsup_miou", "unsup_miou"),
+    Column("unsup_acc", "acc"),
+    Column("linear_miou", "linear"),
+)
 
 
 class Format(StrEnum):
@@ -138,7 +147,7 @@ def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
     stamp = check_same(one.protocol for _, one in chosen)
     if crfs := [f"{stamp}; CRF {one.crf}" for _, one in chosen if one.crf]:
         stamp = check_same(crfs)
-    _write(stamp, rows_of(chosen), layout)
+    _write(scores_table(stamp, chosen), layout)
 
 
 def _deliver(folder: Path) -> None:
@@ -158,61 +167,44 @@ def _deliver(folder: Path) -> None:
         say(str(error))
 
 
-def rows_of(found: list[tuple[str, "SplitScores"]]) -> list[dict[str, str | float]]:
+def scores_table(stamp: str, found: list[tuple[str, "SplitScores"]]) -> Table:
     """Ranks scores with their baselines among them, each baseline once.
 
     Args:
-        found: Runs and their scores, all under one protocol.
+        stamp: The protocol that all are under.
+        found: Runs and their scores.
 
     Returns:
-        A row for each: `run`, `trial`, `method` and the metrics in percent.
+        A row for each, with all its metrics in percent.
     """
-    rows: dict[tuple[str, ...], dict[str, str | float]] = {}
+    from usseg_ray.engine.baselines import baseline_rows  # noqa: PLC0415 (torch: not for --help)
+
+    rows: dict[tuple[str, ...], dict[str, Cell]] = {}
+    beside: dict[tuple[str, float], None] = {}
     for run_name, scored in found:
-        key = (run_name, scored.trial)
-        named = {"run": run_name, "trial": scored.trial, "method": scored.method}
         # A trial may have been scored by its sweep and by `evaluate`, alike.
-        rows[key] = {**rows.get(key, {}), **named, **scored.metrics}
-        for name, value in scored.baselines.items():
-            rows[run_name, "", name] = {
-                "run": run_name,
-                "trial": "",
-                "method": name,
-                "unsup_miou": value,
-            }
-    return sorted(rows.values(), key=lambda row: -float(row["unsup_miou"]))
+        cells = rows.setdefault((run_name, scored.trial), {})
+        cells |= {"rank": 0.0, "run": run_name, "name": scored.trial, "method": scored.method}
+        cells |= scored.metrics
+        beside |= dict.fromkeys(scored.baselines.items())
+    refined = dict.fromkeys(key for row in rows.values() for key in row if key.endswith(REFINED))
+    columns = (*_SCORES, *(Column(key, key) for key in refined))
+    ranked = [*map(TableRow, rows.values()), *baseline_rows(beside)]
+    return Table(stamp, columns, in_order(ranked, "unsup_miou"))
 
 
-def _write(stamp: str, rows: list[dict[str, str | float]], layout: Format) -> None:
-    if layout is Format.JSON:
-        print(json.dumps({"protocol": stamp, "scores": rows}, indent=1))
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    if layout is Format.CSV:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        print(text.getvalue(), end="")
-        return
-    shown = ["run", "trial", "method", "unsup_miou", "unsup_acc"]
-    shown += [name for name in columns if name.endswith(".unsup_miou") or name == "linear_miou"]
-    cells = [[_cell(row.get(name)) for name in shown] for row in rows]
-    if layout is Format.MD:
-        print(f"{stamp}\n")
-        for line in (shown, ["---"] * len(shown), *cells):
-            print(f"| {' | '.join(line)} |")
-        return
-    from rich.table import Table  # noqa: PLC0415
+def _write(table: Table, layout: Format) -> None:
+    from usseg_ray.core import table_text  # noqa: PLC0415 (rich's tables: not for --help)
 
-    table = Table(*shown, title=stamp, title_justify="left")
-    for line in cells:
-        table.add_row(*line)
-    console.print(table)
-
-
-def _cell(value: str | float | None) -> str:
-    return value if isinstance(value, str) else "" if value is None else f"{value:.1f}"
+    match layout:
+        case Format.JSON:
+            print(json.dumps(table_text.as_records(table), indent=1))
+        case Format.CSV:
+            print(table_text.as_csv([table]), end="")
+        case Format.MD:
+            print("\n".join([table.caption, "", *table_text.as_markdown(table)]))
+        case _:
+            console.print(table_text.as_rich(table), highlight=False)
 
 
 if __name__ == "__main__":
