@@ -6,6 +6,7 @@ is scored stays in the sweep's folder, so that a resumed sweep scores nothing tw
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from typing import Any
 
 import ray
 
-from usseg_ray.core.records import read_json, write_json
+from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.table import Spread
 from usseg_ray.scoring.arrays import read_counts
 from usseg_ray.scoring.significance import Difference, own_half_width, paired_bootstrap
@@ -165,8 +166,8 @@ def score_finalists(
         come to its end is left out.
     """
     folder = storage.folder
-    scored = load_final(folder)
     runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
+    scored = still_scored(runs, folder)
     asked = {
         name: _asked(plan, trial, seed, run, storage)
         for trial, seed, run in runs
@@ -201,6 +202,28 @@ def load_final(folder: Path) -> dict[str, dict[str, float]]:
     path = folder / FINAL_FILE
     cure = "Remove it, and --resume the sweep: the finalists are scored again."
     return read_json(path, dict[str, dict[str, float]], cure) if path.exists() else {}
+
+
+def still_scored(
+    runs: Iterable[tuple[Trial, int, Trial]], folder: Path
+) -> dict[str, dict[str, float]]:
+    """Reads which runs were scored before, but for those whose counts are damaged since.
+
+    Args:
+        runs: Finalist, seed, and the run with this seed.
+        folder: The sweep's folder.
+
+    Returns:
+        Test scores by the run's name.
+    """
+    scored = load_final(folder)
+    for trial, seed, _ in runs:
+        with suppress(FileNotFoundError):
+            try:
+                read_counts(final_folder(folder, trial, seed))
+            except DamagedError:
+                scored.pop(trial_name(trial.index, seed), None)
+    return scored
 
 
 def _start(asked: Mapping[str, Asked], concurrent: int) -> list[tuple[list[str], Any]]:
