@@ -10,30 +10,17 @@ from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from usseg_ray.core.cli import TrackingUri, Version, console, errors, make_app, run
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.table import Cell, Column, Table, TableRow, in_order
-
-if TYPE_CHECKING:
-    from usseg_ray.trials.trial import SplitScores
+from usseg_ray.core.table import Table
 
 app = make_app()
 EXPERIMENT = "usseg_ray"
 PAGE = Path("report.html")
-REFINED = ".unsup_miou"
-_SCORES = (
-    Column("rank", "rank", 0),
-    Column("name", "trial", whole=True),
-    Column("run", "run"),
-    Column("method", "method"),
-    Column("unsup_miou", "unsup_miou"),
-    Column("unsup_acc", "acc"),
-    Column("linear_miou", "linear"),
-)
 
 
 class Format(StrEnum):
@@ -84,8 +71,8 @@ def report(
 ) -> None:
     """Report on a sweep: leaderboard by protocol, charts, pictures and cost, on one offline page.
 
-    With RUNS it ranks their test scores and evaluations, the baselines among them. Scores of
-    different protocols do not compare: the page keeps them apart, and RUNS are refused.
+    With RUNS it ranks their finalists and evaluated trials, the baselines among them, by the mean
+    over seeds, with paired intervals. Scores of different protocols stand in different tables.
     """
     if runs:
         if experiment or sweep or tracking_uri or out or layout is Format.HTML:
@@ -132,22 +119,19 @@ def _save(text: str, path: Path) -> None:
 
 def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
     """Ranks the scores in the folders of runs."""
-    from usseg_ray.scoring.protocols import check_same  # noqa: PLC0415 (torch: not for --help)
-    from usseg_ray.trials.trial import find_run, load_scored  # noqa: PLC0415
+    from usseg_ray.report.runs import compare  # noqa: PLC0415 (torch: not for --help)
+    from usseg_ray.trials.trial import find_run  # noqa: PLC0415
 
-    for name in runs:
-        _deliver(find_run(name))
-    found = [(name, scored) for name in runs for scored in load_scored(find_run(name))]
-    chosen = [(name, one) for name, one in found if protocol is None or protocol in one.protocol]
-    if not chosen:
+    folders = {name: find_run(name) for name in runs}
+    for folder in folders.values():
+        _deliver(folder)
+    tables = compare(folders, protocol)
+    if not tables:
         raise UserError(
             f"no scores{f' under {protocol!r}' if protocol else ''} in {', '.join(runs)}. "
             "Score a trial: python -m usseg_ray.evaluate TRIAL --protocol NAME"
         )
-    stamp = check_same(one.protocol for _, one in chosen)
-    if crfs := [f"{stamp}; CRF {one.crf}" for _, one in chosen if one.crf]:
-        stamp = check_same(crfs)
-    _write(scores_table(stamp, chosen), layout)
+    _write(tables, layout)
 
 
 def _deliver(folder: Path) -> None:
@@ -167,44 +151,20 @@ def _deliver(folder: Path) -> None:
         say(str(error))
 
 
-def scores_table(stamp: str, found: list[tuple[str, "SplitScores"]]) -> Table:
-    """Ranks scores with their baselines among them, each baseline once.
-
-    Args:
-        stamp: The protocol that all are under.
-        found: Runs and their scores.
-
-    Returns:
-        A row for each, with all its metrics in percent.
-    """
-    from usseg_ray.engine.baselines import baseline_rows  # noqa: PLC0415 (torch: not for --help)
-
-    rows: dict[tuple[str, ...], dict[str, Cell]] = {}
-    beside: dict[tuple[str, float], None] = {}
-    for run_name, scored in found:
-        # A trial may have been scored by its sweep and by `evaluate`, alike.
-        cells = rows.setdefault((run_name, scored.trial), {})
-        cells |= {"rank": 0.0, "run": run_name, "name": scored.trial, "method": scored.method}
-        cells |= scored.metrics
-        beside |= dict.fromkeys(scored.baselines.items())
-    refined = dict.fromkeys(key for row in rows.values() for key in row if key.endswith(REFINED))
-    columns = (*_SCORES, *(Column(key, key) for key in refined))
-    ranked = [*map(TableRow, rows.values()), *baseline_rows(beside)]
-    return Table(stamp, columns, in_order(ranked, "unsup_miou"))
-
-
-def _write(table: Table, layout: Format) -> None:
+def _write(tables: list[Table], layout: Format) -> None:
     from usseg_ray.core import table_text  # noqa: PLC0415 (rich's tables: not for --help)
 
     match layout:
         case Format.JSON:
-            print(json.dumps(table_text.as_records(table), indent=1))
+            print(json.dumps({"tables": list(map(table_text.as_records, tables))}, indent=1))
         case Format.CSV:
-            print(table_text.as_csv([table]), end="")
+            print(table_text.as_csv(tables), end="")
         case Format.MD:
-            print("\n".join([table.caption, "", *table_text.as_markdown(table)]))
+            for table in tables:
+                print("\n".join([table.caption, "", *table_text.as_markdown(table), ""]))
         case _:
-            console.print(table_text.as_rich(table), highlight=False)
+            for table in tables:
+                console.print(table_text.as_rich(table), "", highlight=False)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def _final_row(finalist: Finalist) -> TableRow:
     for key in ("unsup_miou", "unsup_acc", "linear_miou", "label_selected_miou"):
         cells[key] = finalist.spread(key)
     if finalist.behind is not None:
-        cells["behind"] = _behind(finalist.behind)
+        cells["behind"] = behind(finalist.behind)
     return TableRow(cells)
 
 
@@ -272,8 +272,8 @@ def _trust_row(one: Trust) -> TableRow:
     )
 
 
-def _behind(difference: Difference) -> str:
-    """Says whether a finalist is behind the first one by more than noise."""
+def behind(difference: Difference) -> str:
+    """Says how far a finalist is behind the first one, and whether that is noise."""
     ends = (difference.low, difference.high)
     interval = "" if None in ends else f" [{number(ends[0], 1)}, {number(ends[1], 1)}]"
     return ", ".join(filter(None, (f"{difference.mean:.1f}{interval}", difference.verdict)))
