@@ -15,12 +15,13 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from usseg_ray.core.config import Config, MethodConfig, flatten
+from usseg_ray import methods
+from usseg_ray.core.config import Config, MethodConfig, build_config, flatten
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import CHUNK_BYTES, first_line, write_whole
 from usseg_ray.core.records import DamagedError
 from usseg_ray.data.manifest import Manifest
-from usseg_ray.features.backbones import TEXTONS, Backbone
+from usseg_ray.features.backbones import TEXTONS, Backbone, build_backbone
 from usseg_ray.features.presets import licence_of
 from usseg_ray.features.store.recipe import weights_digest
 from usseg_ray.models.description import (
@@ -80,6 +81,30 @@ def describe(
         data_digest=manifest.digest() if manifest else "",
         scores=scores,
     )
+
+
+def describe_run(
+    method: str,
+    settings: Mapping[str, Any],
+    manifest: Manifest | None = None,
+    scores: Scores | None = None,
+) -> Description:
+    """Describes what a run trained, from the settings in its record.
+
+    Args:
+        method: Name of its method.
+        settings: Its whole flattened config.
+        manifest: Of what it learnt from.
+        scores: What was measured of it.
+
+    Raises:
+        UserError: The settings are of another version, or the backbone's weights out of reach.
+    """
+    method_class = methods.get(method)
+    config = build_config(method_class.Config, [settings])
+    reads = method_class.needs(config.method).features
+    backbone = build_backbone(config.backbone) if reads else None
+    return describe(method, config, backbone, manifest, scores)
 
 
 def _backbone_note(config: Config[MethodConfig], backbone: Backbone | None) -> BackboneNote:

@@ -22,6 +22,7 @@ from usseg_ray.core.types import Images
 from usseg_ray.engine.model import Model, build_model
 from usseg_ray.features.store.recipe import weights_digest
 from usseg_ray.models.description import Description
+from usseg_ray.models.earlier import is_earlier, read_earlier
 from usseg_ray.models.folder import read_model, settings_of
 from usseg_ray.models.names import IGNORED, Names
 from usseg_ray.scoring.crf import open_crf
@@ -89,7 +90,7 @@ class Segmenter:
         """Opens a model.
 
         Args:
-            folder: As `models.folder.save_model` wrote it.
+            folder: As `models.folder.save_model` wrote it, or as it was kept before 0.3.0.
             device: Where to compute; a GPU if there is one and this is unset.
 
         Raises:
@@ -97,7 +98,7 @@ class Segmenter:
                 out of reach or others.
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        description, state = read_model(folder)
+        description, state = (read_earlier if is_earlier(folder) else read_model)(folder)
         method_class = methods.get(description.method)
         layers = [settings_of(description, folder), method_class.defaults.trained]
         model = build_model(build_config(method_class.Config, layers), method_class, device)
