@@ -29,7 +29,7 @@ from usseg_ray.core.cli import repeatable
 from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
-from usseg_ray.pictures.trial_page import draw
+from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.objective import CONSENSUS
@@ -309,7 +309,9 @@ class _Sweep:
             where = final_folder(self.storage.folder, trial, seed)
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
             SplitScores(name, trial.method, protocol, metrics, dict(beside)).save(where)
-            draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
+            truth, palette = ground_truth(plan.manifest), plan.manifest.palette
+            if fault := try_to_draw(where, truth, palette, f"{protocol}: {what}"):
+                self.console.print(f"{name} has no pictures: {fault}", markup=False)
             settings = flatten(plan.job(trial.method, trial.sample, seed).config)
             tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
             tags |= _picked_tag(plan)
