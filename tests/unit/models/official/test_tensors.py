@@ -87,11 +87,13 @@ def hostile(marker: Path, function: Any, *, zipped: bool = True) -> Path:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_hostile_file_runs_nothing(tmp_path: Path, *, zipped: bool) -> None:
-    for function in (builtins.eval, builtins.exec, torch.hub.load):
+    inert: tuple[Any, ...] = (builtins.eval, builtins.exec, torch.hub.load)
+    for function in inert:
         path = hostile(tmp_path / "ran", function, zipped=zipped)
         assert tensors_of(path).keys() == {f"state_dict:{name}" for name in WEIGHTS}
         assert not (tmp_path / "ran").exists()
-    for function in (os.system, subprocess.check_output):
+    refused: tuple[Any, ...] = (os.system, subprocess.check_output)
+    for function in refused:
         # Of the system's own modules not even the names are taken.
         path = hostile(tmp_path / "ran", function, zipped=zipped)
         with pytest.raises(UserError, match=r"it calls (posix|subprocess)\."):
