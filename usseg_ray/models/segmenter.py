@@ -90,7 +90,7 @@ class Segmenter:
         """Opens a model.
 
         Args:
-            folder: As `models.folder.save_model` wrote it, or as it was kept before 0.3.0.
+            folder: As `models.folder.save_model` wrote it, or as earlier versions did.
             device: Where to compute; a GPU if there is one and this is unset.
 
         Raises:

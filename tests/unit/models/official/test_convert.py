@@ -129,7 +129,8 @@ class TRDecoder(MLPHead):
         target = self.norm2(target + self.multihead_attn(target + position, memory, memory)[0])
         target = self.norm3(target + self.linear2(self.linear1(target).relu()))
         joined = (target + memory).mT.unflatten(2, (SIDE // 8, SIDE // 8))
-        return self(joined)
+        codes: Tensor = self(joined)
+        return codes
 
 
 class TRHead(nn.Module):
@@ -207,7 +208,8 @@ def theirs_statistics() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 @torch.no_grad()
 def test_hp_comes_with_student_and_teacher(tmp_path: Path) -> None:
-    net, clusters = Net(teacher=True).eval(), Clusters()
+    clusters = Clusters()
+    net: Any = Net(teacher=True).eval()
     held = {
         "epoch": 3,
         "net_model_state_dict": net.state_dict(),
@@ -228,7 +230,7 @@ def test_hp_comes_with_student_and_teacher(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_smooseg_predicts_by_its_teacher_prototypes(tmp_path: Path) -> None:
-    theirs = Smooseg().eval()
+    theirs: Any = Smooseg().eval()
     ours = opened(tmp_path, [("smooseg.ckpt", {"state_dict": theirs.state_dict()})])
     batch, project = seen(ours), theirs.projection
     tokens = batch.features.tokens
@@ -240,7 +242,7 @@ def test_smooseg_predicts_by_its_teacher_prototypes(tmp_path: Path) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["mlp", "tr"])
 def test_cause_comes_in_three_files(tmp_path: Path, kind: str) -> None:
-    theirs = Segment(MLPHead if kind == "mlp" else TRHead).eval()
+    theirs: Any = Segment(MLPHead if kind == "mlp" else TRHead).eval()
     book, clusters = torch.randn(9, WIDTH), torch.randn(K, DIM)
     cluster = OrderedDict(codebook=torch.zeros(9, WIDTH), cluster_probe=clusters)
     files = [
@@ -268,10 +270,10 @@ def test_cause_comes_in_three_files(tmp_path: Path, kind: str) -> None:
 
 @torch.no_grad()
 def test_picie_comes_with_both_views_clusters(tmp_path: Path) -> None:
-    theirs = FPN().eval()
+    theirs: Any = FPN().eval()
     first, second = (nn.Conv2d(128, K, 1).eval() for _ in range(2))
     for classifier in (first, second):
-        classifier.bias.zero_()
+        nn.init.zeros_(classifier.state_dict()["bias"])
     wrapped = {f"module.{name}": value for name, value in theirs.state_dict().items()}
     held = {
         "epoch": 10,
