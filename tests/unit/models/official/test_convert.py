@@ -263,7 +263,7 @@ def test_cause_comes_in_three_files(tmp_path: Path, kind: str) -> None:
         nearest = (normalize(rows, dim=2) @ normalize(book, dim=1).T).argmax(2)
         codes = theirs.head_ema.tr.decode(book[nearest], rows, theirs.head_ema.query_pos)
     expected = 3 * cosines(codes, clusters)
-    method = ours.model.method
+    method: Any = ours.model.method
     assert torch.allclose(method.classify(method.encode(batch)), expected, atol=1e-4)
     assert method.num_clusters == K
 
