@@ -369,3 +369,4 @@ def test_when_time_is_up_trials_end_and_can_go_on(tmp_path: Path, scenes: Path) 
     assert child.info.status == "KILLED"
     assert child.data.tags["usseg.reason"] == trial.reason
     assert outcome.finals == []
+    assert check_model(folder).num_clusters == int(trial.settings["num_clusters"])
