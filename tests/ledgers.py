@@ -41,7 +41,10 @@ def opened(
 ) -> Ledger:
     tags = {"usseg.data_digest": "abc"}
     folder = Path("runs", sweep)
-    return Ledger.open(uri, "usseg", sweep, params=params, tags=tags, folder=folder, say=say)
+    data = {"name": "scenes", "digest": "abc", "source": "s3://me:pw@host/scenes"}
+    return Ledger.open(
+        uri, "usseg", sweep, params=params, tags=tags, folder=folder, say=say, dataset=data
+    )
 
 
 @cache

@@ -189,6 +189,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self.storage.push(f"{record.name}/{TRIAL_FILE}")
         tags = {
             "usseg.protocol": self.protocol,
+            "usseg.data": self.protocol.partition(", ")[0],
             "usseg.method": job.method,
             "usseg.kmeans": available_backend(torch.device(job.placement.device)),
         }
@@ -211,6 +212,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
             self._draw(record, folder)
         self.storage.push(record.name)
+        if MIOU in record.metrics:
+            self.ledger.tag({"usseg.score": f"{record.metrics[MIOU]:.2f}"}, record.name)
         # MLflow has no word for STOPPED, which is an end like another.
         closed = "FINISHED" if status == "STOPPED" else status
         self.ledger.close_trial(record.name, closed, record.reason)

@@ -29,10 +29,11 @@ from usseg_ray.core.cli import repeatable
 from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
+from usseg_ray.core.table import Spread
 from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
-from usseg_ray.scoring.objective import CONSENSUS
+from usseg_ray.scoring.objective import CONSENSUS, MIOU
 from usseg_ray.sweeps.answer import Answer, Findings, conclude, contenders
 from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
 from usseg_ray.sweeps.earlier import agreed
@@ -120,7 +121,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             finals = sweep.finals(trials.values())
         inorder = sorted(trials.values(), key=lambda trial: trial.index)
         found = sweep.answer(inorder, finals)
-        ledger.tag(found.tags())
+        ledger.tag(found.tags() | {"mlflow.note.content": found.note()})
         command, url = ledger.dashboard()
     peak = memory.peak_bytes
     outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent, found)
@@ -181,6 +182,12 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
         | {key: value for key, value in known.items() if value},
         folder=folder,
         say=say,
+        dataset={
+            "name": plan.manifest.name,
+            # MLflow keeps this many digits.
+            "digest": plan.manifest.digest()[:36],
+            "source": plan.root,
+        },
     )
 
 
@@ -322,6 +329,7 @@ class _Sweep:
             self.ledger.attach(name, where)
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
+        self.ledger.tag({"usseg.test": _in_words(finalist.spread(MIOU))}, trial.name)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
 
     def _keep_model(self, finalist: Finalist, *, champion: bool) -> None:
@@ -361,6 +369,14 @@ class _Sweep:
         gpus = resources.processes * resources.gpus_per_worker if on_gpus else 0
         later = self.plan.final_runs if own else 0
         return Pace(self.concurrent, price and price * gpus, later)
+
+
+def _in_words(spread: Spread | None) -> str:
+    """Writes a mean over seeds for a table's one column."""
+    if spread is None:
+        return ""
+    around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
+    return f"{spread.mean:.2f}{around} ({spread.count} seed{'s' * (spread.count > 1)})"
 
 
 def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
