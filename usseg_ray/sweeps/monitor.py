@@ -24,6 +24,7 @@ from usseg_ray.scoring.objective import MIOU
 from usseg_ray.sweeps.plan import planned_epochs
 from usseg_ray.sweeps.screen import Screen
 from usseg_ray.tracking.ledger import Ledger
+from usseg_ray.tracking.store import SECONDS
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask
@@ -140,7 +141,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         if named := result.get("checkpoint_path"):
             record.checkpoint = str(self.folder / record.name / CHECKPOINTS / Path(named).name)
         record.save(self.folder)
-        self.ledger.log(record.name, record.metrics, int(record.metrics["epoch"]))
+        found = {**record.metrics, SECONDS: record.seconds}
+        self.ledger.log(record.name, found, int(record.metrics["epoch"]))
         self.screen.floors = self.beside.so_far().get(self.split, {})
         self.screen.show(record)
 

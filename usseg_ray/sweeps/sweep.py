@@ -58,6 +58,7 @@ from usseg_ray.sweeps.tables import Outcome, print_outcome
 from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.model import save_model
+from usseg_ray.tracking.store import GPUS_TAG
 from usseg_ray.trials.forecast import Choice, choose, longest_seconds
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
@@ -107,6 +108,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         beside = BaselineTask(any_job if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
             plan = plan.in_processes(_num_workers(plan, folder, console))
+        ledger.tag({GPUS_TAG: f"{plan.trial_gpus:g}"})
         sweep = _Sweep(plan, storage, ledger, console, concurrent, beside)
         with timed(seconds, "trials"):
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
@@ -290,7 +292,9 @@ class _Sweep:
         """Says in a sentence what the sweep found; of the question about K, in one a method."""
         plan = self.plan
         if plan.request.question == "k":
-            return Answer("\n".join(answer_k(plan, trials, self.storage)))
+            sentences = answer_k(plan, trials, self.storage)
+            self.ledger.attach(None, self.storage.folder / ANSWER)
+            return Answer("\n".join(sentences))
         split = plan.config.data.test_split
         return conclude(
             Findings(
@@ -364,11 +368,7 @@ class _Sweep:
             )
 
     def _pace(self, *, own: bool) -> Pace:
-        price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
-        on_gpus = self.plan.parts[0].placement.device == "cuda"
-        gpus = resources.processes * resources.gpus_per_worker if on_gpus else 0
-        later = self.plan.final_runs if own else 0
-        return Pace(self.concurrent, price and price * gpus, later)
+        return Pace(self.concurrent, self.plan.trial_hour_price, self.plan.final_runs if own else 0)
 
 
 def _in_words(spread: Spread | None) -> str:

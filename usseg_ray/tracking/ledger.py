@@ -200,12 +200,14 @@ class Ledger:
 
         Args:
             trial: Name of an opened trial or final; `None` for the sweep itself.
-            folder: Holds any of `pictures/*.png`, `confusion.csv`, `examples.npz`, `images.npz`,
+            folder: Holds any of `pictures/*.png`, `*.png` (which go to a folder of the same name as
+                this one), `confusion.csv`, `examples.npz`, `images.npz`,
                 `*.yaml`, and `per_class.json`, a list with one object a class, which becomes a
                 table. The files stay there: they are read when the store takes them.
         """
         folder = folder.absolute()
         files = [(str(path), "pictures") for path in sorted(folder.glob("pictures/*.png"))]
+        files += [(str(path), folder.name) for path in sorted(folder.glob("*.png"))]
         others = sorted(path for name in _FILES for path in folder.glob(name))
         for file in [*files, *((str(path), None) for path in others)]:
             self._put("files", trial, files=[file])

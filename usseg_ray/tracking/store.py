@@ -45,6 +45,10 @@ ROLE_TAG = "usseg.role"
 
 REASON_TAG = "usseg.reason"
 
+SECONDS, GPUS_TAG = "trial_seconds", "usseg.trial_gpus"
+
+"""The metric of how long a run has been trained and scored, and how many GPUs each trial has."""
+
 _OTHER_SCHEMA = re.compile("out-of-date database schema|Can't locate revision")
 
 _DATABASES = ("postgresql", "mysql", "mssql")
