@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line
@@ -90,11 +90,11 @@ def _explained(place: str, done: str) -> Iterator[None]:
     """Words what the Hub or the way to it refuses."""
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 (as in `_client`)
 
-    # What the client's own HTTP library raises, whichever that is in its version.
-    network = cast("tuple[type[Exception], ...]", (*HfHubHTTPError.__bases__, OSError))
+    # The first is what the client's own HTTP library raises, whichever that is in its version.
+    failures: tuple[type[Any], ...] = (HfHubHTTPError.__bases__[0], HfHubHTTPError, OSError)
     try:
         yield
-    except network as error:
+    except failures as error:
         raise UserError(
             f"{place}: cannot be {done} ({first_line(error)[:160]}). Look at its name and the "
             "connection; what is private, and all writing, takes a token (hf auth login)."
