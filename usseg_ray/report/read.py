@@ -28,6 +28,7 @@ from usseg_ray.tracking.store import (
     check_database,
     explained,
     patience,
+    run_key,
     search,
     sqlite_path,
     store_uri,
@@ -71,7 +72,7 @@ class RunRecord:
         start, end = run.info.start_time, run.info.end_time
         return cls(
             run.info.run_id,
-            str(run.info.run_name),
+            run_key(run.data.tags) or str(run.info.run_name),
             str(run.info.status),
             start,
             (end - start) / 1000 if end else None,

@@ -215,7 +215,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
             self._draw(record, folder)
         self.storage.push(record.name)
         if MIOU in record.metrics:
-            self.ledger.tag({"usseg.score": f"{record.metrics[MIOU]:.2f}"}, record.name)
+            self.ledger.tag(_in_views(record), record.name)
         # MLflow has no word for STOPPED, which is an end like another.
         closed = "FINISHED" if status == "STOPPED" else status
         self.ledger.close_trial(record.name, closed, record.reason)
@@ -253,3 +253,13 @@ def _cause(trial: TuneTrial) -> str:
         line.strip() for line in lines if "Error" in line and not line.strip().startswith("ray.")
     ]
     return (telling or lines or ["unknown"])[-1][:500]
+
+
+def _in_views(record: Trial) -> dict[str, str]:
+    """Rounds a trial's score for MLflow's tables, whose first column says what a run is."""
+    score = f"{record.metrics[MIOU]:.2f}"
+    if record.seed is not None:
+        return {"usseg.score": score}
+    clusters = record.settings.get("num_clusters")
+    name = f"{record.index:03d} {record.method} K={clusters} {score}"
+    return {"usseg.score": score, "mlflow.runName": name}

@@ -361,11 +361,11 @@ class _Sweep:
 
 
 def _in_words(spread: Spread | None) -> str:
-    """Writes a mean over seeds for a table's one column."""
+    """Writes a mean over seeds, and of how many, for a narrow column."""
     if spread is None:
         return ""
     around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
-    return f"{spread.mean:.2f}{around} ({spread.count} seed{'s' * (spread.count > 1)})"
+    return f"{spread.mean:.2f}{around} ({spread.count})"
 
 
 def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:

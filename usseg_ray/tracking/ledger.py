@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from mlflow import MlflowClient
 
 from usseg_ray.core.errors import redacted
-from usseg_ray.tracking.runs import Runs, final_name, reap
+from usseg_ray.tracking.runs import Runs, reap
 from usseg_ray.tracking.spool import Operation, RecordKind, Spool
 from usseg_ray.tracking.store import (
     PATIENCE,
@@ -31,6 +31,7 @@ from usseg_ray.tracking.store import (
     environment,
     experiment_id,
     explained,
+    final_name,
     patience,
     share_view,
     store_uri,
@@ -176,14 +177,14 @@ class Ledger:
     def log_baselines(self, floors: Mapping[str, float]) -> None:
         """Logs `baseline.<name>` on the sweep and on each of its trials, those to come included.
 
-        The tag `usseg.beside` has all of them in one line, rounded, for a table's one column.
+        The tag `usseg.beside` has all of them in one line, rounded, the lowest first.
 
         Args:
             floors: Baseline -> its unsupervised mIoU, percent.
         """
         self._floors = {f"baseline.{name}": float(value) for name, value in floors.items()}
-        ranked = sorted(floors.items(), key=lambda floor: -floor[1])
-        self._beside = {"usseg.beside": ", ".join(f"{name} {value:.2f}" for name, value in ranked)}
+        ranked = sorted(floors.items(), key=lambda floor: floor[1])
+        self._beside = {"usseg.beside": ", ".join(f"{name} {value:.1f}" for name, value in ranked)}
         self._put("floors", None, metrics=self._floors, tags=self._beside)
 
     def tag(self, tags: Tags, trial: str | None = None) -> None:

@@ -41,6 +41,7 @@ from usseg_ray.tracking.store import (
     SWEEP_TAG,
     TRIAL_TAG,
     of_sweep,
+    run_key,
     search,
 )
 
@@ -276,8 +277,8 @@ class Runs:
         if self._known is None:
             found = search(self._client, self._experiment_id, self._query())
             # The oldest comes last, and wins if a lost answer ever made two of one.
-            self._known = {_name_of(run.data.tags): run.info.run_id for run in found}
-            self._finals |= {_name_of(run.data.tags) for run in found if SEED_TAG in run.data.tags}
+            self._known = {run_key(run.data.tags): run.info.run_id for run in found}
+            self._finals |= {run_key(run.data.tags) for run in found if SEED_TAG in run.data.tags}
         return self._known
 
     def _id(self, name: str | None) -> str:
@@ -344,18 +345,6 @@ def _input(dataset: Mapping[str, str]) -> DatasetInput:
     """Describes the data of a run as MLflow does; a digest has its first digits there."""
     source = json.dumps({"uri": redacted(dataset["source"])})
     return DatasetInput(Dataset(dataset["name"], dataset["digest"], "usseg_ray", source))
-
-
-def final_name(trial: str, seed: int) -> str:
-    """Names the run of a finalist: its trial's name and its seed."""
-    return f"{trial}-seed{seed}"
-
-
-def _name_of(tags: Mapping[str, str]) -> str | None:
-    """Names a run as its ledger does, by its keys."""
-    if SEED_TAG in tags:
-        return final_name(tags[TRIAL_TAG], int(tags[SEED_TAG]))
-    return tags.get(TRIAL_TAG)
 
 
 def _as_text(value: object) -> str:

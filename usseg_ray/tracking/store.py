@@ -15,7 +15,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from os import environ
@@ -215,19 +215,22 @@ def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
 
 
 COLUMNS = {
-    "tags.`usseg.data`": 105,
+    "tags.`usseg.data`": 85,
+    "tags.`usseg.test`": 115,
+    "tags.`usseg.beside`": 300,
     "tags.`usseg.method`": 105,
     "params.`num_clusters`": 105,
     "tags.`usseg.score`": 95,
-    "tags.`usseg.test`": 165,
-    "tags.`usseg.beside`": 330,
     "metrics.`test.unsup_miou`": 130,
     "metrics.`test.unsup_acc`": 130,
     "metrics.`test.linear_miou`": 130,
     "metrics.`unsup_miou`": 110,
     "tags.`usseg.protocol`": 300,
 }
-"""Columns and their widths in pixels: what fits a screen beside MLflow's panels comes first."""
+"""Columns and their widths in pixels: what fits a screen beside MLflow's panels comes first.
+
+On one of 1366 pixels those leave 350, beside the run's name, which has method, K and score.
+"""
 
 
 def share_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
@@ -252,6 +255,18 @@ def share_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
     key, text = f"mlflow.sharedViewState.{_view(sweep)}", json.dumps(state)
     if client.get_experiment(experiment_id).tags.get(key) != text:
         client.set_experiment_tag(experiment_id, key, text)
+
+
+def final_name(trial: str, seed: int) -> str:
+    """Names the run of a finalist: its trial's name and its seed."""
+    return f"{trial}-seed{seed}"
+
+
+def run_key(tags: Mapping[str, str]) -> str | None:
+    """Names a run as its ledger does, by its keys; MLflow's own name of it is for its readers."""
+    if SEED_TAG in tags:
+        return final_name(tags[TRIAL_TAG], int(tags[SEED_TAG]))
+    return tags.get(TRIAL_TAG)
 
 
 def of_sweep(sweep: str) -> str:

@@ -92,7 +92,7 @@ def test_baselines_stand_beside_every_trial_whenever_it_opens(folder: Path) -> N
     expected = {"baseline.position": 20.2, "baseline.colour": 21.5}
     assert all(run.data.metrics == expected for run in runs(folder).values())
     told = {run.data.tags["usseg.beside"] for run in runs(folder).values()}
-    assert told == {"colour 21.50, position 20.20"}
+    assert told == {"position 20.2, colour 21.5"}
     assert len(runs(folder)) == 3
 
 
