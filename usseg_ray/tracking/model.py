@@ -57,15 +57,15 @@ def save_model(model: Path, folder: Path) -> None:
 
     Args:
         model: Its folder.
-        folder: Where the MLflow model goes; replaced if it is there.
+        folder: Where the MLflow model goes, in place of whatever is there, the model itself too.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     image, _ = synthetic.scene(0, "val", 0)
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
         # MLflow names the copy after it.
         data = Path(partial) / find.KEPT
         shutil.copytree(model, data)
+        shutil.rmtree(folder, ignore_errors=True)
         _save_pyfunc(folder, data, image[None, :_EXAMPLE_SIDE, :_EXAMPLE_SIDE])
 
 
