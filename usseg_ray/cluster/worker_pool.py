@@ -5,12 +5,14 @@ images of any size go the same way.
 """
 
 import pickle
+import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from usseg_ray.cluster.feature_actors import share_out, users_mistakes
 from usseg_ray.cluster.ray_stream import ended, quiet
@@ -53,7 +55,10 @@ def pooled(
     actors = min(pool.actors, len(items))
     batch = max(1, min(BATCH, len(items) // (_SHARES * actors)))
     rows = [{"item": pickle.dumps(item)} for item in items]
-    with DataContext.current(DataContext(enable_progress_bars=False)):
+    context = DataContext(enable_progress_bars=False)
+    with DataContext.current(context), warnings.catch_warnings():
+        # Of `max_restarts`, which has no name of its own in the versions that are allowed.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
         given = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // batch))
         done = given.map_batches(
             _Actor,

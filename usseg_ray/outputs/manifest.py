@@ -62,7 +62,7 @@ class Header(Settings):
         if self.names != other.names:
             return "the same model with other names"
         if self.options != other.options:
-            return f"other options ({_told(other.options)}; now {_told(self.options)})"
+            return f"other options ({_told(self.options)}; now {_told(other.options)})"
         return ""
 
 
