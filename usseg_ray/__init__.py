@@ -8,10 +8,7 @@ import importlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from usseg_ray.api import load as load
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -58,6 +55,7 @@ if _ALONE:
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
+# Their types stand in __init__.pyi.
 _OFFERED = ("load",)
 
 

@@ -138,10 +138,10 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
 
     parent, children = runs_of(folder)
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(first.mean("unsup_miou"))
-    assert parent.data.metrics["test.unsup_miou_std"] == pytest.approx(
-        first.deviation("unsup_miou")
-    )
+    spread = first.spread("unsup_miou")
+    assert spread is not None
+    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(spread.mean)
+    assert parent.data.metrics["test.unsup_miou_std"] == pytest.approx(spread.deviation)
     assert len(children) == 2
     check_finalists(folder, outcome)
     check_champion(folder, "ranked", first.trial.name, version=1)
@@ -156,7 +156,7 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
 
     scores = check_model(folder).scores
     assert scores is not None
-    assert scores.values["unsup_miou"] == pytest.approx(first.mean("unsup_miou"))
+    assert scores.values["unsup_miou"] == pytest.approx(first.metrics()["test.unsup_miou"])
     assert (scores.seeds, set(scores.floors)) == (2, set(outcome.baselines["test"]))
     assert scores.protocol.startswith("scenes test, centre-crop")
     named = name_model(folder)

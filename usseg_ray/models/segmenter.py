@@ -128,7 +128,7 @@ class Segmenter:
         height, width = image.shape[:2]
         refinement = Refinement.parse(refine) if refine else PLAIN
         predictor = self._predictor(refinement)
-        seen = Images(("0",), shown(torch.from_numpy(np.array(image)), predictor.side))
+        seen = Images(("0",), _shown(torch.from_numpy(np.array(image)), predictor.side))
         logits = predictor.predict(seen).logits(refinement)[0]
         chosen, confidence = _chosen(logits, (height, width))
         found = _upsampled(logits[None], (height, width))[0].softmax(0) if scores else None
@@ -178,7 +178,7 @@ def _check_backbone(model: Model, description: Description, folder: Path) -> Non
     )
 
 
-def shown(image: UInt8[Tensor, "H W 3"], side: int) -> UInt8[Tensor, "1 3 h w"]:
+def _shown(image: UInt8[Tensor, "H W 3"], side: int) -> UInt8[Tensor, "1 3 h w"]:
     """Shows an image with a short side."""
     height, width = image.shape[:2]
     scale = side / min(height, width)

@@ -20,7 +20,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.models.segmenter import Segmenter, shown
+from usseg_ray.core.views import Frame
+from usseg_ray.data.transforms import frame_image
+from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.base import Strip
 
 ROWS = 256
@@ -175,15 +177,16 @@ def _row_of_tiles(
 
     They are scores less a number for each place, which the softmax does not see.
     """
-    size = segmenter.description.preprocessing.size
+    learnt = segmenter.description.preprocessing
+    frame = Frame(learnt.size, "whole", learnt.filter)
     found: list[Tensor] = []
     for index in range(0, len(columns.starts), _TILES_AT_A_TIME):
         tiles = [
             pixels.read(rows.starts[row], start, rows.side, rows.side)
             for start in columns.starts[index : index + _TILES_AT_A_TIME]
         ]
-        seen = torch.cat([shown(torch.from_numpy(tile), size) for tile in tiles])
-        probabilities = segmenter.probabilities(seen.permute(0, 2, 3, 1).numpy())
+        seen = np.stack([frame_image(tile, frame) for tile in tiles])
+        probabilities = segmenter.probabilities(np.moveaxis(seen, 1, -1))
         found += probabilities.clamp(min=torch.finfo(torch.float32).tiny).log().unbind()
     return found
 
