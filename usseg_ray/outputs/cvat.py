@@ -36,7 +36,7 @@ def gather(records: Sequence[Record], names: Names, part: OpenPart, stream: Bina
     """Writes the zip; masks are packed already."""
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("labelmap.txt", labelmap(names))
-        archive.writestr(_SUBSET, "".join(f"{_listed(record.key)}\n" for record in records))
+        archive.writestr(_SUBSET, "".join(f"{record.key}\n" for record in records))
         for record in records:
             archive.writestr(f"SegmentationClass/{record.key}.png", part(record))
 
@@ -51,10 +51,6 @@ def labelmap(names: Names) -> str:
         taken.add(label)
         lines.append(f"{label}:{','.join(map(str, shades[output]))}::")
     return "\n".join([*lines, ""])
-
-
-def _listed(key: str) -> str:
-    return f'"{key}"' if " " in key else key
 
 
 FORMAT = Format(
