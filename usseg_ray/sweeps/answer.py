@@ -85,6 +85,10 @@ class Answer:
         told = {"usseg.answer": self.sentence, "usseg.answer_command": self.command}
         return {name: text for name, text in told.items() if text}
 
+    def note(self) -> str:
+        """Writes it as the description that MLflow shows with the sweep's run, in Markdown."""
+        return f"{self.sentence}\n\n```sh\n{self.command}\n```" if self.command else self.sentence
+
 
 @dataclass(frozen=True)
 class _Rival:
