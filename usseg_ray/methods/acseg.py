@@ -253,7 +253,7 @@ class ACSeg(Method):
         Reference:
             arXiv 2210.05944, modularity loss.
         """
-        tokens = self._tokens(batch)
+        tokens = self._tokens(batch.features.tokens)
         soft = cosine(tokens, self.generator(tokens))
         loss = image_losses(
             tokens,
@@ -304,7 +304,7 @@ class ACSeg(Method):
         )
         self.centroids.copy_(result.centroids)
 
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
         """Returns the backbone's tokens: the generator makes concepts, not codes."""
         return batch.features.tokens.detach()
 
@@ -329,19 +329,19 @@ class ACSeg(Method):
         scores.scatter_reduce_(1, owner, cosines, "amax")
         return scores.view(*scores.shape[:2], *batch.features.tokens.shape[2:])
 
-    def _tokens(self, batch: Batch) -> Float[Tensor, "B N D"]:
+    def _tokens(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N D"]:
         """Returns the tokens that concepts are found on, less their image's mean if so set."""
-        tokens = batch.features.tokens.detach().flatten(2).mT
+        tokens = maps.detach().flatten(2).mT
         return tokens - tokens.mean(1, keepdim=True) if self.config.centre else tokens
 
     def _regions(self, batch: Batch) -> Regions:
-        tokens = self._tokens(batch)
+        maps = self.encode(batch)
+        tokens = self._tokens(maps)
         soft = cosine(tokens, self.generator(tokens))
         hard = soft.argmax(2)
         # Regions keep their own mean even if concepts were found on centred tokens: what they have
         # in common within an image still tells images apart.
-        uncentred = batch.features.tokens.flatten(2).mT
-        sums, counts = pool_regions(uncentred, hard, soft.shape[2])
+        sums, counts = pool_regions(maps.flatten(2).mT, hard, soft.shape[2])
         used = counts > 0
         foreground = self._foreground(batch, hard, used) if self.splits_background else used
         vectors = sums / counts.clamp(min=1)[:, :, None]
