@@ -1,8 +1,8 @@
 """What stands beside every score: the floors, k-means on the same features, the linear ceiling.
 
-A method that does not beat `position` and `colour` has learnt nothing from the images; one that does
-not beat `image` tells images apart, and not what is in them. `kmeans` says what its features give
-without it, `kmeans_context` what they give averaged within their image, which learns nothing either;
+A method that does not beat `position` and `colour` has learnt nothing from the images; one that
+does not beat `image` tells images apart, not what is in them. `kmeans` says what its features give
+as they are, `kmeans_context` what they give averaged within their image, which learns nothing;
 `linear` (supervised) says what they could give.
 """
 
