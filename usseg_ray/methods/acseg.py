@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
 
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
@@ -29,6 +29,7 @@ from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
 from usseg_ray.methods.parts.regions import bounding_box, pool_regions
 from usseg_ray.methods.parts.transformer import Activation, DecoderBlock, Norm
+from usseg_ray.methods.parts.whitening import Whitening
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
 from usseg_ray.ops.modularity import cosine, image_losses
@@ -57,6 +58,20 @@ class ACSegConfig(MethodConfig):
         False,
         description="Take each image's mean token off before concepts and graph (not in ACSeg; for "
         "features whose cosines are all high).",
+    )
+    whiten: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Divide each direction of tokens by this power of its deviation over the "
+        "training images, after their mean is off (not in ACSeg; for features whose channels "
+        "repeat each other); 0: tokens as they are.",
+    )
+    settle: int = Field(
+        0,
+        ge=0,
+        description="Times that each concept moves to the mean of its tokens once it was proposed, "
+        "for regions and prediction (not in ACSeg; for generators that learnt for few steps).",
     )
     gamma: float = Field(
         1.0, gt=0, description="Resolution of the modularity's null model; 1 is the paper's loss."
@@ -202,6 +217,7 @@ class ACSeg(Method):
                 f"{features.dim}. Choose one of {', '.join(map(str, divisors))}."
             )
         self.config = config
+        self.whitening = Whitening(features.dim, config.whiten) if config.whiten else None
         self.patch_size = features.patch_size
         self.generator = ConceptGenerator(
             config, features.dim, shared_generator(seed, self.name, "weights")
@@ -238,6 +254,11 @@ class ACSeg(Method):
             for names, weight_decay in ((decayed, self.config.weight_decay), (rest, 0.0))
         ]
 
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
+        """Measures the tokens before the first step, where they are to be whitened."""
+        if self.whitening is not None and epoch == 0:
+            self.whitening.fit(batch.features.tokens for batch in passes())
+
     def loss(self, batch: Batch, stage: str) -> StepResult:  # noqa: ARG002
         """Computes the mean over images of minus the soft modularity.
 
@@ -253,7 +274,7 @@ class ACSeg(Method):
         Reference:
             arXiv 2210.05944, modularity loss.
         """
-        tokens = self._tokens(batch.features.tokens)
+        tokens = self._tokens(self.describe(batch))
         soft = cosine(tokens, self.generator(tokens))
         loss = image_losses(
             tokens,
@@ -305,8 +326,9 @@ class ACSeg(Method):
         self.centroids.copy_(result.centroids)
 
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns the backbone's tokens: the generator makes concepts, not codes."""
-        return batch.features.tokens.detach()
+        """Returns the backbone's tokens, whitened if so set: the generator makes no codes."""
+        tokens = batch.features.tokens.detach()
+        return tokens if self.whitening is None else self.whitening(tokens)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
@@ -334,10 +356,21 @@ class ACSeg(Method):
         tokens = maps.detach().flatten(2).mT
         return tokens - tokens.mean(1, keepdim=True) if self.config.centre else tokens
 
+    def _settled(
+        self, tokens: Float[Tensor, "B N D"], concepts: Float[Tensor, "B C D"]
+    ) -> Float[Tensor, "B C D"]:
+        """Moves concepts to the mean direction of their tokens, as spherical k-means does."""
+        unit = normalize(tokens, dim=2)
+        for _ in range(self.config.settle):
+            hard = cosine(tokens, concepts).argmax(2)
+            sums, counts = pool_regions(unit, hard, concepts.shape[1])
+            concepts = torch.where(counts[:, :, None] > 0, sums, concepts)
+        return concepts
+
     def _regions(self, batch: Batch) -> Regions:
         maps = self.encode(batch)
         tokens = self._tokens(maps)
-        soft = cosine(tokens, self.generator(tokens))
+        soft = cosine(tokens, self._settled(tokens, self.generator(tokens)))
         hard = soft.argmax(2)
         # Regions keep their own mean even if concepts were found on centred tokens: what they have
         # in common within an image still tells images apart.

@@ -11,6 +11,7 @@ from tests.contract.cases import FEATURES, Given, Walks, make_batch
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.acseg import ACSeg, ACSegConfig
+from usseg_ray.ops.context import averaged
 from usseg_ray.ops.kmeans import assign
 from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
 
@@ -183,3 +184,33 @@ def test_regions_are_described_by_the_cls_token_of_their_box() -> None:
 def test_max_regions_bounds_what_is_clustered() -> None:
     with pytest.raises(UserError, match=r"asked for 4 groups.* only 3 distinct regions"):
         build(max_regions=3).fit_clusters(Walks(range(20)))
+
+
+def test_settled_concepts_are_the_mean_directions_of_their_tokens() -> None:
+    method, batch = build(num_prototypes=6, settle=30), make_batch(range(3))
+    tokens = batch.features.tokens.flatten(2).mT
+    with torch.no_grad():
+        settled = method._settled(tokens, method.generator(tokens))  # noqa: SLF001
+    unit = tokens / tokens.norm(dim=2, keepdim=True)
+    for image in range(3):
+        hard = cosine(tokens, settled)[image].argmax(1)
+        for concept in hard.unique():
+            mean = unit[image, hard == concept].sum(0)
+            torch.testing.assert_close(settled[image, concept], mean, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_are_whitened_and_then_averaged() -> None:
+    method, batch = build(whiten=0.5, context=0.75), make_batch(range(6))
+    method.on_epoch_start("train", 0, Given(batch))
+    assert method.whitening is not None
+    white = method.whitening(batch.features.tokens)
+    assert not torch.allclose(white, batch.features.tokens)
+    torch.testing.assert_close(method.describe(batch), white)
+    torch.testing.assert_close(method.encode(batch), averaged(white, 0.75))
+    found = method.whitening.matrix.clone()
+    method.on_epoch_start("train", 1, Given(make_batch([7])))
+    assert torch.equal(method.whitening.matrix, found)
+
+
+def test_a_state_of_tokens_as_they_are_has_nothing_of_whitening() -> None:
+    assert not [name for name in build().state_dict() if "whitening" in name]
