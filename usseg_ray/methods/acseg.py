@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import one_hot
 
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
-from usseg_ray.methods.parts.regions import bounding_box, pool_regions
-from usseg_ray.methods.parts.transformer import Activation, DecoderBlock, Norm
+from usseg_ray.methods.parts.concept_generator import ConceptGenerator, GeneratorConfig
+from usseg_ray.methods.parts.regions import bounding_box, pool_regions, settled
 from usseg_ray.methods.parts.whitening import Whitening
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
@@ -36,24 +36,9 @@ from usseg_ray.ops.modularity import cosine, image_losses
 from usseg_ray.ops.sampling import PointSample
 
 
-class ACSegConfig(MethodConfig):
+class ACSegConfig(GeneratorConfig):
     """Settings of ACSeg; "assumed" marks what the known sources leave open."""
 
-    num_prototypes: int = Field(
-        5, ge=1, le=256, description="Most concepts of an image; 5 is the paper's best."
-    )
-    num_blocks: int = Field(6, ge=1, description="Update steps of the generator; paper: 6.")
-    num_heads: int = Field(
-        6, ge=1, description="Attention heads, a divisor of the token dim; re-implementations: 6."
-    )
-    ffn_ratio: int = Field(4, ge=1, description="Feed-forward width over token dim; assumed.")
-    norm: Norm = Field(
-        "post", description="Layer norm after or before a sublayer; assumed as in Vaswani 2017."
-    )
-    activation: Activation = Field("relu", description="Of the FFN; assumed.")
-    prototype_init: Literal["normal", "orthogonal"] = Field(
-        "normal", description="Standard normal, or orthogonal rows of length sqrt(dim); assumed."
-    )
     centre: bool = Field(
         False,
         description="Take each image's mean token off before concepts and graph (not in ACSeg; for "
@@ -113,51 +98,6 @@ class ACSegConfig(MethodConfig):
     )
 
 
-class ConceptGenerator(nn.Module):
-    """The Adaptive Concept Generator: prototypes of the data set become concepts of an image.
-
-    No positions enter, so tokens may come in any order and concepts follow their prototypes.
-
-    Args:
-        config: The method's settings.
-        dim: Channels of a token.
-        generator: Draws the initial weights; equal on all workers.
-    """
-
-    def __init__(self, config: ACSegConfig, dim: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.prototypes = nn.Parameter(torch.empty(config.num_prototypes, dim))
-        self.blocks = nn.ModuleList(
-            DecoderBlock(
-                dim,
-                config.num_heads,
-                ffn_ratio=config.ffn_ratio,
-                norm=config.norm,
-                activation=config.activation,
-                generator=generator,
-            )
-            for _ in range(config.num_blocks)
-        )
-        if config.prototype_init == "normal":
-            nn.init.normal_(self.prototypes, generator=generator)
-        else:
-            nn.init.orthogonal_(self.prototypes, gain=dim**0.5, generator=generator)
-
-    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B K D"]:
-        """Adapts the prototypes to every image.
-
-        Args:
-            tokens: (B, N, D).
-
-        Returns:
-            (B, K, D) concepts, not normalised.
-        """
-        concepts: Tensor = self.prototypes.expand(len(tokens), -1, -1)
-        for block in self.blocks:
-            concepts = block(concepts, tokens)
-        return concepts
-
-
 @dataclass(frozen=True)
 class Regions:
     """The parts of a batch of images.
@@ -196,6 +136,11 @@ class ACSeg(Method):
         textons={
             # Textons of one image share an offset (its light), which hides the graph's structure.
             "method.centre": True,
+            # Their channels repeat each other from scale to scale, and waver within a texture.
+            "method.whiten": 0.5,
+            "method.context": 0.75,
+            # In 30 steps the generator has only begun to learn where concepts lie.
+            "method.settle": 10,
             # Heads that divide 15 dimensions; fewer and faster steps than 384 dimensions take.
             "method.norm": "pre",
             "method.num_blocks": 3,
@@ -356,21 +301,10 @@ class ACSeg(Method):
         tokens = maps.detach().flatten(2).mT
         return tokens - tokens.mean(1, keepdim=True) if self.config.centre else tokens
 
-    def _settled(
-        self, tokens: Float[Tensor, "B N D"], concepts: Float[Tensor, "B C D"]
-    ) -> Float[Tensor, "B C D"]:
-        """Moves concepts to the mean direction of their tokens, as spherical k-means does."""
-        unit = normalize(tokens, dim=2)
-        for _ in range(self.config.settle):
-            hard = cosine(tokens, concepts).argmax(2)
-            sums, counts = pool_regions(unit, hard, concepts.shape[1])
-            concepts = torch.where(counts[:, :, None] > 0, sums, concepts)
-        return concepts
-
     def _regions(self, batch: Batch) -> Regions:
         maps = self.encode(batch)
         tokens = self._tokens(maps)
-        soft = cosine(tokens, self._settled(tokens, self.generator(tokens)))
+        soft = cosine(tokens, settled(tokens, self.generator(tokens), self.config.settle))
         hard = soft.argmax(2)
         # Regions keep their own mean even if concepts were found on centred tokens: what they have
         # in common within an image still tells images apart.

@@ -1,4 +1,4 @@
-"""Whitening: directions in which tokens vary much are drawn in, so that others are heard beside them.
+"""Whitening: directions in which tokens vary much are drawn in, and others are heard beside them.
 
 Channels of one kind vary together and outvote the rest in a cosine. How far each direction is drawn
 in is a power of its deviation over the training images; nothing else is learnt.
