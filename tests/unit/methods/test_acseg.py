@@ -185,7 +185,7 @@ def test_settled_concepts_are_the_mean_directions_of_their_tokens() -> None:
     method, batch = build(num_prototypes=6), make_batch(range(3))
     tokens = batch.features.tokens.flatten(2).mT
     with torch.no_grad():
-        settled = method._settled(tokens, method.generator(tokens))
+        moved = settled(tokens, method.generator(tokens), 30)
     unit = tokens / tokens.norm(dim=2, keepdim=True)
     for image in range(3):
         hard = cosine(tokens, moved)[image].argmax(1)
