@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tests.ledgers import lay_store
 from usseg_ray.core.errors import UserError
+from usseg_ray.engine.baselines import BASELINES
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.sweep import run_sweep
@@ -114,7 +115,7 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     outcome, text = run(plan, folder)
 
     assert [t.status for t in outcome.trials] == ["FINISHED", "FINISHED"]
-    assert set(outcome.baselines["val"]) == {"position", "colour", "kmeans", "linear"}
+    assert set(outcome.baselines["val"]) == set(BASELINES)
     first, second = outcome.finals
     assert {first.trial.name, second.trial.name} == {"trial_000", "trial_001"}
     assert first.selection.keys() == first.scores.keys() == {0, 1}
