@@ -4,9 +4,11 @@ Ray and MLflow read their environment when they are first imported, so it is set
 either can be; whatever the user set stays.
 """
 
+import importlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -52,3 +54,13 @@ if _ALONE:
 
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+# Their types stand in __init__.pyi.
+_OFFERED = ("load",)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever is offered by that name)
+    """Imports what is offered when it is first asked for."""
+    if name in _OFFERED:
+        return getattr(importlib.import_module("usseg_ray.api"), name)
+    raise AttributeError(f"module 'usseg_ray' has no attribute {name!r}")

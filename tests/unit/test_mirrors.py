@@ -34,6 +34,7 @@ OF_SEVERAL = {
     "test_fuzz.py",
     "test_imports.py",
     "test_mirrors.py",
+    "test_path_to_loss.py",
     "test_repository.py",
     "test_run_files.py",
 }

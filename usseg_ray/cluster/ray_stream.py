@@ -8,6 +8,7 @@ that read from waiting for the one that trains to give them work.
 """
 
 import logging
+import threading
 import time
 import uuid
 import warnings
@@ -48,6 +49,9 @@ TASKS_AHEAD = 4
 
 RESERVE_TIMEOUT_S = 60
 END_TIMEOUT_S = 10
+READER_THREADS = "iter_threaded"
+"""Name of the threads in which Ray Data hands blocks to the reader."""
+
 REST_S = 0.02
 
 StreamItem = TypeVar("StreamItem")
@@ -249,7 +253,8 @@ def ended(dataset: ray.data.Dataset, rows: Iterable[StreamItem]) -> Iterator[Ite
 
     Where an iteration stops early, Ray's own end, which a dropped iterator starts, asks tasks to
     stop without insisting, and does not wait for them. This one keeps the iterator until it has
-    killed them.
+    killed them. It waits for the iteration's own threads too: one that asks Ray for a block after
+    `ray.shutdown` ends the whole process.
 
     Args:
         dataset: What is executed.
@@ -258,6 +263,7 @@ def ended(dataset: ray.data.Dataset, rows: Iterable[StreamItem]) -> Iterator[Ite
     Yields:
         The iterator to use in the block.
     """
+    before = set(threading.enumerate())
     iterator = iter(rows)
     try:
         yield iterator
@@ -273,6 +279,9 @@ def ended(dataset: ray.data.Dataset, rows: Iterable[StreamItem]) -> Iterator[Ite
         if isinstance(iterator, Generator):
             # Its own end reports to Ray, which may be gone when nothing holds it any more.
             iterator.close()
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == READER_THREADS:
+                thread.join(END_TIMEOUT_S)
 
 
 def _note_killed(op: PhysicalOperator, running: list[ray.ObjectRef]) -> None:

@@ -6,13 +6,14 @@ as they are, `kmeans_context` what they give averaged within their image, which 
 `linear` (supervised) says what they could give.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config, flatten
+from usseg_ray.core.table import RowKind, TableRow
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
@@ -107,3 +108,18 @@ def label(name: str) -> str:
         return f"{name} (floor)"
     called = {CEILING: "linear (supervised)", IN_CONTEXT: "kmeans (context)"}
     return called.get(name, f"{name} (features)")
+
+
+def baseline_rows(scores: Iterable[tuple[str, float]]) -> list[TableRow]:
+    """Lists baselines as rows of any table of scores: `name` and `unsup_miou`, without a rank.
+
+    Args:
+        scores: Names and scores, percent.
+    """
+    return [
+        TableRow({"name": label(name), "unsup_miou": score}, _kind(name)) for name, score in scores
+    ]
+
+
+def _kind(name: str) -> RowKind:
+    return "floor" if name in FLOORS else "supervised" if name == CEILING else "features"

@@ -95,11 +95,13 @@ class Defaults:
         embedded: On the embedded set, beside what that set brings for every method.
         textons: On the backbone `textons`, wherever the images come from: tokens of 15 dimensions,
             whose cosines are all high, and far fewer steps than a published schedule takes.
+        trained: Above everything where a trained state is loaded: nothing to start from is fetched.
     """
 
     schedule: Mapping[str, Any] = field(default_factory=dict)
     embedded: Mapping[str, Any] = field(default_factory=dict)
     textons: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method(nn.Module, ABC):

@@ -114,6 +114,7 @@ class PiCIE(CodeClassifier):
             "data.train_size": 96,
             "train.epochs": 3,
         },
+        trained={"method.network.pretrained": False, "method.network.weights": None},
     )
     sharpness: ClassVar[float] = 1.0
 

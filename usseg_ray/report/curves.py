@@ -8,18 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow
 from usseg_ray.engine.baselines import label as baseline_label
-from usseg_ray.report.content import (
-    Cell,
-    Chart,
-    Column,
-    Note,
-    PageBlock,
-    Section,
-    Spread,
-    Table,
-    TableRow,
-)
+from usseg_ray.report.content import Chart, Note, PageBlock, Section
 from usseg_ray.report.read import RunRecord, Store, SweepRecord
 from usseg_ray.report.svg import Axis, Series, line_chart, parallel_axes
 from usseg_ray.scoring.objective import MIOU, STABILITY, short

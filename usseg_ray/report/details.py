@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usseg_ray.report.content import Cell, Column, Note, PageBlock, Section, Spread, Table, TableRow
+from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow
+from usseg_ray.report.content import Note, PageBlock, Section
 from usseg_ray.report.read import RunRecord, Store, SweepRecord
 from usseg_ray.scoring.objective import short
 from usseg_ray.sweeps.criteria import FEWEST_TRIALS, Trust, choice, criterion_trust

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from usseg_ray.core.npz import read_arrays
+from usseg_ray.core.records import DamagedError
 from usseg_ray.pictures.palettes import paint
 from usseg_ray.report.content import Note, PageBlock, Picture, PictureGrid, Section
 from usseg_ray.report.details import shown_runs
@@ -64,8 +66,10 @@ def _examples(store: Store, run: RunRecord) -> dict[str, Any] | None:
     data = store.artifact(run, "examples.npz")
     if data is None:
         return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return dict(file)
+    try:
+        return read_arrays(io.BytesIO(data), {"pixels": 4, "labels": 3, "captions": 1}, "")
+    except DamagedError:
+        return None
 
 
 def _ids(arrays: dict[str, Any]) -> list[str]:

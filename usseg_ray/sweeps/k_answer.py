@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Int64
 from scipy.optimize import linear_sum_assignment
 
-from usseg_ray.core.records import write_json
+from usseg_ray.core.records import DamagedError, write_json
 from usseg_ray.pictures.charts import k_curves
 from usseg_ray.pictures.mosaic import panels, save
 from usseg_ray.pictures.palettes import colour_for
-from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.arrays import read_evaluation
 from usseg_ray.scoring.objective import CRITERIA, MIOU, STABILITY, WITHOUT_LABELS, digits, short
 from usseg_ray.scoring.partitions import contingency
 from usseg_ray.sweeps.k_trials import Point, Recommendation, curve, pictured, recommend
@@ -108,11 +108,10 @@ def _curve(points: list[Point], metric: str) -> list[tuple[int, float, float]]:
 
 
 def _arrays(folder: Path) -> dict[str, np.ndarray] | None:
-    path = folder / ARRAYS
-    if not path.exists():
+    try:
+        return read_evaluation(folder, {"clusters": 3})
+    except DamagedError:
         return None
-    with np.load(path) as file:
-        return {name: file[name] for name in ("pixels", "clusters")}
 
 
 def _draw(shown: list[tuple[int, dict[str, np.ndarray]]], best: int, path: Path) -> None:

@@ -93,11 +93,13 @@ def launch(
     signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
         folder, request = reopened(resume)
+        request = request.with_password()
     elif request is None:
         raise UserError("nothing to do: give --method, or --resume NAME")
     else:
         if out is not None and is_uri(out):
             request = request.model_copy(update={"storage": out})
+        request.check_secrets()
         folder = new_folder(request, out)
     plan = make_plan(request, make_data=not dry_run)
     if dry_run:

@@ -17,7 +17,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 from usseg_ray.cluster.capacity import lacking
 from usseg_ray.core.config import flatten
 from usseg_ray.ops.kmeans import available_backend
-from usseg_ray.pictures.trial_page import draw
+from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import GroundTruth
 from usseg_ray.scoring.objective import MIOU
@@ -207,9 +207,9 @@ class Monitor(tune.Callback):  # type: ignore[misc]
             reason = reason or f"out of memory: went on with {BATCH_SIZE} {smaller}"
             self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0)
         record.status, record.reason = status, reason
+        record.save(self.folder)
         if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
             self._draw(record, folder)
-        record.save(self.folder)
         self.storage.push(record.name)
         # MLflow has no word for STOPPED, which is an end like another.
         closed = "FINISHED" if status == "STOPPED" else status
@@ -220,7 +220,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         miou = record.metrics.get(MIOU)
         score = "" if miou is None else f", {MIOU} {miou:.1f}"
         caption = f"{record.name} ({record.method}): {self.protocol}{score}"
-        draw(folder, self.truth, self.palette, caption)
+        if fault := try_to_draw(folder, self.truth, self.palette, caption):
+            self.screen.say(f"{record.name} has no pictures: {fault}")
         self.ledger.attach(record.name, folder)
 
 

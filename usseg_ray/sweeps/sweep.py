@@ -29,7 +29,7 @@ from usseg_ray.core.cli import repeatable
 from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
-from usseg_ray.pictures.trial_page import draw
+from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.objective import CONSENSUS
@@ -43,12 +43,12 @@ from usseg_ray.sweeps.finals import (
     again,
     final_folder,
     pick,
-    run_place,
     score_finalists,
 )
 from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
 from usseg_ray.sweeps.k_trials import CLUSTERS, SEED, missing_neighbours, of_method, recommend
 from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.models import ModelKeeper
 from usseg_ray.sweeps.monitor import Monitor, Waits
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
@@ -56,13 +56,11 @@ from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
 from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
-from usseg_ray.tracking.model import save_model
 from usseg_ray.trials.forecast import Choice, choose, longest_seconds
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask, as_task
 from usseg_ray.trials.trial import (
-    CHECKPOINTS,
     ENDED,
     TRIAL_FILE,
     SplitScores,
@@ -118,6 +116,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             ledger.log_baselines(floors)
         with timed(seconds, "finalists"):
             finals = sweep.finals(trials.values())
+            ModelKeeper(plan, storage, ledger, beside).keep(trials.values(), finals)
         inorder = sorted(trials.values(), key=lambda trial: trial.index)
         found = sweep.answer(inorder, finals)
         ledger.tag(found.tags())
@@ -270,7 +269,6 @@ class _Sweep:
         finalists = score_finalists(plan, chosen, plan.request.seeds, self.storage, self.concurrent)
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
-            self._keep_model(finalist, champion=finalist is finalists[0])
         if finalists:
             best, beside = finalists[0], self.beside.wait().get(split, {})
             floors = {f"test.baseline.{key}": value for key, value in beside.items()}
@@ -311,7 +309,9 @@ class _Sweep:
             where = final_folder(self.storage.folder, trial, seed)
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
             SplitScores(name, trial.method, protocol, metrics, dict(beside)).save(where)
-            draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
+            truth, palette = ground_truth(plan.manifest), plan.manifest.palette
+            if fault := try_to_draw(where, truth, palette, f"{protocol}: {what}"):
+                self.console.print(f"{name} has no pictures: {fault}", markup=False)
             settings = flatten(plan.job(trial.method, trial.sample, seed).config)
             tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
             tags |= _picked_tag(plan)
@@ -321,15 +321,6 @@ class _Sweep:
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
-
-    def _keep_model(self, finalist: Finalist, *, champion: bool) -> None:
-        """Keeps a finalist's model, registered where it is the first and that was asked."""
-        name, run = finalist.trial.name, next(iter(finalist.runs.values()))
-        last = Path(str(run.checkpoint))
-        self.storage.fetch(f"{run_place(run)}/{CHECKPOINTS}/{last.name}")
-        folder = self.storage.folder / FINALISTS / name / "model"
-        save_model(run.method, run.settings, last, folder)
-        self.ledger.log_model(name, folder, self.plan.request.register_as if champion else None)
 
     @contextmanager
     def _watching(

@@ -15,7 +15,7 @@ from tests.reported import (
     Page,
     seeds,
 )
-from usseg_ray.report.content import Table
+from usseg_ray.core.table import Table
 from usseg_ray.report.leaderboard import leaderboard
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import RunRecord, Store, SweepRecord

@@ -1,0 +1,44 @@
+"""`import usseg_ray`: quick, and with what it offers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import usseg_ray
+from tests import tiny
+from tests.unit.models.conftest import kept
+from usseg_ray.core.errors import UserError
+
+PROGRAM = """
+import sys, time
+start = time.perf_counter()
+import usseg_ray
+print(time.perf_counter() - start)
+assert not {"torch", "ray", "mlflow", "numpy", "pydantic"} & set(sys.modules)
+assert callable(usseg_ray.load)
+assert not {"torch", "ray", "mlflow"} & set(sys.modules)
+"""
+
+
+def test_importing_is_quick_and_loads_nothing() -> None:
+    took = min(
+        float(subprocess.check_output([sys.executable, "-c", PROGRAM], text=True)) for _ in range(3)
+    )
+    assert took < 0.1
+
+
+def test_a_model_is_loaded_and_segments(tmp_path: Path) -> None:
+    model = usseg_ray.load(kept(tmp_path, "kmeans"), device="cpu")
+    result = model.predict(tiny.picture(5)[0])
+    assert result.mask.shape == (32, 32)
+    assert 1 < len(np.unique(result.mask)) <= 3
+
+
+def test_what_is_not_there_is_said() -> None:
+    with pytest.raises(UserError, match="lost: no such folder, nor a run"):
+        usseg_ray.load("lost")
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        getattr(usseg_ray, "lode")  # noqa: B009 (mypy knows as well)
