@@ -48,9 +48,7 @@ class Commands(TyperGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-app = typer.Typer(
-    name=CONSOLE, cls=Commands, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(name=CONSOLE, cls=Commands, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)

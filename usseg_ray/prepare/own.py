@@ -77,7 +77,10 @@ def prepare_own(
     _refuse_identical(images, source)
     place = home.absolute() / f"{images.name}-{fingerprint(images)[:12]}"
     prepared = write_set(
-        images, str(folder.resolve()), str(place), max_bad_share=MAX_BAD_SHARE,
+        images,
+        str(folder.resolve()),
+        str(place),
+        max_bad_share=MAX_BAD_SHARE,
         on_progress=on_progress,
     )
     splits = prepared.manifest.splits

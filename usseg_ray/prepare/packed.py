@@ -27,6 +27,8 @@ _NAMES = ("image", "img", "picture", "photo", "jpg", "png")
 
 _ROWS_AT_A_TIME = 64
 
+_PNG = b"\x89PNG"
+
 
 def is_packed(source: str) -> bool:
     """Tells a source whose images are no local files: a URI, an archive, a folder of archives."""
@@ -135,7 +137,8 @@ def _rows(
         for batch in table.iter_batches(_ROWS_AT_A_TIME, columns=[column]):
             for value in batch.column(0).to_pylist():
                 data, named = (
-                    (value.get("bytes"), value.get("path")) if isinstance(value, dict)
+                    (value.get("bytes"), value.get("path"))
+                    if isinstance(value, dict)
                     else (value, None)
                 )
                 if data:
@@ -147,7 +150,7 @@ def _file_name(named: str | None, data: bytes) -> str:
     name = PurePosixPath(named or "").name
     if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
         return name
-    return f"{name or 'image'}{'.png' if data.startswith(b'\x89PNG') else '.jpg'}"
+    return f"{name or 'image'}{'.png' if data.startswith(_PNG) else '.jpg'}"
 
 
 def image_column(schema: pa.Schema, path: str) -> str:
@@ -195,7 +198,8 @@ def _members(
         for member in archive:
             name = PurePosixPath(member.name)
             key, _, suffix = name.name.partition(".")
-            if not member.isfile() or is_junk(name.name) or f".{suffix.lower()}" not in IMAGE_SUFFIXES:
+            is_image = f".{suffix.lower()}" in IMAGE_SUFFIXES
+            if not (member.isfile() and is_image) or is_junk(name.name):
                 continue
             before = chosen.get(sample := str(name.parent / key))
             if before is None or before.name.lower().endswith(".png"):

@@ -44,18 +44,18 @@ class ModelKeeper:
     ledger: Ledger
     beside: BaselineTask
 
-    def keep(self, trials: Iterable[Trial], finalists: list[Finalist]) -> None:
+    def keep(self, best: Trial | None, finalists: list[Finalist]) -> None:
         """Keeps the models of the finalists, or of the best trial where there are none.
 
         Args:
-            trials: The sweep's trials.
+            best: The sweep's best trial.
             finalists: The best first.
         """
         for finalist in finalists:
             run = next(iter(finalist.runs.values()))
             place = f"{FINALISTS}/{finalist.trial.name}"
             self._keep(run, place, self._tested(finalist), chosen=finalist is finalists[0])
-        if not finalists and (best := best_of(trials)) is not None:
+        if not finalists and best is not None:
             self._keep(best, best.name, self._ranked(best), chosen=True)
 
     def _keep(self, run: Trial, place: str, scores: Scores, *, chosen: bool) -> None:
