@@ -208,22 +208,23 @@ def choose_backbone(given: str | None, assigned: dict[str, Any]) -> tuple[dict[s
 
 def _images(source: str) -> tuple[str, Manifest]:
     """Finds or makes the prepared set, and says what it found."""
-    root = prepare_with_bar(source) if is_raw(source) else source
-    return open_data(DataConfig(name=root))
+    return open_data(DataConfig(name=ready(source)))
 
 
-def prepare_with_bar(source: str) -> str:
-    """Makes a prepared set of raw images, shows progress, and says what there is.
+def ready(data: str) -> str:
+    """Makes a prepared set of images that are none yet; shows progress and says what there is.
 
     Args:
-        source: As `prepare_own` takes it.
+        data: What `--data` names: a prepared set, or images as `prepare_own` takes them.
 
     Returns:
-        Folder of the set.
+        The set as `--data` takes it.
     """
+    if not is_raw(data):
+        return data
     with _bar("Reading images") as (progress, task):
         own = prepare_own(
-            source,
+            data,
             on_progress=lambda done, _bad, total: progress.update(
                 task, completed=done, total=total
             ),

@@ -298,7 +298,7 @@ def _check_labels(plan: Plan) -> None:
     if unknown and not plan.manifest.classes:
         raise UserError(
             f"{plan.root} names no classes, so the number of clusters must be given: "
-            "--set num_clusters=K"
+            "--set num_clusters=K; or --question k finds it."
         )
 
 
