@@ -9,12 +9,10 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from usseg_ray.api import load as load
-    from usseg_ray.api import sweep as sweep
+# Their types stand in __init__.pyi.
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -61,6 +59,7 @@ if _ALONE:
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
+# Their types stand in __init__.pyi.
 _OFFERED = ("load", "fit", "sweep", "prepare")
 
 

@@ -4,8 +4,8 @@ A command's module is imported when it is called, so that the list of them costs
 """
 
 import importlib
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -31,18 +31,18 @@ _ROOMS = ("prepare", "report", "features", "doctor", "bench")
 class Commands(TyperGroup):
     """The commands, imported one by one."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's)
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 (click's, which moves)
         """Lists their names."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
         """Imports a command."""
         if cmd_name not in COMMANDS:
             return None
         place = f"usseg_ray.{cmd_name}" + (".__main__" if cmd_name in _ROOMS else "")
         return typer.main.get_command(importlib.import_module(place).app)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
         """Writes the list without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))

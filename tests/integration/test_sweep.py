@@ -156,7 +156,7 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
 
     scores = check_model(folder).scores
     assert scores is not None
-    assert scores.values["unsup_miou"] == pytest.approx(first.mean("unsup_miou"))
+    assert scores.values["unsup_miou"] == pytest.approx(first.metrics()["test.unsup_miou"])
     assert (scores.seeds, set(scores.floors)) == (2, set(outcome.baselines["test"]))
     assert scores.protocol.startswith("scenes test, centre-crop")
     named = name_model(folder)

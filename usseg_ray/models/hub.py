@@ -90,11 +90,11 @@ def _explained(place: str, done: str) -> Iterator[None]:
     """Words what the Hub or the way to it refuses."""
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 (as in `_client`)
 
-    # What the client's own HTTP library raises, whichever that is in its version.
-    network = HfHubHTTPError.__bases__
+    # The first is what the client's own HTTP library raises, whichever that is in its version.
+    failures: tuple[type[Any], ...] = (HfHubHTTPError.__bases__[0], HfHubHTTPError, OSError)
     try:
         yield
-    except (*network, OSError) as error:
+    except failures as error:
         raise UserError(
             f"{place}: cannot be {done} ({first_line(error)[:160]}). Look at its name and the "
             "connection; what is private, and all writing, takes a token (hf auth login)."

@@ -166,7 +166,7 @@ def image_column(schema: pa.Schema, path: str) -> str:
     found = [field.name for field in schema if _holds_images(field.type)]
     named = [name for known in _NAMES for name in found if name.lower() == known]
     if named:
-        return named[0]
+        return str(named[0])
     if len(found) == 1:
         return str(found[0])
     have = f"several that could be ({', '.join(found)})" if found else "none"
