@@ -24,6 +24,8 @@ REPLICATES = 2000
 FEWEST_SEEDS = 3
 """Below it a share of draws is no number: with two seeds there are three different draws."""
 FEWEST_CLUSTERS = 2
+LARGEST_STEP = 2.0
+"""From one K to the next past an edge: a range of two far values says nothing of the steps."""
 WITHOUT_CLASSES = (4, 32)
 """Range of K where nothing says how many groups there may be."""
 
@@ -207,7 +209,7 @@ def _plateau(table: Float64[np.ndarray, "k s"], best: int) -> tuple[int, int]:
 
 
 def beyond(advice: Recommendation) -> list[int]:
-    """Lists two K past the edge at which the best one lies, in the steps of the range.
+    """Lists two K past the edge at which the best one lies, in the range's steps or doubling.
 
     Args:
         advice: The best K of what was tried.
@@ -217,10 +219,10 @@ def beyond(advice: Recommendation) -> list[int]:
     """
     tried = advice.tried
     if advice.edge == "largest":
-        step = tried[-1] / tried[-2]
+        step = min(tried[-1] / tried[-2], LARGEST_STEP)
         found = {max(tried[-1] + n, round(tried[-1] * step**n)) for n in (1, 2)}
     elif advice.edge == "smallest":
-        step = tried[1] / tried[0]
+        step = min(tried[1] / tried[0], LARGEST_STEP)
         found = {max(FEWEST_CLUSTERS, round(tried[0] / step**n)) for n in (1, 2)}
     else:
         found = set[int]()

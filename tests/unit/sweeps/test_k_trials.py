@@ -111,6 +111,7 @@ def test_every_k_that_has_all_seeds_is_in_the_draw() -> None:
         ((4, 6, 9), 4, [2, 3]),
         ((2, 3, 4), 2, []),
         ((3, 4, 5), 5, [6, 8]),
+        ((4, 32), 32, [64, 128]),
     ],
 )
 def test_the_range_goes_on_past_its_edge(
