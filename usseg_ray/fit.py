@@ -28,7 +28,7 @@ def fit(
             show_default="kmeans,acseg",
         ),
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=2, help="Values of K that are tried.")] = 5,
+    num_samples: Annotated[int, typer.Option(min=2, help="Values of K that are tried.")] = 4,
     seeds: Annotated[int, typer.Option(min=1, help="With which each is tried.")] = 3,
     assign: cli.Set = [],  # noqa: B006 (typer copies it)
     device: cli.Device = None,

@@ -1,8 +1,11 @@
 """`fit` on photographs in nested folders: prepared, chosen, kept, masked; then gone on with."""
 
+import html
 import io
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,7 @@ import usseg_ray
 from tests.integration.commands import here
 from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
+from usseg_ray.models.loaded import Result
 from usseg_ray.prepare.own import prepare_own
 from usseg_ray.sweeps import fitting, masks, results
 from usseg_ray.trials.trial import load_trials
@@ -24,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 COUNT = 20
+GUIDE = Path(__file__).parents[2] / "docs" / "own_images.md"
 SMALL = ("--set", "data.train_size=64", "--set", "data.eval_size=64")
 
 
@@ -61,7 +66,7 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     assert len(written) == COUNT
     mask = np.asarray(Image.open(run / "masks" / "a" / "b c" / "bild 0.png"))
     expected = model.predict(photos / "a" / "b c" / "bild 0.jpg")
-    assert isinstance(expected, usseg_ray.models.loaded.Result)
+    assert isinstance(expected, Result)
     assert np.array_equal(mask, expected.mask)
 
     before = {path: path.stat().st_mtime_ns for path in written}
@@ -75,26 +80,27 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     assert len(load_trials(run)) == trials
 
 
-def test_the_same_from_python_and_from_parquet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_guide_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("one", "two", "three", "four"):
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(photograph(len(name)))
+    (tmp_path / "photos" / "two.jpg").write_bytes(photograph(9))
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102
+    found = names["found"]
+    assert isinstance(found, fitting.Fitted)
+    assert (found.images, found.method) == (4, "kmeans")
+    assert found.num_clusters in {int(t.settings["num_clusters"]) for t in load_trials(found.run)}
+    assert html.escape(found.verdict) in found._repr_html_()
+    assert (tmp_path / "one.png").is_file()
+
+
+def test_a_sweep_in_python_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [{"bytes": photograph(index), "path": f"{index}.jpg"} for index in range(6)]
     pq.write_table(pa.table({"image": rows}), "set.parquet")
-    found = usseg_ray.fit(
-        "set.parquet",
-        methods=["kmeans"],
-        backbone="textons",
-        num_samples=2,
-        seeds=1,
-        settings={"data.train_size": 64, "data.eval_size": 64},
-    )
-    assert isinstance(found, fitting.Fitted)
-    assert (found.images, found.method) == (6, "kmeans")
-    assert found.num_clusters in {int(t.settings["num_clusters"]) for t in load_trials(found.run)}
-    assert found.verdict in found._repr_html_().replace("&#x27;", "'")
-    assert len(list(found.masks.rglob("*.png"))) == 6
-
     swept = usseg_ray.sweep(
         "set.parquet",
         methods=["kmeans"],

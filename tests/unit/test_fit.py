@@ -26,7 +26,7 @@ def test_nothing_but_the_folder_is_needed(monkeypatch: pytest.MonkeyPatch) -> No
     source, options = asked(monkeypatch, "photos")
     assert source == "photos"
     assert options["methods"] == ("kmeans", "acseg")
-    assert (options["num_samples"], options["seeds"], options["assigned"]) == (5, 3, {})
+    assert (options["num_samples"], options["seeds"], options["assigned"]) == (4, 3, {})
     assert options["out"] is options["resume"] is options["backbone"] is None
 
 
