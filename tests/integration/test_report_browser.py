@@ -91,7 +91,7 @@ def test_no_word_of_a_drawing_is_cut(browser: Browser, page: Path, width: int) -
 def test_its_first_screen_has_the_answer(
     browser: Browser, page: Path, tmp_path: Path, width: int, height: int
 ) -> None:
-    # `make pictures` has it show a real sweep, and keeps what is seen for the docs.
+    # With these variables it shows a real sweep, and keeps what is seen for the docs.
     if uri := os.environ.get("USSEG_PICTURES_OF"):
         store = Store(uri, "usseg_ray")
         found = store.sweeps(os.environ["USSEG_PICTURED"].split(","))
