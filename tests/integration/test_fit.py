@@ -88,7 +88,7 @@ def test_the_guide_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "photos" / "two.jpg").write_bytes(photograph(9))
     (block,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
-    exec(block, names)  # noqa: S102
+    exec(block, names)
     found = names["found"]
     assert isinstance(found, fitting.Fitted)
     assert (found.images, found.method) == (4, "kmeans")
