@@ -14,6 +14,7 @@ ELSEWHERE = {
     "bench.io": "tests/integration/test_bench.py",
     "bench.stream": "tests/integration/test_bench_stream.py",
     "cluster.ray_stream": "tests/integration/test_pipeline.py",
+    "cluster.worker_pool": "tests/integration/test_predict.py",
     "data.containers": "tests/unit/data/test_decode.py",
     "engine.context": "tests/unit/engine/test_run.py",
     "engine.open_set": "tests/unit/engine/test_baselines.py",

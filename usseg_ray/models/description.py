@@ -13,6 +13,7 @@ from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.core.sources import parse_yaml, read_text
 from usseg_ray.core.views import Filter
+from usseg_ray.models.card import write_card
 from usseg_ray.models.names import Names
 
 MODEL_FILE = "model.yaml"
@@ -114,12 +115,13 @@ class Description(Settings):
 
 
 def write_description(description: Description, folder: Path) -> None:
-    """Writes `model.yaml` in one move."""
+    """Writes `model.yaml` in one move, and the card that says the same to people."""
     tree = description.model_dump(mode="json")
     # JSON has no whole numbers for keys, and people write names with them.
     tree["names"] = description.names.tree()
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     write_whole(folder / MODEL_FILE, text)
+    write_card(description, folder)
 
 
 def read_description(folder: Path) -> Description:

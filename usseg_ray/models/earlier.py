@@ -1,4 +1,4 @@
-"""Models and runs that versions before 0.3.0 left: read as the models that they would be today.
+"""Models and runs of earlier versions, read as the models that they would be today.
 
 They kept a model as `settings.json` beside a checkpoint, and none at all of runs without labels.
 """
@@ -52,12 +52,12 @@ class _Settings:
 
 
 def is_earlier(folder: Path) -> bool:
-    """Says whether a folder is a model as it was kept before 0.3.0."""
+    """Says whether a folder is a model as earlier versions kept it."""
     return (folder / SETTINGS_FILE).is_file()
 
 
 def read_earlier(folder: Path) -> tuple[Description, dict[str, Tensor]]:
-    """Reads a model as it was kept before 0.3.0.
+    """Reads a model as earlier versions kept it.
 
     Args:
         folder: Its own, within MLflow's.

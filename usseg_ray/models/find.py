@@ -31,7 +31,7 @@ def find_model(place: str) -> Path:
             `models:/NAME@champion`, too.
 
     Returns:
-        Its folder; of a run from before 0.3.0, which kept none, one is made in it.
+        Its folder; in a run of an earlier version that kept none, one is made.
 
     Raises:
         UserError: There is none; says what there is.

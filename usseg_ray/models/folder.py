@@ -41,7 +41,7 @@ BACKBONE_FILE = "backbone.safetensors"
 
 BACKBONE_WEIGHTS = "backbone.weights"
 
-_PLACES = ("data.name",)
+_PLACES = ("data.name", "method.network.weights")
 """Settings that may be places on the machine of the run: nobody else's business."""
 
 
@@ -65,7 +65,7 @@ def describe(
     if k is None:
         raise UserError("num_clusters is not set: there is nothing to name.")
     settings = flatten(config)
-    settings |= {key: Path(str(settings[key])).name for key in _PLACES}
+    settings |= {key: Path(settings[key]).name for key in _PLACES if settings.get(key)}
     note = _backbone_note(config, backbone)
     settings[BACKBONE_WEIGHTS] = note.file
     return Description(

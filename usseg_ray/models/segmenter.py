@@ -14,12 +14,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from usseg_ray import methods
-from usseg_ray.core.config import build_config
+from usseg_ray.core.config import BackboneConfig, build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError
 from usseg_ray.core.types import Images
+from usseg_ray.core.views import Frame
+from usseg_ray.data.transforms import frame_image
 from usseg_ray.engine.model import Model, build_model
+from usseg_ray.features.backbones import check_weights
 from usseg_ray.features.store.recipe import weights_digest
 from usseg_ray.models.description import Description
 from usseg_ray.models.earlier import is_earlier, read_earlier
@@ -90,7 +93,7 @@ class Segmenter:
         """Opens a model.
 
         Args:
-            folder: As `models.folder.save_model` wrote it, or as it was kept before 0.3.0.
+            folder: As `models.folder.save_model` wrote it, or as earlier versions did.
             device: Where to compute; a GPU if there is one and this is unset.
 
         Raises:
@@ -99,6 +102,7 @@ class Segmenter:
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         description, state = (read_earlier if is_earlier(folder) else read_model)(folder)
+        _check_reach(description, folder)
         method_class = methods.get(description.method)
         layers = [settings_of(description, folder), method_class.defaults.trained]
         model = build_model(build_config(method_class.Config, layers), method_class, device)
@@ -127,8 +131,9 @@ class Segmenter:
         """
         height, width = image.shape[:2]
         refinement = Refinement.parse(refine) if refine else PLAIN
-        predictor = self._predictor(refinement)
-        seen = Images(("0",), _shown(torch.from_numpy(np.array(image)), predictor.side))
+        predictor, shown = self._predictor(refinement), self.description.preprocessing
+        pixels = frame_image(image, Frame(shown.size, "whole", shown.filter))
+        seen = Images(("0",), torch.from_numpy(pixels)[None])
         logits = predictor.predict(seen).logits(refinement)[0]
         chosen, confidence = _chosen(logits, (height, width))
         found = _upsampled(logits[None], (height, width))[0].softmax(0) if scores else None
@@ -167,6 +172,24 @@ class Segmenter:
         return self._held.enter_context(open_crf(self.model.featurise.device.type))
 
 
+def _check_reach(description: Description, folder: Path) -> None:
+    """Refuses a model whose backbone's weights are nowhere to be had."""
+    known = description.backbone
+    if known.file is not None and not (folder / known.file).is_file() and not is_earlier(folder):
+        raise DamagedError(
+            f"{folder} is damaged: {known.file}, the weights of its backbone, is missing. Take the "
+            "model from the run, or the place that it was copied from, again."
+        )
+    if known.file is None and known.sha256 is not None:
+        try:
+            check_weights(BackboneConfig(name=known.name))
+        except UserError:
+            raise UserError(
+                f"{folder} reads {known.name}, whose weights are not in timm's cache and cannot be "
+                "fetched. Connect once, or bring the cache (HF_HOME) of a machine that has them."
+            ) from None
+
+
 def _check_backbone(model: Model, description: Description, folder: Path) -> None:
     known, backbone = description.backbone, model.featurise.backbone
     if backbone is None or known.sha256 is None or weights_digest(backbone) == known.sha256:
@@ -176,16 +199,6 @@ def _check_backbone(model: Model, description: Description, folder: Path) -> Non
         f"{where}: not the backbone weights that the model {folder} was trained on (sha256 "
         f"{known.sha256[:12]}). Put those in their place, or train again."
     )
-
-
-def _shown(image: UInt8[Tensor, "H W 3"], side: int) -> UInt8[Tensor, "1 3 h w"]:
-    """Shows an image with a short side."""
-    height, width = image.shape[:2]
-    scale = side / min(height, width)
-    size = (round(height * scale), round(width * scale))
-    pixels = image.permute(2, 0, 1)[None].float()
-    seen = interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-    return seen.round().clamp(0, 255).to(torch.uint8)
 
 
 def _upsampled(logits: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Tensor:

@@ -83,6 +83,19 @@ class Plan:
         return picked_by(self.objective, split) if self.num_trials > 1 else ""
 
     @property
+    def trial_gpus(self) -> float:
+        """GPUs of each trial; 0 until the plan is on its cluster, and where that has none."""
+        resources = self.config.resources
+        on_gpus = self.parts[0].placement.device == "cuda"
+        return resources.processes * resources.gpus_per_worker if on_gpus else 0.0
+
+    @property
+    def trial_hour_price(self) -> float | None:
+        """What an hour of a trial costs, where a price was given."""
+        price = self.request.gpu_hour_price
+        return None if price is None else price * self.trial_gpus
+
+    @property
     def draws(self) -> Draws:
         """Says of each trial, in rounds over the methods, what it draws; the first: nothing."""
         open_ones: list[Sample | None] = [{}, *[None] * (self.request.num_samples - 1)]

@@ -29,10 +29,11 @@ from usseg_ray.core.cli import repeatable
 from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
+from usseg_ray.core.table import Spread
 from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
-from usseg_ray.scoring.objective import CONSENSUS
+from usseg_ray.scoring.objective import CONSENSUS, MIOU
 from usseg_ray.sweeps.answer import Answer, Findings, conclude, contenders
 from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
 from usseg_ray.sweeps.earlier import agreed
@@ -57,6 +58,7 @@ from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
 from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
+from usseg_ray.tracking.store import GPUS_TAG
 from usseg_ray.trials.forecast import Choice, choose, longest_seconds
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
@@ -105,6 +107,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         beside = BaselineTask(any_job if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
             plan = plan.in_processes(_num_workers(plan, folder, console))
+        ledger.tag({GPUS_TAG: f"{plan.trial_gpus:g}"})
         sweep = _Sweep(plan, storage, ledger, console, concurrent, beside)
         with timed(seconds, "trials"):
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
@@ -121,7 +124,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             ModelKeeper(plan, storage, ledger, beside).keep(best, finals)
         inorder = sorted(trials.values(), key=lambda trial: trial.index)
         found = sweep.answer(inorder, finals)
-        ledger.tag(found.tags())
+        ledger.tag(found.tags() | {"mlflow.note.content": found.note()})
         command, url = ledger.dashboard()
     peak = memory.peak_bytes
     outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent, found)
@@ -182,6 +185,12 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
         | {key: value for key, value in known.items() if value},
         folder=folder,
         say=say,
+        dataset={
+            "name": plan.manifest.name,
+            # MLflow keeps this many digits.
+            "digest": plan.manifest.digest()[:36],
+            "source": plan.root,
+        },
     )
 
 
@@ -283,7 +292,9 @@ class _Sweep:
         """Says in a sentence what the sweep found; of the question about K, in one a method."""
         plan = self.plan
         if plan.request.question == "k":
-            return Answer("\n".join(answer_k(plan, trials, self.storage)))
+            sentences = answer_k(plan, trials, self.storage)
+            self.ledger.attach(None, self.storage.folder / ANSWER)
+            return Answer("\n".join(sentences))
         split = plan.config.data.test_split
         return conclude(
             Findings(
@@ -330,6 +341,7 @@ class _Sweep:
             self.ledger.attach(name, where)
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
+        self.ledger.tag({"usseg.test": _in_words(finalist.spread(MIOU))}, trial.name)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
 
     @contextmanager
@@ -355,11 +367,15 @@ class _Sweep:
             )
 
     def _pace(self, *, own: bool) -> Pace:
-        price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
-        on_gpus = self.plan.parts[0].placement.device == "cuda"
-        gpus = resources.processes * resources.gpus_per_worker if on_gpus else 0
-        later = self.plan.final_runs if own else 0
-        return Pace(self.concurrent, price and price * gpus, later)
+        return Pace(self.concurrent, self.plan.trial_hour_price, self.plan.final_runs if own else 0)
+
+
+def _in_words(spread: Spread | None) -> str:
+    """Writes a mean over seeds, and of how many, for a narrow column."""
+    if spread is None:
+        return ""
+    around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
+    return f"{spread.mean:.2f}{around} ({spread.count})"
 
 
 def answers(plan: Plan, trials: list[Trial]) -> list[KAnswer]:

@@ -15,8 +15,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kept(tmp_path_factory.mktemp("kept"), "kmeans")
 
 
-def kept(folder: Path, method: str, **settings: object) -> Path:
-    """Trains a method on the tiny set and keeps its model."""
+def kept(folder: Path, method: str, weights: Path | None = None, **settings: object) -> Path:
+    """Trains a method on the tiny set and keeps its model, with its backbone's weights."""
+    if weights is not None:
+        settings["backbone__weights"] = str(weights)
     manifest = tiny.write(folder / "elsewhere")
     place = str(folder / "elsewhere")
     run, context = fitting.run_of((place, manifest), method, data__name=place, **settings)
@@ -24,5 +26,5 @@ def kept(folder: Path, method: str, **settings: object) -> Path:
     scores = Scores(protocol="tiny val", values={"unsup_miou": 90.0}, floors={"colour": 50.0})
     about = describe(method, run.config, run.featurise.backbone, manifest, scores)
     assert context.state is not None
-    save_model(folder / "model", about, context.state.method)
+    save_model(folder / "model", about, context.state.method, weights)
     return folder / "model"

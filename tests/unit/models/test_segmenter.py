@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests import tiny
 from tests.unit.models.conftest import kept
+from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError
-from usseg_ray.models.description import read_description, write_description
+from usseg_ray.models.description import BackboneNote, read_description, write_description
 from usseg_ray.models.folder import read_model, save_model
 from usseg_ray.models.names import Name, Names
 from usseg_ray.models.segmenter import Segmenter
@@ -91,6 +94,54 @@ def test_a_network_of_its_own_needs_nothing_to_start_from(tmp_path: Path) -> Non
     save_model(folder, about.model_copy(update={"config": settings}), state)
     assert Segmenter.open(folder, torch.device("cpu")).segment(IMAGE).mask.shape == (32, 32)
     assert about.backbone.name == "none"
+
+
+NETWORK = {
+    # The smallest ViT of timm, with weights that a test draws.
+    "backbone__name": "test_vit",
+    "backbone__layer": None,
+    "data__eval_size": 32,
+}
+
+
+def drawn(folder: Path, seed: int) -> Path:
+    """Draws weights of a network."""
+    torch.manual_seed(seed)
+    folder.mkdir(exist_ok=True)
+    weights = timm.create_model("test_vit", pretrained=False).state_dict()
+    save_file(weights, folder / f"{seed}.safetensors")
+    return folder / f"{seed}.safetensors"
+
+
+def test_backbone_weights_travel_with_a_model_and_no_others_are_taken(tmp_path: Path) -> None:
+    weights = drawn(tmp_path / "drawn", 0)
+    folder = kept(tmp_path, "kmeans", weights, **NETWORK)
+    weights.unlink()
+    assert Segmenter.open(folder, torch.device("cpu")).segment(IMAGE).mask.shape == (32, 32)
+    assert "drawn" not in (folder / "model.yaml").read_text()
+    shutil.copyfile(drawn(tmp_path / "drawn", 1), folder / "backbone.safetensors")
+    with pytest.raises(DamagedError, match="not the backbone weights that the model"):
+        Segmenter.open(folder, torch.device("cpu"))
+    (folder / "backbone.safetensors").unlink()
+    with pytest.raises(DamagedError, match=r"backbone\.safetensors, the weights .* is missing"):
+        Segmenter.open(folder, torch.device("cpu"))
+
+
+def test_weights_that_are_out_of_reach_are_said(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    note = BackboneNote(name="vit_small_patch16_224.dino", sha256="ab" * 32)
+    about = read_description(folder).model_copy(update={"backbone": note})
+    write_description(about, folder)
+
+    def refuse(config: object) -> None:
+        raise UserError("out of reach")
+
+    monkeypatch.setattr("usseg_ray.models.segmenter.check_weights", refuse)
+    with pytest.raises(UserError, match=r"reads vit_small_.* whose weights are not"):
+        Segmenter.open(folder)
 
 
 def test_weights_of_other_settings_are_refused(model: Path, tmp_path: Path) -> None:
