@@ -16,8 +16,11 @@ COMMANDS = {
     "tune": "Sweep methods, cluster counts and loss weights.",
     "train": "Train one method once.",
     "prepare": "Make a prepared set of a folder or of a published set.",
+    "predict": "Segment images with a model: masks, overlays and other formats.",
     "evaluate": "Score a trained trial again, by any protocol.",
     "report": "Put sweeps side by side, or write a page about them.",
+    "push": "Put a model on the Hub.",
+    "import-checkpoint": "Make a model of an official checkpoint.",
     "features": "List, compute and remove stored features.",
     "doctor": "Look at machine, access, stores and launcher files.",
     "bench": "Measure this machine.",
@@ -39,7 +42,9 @@ class Commands(TyperGroup):
         """Imports a command."""
         if cmd_name not in COMMANDS:
             return None
-        place = f"usseg_ray.{cmd_name}" + (".__main__" if cmd_name in _ROOMS else "")
+        place = f"usseg_ray.{cmd_name.replace('-', '_')}" + (
+            ".__main__" if cmd_name in _ROOMS else ""
+        )
         return typer.main.get_command(importlib.import_module(place).app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
