@@ -13,10 +13,10 @@ from usseg_ray.core.cli import CONSOLE, Version, run
 
 COMMANDS = {
     "fit": "Photographs to masks, without labels: the way in.",
-    "predict": "Masks of more images by a model, in many formats.",
     "tune": "Sweep methods, cluster counts and loss weights.",
     "train": "Train one method once.",
     "prepare": "Make a prepared set of a folder or of a published set.",
+    "predict": "Segment images with a model: masks, overlays and other formats.",
     "evaluate": "Score a trained trial again, by any protocol.",
     "report": "Put sweeps side by side, or write a page about them.",
     "push": "Upload a model to the Hugging Face Hub.",

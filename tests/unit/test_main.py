@@ -50,7 +50,7 @@ def test_every_command_module_is_listed() -> None:
     package = Path(importlib.import_module("usseg_ray").__file__ or "").parent
     files = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__", "api"}
     rooms = {path.parent.name for path in package.glob("*/__main__.py")}
-    assert files | rooms == set(COMMANDS)
+    assert {name.replace("_", "-") for name in files | rooms} == set(COMMANDS)
 
 
 def test_without_a_command_it_prints_what_there_is() -> None:
