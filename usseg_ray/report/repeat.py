@@ -47,7 +47,7 @@ def compose(store: Store, sweeps: Sequence[SweepRecord], own_command: str) -> Re
         facts,
         (
             leaderboard(sweeps),
-            k_curve(sweeps),
+            k_curve(store, sweeps),
             parallel_coordinates(sweeps),
             learning_curves(store, sweeps),
             per_class(store, sweeps),

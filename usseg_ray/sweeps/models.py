@@ -4,6 +4,7 @@ Every run has a chosen one, in its folder `model`: with labels or without, of on
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,25 +45,40 @@ class ModelKeeper:
     ledger: Ledger
     beside: BaselineTask
 
-    def keep(self, trials: Iterable[Trial], finalists: list[Finalist]) -> None:
+    def keep(self, best: Trial | None, finalists: list[Finalist]) -> None:
         """Keeps the models of the finalists, or of the best trial where there are none.
 
         Args:
-            trials: The sweep's trials.
+            best: The sweep's best trial.
             finalists: The best first.
         """
         for finalist in finalists:
             run = next(iter(finalist.runs.values()))
             place = f"{FINALISTS}/{finalist.trial.name}"
-            self._keep(run, place, self._tested(finalist), chosen=finalist is finalists[0])
-        if not finalists and (best := best_of(trials)) is not None:
-            self._keep(best, best.name, self._ranked(best), chosen=True)
+            if (state := self._state(run)) is not None:
+                chosen = finalist is finalists[0]
+                self._keep(run, state, place, self._tested(finalist), chosen=chosen)
+        if finalists or best is None:
+            return
+        if (state := self._state(best)) is not None:
+            self._keep(best, state, best.name, self._ranked(best, state), chosen=True)
 
-    def _keep(self, run: Trial, place: str, scores: Scores, *, chosen: bool) -> None:
+    def _state(self, run: Trial) -> RunState | None:
+        """Reads the state that a run reported last, or what is left of one that was ended."""
+        place, reported = f"{run_place(run)}/{CHECKPOINTS}", Path(str(run.checkpoint)).name
+        self.storage.fetch(place)
+        found = [path.name for path in (self.storage.folder / place).glob("*")]
+        # One that time ended may have gone on after its last report, and left a later state alone.
+        for name in sorted(found, key=lambda name: (name == reported, name), reverse=True):
+            with suppress(FileNotFoundError):
+                return RunState.load(self.storage.folder / place / name, torch.device("cpu"))
+        return None
+
+    def _keep(
+        self, run: Trial, state: RunState, place: str, scores: Scores, *, chosen: bool
+    ) -> None:
         """Keeps a run's model below a place, and the chosen one as the sweep's, registered."""
-        last, name = Path(str(run.checkpoint)), Path(place).name
-        self.storage.fetch(f"{run_place(run)}/{CHECKPOINTS}/{last.name}")
-        state = RunState.load(last, torch.device("cpu"))
+        name = Path(place).name
         folder = self.storage.folder / place / KEPT
         model = self.storage.folder / KEPT if chosen else folder
         about = describe_run(run.method, run.settings, self.plan.manifest, scores)
@@ -84,11 +100,12 @@ class ModelKeeper:
             seeds=len(finalist.scores),
         )
 
-    def _ranked(self, trial: Trial) -> Scores:
+    def _ranked(self, trial: Trial, state: RunState) -> Scores:
         """Says what a trial scored on the selection split; without labels, by which criteria."""
+        same = trial.metrics.get("epoch") == state.epoch
         values = {
             name: value
-            for name, value in trial.metrics.items()
+            for name, value in (trial if same else state).metrics.items()
             if name.startswith((PREFIX, "unsup_"))
         }
         split = self.plan.config.data.selection_split

@@ -1,6 +1,6 @@
 """What a sweep says when it has ended: ranked trials, finalists, and where to look further."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from usseg_ray.scoring.objective import MIOU, digits, short
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
-from usseg_ray.sweeps.finals import Finalist
+from usseg_ray.sweeps.finals import FINALISTS, Finalist
 from usseg_ray.sweeps.k_trials import CLUSTERS
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.trials.trial import Trial, ranked
+from usseg_ray.trials.trial import Trial, load_trials, ranked
 
 _TRIAL = Column("name", "trial", whole=True)
 _METHOD = Column("method", "method", whole=True)
@@ -96,6 +96,8 @@ def print_outcome(
     if trust := criterion_trust(outcome.trials):
         console.print(as_rich(trust_table(trust)), highlight=False)
     _print_finals(console, outcome, data.test_split, plan.picked)
+    runs = [*outcome.trials, *load_trials(folder / FINALISTS)]
+    console.print(cost_line(runs, plan.trial_hour_price), highlight=False)
     console.print(
         f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",
         highlight=False,
@@ -105,6 +107,18 @@ def print_outcome(
     if command:
         console.print(f"Dashboard: [bold]{command}[/]", highlight=False, soft_wrap=True)
     console.print(f"  then open {url}", highlight=False, soft_wrap=True)
+
+
+def cost_line(runs: Collection[Trial], hour_price: float | None) -> str:
+    """Says what trials and finalists' further seeds took together, as the report's table does.
+
+    Args:
+        runs: All of them.
+        hour_price: What an hour of one costs; `None` if nobody said.
+    """
+    seconds = sum(run.seconds for run in runs)
+    price = "" if hour_price is None else f", price {seconds / 3600 * hour_price:.2f}"
+    return f"Training and scoring: {seconds:.1f} s in all {len(runs)} runs{price}."
 
 
 def print_answer(console: Console, answer: Answer) -> None:
@@ -224,10 +238,10 @@ def final_table(
     title = f"Finalists on {split}, every run scored once (mean and deviation over seeds)"
     title += f"\n{picked}" if picked else ""
     rows = [*map(_final_row, finalists), *baseline_rows(baselines.items())]
-    return Table(title, _FINALS, tuple(map(_in_two_lines, rows)))
+    return Table(title, _FINALS, tuple(map(in_two_lines, rows)))
 
 
-def _in_two_lines(row: TableRow) -> TableRow:
+def in_two_lines(row: TableRow) -> TableRow:
     """Breaks the row's name, so that in 80 columns nothing is cut."""
     return TableRow({**row.cells, "name": str(row.cells["name"]).replace(" ", "\n")}, row.kind)
 

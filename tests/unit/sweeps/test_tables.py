@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust
 from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.sweeps.tables import (
+    cost_line,
     draws_table,
     final_table,
     leaderboard,
@@ -177,3 +179,9 @@ def test_numbers_and_settings() -> None:
         "a",
         "None",
     )
+
+
+def test_what_all_runs_took_and_cost() -> None:
+    runs = [replace(trial(index, 1.0), seconds=900.04) for index in range(4)]
+    assert cost_line(runs, None) == "Training and scoring: 3600.2 s in all 4 runs."
+    assert cost_line(runs, 2.5).endswith("s in all 4 runs, price 2.50.")
