@@ -19,6 +19,7 @@ from usseg_ray.bench.inputs import make_jpegs
 from usseg_ray.bench.io import io_bars
 from usseg_ray.bench.meter import Measure
 from usseg_ray.bench.methods import method_bars
+from usseg_ray.bench.predict import prediction_bars
 from usseg_ray.bench.stream import streaming_measures
 from usseg_ray.bench.sweep import sweep_bars
 from usseg_ray.bench.training import training_bars
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, Callable[[bool], Bars]] = {
     "sweep": lambda full: sweep_bars(full=full),
     "crf": lambda full: crf_bars(LARGE_REFINED_SIDE if full else REFINED_SIDE),
     "eval": lambda _: evaluation_bars(),
+    "predict": lambda _: prediction_bars(),
 }
 
 

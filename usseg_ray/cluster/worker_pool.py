@@ -7,6 +7,7 @@ images of any size go the same way.
 import pickle
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,8 +15,9 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from usseg_ray.cluster.feature_actors import share_out, users_mistakes
+from usseg_ray.cluster.feature_actors import share_out
 from usseg_ray.cluster.ray_stream import ended, quiet
+from usseg_ray.core.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,7 +64,7 @@ def pooled(
         given = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // batch))
         done = given.map_batches(
             _Actor,
-            fn_constructor_args=(make, tuple(arguments), device, pool.threads),
+            fn_constructor_args=(partial(make, *arguments, device, pool.threads),),
             batch_size=batch,
             batch_format="numpy",
             compute=ActorPoolStrategy(size=actors),
@@ -72,23 +74,32 @@ def pooled(
             max_restarts=0 if len(alive) == 1 else -1,
         )
     batches = done.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
-    with quiet(), users_mistakes(), ended(done, batches) as blocks:
+    with quiet(), ended(done, batches) as blocks:
         for block in blocks:
-            yield from map(pickle.loads, block["result"])
+            for result in map(pickle.loads, block["result"]):
+                if isinstance(result, UserError):
+                    raise result
+                yield result
 
 
 class _Actor(Generic[Item, Result]):
-    """A worker as Ray Data calls it."""
+    """A worker as Ray Data calls it.
 
-    def __init__(
-        self,
-        make: Callable[..., Work[Item, Result]],
-        arguments: Sequence[object],
-        device: str,
-        threads: int,
-    ) -> None:
-        self._work = make(*arguments, device, threads)
+    What it says to the user is a result: Ray Data makes text of what is raised. It is made with the
+    first items, so that this holds for a model that cannot be opened, too.
+    """
+
+    def __init__(self, make: Callable[[], Work[Item, Result]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _work(self) -> Work[Item, Result]:
+        return self._make()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        results = self._work([pickle.loads(item) for item in batch["item"]])
+        results: Sequence[Result | UserError]
+        try:
+            results = self._work([pickle.loads(item) for item in batch["item"]])
+        except UserError as mistake:
+            results = [mistake]
         return {"result": np.array([pickle.dumps(result) for result in results], object)}
