@@ -39,7 +39,8 @@ def mask_of(height: int = 40, width: int = 56) -> np.ndarray:
 
 
 def about(mask: np.ndarray, name: str = "a b/ü.jpg", place: Georeference | None = None) -> About:
-    return About(name, name.rpartition(".")[0], *mask.shape, NAMES, place)
+    height, width = mask.shape
+    return About(name, name.rpartition(".")[0], height, width, NAMES, place)
 
 
 def strips(mask: np.ndarray, rows: int | None = None) -> list[Strip]:

@@ -6,8 +6,12 @@ either can be; whatever the user set stays.
 
 import importlib
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+# Their types stand in __init__.pyi.
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.2.0"
@@ -59,7 +63,27 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 # Their types stand in __init__.pyi.
-_OFFERED = ("load",)
+_OFFERED = ("load", "fit", "sweep", "prepare")
+
+
+class _Callable(ModuleType):
+    """A command's module, which is also the function of its name: `usseg_ray.prepare(...)`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 (whatever it takes)
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module("usseg_ray.api"), name)(*args, **options)
+
+
+class _Package(ModuleType):
+    """This package; the import system puts modules into it, which would hide what is offered."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _OFFERED and isinstance(value, ModuleType):
+            value.__class__ = _Callable
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever is offered by that name)

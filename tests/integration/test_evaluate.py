@@ -113,11 +113,11 @@ def test_a_report_has_each_protocol_in_a_table_of_its_own(place: Path, run: Comm
     (found,) = json.loads(one.stdout)["tables"]
     assert "over-clustered" in found["caption"]
     names = [row["name"] for row in found["rows"]]
-    assert sorted(names) == ["colour (floor)", "position (floor)", "trial_000"]
+    assert sorted(names) == ["colour\n(floor)", "position\n(floor)", "trial_000\nacseg K=12"]
     scores = [row["unsup_miou"] for row in found["rows"]]
     assert scores == sorted(scores, reverse=True)
     table = run("report", "small", "--protocol", "over-clustered", "--format", "md")
-    assert re.search(r"\| \d \| trial_000 \| acseg \|", table.stdout)
+    assert re.search(r"\| \d \| trial_000 acseg K=\d+ \|", table.stdout)
     nothing = run("report", "small", "--protocol", "nothing")
     assert nothing.returncode == 2
     assert "no scores under 'nothing'" in " ".join(nothing.stderr.split())

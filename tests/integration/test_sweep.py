@@ -14,6 +14,7 @@ from rich.console import Console
 from tests.ledgers import lay_store
 from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
+from usseg_ray.engine.baselines import BASELINES
 from usseg_ray.models.description import Description, write_description
 from usseg_ray.models.find import find_model
 from usseg_ray.models.names import Names
@@ -119,7 +120,7 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     outcome, text = run(plan, folder)
 
     assert [t.status for t in outcome.trials] == ["FINISHED", "FINISHED"]
-    assert set(outcome.baselines["val"]) == {"position", "colour", "kmeans", "linear"}
+    assert set(outcome.baselines["val"]) == set(BASELINES)
     first, second = outcome.finals
     assert {first.trial.name, second.trial.name} == {"trial_000", "trial_001"}
     assert first.selection.keys() == first.scores.keys() == {0, 1}

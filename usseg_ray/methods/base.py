@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
+from usseg_ray.ops.context import averaged
 
 __all__ = ["CodeClassifier", "Defaults", "Method", "Needs", "ParamGroup", "Passes", "Stage"]
 
@@ -127,6 +128,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.num_clusters = num_clusters
         self.seed = seed
+        self.context = config.context
         needs = self.needs(config)
         asked = {
             "last-block attention": needs.attention is not None or needs.local_attention,
@@ -182,8 +184,17 @@ class Method(nn.Module, ABC):
         """
 
     @abstractmethod
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns what describes every position by itself, detached from the graph."""
+
+    @torch.no_grad()
     def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns codes for the linear probe, detached from the graph."""
+        """Returns codes: what is grouped, predicted from and given to the linear probe.
+
+        They are descriptions, averaged within their image where `method.context` asks for it.
+        """
+        codes = self.describe(batch)
+        return codes if self.context is None else averaged(codes, self.context)
 
     @abstractmethod
     def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:

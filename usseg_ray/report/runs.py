@@ -19,7 +19,7 @@ from usseg_ray.scoring.metrics import MatchedCounts
 from usseg_ray.scoring.objective import MIOU, picked_by
 from usseg_ray.scoring.significance import paired_bootstrap
 from usseg_ray.sweeps.finals import FINALISTS
-from usseg_ray.sweeps.tables import behind
+from usseg_ray.sweeps.tables import behind, in_two_lines
 from usseg_ray.trials.trial import (
     TRIAL_FILE,
     SplitScores,
@@ -34,14 +34,11 @@ _COLUMNS = (
     Column("rank", "rank", 0),
     Column("letter", "run"),
     Column("name", "trial", whole=True),
-    Column("method", "method", whole=True),
-    Column("num_clusters", "K", 0, whole=True),
     Column("backbone", "backbone"),
-    Column("seeds", "seeds", 0),
+    Column("seeds", "seeds", 0, whole=True),
     Column(MIOU, MIOU, whole=True),
     Column("behind", "behind the first"),
-    Column("unsup_acc", "acc"),
-    Column("linear_miou", "linear"),
+    Column("unsup_acc", "acc", whole=True),
 )
 _REFINED = f".{MIOU}"
 
@@ -187,7 +184,7 @@ def _table(protocol: str, legend: str, group: _Group) -> Table:
     several = len({one.backbone for one in finalists}) > 1
     backbone = "" if several else f"; {finalists[0].backbone}"
     rows = [_row(one, finalists[0], finalists, several=several) for one in finalists]
-    rows += baseline_rows(group.baselines)
+    rows += map(in_two_lines, baseline_rows(group.baselines))
     refined = dict.fromkeys(key for row in rows for key in row.cells if _REFINED in key)
     caption = "\n".join(filter(None, (protocol + backbone, *_picked(finalists), legend)))
     columns = (*_COLUMNS, *(Column(key, key) for key in refined))
@@ -217,12 +214,14 @@ def _row(
         "rank": 0.0,
         "letter": one.letter or None,
         "run": one.run,
-        "name": one.trial,
+        # A column of its own for each would not fit a terminal.
+        "name": f"{one.trial}\n{one.method} K={clusters}",
+        "trial": one.trial,
         "method": one.method,
         "num_clusters": float(clusters) if isinstance(clusters, int) else None,
         "backbone": one.backbone if several else None,
         "seeds": float(len(one.scores)),
-        "remark": "its sweep's choice" if choice else None,
+        "remark": "choice" if choice else None,
         **(_behind(first, one) if one is not first else {}),
     }
     return TableRow(cells, "best" if choice else "")

@@ -45,11 +45,11 @@ class ModelKeeper:
     ledger: Ledger
     beside: BaselineTask
 
-    def keep(self, trials: Iterable[Trial], finalists: list[Finalist]) -> None:
+    def keep(self, best: Trial | None, finalists: list[Finalist]) -> None:
         """Keeps the models of the finalists, or of the best trial where there are none.
 
         Args:
-            trials: The sweep's trials.
+            best: The sweep's best trial.
             finalists: The best first.
         """
         for finalist in finalists:
@@ -58,7 +58,7 @@ class ModelKeeper:
             if (state := self._state(run)) is not None:
                 chosen = finalist is finalists[0]
                 self._keep(run, state, place, self._tested(finalist), chosen=chosen)
-        if finalists or (best := best_of(trials)) is None:
+        if finalists or best is None:
             return
         if (state := self._state(best)) is not None:
             self._keep(best, state, best.name, self._ranked(best, state), chosen=True)

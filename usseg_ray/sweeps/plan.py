@@ -122,6 +122,11 @@ class Plan:
         return info is not None and info.labelled > 0
 
     @property
+    def train_rows(self) -> int:
+        """Images of the training split."""
+        return self.manifest.splits[self.config.data.train_split].rows
+
+    @property
     def final_runs(self) -> int:
         """How many runs of finalists with further seeds follow the trials."""
         finalists = min(self.request.finalists, self.num_trials) if self.has_test else 0
@@ -170,6 +175,14 @@ class Plan:
         if config.num_clusters is None and classes:
             changed["num_clusters"] = max(2, round(classes * config.clusters_per_class))
         return Job(method, config.model_copy(update=changed), self.root, part.placement)
+
+    def allows(self, part: MethodPlan, sample: Sample) -> bool:
+        """Tells whether a sample outside the checked ranges is valid all the same."""
+        try:
+            _build(self.job(part.method, sample), {}, self.train_rows)
+        except UserError:
+            return False
+        return True
 
     def first_jobs(self) -> list[Job]:
         """Makes the jobs of each method's first trial."""
@@ -298,7 +311,7 @@ def _check_labels(plan: Plan) -> None:
     if unknown and not plan.manifest.classes:
         raise UserError(
             f"{plan.root} names no classes, so the number of clusters must be given: "
-            "--set num_clusters=K"
+            "--set num_clusters=K; or --question k finds it."
         )
 
 
@@ -337,10 +350,10 @@ def _check_corners(plan: Plan) -> None:
     specs = dict[str, FeatureSpec]()
     for part, sample, job in plan.corners:
         with _about(_corner(plan, part, sample)):
-            _build(job, specs)
+            _build(job, specs, plan.train_rows)
 
 
-def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
+def _build(job: Job, specs: dict[str, FeatureSpec], rows: int) -> None:
     """Builds a trial's method once to see that it can be; `specs` keeps backbones' facts."""
     method, config = methods.get(job.method), job.config
     if method.needs(config.method).pair is not None and config.data.crops != "random":
@@ -351,4 +364,10 @@ def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
     if facts not in specs:
         specs[facts] = feature_spec(config.backbone, config.data)
         build_backbone(config.backbone)
+    tokens = rows * specs[facts].eval_grid ** 2
+    if tokens and job.num_clusters > tokens:
+        raise UserError(
+            f"num_clusters = {job.num_clusters}, but the {rows} images have {tokens} tokens at "
+            f"data.eval_size = {config.data.eval_size}: take fewer clusters or larger frames."
+        )
     method(config.method, specs[facts], job.num_clusters, config.seed)

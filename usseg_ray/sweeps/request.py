@@ -57,8 +57,8 @@ class Request(Settings):
     )
     data: str = Field(
         "synthetic",
-        description="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
-        "`synthetic` is built in and needs nothing.",
+        description="A prepared set: a folder or URI, or a name under $USSEG_DATA; or a folder of "
+        "images, which is prepared first. `synthetic` is built in and needs nothing.",
     )
     preset: str | None = Field(
         None,

@@ -46,10 +46,11 @@ from usseg_ray.sweeps.finals import (
     pick,
     score_finalists,
 )
-from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
-from usseg_ray.sweeps.k_trials import CLUSTERS, SEED, missing_neighbours, of_method, recommend
+from usseg_ray.sweeps.k_answer import ANSWER, answer, chosen, write_answer
+from usseg_ray.sweeps.k_answer import Answer as KAnswer
+from usseg_ray.sweeps.k_trials import SEED, more_samples, of_method, recommend
 from usseg_ray.sweeps.method_plan import settings_of
-from usseg_ray.sweeps.models import ModelKeeper
+from usseg_ray.sweeps.models import ModelKeeper, best_of
 from usseg_ray.sweeps.monitor import Monitor, Waits
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
@@ -111,7 +112,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         with timed(seconds, "trials"):
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
             if plan.request.question == "k":
-                trials |= sweep.surround(trials.values())
+                trials |= sweep.extend(trials.values())
         with timed(seconds, "baselines, after the trials"):
             floors = beside.wait().get(plan.config.data.selection_split)
         sweep.compare(trials.values(), storage)
@@ -119,7 +120,8 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             ledger.log_baselines(floors)
         with timed(seconds, "finalists"):
             finals = sweep.finals(trials.values())
-            ModelKeeper(plan, storage, ledger, beside).keep(trials.values(), finals)
+            best = sweep.best(trials.values())
+            ModelKeeper(plan, storage, ledger, beside).keep(best, finals)
         inorder = sorted(trials.values(), key=lambda trial: trial.index)
         found = sweep.answer(inorder, finals)
         ledger.tag(found.tags() | {"mlflow.note.content": found.note()})
@@ -248,17 +250,17 @@ class _Sweep:
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
-    def surround(self, trials: Iterable[Trial]) -> dict[str, Trial]:
-        """Runs K - 1 and K + 1 of each method's best K where no trial had them."""
-        plan, draws = self.plan, dict[str, tuple[str, Sample | None]]()
-        planned = list(trials)
-        for place, part in enumerate(plan.parts):
+    def extend(self, trials: Iterable[Trial]) -> dict[str, Trial]:
+        """Tries more K with every seed, once, for each method whose best lies at the edge."""
+        plan, draws, planned = self.plan, dict[str, tuple[str, Sample | None]](), list(trials)
+        for part in plan.parts:
             own = of_method(planned, part.method)
             advice = recommend(own, plan.objective)
-            for k in missing_neighbours(own, advice.k) if advice else ():
-                index = plan.num_trials + 2 * place + (k > advice.k if advice else 0)
-                draws[trial_name(index)] = part.method, {CLUSTERS: k, SEED: part.config.seed}
-        return self.run_trials(draws, self.storage, "neighbours")
+            seeds = part.space.space[SEED].values
+            for sample in more_samples(advice, seeds) if advice else ():
+                if plan.allows(part, sample):
+                    draws[trial_name(plan.num_trials + len(draws))] = part.method, sample
+        return self.run_trials(draws, self.storage, "past the edge of the range")
 
     def compare(self, trials: Iterable[Trial], home: Storage) -> None:
         """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
@@ -305,6 +307,14 @@ class _Sweep:
                 num_samples=plan.request.num_samples,
             )
         )
+
+    def best(self, trials: Iterable[Trial]) -> Trial | None:
+        """Finds the trial whose model stands for the sweep where there are no finalists."""
+        rows = list(trials)
+        if self.plan.request.question != "k":
+            return best_of(rows)
+        found = chosen(answers(self.plan, rows), rows, self.plan.objective)
+        return found or best_of(rows)
 
     def _train_again(self, chosen: list[Trial]) -> None:
         draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
@@ -368,13 +378,19 @@ def _in_words(spread: Spread | None) -> str:
     return f"{spread.mean:.2f}{around} ({spread.count})"
 
 
+def answers(plan: Plan, trials: list[Trial]) -> list[KAnswer]:
+    """Reads off how many clusters each method of a sweep should have."""
+    return [
+        answer(of_method(trials, part.method), part.method, plan.objective) for part in plan.parts
+    ]
+
+
 def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
     """Writes how many clusters each method of a sweep should have, and says it in sentences."""
-    sentences = []
-    for part in plan.parts:
-        own = of_method(trials, part.method)
-        found = answer(own, part.method, plan.objective)
-        write_answer(found, own, storage.folder)
-        sentences += found.sentences()
+    found = answers(plan, trials)
+    for one in found:
+        write_answer(one, of_method(trials, one.method), storage.folder)
     storage.push(ANSWER)
-    return sentences
+    best = chosen(found, trials, plan.objective)
+    several = [f"Chosen: {best.method}."] if best is not None and len(found) > 1 else []
+    return [*(verdict for one in found if (verdict := one.verdict())), *several]

@@ -238,10 +238,10 @@ def final_table(
     title = f"Finalists on {split}, every run scored once (mean and deviation over seeds)"
     title += f"\n{picked}" if picked else ""
     rows = [*map(_final_row, finalists), *baseline_rows(baselines.items())]
-    return Table(title, _FINALS, tuple(map(_in_two_lines, rows)))
+    return Table(title, _FINALS, tuple(map(in_two_lines, rows)))
 
 
-def _in_two_lines(row: TableRow) -> TableRow:
+def in_two_lines(row: TableRow) -> TableRow:
     """Breaks the row's name, so that in 80 columns nothing is cut."""
     return TableRow({**row.cells, "name": str(row.cells["name"]).replace(" ", "\n")}, row.kind)
 

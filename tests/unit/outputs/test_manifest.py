@@ -19,7 +19,7 @@ def test_a_header_says_in_what_it_differs(model: Path) -> None:
     description = read_description(model)
     header = Header.of(description, {})
     assert header.differs(Header.of(description, {})) == ""
-    named = description.model_copy(update={"names": Names.default(3, [[1, 2, 3]] * 3)})
+    named = description.model_copy(update={"names": Names.default(3, ((1, 2, 3),) * 3)})
     other = description.model_copy(update={"weights_sha256": "0" * 64})
     assert header.differs(Header.of(other, {})) == "another model"
     assert header.differs(Header.of(named, {})) == "the same model with other names"

@@ -41,7 +41,7 @@ class Brightest(Method):
     def fit_clusters(self, passes: Passes) -> None:  # noqa: ARG002
         raise AssertionError("scoring a fitted method must not fit it again")
 
-    def encode(self, batch: Batch) -> Tensor:
+    def describe(self, batch: Batch) -> Tensor:
         return batch.features.tokens
 
     def predict(self, batch: Batch) -> Tensor:

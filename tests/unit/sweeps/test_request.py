@@ -44,7 +44,7 @@ def test_methods_are_read_in_their_order_and_once() -> None:
 
 def test_all_leaves_out_the_floors_that_stand_beside() -> None:
     known = {method.name for method in methods.METHODS}
-    assert set(named_methods("all", None)) == known - {"position", "colour"}
+    assert set(named_methods("all", None)) == known - {"position", "colour", "image"}
 
 
 def test_without_a_method_a_preset_names_it() -> None:
