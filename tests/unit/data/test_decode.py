@@ -404,3 +404,35 @@ def test_check_label_names_a_value_outside_the_classes(num_classes: int | None, 
     labels = np.array([[0, 12, 12]], np.int32)
     with pytest.raises(UndecodableError, match=rf"value 12 .*0 to {top}.*index 9 \(2 pixels\)"):
         check_label(labels, 1, 3, num_classes=num_classes, ignore_index=9)
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    heif.from_pillow(image).save(stream, **options)
+    return bytes(stream.getvalue())
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_heic_is_read_with_its_extra(mode: str) -> None:
+    plain = Image.new("RGB", (40, 24), (200, 30, 60)).convert(mode)
+    wanted = np.broadcast_to(np.asarray(plain.convert("RGB")), (24, 40, 3)).astype(int)
+    assert np.abs(decode_image(heic(plain, quality=95)) - wanted).max() <= 4
+
+
+def test_heic_is_turned_once() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    left_red = np.zeros((24, 40, 3), np.uint8)
+    left_red[:, :20, 0] = 255
+    turned = decode_image(heic(Image.fromarray(left_red), quality=95, exif=exif.tobytes()))
+    assert turned.shape == (40, 24, 3)
+    assert turned[:15, :, 0].min() > 200
+    assert turned[25:, :, 0].max() < 50
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_truncated_heic_is_refused(share: float) -> None:
+    data = heic(noise())
+    with pytest.raises(UndecodableError):
+        decode_image(data[: int(len(data) * share)])
