@@ -111,7 +111,8 @@ def test_epochs_of_a_trial_and_of_the_longest_one(tmp_path: Path) -> None:
     assert planned_epochs(made.job("acseg", {"train.epochs": 4})) == 4
     assert made.max_epochs == 9
     assert planned_epochs(plan(names=["kmeans"]).job("kmeans", {})) == 1
-    assert plan(names=BOTH).max_epochs == 2
+    assert plan(names=BOTH).max_epochs == 4
+    assert plan(names=BOTH, calibrate="off").max_epochs == 2
 
 
 def test_the_question_of_k_tries_every_k_with_every_seed(tmp_path: Path) -> None:
