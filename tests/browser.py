@@ -89,8 +89,8 @@ class Browser:
                 assert "error" not in found, f"{method}: {found['error']}"
                 return dict(found["result"])
 
-    def open(self, page: Path, *, width: int, height: int = 800, dark: bool = False) -> None:
-        """Opens a file on a screen of a size, and waits until it is there."""
+    def open(self, page: Path | str, *, width: int, height: int = 800, dark: bool = False) -> None:
+        """Opens a file or an address on a screen of a size, and waits until it is there."""
         self.ask(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -101,7 +101,8 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", media="", features=[scheme])
         self.events.clear()
-        self.ask("Page.navigate", url=page.absolute().as_uri())
+        address = page if isinstance(page, str) else page.absolute().as_uri()
+        self.ask("Page.navigate", url=address)
         while not any(name == "Page.loadEventFired" for name, _ in self.events):
             self._receive()
 

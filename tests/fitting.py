@@ -98,7 +98,7 @@ class Counting(Method):
     def fit_clusters(self, passes: Passes) -> None:
         self.events.append(("fit", sum(len(batch.ids) for batch in passes())))
 
-    def encode(self, batch: Batch) -> Tensor:
+    def describe(self, batch: Batch) -> Tensor:
         return batch.features.tokens
 
     def predict(self, batch: Batch) -> Tensor:

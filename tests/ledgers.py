@@ -23,6 +23,7 @@ from PIL import Image
 from tests.conftest import PROJECT
 from usseg_ray.pictures.mosaic import save
 from usseg_ray.tracking.ledger import Ledger
+from usseg_ray.tracking.store import run_key
 
 SWEEP = "acseg-on-synthetic"
 # Each of these alone turns a telemetry off, and would hide that the package does not.
@@ -41,7 +42,10 @@ def opened(
 ) -> Ledger:
     tags = {"usseg.data_digest": "abc"}
     folder = Path("runs", sweep)
-    return Ledger.open(uri, "usseg", sweep, params=params, tags=tags, folder=folder, say=say)
+    data = {"name": "scenes", "digest": "abc", "source": "s3://me:pw@host/scenes"}
+    return Ledger.open(
+        uri, "usseg", sweep, params=params, tags=tags, folder=folder, say=say, dataset=data
+    )
 
 
 @cache
@@ -63,9 +67,9 @@ def runs(folder: Path, uri: str | None = None, sweep: str | None = None) -> dict
     assert experiment is not None
     which = f"tags.`usseg.sweep` = '{sweep}'" if sweep else ""
     found = client.search_runs([experiment.experiment_id], which)
-    names = [str(run.info.run_name) for run in found]
+    names = [run_key(run.data.tags) or str(run.info.run_name) for run in found]
     assert len(names) == len(set(names)), f"a run appears twice: {names}"
-    return {str(run.info.run_name): run for run in found}
+    return dict(zip(names, found, strict=True))
 
 
 def statuses(folder: Path) -> dict[str, str]:

@@ -4,9 +4,15 @@ Ray and MLflow read their environment when they are first imported, so it is set
 either can be; whatever the user set stays.
 """
 
+import importlib
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+# Their types stand in __init__.pyi.
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -24,6 +30,9 @@ _ENVIRONMENT = {
     "RAY_num_workers_soft_limit": "16",
     # It says that processes with small CPU shares were started, which is what is meant here.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
+    # Lines of its C++ side would stand in the middle of a progress bar, and say nothing to do: what
+    # ends a run comes as an exception, too.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # glibc gives large blocks back to the system at once, and a network's activations are large
     # blocks: on a CPU most of a forward pass was page faults. For the processes that Ray starts.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -52,3 +61,33 @@ if _ALONE:
 
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+# Their types stand in __init__.pyi.
+_OFFERED = ("load", "fit", "sweep", "prepare")
+
+
+class _Callable(ModuleType):
+    """A command's module, which is also the function of its name: `usseg_ray.prepare(...)`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 (whatever it takes)
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module("usseg_ray.api"), name)(*args, **options)
+
+
+class _Package(ModuleType):
+    """This package; the import system puts modules into it, which would hide what is offered."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _OFFERED and isinstance(value, ModuleType):
+            value.__class__ = _Callable
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever is offered by that name)
+    """Imports what is offered when it is first asked for."""
+    if name in _OFFERED:
+        return getattr(importlib.import_module("usseg_ray.api"), name)
+    raise AttributeError(f"module 'usseg_ray' has no attribute {name!r}")

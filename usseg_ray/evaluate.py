@@ -1,19 +1,20 @@
 """`python -m usseg_ray.evaluate`: every score of a trained trial, on any split, by any protocol."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, console, make_app, run
+from usseg_ray.core.table import Column, Table, TableRow
+from usseg_ray.core.table_text import as_rich
 
 if TYPE_CHECKING:
     from usseg_ray.trials.rescore import ScoringRecord
 
-COUNTS = ("used_clusters", "collapsed")
+COUNTS = ("used_clusters", "collapsed", "evaluated_images")
 app = make_app()
 
 
@@ -72,12 +73,13 @@ def main(
             progress.update(bar, description=what, completed=images, total=total)
 
         done = evaluate_trial(trial, asked, kept_at, watch)
-    console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})  {done.protocol}")
-    console.print(scores_table(done))
+    console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})", highlight=False)
+    console.print(as_rich(scores_table(done)), highlight=False)
     if done.metrics["collapsed"]:
         share = done.metrics["largest_share"]
         console.print(f"[red]Collapsed: one cluster has {share:.1f} % of the pixels.[/]")
-    console.print(classes_table(json.loads((done.folder / "per_class.json").read_text())))
+    classes = classes_table(json.loads((done.folder / "per_class.json").read_text()))
+    console.print(as_rich(classes), highlight=False)
     console.print(f"Pictures and tables: {done.folder}", highlight=False, soft_wrap=True)
 
 
@@ -96,36 +98,31 @@ def _progress() -> Progress:
 
 def scores_table(done: "ScoringRecord") -> Table:
     """Lays out scores in percent, a column for each refinement, the baselines beneath."""
-    from usseg_ray.engine.baselines import label  # noqa: PLC0415
+    from usseg_ray.engine.baselines import baseline_rows  # noqa: PLC0415 (torch: not for --help)
     from usseg_ray.scoring.protocols import PLAIN  # noqa: PLC0415
 
-    columns = (PLAIN, *done.refinements)
-    table = Table("score, %", *map(str, columns))
-    if done.crf:
-        table.caption = f"CRF: {done.crf}"
-    for column in table.columns[1:]:
-        column.justify = "right"
-    names = [name for name in done.metrics if "." not in name and name != "evaluated_images"]
-    for name in sorted(names, key=lambda name: name != done.headline):
-        values = [done.metrics[f"{refinement.prefix}{name}"] for refinement in columns]
-        if name not in COUNTS:
-            heading = f"[bold]{name}[/]" if name == done.headline else name
-            table.add_row(heading, *(f"{value:.2f}" for value in values))
-    table.add_section()
-    for name, value in done.baselines.items():
-        table.add_row(f"unsup_miou of {label(name)}", f"{value:.2f}")
-    return table
+    refinements = (PLAIN, *done.refinements)
+    names = [name for name in done.metrics if "." not in name and name not in COUNTS]
+    rows = [
+        TableRow({"name": name, **{str(r): done.metrics[f"{r.prefix}{name}"] for r in refinements}})
+        for name in sorted(names, key=lambda name: name != done.headline)
+    ]
+    for row in baseline_rows(done.baselines.items()):
+        what = f"unsup_miou of {row.cells['name']}"
+        rows.append(TableRow({"name": what, str(PLAIN): row.cells["unsup_miou"]}, row.kind))
+    caption = f"{done.protocol}; CRF: {done.crf}" if done.crf else done.protocol
+    scores = (Column(str(refinement), str(refinement), 2) for refinement in refinements)
+    return Table(caption, (Column("name", "score, %"), *scores), tuple(rows))
 
 
-def classes_table(classes: list[dict[str, object]]) -> Table:
+def classes_table(classes: list[dict[str, Any]]) -> Table:
     """Lays out IoU in percent and labelled pixels of every class."""
-    table = Table("class", "IoU", "pixels")
-    for row in classes:
-        iou = "-" if row["iou"] is None else f"{row['iou']:.2f}"
-        table.add_row(str(row["class"]), iou, str(row["pixels"]))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    columns = (Column("name", "class"), Column("iou", "IoU", 2), Column("pixels", "pixels", 0))
+    rows = (
+        TableRow({"name": one["class"], "iou": one["iou"], "pixels": float(one["pixels"])})
+        for one in classes
+    )
+    return Table("", columns, tuple(rows))
 
 
 if __name__ == "__main__":

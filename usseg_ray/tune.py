@@ -64,14 +64,14 @@ def tune(
     With no argument it sweeps ACSeg on built-in data with a built-in backbone, offline.
     """
     # torch, Ray, MLflow: not for --help.
-    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
+    from usseg_ray.sweeps import fitting, launch, request  # noqa: PLC0415
 
     asked = None
     if resume is None:
         names = request.named_methods(method, preset)
         asked = Request(
             methods=request.with_spaces(names, space),
-            data=data,
+            data=fitting.ready(data),
             preset=preset,
             calibrate=calibrate,
             effort=effort,

@@ -44,6 +44,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "stego": [
         {"clustering": "probe"},
         {"pointwise": False, "zero_clamp": False, "stabilise": True, "dropout": 0.0},
+        {"context": 0.75},
     ],
     "hp": [
         {"clustering": "probe", "denominator_share": 0.5},
@@ -55,6 +56,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
         {"region_vector": "cls", "num_blocks": 1},
+        {"context": 0.75},
         {
             "background": "split",
             "background_score": "minhead",
@@ -68,7 +70,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "spherical": False,
         },
     ],
-    "kmeans": [{"spherical": False}],
+    "kmeans": [{"spherical": False}, {"context": 0.75}],
     "colour": [{"height_weight": 0.0}],
 }
 

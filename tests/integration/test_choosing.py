@@ -11,6 +11,7 @@ from rich.console import Console
 from tests import tiny
 from tests.ledgers import lay_store
 from usseg_ray.core.records import read_json
+from usseg_ray.models.description import read_description
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
 from usseg_ray.sweeps.criteria import CRITERIA_FILE, Trust
 from usseg_ray.sweeps.plan import make_plan
@@ -84,6 +85,8 @@ def test_data_without_labels_answers_how_many_clusters(tmp_path: Path) -> None:
     again, _ = sweep(tmp_path / "answered", tmp_path / "bare", **asked)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert again.trials == outcome.trials
+    kept = read_description(tmp_path / "answered" / "model")
+    assert kept.num_clusters == ranked(outcome.trials)[0].settings["num_clusters"]
 
 
 def test_labels_say_which_criterion_to_trust(tmp_path: Path) -> None:

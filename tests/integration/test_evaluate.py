@@ -1,6 +1,7 @@
 """`evaluate` on a trial of a real run: any split, the same numbers twice, errors that help."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -99,22 +100,24 @@ def test_whole_images_are_scored_by_their_own_protocol(place: Path, run: Command
     assert "linear (supervised)" not in done.stdout
 
 
-def test_a_report_ranks_what_compares_and_refuses_the_rest(place: Path, run: Command) -> None:
+def test_a_report_has_each_protocol_in_a_table_of_its_own(place: Path, run: Command) -> None:
     scored = run("evaluate", "small", "--protocol", "over-clustered")
     assert scored.returncode == 0, scored.stderr
-    mixed = run("report", "small")
-    assert mixed.returncode == 2
-    assert "Scores of different protocols do not compare" in mixed.stderr
+    mixed = run("report", "small", "--format", "json")
+    assert mixed.returncode == 0, mixed.stderr
+    captions = [table["caption"] for table in json.loads(mixed.stdout)["tables"]]
+    protocols = [caption.partition(", ")[2].partition(":")[0] for caption in captions]
+    assert {"centre-crop", "over-clustered"} <= set(protocols)
+    assert len(set(captions)) == len(captions)
     one = run("report", "small", "--protocol", "over-clustered", "--format", "json")
-    assert one.returncode == 0, one.stderr
-    found = json.loads(one.stdout)
-    assert "over-clustered" in found["protocol"]
-    methods = [row["method"] for row in found["scores"]]
-    assert sorted(methods) == ["acseg", "colour", "position"]
-    scores = [row["unsup_miou"] for row in found["scores"]]
+    (found,) = json.loads(one.stdout)["tables"]
+    assert "over-clustered" in found["caption"]
+    names = [row["name"] for row in found["rows"]]
+    assert sorted(names) == ["colour\n(floor)", "position\n(floor)", "trial_000\nacseg K=12"]
+    scores = [row["unsup_miou"] for row in found["rows"]]
     assert scores == sorted(scores, reverse=True)
     table = run("report", "small", "--protocol", "over-clustered", "--format", "md")
-    assert "| small | trial_000 | acseg |" in table.stdout
+    assert re.search(r"\| \d \| trial_000 acseg K=\d+ \|", table.stdout)
     nothing = run("report", "small", "--protocol", "nothing")
     assert nothing.returncode == 2
     assert "no scores under 'nothing'" in " ".join(nothing.stderr.split())

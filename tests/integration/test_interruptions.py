@@ -143,6 +143,24 @@ def test_an_interrupted_sweep_closes_every_run_and_names_the_way_back(
     assert "KILLED" in statuses(tmp_path).values()
 
 
+def test_a_sweep_whose_ray_is_killed_ends_as_an_interrupted_one(
+    tmp_path: Path, scenes: Path
+) -> None:
+    process = begin(tmp_path, scenes, 0)
+    wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
+    started = children_of(process)
+    own = psutil.Process(process.pid).children()
+    (raylet,) = (child for child in own if child.name() == "raylet")
+    raylet.kill()
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, output
+    assert f"Ray's raylet (process {raylet.pid}) was killed" in output
+    assert "To go on: python -m usseg_ray.tune --resume" in output
+    wait_until_gone(started)
+    assert set(statuses(tmp_path).values()) <= {"KILLED", "FINISHED"}
+    assert "KILLED" in statuses(tmp_path).values()
+
+
 def test_ctrl_c_twice_ends_within_seconds_and_the_sweep_goes_on(
     tmp_path: Path, scenes: Path
 ) -> None:

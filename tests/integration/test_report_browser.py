@@ -1,7 +1,9 @@
 """The report in a real Chromium: on a phone, a desk, on paper, by keyboard, without a network."""
 
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from tests.browser import Browser, find_chromium
 from tests.ledgers import lay_store
 from tests.reported import write_store
 from usseg_ray.report.page import as_html
-from usseg_ray.report.read import Store
+from usseg_ray.report.read import Store, SweepRecord
 from usseg_ray.report.repeat import compose
 
 pytestmark = [
@@ -53,6 +55,63 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, page: Path, width: i
     skip = "document.querySelector('.skip').remove()"
     browser.run(skip)
     assert browser.run(beyond) == 0
+
+
+def test_a_laptop_shows_the_leaderboard_whole(browser: Browser, page: Path) -> None:
+    browser.open(page, width=1366)
+    wide = "[...document.querySelectorAll('#leaderboard .scroll')]"
+    assert browser.run(f"{wide}.length") > 3
+    assert browser.run(f"{wide}.filter((o) => o.scrollWidth > o.clientWidth).length") == 0
+
+
+def test_a_phone_shows_name_score_and_noise_first(browser: Browser, page: Path) -> None:
+    browser.open(page, width=390)
+    heads = "[...document.querySelector('#leaderboard table').tHead.rows[0].cells].slice(0, 3)"
+    assert browser.run(f"{heads}.map((one) => one.innerText.trim())") == [
+        "trial",
+        "unsupervised mIoU, %",
+        "beyond noise?",
+    ]
+    assert browser.run(f"Math.max(...{heads}.map((o) => o.getBoundingClientRect().right))") <= 390
+
+
+@pytest.mark.parametrize("width", [390, 1366])
+def test_no_word_of_a_drawing_is_cut(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width=width)
+    beyond = (
+        "((o, box = o.getBBox(), view = o.ownerSVGElement.viewBox.baseVal) => "
+        "box.x < 0 || box.x + box.width > view.width)"
+    )
+    words = "[...document.querySelectorAll('svg text')]"
+    assert browser.run(f"{words}.length") > 50
+    assert browser.run(f"{words}.filter((o) => {beyond}(o)).map((o) => o.textContent)") == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 900), (390, 844)])
+def test_its_first_screen_has_the_answer(
+    browser: Browser, page: Path, tmp_path: Path, width: int, height: int
+) -> None:
+    # `make pictures` has it show a real sweep, and keeps what is seen for the docs.
+    if uri := os.environ.get("USSEG_PICTURES_OF"):
+        store = Store(uri, "usseg_ray")
+        found = store.sweeps(os.environ["USSEG_PICTURED"].split(","))
+    else:
+        store = Store(f"sqlite:///{page.parent}/mlflow.db", "usseg_ray")
+        found = [told(store.sweeps(["first"])[0])]
+    one = tmp_path / "report.html"
+    one.write_text(as_html(compose(store, found, "")))
+    browser.open(one, width=width, height=height)
+    answer = "document.querySelector('.answer').getBoundingClientRect()"
+    assert 0 < browser.run(f"{answer}.top") < browser.run(f"{answer}.bottom") < height
+    folder = Path(os.environ.get("USSEG_PICTURES", tmp_path))
+    (folder / f"report_{width}.png").write_bytes(browser.picture())
+    assert (folder / f"report_{width}.png").stat().st_size > 10_000
+
+
+def told(sweep: SweepRecord) -> SweepRecord:
+    """A sweep that has ended with its answer."""
+    said = {"usseg.answer": "stego, K = 5 leads", "usseg.answer_command": "tune --seeds 5"}
+    return replace(sweep, parent=replace(sweep.parent, tags=sweep.parent.tags | said))
 
 
 def test_it_fetches_nothing_and_breaks_none_of_its_rules(browser: Browser, page: Path) -> None:

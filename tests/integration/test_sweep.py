@@ -13,6 +13,12 @@ from rich.console import Console
 
 from tests.ledgers import lay_store
 from usseg_ray.core.errors import UserError
+from usseg_ray.data import synthetic
+from usseg_ray.engine.baselines import BASELINES
+from usseg_ray.models.description import Description, write_description
+from usseg_ray.models.find import find_model
+from usseg_ray.models.names import Names
+from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.sweep import run_sweep
@@ -114,7 +120,7 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     outcome, text = run(plan, folder)
 
     assert [t.status for t in outcome.trials] == ["FINISHED", "FINISHED"]
-    assert set(outcome.baselines["val"]) == {"position", "colour", "kmeans", "linear"}
+    assert set(outcome.baselines["val"]) == set(BASELINES)
     first, second = outcome.finals
     assert {first.trial.name, second.trial.name} == {"trial_000", "trial_001"}
     assert first.selection.keys() == first.scores.keys() == {0, 1}
@@ -133,10 +139,10 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
 
     parent, children = runs_of(folder)
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(first.mean("unsup_miou"))
-    assert parent.data.metrics["test.unsup_miou_std"] == pytest.approx(
-        first.deviation("unsup_miou")
-    )
+    spread = first.spread("unsup_miou")
+    assert spread is not None
+    assert parent.data.metrics["test.unsup_miou"] == pytest.approx(spread.mean)
+    assert parent.data.metrics["test.unsup_miou_std"] == pytest.approx(spread.deviation)
     assert len(children) == 2
     check_finalists(folder, outcome)
     check_champion(folder, "ranked", first.trial.name, version=1)
@@ -149,6 +155,13 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
             folder, child.info.run_id
         )
 
+    scores = check_model(folder).scores
+    assert scores is not None
+    assert scores.values["unsup_miou"] == pytest.approx(first.metrics()["test.unsup_miou"])
+    assert (scores.seeds, set(scores.floors)) == (2, set(outcome.baselines["test"]))
+    assert scores.protocol.startswith("scenes test, centre-crop")
+    named = name_model(folder)
+
     before = {p: p.stat().st_mtime_ns for p in folder.glob("trial_*/trial.json")}
     again, _ = run(make_plan(Request.load(folder)), folder)
     assert {p: p.stat().st_mtime_ns for p in folder.glob("trial_*/trial.json")} == before
@@ -157,6 +170,26 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     assert len(runs_of(folder)[1]) == 2
     check_finalists(folder, outcome)
     check_champion(folder, "ranked", first.trial.name, version=1)
+    assert check_model(folder) == named
+
+
+def name_model(run: Path) -> Description:
+    """Names a cluster as a person does: a resumed sweep trains nothing again, so it stays."""
+    about = check_model(run)
+    tree = about.names.tree()
+    tree[0]["name"] = "meadow"
+    named = about.model_copy(update={"names": Names.of_tree(tree, "a test")})
+    write_description(named, run / "model")
+    return named
+
+
+def check_model(run: Path) -> Description:
+    """Checks that a run keeps a model that segments, and returns its description."""
+    opened = Segmenter.open(find_model(str(run)))
+    found = opened.segment(synthetic.scene(7, "val", 0)[0])
+    assert found.mask.shape == found.confidence.shape == synthetic.scene(7, "val", 0)[1].shape
+    assert 0 <= found.mask.min() <= found.mask.max() < opened.num_clusters
+    return opened.description
 
 
 def check_champion(folder: Path, name: str, trial: str, version: int) -> None:
@@ -308,6 +341,12 @@ def test_data_without_labels_is_segmented_without_scores(tmp_path: Path, scenes:
     assert outcome.finals == []
     assert (folder / "trial_000" / "pictures" / "mosaic.png").exists()
     assert "unsup_miou -" not in text
+    about = check_model(folder)
+    assert (about.num_clusters, about.data_digest) == (4, plan.manifest.digest())
+    assert about.scores is not None
+    assert about.scores.floors == {}
+    assert about.scores.values["label_free.view_information"] == outcome.trials[0].score
+    assert not [name for name in about.scores.values if name.startswith("unsup_")]
 
 
 def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path, scenes: Path) -> None:
@@ -331,3 +370,4 @@ def test_when_time_is_up_trials_end_and_can_go_on(tmp_path: Path, scenes: Path) 
     assert child.info.status == "KILLED"
     assert child.data.tags["usseg.reason"] == trial.reason
     assert outcome.finals == []
+    assert check_model(folder).num_clusters == int(trial.settings["num_clusters"])

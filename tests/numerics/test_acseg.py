@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.acseg import ACSeg, ACSegConfig, ConceptGenerator
+from usseg_ray.methods.acseg import ACSeg, ACSegConfig
+from usseg_ray.methods.parts.concept_generator import ConceptGenerator
 from usseg_ray.methods.parts.regions import pool_regions
 from usseg_ray.ops.attention import cls_score, minhead_score, two_means_split
 from usseg_ray.ops.modularity import (

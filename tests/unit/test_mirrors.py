@@ -14,6 +14,7 @@ ELSEWHERE = {
     "bench.io": "tests/integration/test_bench.py",
     "bench.stream": "tests/integration/test_bench_stream.py",
     "cluster.ray_stream": "tests/integration/test_pipeline.py",
+    "cluster.worker_pool": "tests/integration/test_predict.py",
     "data.containers": "tests/unit/data/test_decode.py",
     "engine.context": "tests/unit/engine/test_run.py",
     "engine.open_set": "tests/unit/engine/test_baselines.py",
@@ -24,6 +25,9 @@ ELSEWHERE = {
     "prepare.passed": "tests/unit/prepare/test_layouts.py",
     "prepare.patterns": "tests/unit/prepare/test_layouts.py",
     "prepare.write": "tests/integration/test_prepare.py",
+    "sweeps.fitting": "tests/integration/test_fit.py",
+    "sweeps.masks": "tests/integration/test_fit.py",
+    "sweeps.results": "tests/integration/test_fit.py",
     "sweeps.sweep": "tests/integration/test_sweep.py",
     "trials.tasks": "tests/integration/test_sweep.py",
 }
@@ -34,6 +38,7 @@ OF_SEVERAL = {
     "test_fuzz.py",
     "test_imports.py",
     "test_mirrors.py",
+    "test_path_to_loss.py",
     "test_repository.py",
     "test_run_files.py",
 }

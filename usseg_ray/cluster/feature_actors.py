@@ -98,14 +98,14 @@ def ray_features(device: str) -> Features:
                 num_gpus=pool.gpus,
             )
         batches = rows.iter_batches(batch_size=None, batch_format="numpy")
-        with quiet(), _users_mistakes(), ended(rows, batches) as blocks:
+        with quiet(), users_mistakes(), ended(rows, batches) as blocks:
             yield from blocks
 
     return features
 
 
 @contextmanager
-def _users_mistakes() -> Iterator[None]:
+def users_mistakes() -> Iterator[None]:
     """Brings a `UserError` of a task or an actor back as what it is, for example a damaged image.
 
     Ray wraps it in errors of its own, and Ray Data these in others.

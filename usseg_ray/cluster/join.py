@@ -23,6 +23,8 @@ from typing import Literal
 import ray
 from ray.exceptions import AuthenticationError
 
+from usseg_ray.cluster.watch import watched
+from usseg_ray.core.cli import errors
 from usseg_ray.core.errors import UserError
 
 PATIENCE_S = 3.0
@@ -144,9 +146,14 @@ def local_ray() -> Iterator[None]:
         # Ray puts a handler of its own there, which ends the process before anything is closed.
         signal.signal(signal.SIGTERM, ended_by)
     try:
-        yield
+        with watched(_say):
+            yield
     finally:
         ray.shutdown()
+
+
+def _say(line: str) -> None:
+    errors.print(line, markup=False, highlight=False)
 
 
 def _connect() -> None:

@@ -25,6 +25,9 @@ errors = Console(stderr=True)
 
 INTERRUPTED = 130
 
+CONSOLE = "usseg-ray"
+"""Name of the console script."""
+
 # What a place says that cannot be written, on whichever of a command's many ways to it.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -172,13 +175,20 @@ def repeatable(argv: Sequence[str]) -> str:
         argv: As `sys.argv`.
 
     Returns:
-        `python -m usseg_ray.COMMAND ...`; empty where another program called the package, and
+        `python -m usseg_ray.COMMAND ...`, or as it was called by the console script; empty where
+        another program called the package, and
         where a sweep is resumed: it is its first command that repeats it.
     """
     program, *arguments = argv
     path = Path(program).absolute()
     module = path.parent if path.stem == "__main__" else path.with_suffix("")
     resumed = any(re.match(r"--resume(=|$)", argument) for argument in arguments)
-    if resumed or module.parent != _PACKAGE:
+    if resumed:
+        return ""
+    if path.name == CONSOLE:
+        return shlex.join([CONSOLE, *map(redacted, arguments)])
+    if module == _PACKAGE:
+        return shlex.join(["python", "-m", "usseg_ray", *map(redacted, arguments)])
+    if module.parent != _PACKAGE:
         return ""
     return shlex.join(["python", "-m", f"usseg_ray.{module.name}", *map(redacted, arguments)])

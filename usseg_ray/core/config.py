@@ -34,6 +34,13 @@ class Settings(BaseModel):
 class MethodConfig(Settings):
     """Base of every method's settings; a method declares its own beside its code."""
 
+    context: float | None = Field(
+        None,
+        gt=0,
+        description="Average codes (ACSeg: tokens) within their image before they are grouped and "
+        "predicted from, at this many times the unlikeness of neighbours; 0.75 is usual.",
+    )
+
 
 class JitterConfig(Settings):
     """How strongly a view's colours change."""
@@ -134,6 +141,12 @@ class BackboneConfig(Settings):
         0,
         ge=0,
         description="Directions in which position shows that are taken out of tokens; 0: none.",
+    )
+    context: float | None = Field(
+        None,
+        gt=0,
+        description="Average tokens within their image, at this many times the unlikeness of "
+        "neighbours; 0.75 is usual.",
     )
     timm_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Arguments of `timm.create_model` that a file needs."

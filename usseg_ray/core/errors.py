@@ -7,23 +7,29 @@ import difflib
 import re
 from collections.abc import Iterable
 
+HIDDEN = "***"
+"""What stands for a secret."""
+
 _SECRET_NAME = r"(?:passw|pwd|secret|credential|signature|api_?key|access_?key|auth_?key)"
 _RULES = (
     # A user's name and password before a host; the password may have any sign in it.
-    (re.compile(r"://(?:[^/@:\s]*:(?!\d{1,5}(?:[/?#\s]|$))\S*|[^/@\s]+)@"), "://***@"),
+    (re.compile(r"://(?:[^/@:\s]*:(?!\d{1,5}(?:[/?#\s]|$))\S*|[^/@\s]+)@"), f"://{HIDDEN}@"),
     # What queries of addresses call a secret.
     (
         re.compile(rf"(?i)([?&;](?:[^=&\s]*(?:{_SECRET_NAME}|token|key)[^=&\s]*|sig|sas)=)[^&\s]*"),
-        r"\1***",
+        rf"\1{HIDDEN}",
     ),
     # Connection strings, shell assignments and JSON.
     (
         re.compile(rf"(?i)(\b\w*{_SECRET_NAME}\w*[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s&;,]+)"),
-        r"\1***",
+        rf"\1{HIDDEN}",
     ),
-    (re.compile(r"(?i)(\b\w*token\s*=\s*)[^\s&;,]+"), r"\1***"),
-    (re.compile(r"(?i)(\bbearer\s+)\S+"), r"\1***"),
+    (re.compile(r"(?i)(\b\w*token\s*=\s*)[^\s&;,]+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)(\bbearer\s+)\S+"), rf"\1{HIDDEN}"),
 )
+
+
+_NAME_ALONE = re.compile(r"://[^/@:\s]+@")
 
 
 def redacted(text: str) -> str:
@@ -39,6 +45,12 @@ def redacted(text: str) -> str:
     for rule, shown in _RULES:
         text = rule.sub(shown, text)
     return text
+
+
+def carries_secret(address: str) -> bool:
+    """Says whether an address has a password or a key in it; a user's name alone is none."""
+    nameless = _NAME_ALONE.sub("://", address)
+    return redacted(nameless) != nameless
 
 
 class UserError(Exception):

@@ -38,6 +38,11 @@ MAX_PIXELS = 2**26
 
 """Largest width x height that is decoded: 8192 x 8192, or 192 MiB of RGB."""
 
+MAX_FILE_BYTES = 2**30
+
+MAX_ASPECT = 64
+"""Long side over short side: at `eval_size` 448, a frame of 36 MiB is cut from such an image."""
+
 BYTES_PER_PIXEL = 20
 
 """Memory that decoding takes at most beside the file: 1.25 GiB; 8 a pixel but for WebP and AVIF."""
@@ -166,6 +171,18 @@ def decode_label(data: bytes) -> Int32[np.ndarray, "H W"]:
     # Pillow stretches grey of 2 and 4 bits to the full range of a byte; indices must stay small.
     bits = data[_PNG_DEPTH_BYTE]
     return labels // (255 // (2**bits - 1)) if image.mode == "L" and bits < 8 else labels
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Refuses strips, which would be shown with a short side of hundreds of pixels.
+
+    Raises:
+        UndecodableError: The long side is more than `MAX_ASPECT` times the short one.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise UndecodableError(
+            f"{width}x{height} is a strip, more than {MAX_ASPECT} times as long as wide: cut it up"
+        )
 
 
 def check_label(

@@ -1,26 +1,35 @@
 """What stands beside every score: the floors, k-means on the same features, the linear ceiling.
 
-A method that does not beat `position` and `colour` has learnt nothing from the images; `kmeans`
-says what its features give without it, `linear` (supervised) what they could give.
+A method that does not beat `position` and `colour` has learnt nothing from the images; one that
+does not beat `image` tells images apart, not what is in them. `kmeans` says what its features give
+as they are, `kmeans_context` what they give averaged within their image, which learns nothing;
+`linear` (supervised) says what they could give.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config, flatten
+from usseg_ray.core.table import RowKind, TableRow
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
+from usseg_ray.ops import context
 from usseg_ray.scoring.protocols import PLAIN
 
-FLOORS = ("position", "colour")
+BLIND = ("position", "colour")
+"""Floors that know no feature."""
 
-KMEANS = "kmeans"
+IMAGE = "image"
 
-CLUSTERERS = (*FLOORS, KMEANS)
+FLOORS = (*BLIND, IMAGE)
+
+KMEANS, IN_CONTEXT = "kmeans", "kmeans_context"
+
+CLUSTERERS = (*FLOORS, KMEANS, IN_CONTEXT)
 
 CEILING = "linear"
 
@@ -51,7 +60,8 @@ def compute_baselines(
         names: Which of `BASELINES`.
 
     Returns:
-        Scores on those of the splits that are there and have labels.
+        Scores on those of the splits that are there and have labels. Fewer images than classes
+        have no `image`.
     """
     there = data.manifest.splits
     splits = [
@@ -60,7 +70,10 @@ def compute_baselines(
         if split in there and there[split].labelled
     ]
     found: Baselines = {split: {} for split in splits}
-    for name in (name for name in CLUSTERERS if name in names):
+    clusterers = [name for name in CLUSTERERS if name in names]
+    if there[config.data.train_split].rows < len(data.manifest.classes):
+        clusterers = [name for name in clusterers if name != IMAGE]
+    for name in clusterers:
         run = _run(name, config, data, device)
         for index, split in enumerate(splits):
             scores = run.score(split, refit=index == 0).scores
@@ -74,9 +87,11 @@ def compute_baselines(
 
 
 def _run(name: str, config: Config[MethodConfig], data: OpenSet, device: torch.device) -> Run:
-    method = methods.get(name)
+    method = methods.get(KMEANS if name == IN_CONTEXT else name)
     shared = {k: v for k, v in flatten(config).items() if not k.startswith("method.")}
     settings: dict[str, Any] = shared | {"num_clusters": len(data.manifest.classes)}
+    if name == IN_CONTEXT:
+        settings["method.context"] = context.USUAL
     own = build_config(method.Config, [settings])
     return assemble(own, method, data, PlainContext(device=device, history=[]))
 
@@ -91,4 +106,20 @@ def label(name: str) -> str:
     """Says what a baseline is."""
     if name in FLOORS:
         return f"{name} (floor)"
-    return "linear (supervised)" if name == CEILING else f"{name} (features)"
+    called = {CEILING: "linear (supervised)", IN_CONTEXT: "kmeans (context)"}
+    return called.get(name, f"{name} (features)")
+
+
+def baseline_rows(scores: Iterable[tuple[str, float]]) -> list[TableRow]:
+    """Lists baselines as rows of any table of scores: `name` and `unsup_miou`, without a rank.
+
+    Args:
+        scores: Names and scores, percent.
+    """
+    return [
+        TableRow({"name": label(name), "unsup_miou": score}, _kind(name)) for name, score in scores
+    ]
+
+
+def _kind(name: str) -> RowKind:
+    return "floor" if name in FLOORS else "supervised" if name == CEILING else "features"

@@ -29,6 +29,7 @@ from usseg_ray.features.projections import (
 from usseg_ray.features.textons import Textons
 from usseg_ray.features.zoo import huggingface_hub, timm
 from usseg_ray.ops.attention import local_weights
+from usseg_ray.ops.context import averaged
 
 PLAIN = Needs()
 
@@ -63,7 +64,7 @@ class TimmFeatures(nn.Module):
         cfg = self.model.pretrained_cfg
         self.mean = nn.Buffer(torch.tensor(config.mean or cfg["mean"]).view(3, 1, 1))
         self.std = nn.Buffer(torch.tensor(config.std or cfg["std"]).view(3, 1, 1))
-        self._facet, self._debias = config.facet, config.debias
+        self._facet, self._debias, self._context = config.facet, config.debias, config.context
         self._bases: dict[tuple[int, int], Tensor] = {}
         reductions = {stages[layer]["reduction"] for layer in self.layers}
         if len(reductions) > 1:
@@ -106,7 +107,7 @@ class TimmFeatures(nn.Module):
             tokens = self._without_position(tokens, *normalised.shape[-2:])
         height, width = tokens.shape[-2:]
         return FeatureMap(
-            tokens,
+            _in_context(tokens, self._context),
             None if found.saliency is None else found.saliency.view(-1, height, width),
             None if found.local is None else local_weights(found.local, height, width),
         )
@@ -178,6 +179,7 @@ class TextonFeatures(nn.Module):
             colour_weight=config.colour_weight,
             position_weight=config.position_weight,
         )
+        self._context = config.context
         self.spec = FeatureSpec(self.bank.dim, self.bank.patch_size, has_attention=False)
 
     def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
@@ -190,11 +192,15 @@ class TextonFeatures(nn.Module):
         needs: Needs = PLAIN,  # noqa: ARG002
     ) -> FeatureMap:
         """Computes texton tokens of (B, 3, H, W) pixels in [0, 1]; there is no attention."""
-        return FeatureMap(self.bank(normalised))
+        return FeatureMap(_in_context(self.bank(normalised), self._context))
 
     def cls_tokens(self, normalised: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Refuses: a filter bank has no CLS token."""
         raise TypeError(f"textons have no CLS token for {len(normalised)} images")
+
+
+def _in_context(tokens: Float[Tensor, "B D h w"], reach: float | None) -> Float[Tensor, "B D h w"]:
+    return tokens if reach is None else averaged(tokens, reach)
 
 
 Backbone = TimmFeatures | TextonFeatures

@@ -42,6 +42,14 @@ _APACHE = "Apache-2.0"
 
 _DINOV3 = "DINOv3 License"
 
+_EUPE = "FAIR Noncommercial Research License"
+
+_LIMITS = {
+    _DINOV3: "Meta's licence limits uses, and asks to be passed on and named with what is built "
+    "on the weights.",
+    _EUPE: "For research that is not commercial alone.",
+}
+
 PRESETS: tuple[BackbonePreset, ...] = (
     BackbonePreset(
         "textons",
@@ -111,7 +119,7 @@ PRESETS: tuple[BackbonePreset, ...] = (
     ),
     BackbonePreset(
         "eupe_s16",
-        "FAIR Noncommercial Research License",
+        _EUPE,
         "EUPE ViT-S/16, distilled from several teachers; for research alone.",
         BackboneConfig(name="vit_small_patch16_dinov3_qkvb.eupe_lvd1689m"),
     ),
@@ -161,6 +169,33 @@ def find_backbone(name: str) -> BackbonePreset:
         f"{unknown_name('backbone', name, known)} One of your own is a FILE.yaml "
         "(docs/features.md); any timm model goes by --set backbone.name=NAME."
     )
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What the weights of a backbone may be used for.
+
+    Attributes:
+        name: As timm or their authors name it.
+        limits: What it does not let one do, in a sentence; empty where nothing is known.
+    """
+
+    name: str
+    limits: str = ""
+
+
+def licence_of(config: BackboneConfig) -> Licence:
+    """Finds the licence of a backbone's weights, by the network's name.
+
+    Args:
+        config: The backbone; weights of a file are said to be of the network's own licence only
+            where nothing but the name is known.
+    """
+    known = {preset.config.name: preset.licence for preset in PRESETS}
+    name = known.get(config.name)
+    if name is None or (config.weights is not None and config.note):
+        return Licence("unknown", "Ask whoever made the weights what they may be used for.")
+    return Licence(name, _LIMITS.get(name, ""))
 
 
 def read_backbone(path: Path) -> BackboneConfig:

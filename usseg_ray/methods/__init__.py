@@ -6,6 +6,7 @@ from usseg_ray.methods.base import Method
 from usseg_ray.methods.cause import CAUSE
 from usseg_ray.methods.colour import ColourFloor
 from usseg_ray.methods.hp import HP
+from usseg_ray.methods.image import ImageFloor
 from usseg_ray.methods.kmeans import KMeans
 from usseg_ray.methods.picie import PiCIE
 from usseg_ray.methods.position import PositionFloor
@@ -22,6 +23,7 @@ METHODS: tuple[type[Method], ...] = (
     KMeans,
     PositionFloor,
     ColourFloor,
+    ImageFloor,
 )
 
 

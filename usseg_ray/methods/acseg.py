@@ -28,37 +28,37 @@ from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
-from usseg_ray.methods.parts.regions import bounding_box, pool_regions
+from usseg_ray.methods.parts.concept_generator import ConceptGenerator, GeneratorConfig
+from usseg_ray.methods.parts.regions import bounding_box, pool_regions, settled
 from usseg_ray.methods.parts.rules import fixed, rate
-from usseg_ray.methods.parts.transformer import Activation, DecoderBlock, Norm
+from usseg_ray.methods.parts.whitening import Whitening
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
 from usseg_ray.ops.modularity import cosine, image_losses
 from usseg_ray.ops.sampling import PointSample
 
 
-class ACSegConfig(MethodConfig):
+class ACSegConfig(GeneratorConfig):
     """Settings of ACSeg; "assumed" marks what the known sources leave open."""
 
-    num_prototypes: int = Field(
-        5, ge=1, le=256, description="Most concepts of an image; 5 is the paper's best."
-    )
-    num_blocks: int = Field(6, ge=1, description="Update steps of the generator; paper: 6.")
-    num_heads: int = Field(
-        6, ge=1, description="Attention heads, a divisor of the token dim; re-implementations: 6."
-    )
-    ffn_ratio: int = Field(4, ge=1, description="Feed-forward width over token dim; assumed.")
-    norm: Norm = Field(
-        "post", description="Layer norm after or before a sublayer; assumed as in Vaswani 2017."
-    )
-    activation: Activation = Field("relu", description="Of the FFN; assumed.")
-    prototype_init: Literal["normal", "orthogonal"] = Field(
-        "normal", description="Standard normal, or orthogonal rows of length sqrt(dim); assumed."
-    )
     centre: bool = Field(
         False,
         description="Take each image's mean token off before concepts and graph (not in ACSeg; for "
         "features whose cosines are all high).",
+    )
+    whiten: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Divide each direction of tokens by this power of its deviation over the "
+        "training images, after their mean is off (not in ACSeg; for features whose channels "
+        "repeat each other); 0: tokens as they are.",
+    )
+    settle: int = Field(
+        0,
+        ge=0,
+        description="Times that each concept moves to the mean of its tokens once it was proposed, "
+        "for regions and prediction (not in ACSeg; for generators that learnt for few steps).",
     )
     gamma: float = Field(
         1.0, gt=0, description="Resolution of the modularity's null model; 1 is the paper's loss."
@@ -100,51 +100,6 @@ class ACSegConfig(MethodConfig):
     )
 
 
-class ConceptGenerator(nn.Module):
-    """The Adaptive Concept Generator: prototypes of the data set become concepts of an image.
-
-    No positions enter, so tokens may come in any order and concepts follow their prototypes.
-
-    Args:
-        config: The method's settings.
-        dim: Channels of a token.
-        generator: Draws the initial weights; equal on all workers.
-    """
-
-    def __init__(self, config: ACSegConfig, dim: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.prototypes = nn.Parameter(torch.empty(config.num_prototypes, dim))
-        self.blocks = nn.ModuleList(
-            DecoderBlock(
-                dim,
-                config.num_heads,
-                ffn_ratio=config.ffn_ratio,
-                norm=config.norm,
-                activation=config.activation,
-                generator=generator,
-            )
-            for _ in range(config.num_blocks)
-        )
-        if config.prototype_init == "normal":
-            nn.init.normal_(self.prototypes, generator=generator)
-        else:
-            nn.init.orthogonal_(self.prototypes, gain=dim**0.5, generator=generator)
-
-    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B K D"]:
-        """Adapts the prototypes to every image.
-
-        Args:
-            tokens: (B, N, D).
-
-        Returns:
-            (B, K, D) concepts, not normalised.
-        """
-        concepts: Tensor = self.prototypes.expand(len(tokens), -1, -1)
-        for block in self.blocks:
-            concepts = block(concepts, tokens)
-        return concepts
-
-
 @dataclass(frozen=True)
 class Regions:
     """The parts of a batch of images.
@@ -183,6 +138,11 @@ class ACSeg(Method):
         textons={
             # Textons of one image share an offset (its light), which hides the graph's structure.
             "method.centre": True,
+            # Their channels repeat each other from scale to scale, and waver within a texture.
+            "method.whiten": 0.5,
+            "method.context": 0.75,
+            # In 30 steps the generator has only begun to learn where concepts lie.
+            "method.settle": 10,
             # Heads that divide 15 dimensions; fewer and faster steps than 384 dimensions take.
             "method.norm": "pre",
             "method.num_blocks": 3,
@@ -204,6 +164,7 @@ class ACSeg(Method):
                 f"{features.dim}. Choose one of {', '.join(map(str, divisors))}."
             )
         self.config = config
+        self.whitening = Whitening(features.dim, config.whiten) if config.whiten else None
         self.patch_size = features.patch_size
         self.generator = ConceptGenerator(
             config, features.dim, shared_generator(seed, self.name, "weights")
@@ -250,6 +211,11 @@ class ACSeg(Method):
             for names, weight_decay in ((decayed, self.config.weight_decay), (rest, 0.0))
         ]
 
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
+        """Measures the tokens before the first step, where they are to be whitened."""
+        if self.whitening is not None and epoch == 0:
+            self.whitening.fit(batch.features.tokens for batch in passes())
+
     def loss(self, batch: Batch, stage: str) -> StepResult:  # noqa: ARG002
         """Computes the mean over images of minus the soft modularity.
 
@@ -265,7 +231,7 @@ class ACSeg(Method):
         Reference:
             arXiv 2210.05944, modularity loss.
         """
-        tokens = self._tokens(batch)
+        tokens = self._tokens(self.describe(batch))
         soft = cosine(tokens, self.generator(tokens))
         loss = image_losses(
             tokens,
@@ -316,9 +282,10 @@ class ACSeg(Method):
         )
         self.centroids.copy_(result.centroids)
 
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns the backbone's tokens: the generator makes concepts, not codes."""
-        return batch.features.tokens.detach()
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns the backbone's tokens, whitened if so set: the generator makes no codes."""
+        tokens = batch.features.tokens.detach()
+        return tokens if self.whitening is None else self.whitening(tokens)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
@@ -341,19 +308,19 @@ class ACSeg(Method):
         scores.scatter_reduce_(1, owner, cosines, "amax")
         return scores.view(*scores.shape[:2], *batch.features.tokens.shape[2:])
 
-    def _tokens(self, batch: Batch) -> Float[Tensor, "B N D"]:
+    def _tokens(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N D"]:
         """Returns the tokens that concepts are found on, less their image's mean if so set."""
-        tokens = batch.features.tokens.detach().flatten(2).mT
+        tokens = maps.detach().flatten(2).mT
         return tokens - tokens.mean(1, keepdim=True) if self.config.centre else tokens
 
     def _regions(self, batch: Batch) -> Regions:
-        tokens = self._tokens(batch)
-        soft = cosine(tokens, self.generator(tokens))
+        maps = self.encode(batch)
+        tokens = self._tokens(maps)
+        soft = cosine(tokens, settled(tokens, self.generator(tokens), self.config.settle))
         hard = soft.argmax(2)
         # Regions keep their own mean even if concepts were found on centred tokens: what they have
         # in common within an image still tells images apart.
-        uncentred = batch.features.tokens.flatten(2).mT
-        sums, counts = pool_regions(uncentred, hard, soft.shape[2])
+        sums, counts = pool_regions(maps.flatten(2).mT, hard, soft.shape[2])
         used = counts > 0
         foreground = self._foreground(batch, hard, used) if self.splits_background else used
         vectors = sums / counts.clamp(min=1)[:, :, None]

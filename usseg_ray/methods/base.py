@@ -19,6 +19,7 @@ from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
+from usseg_ray.ops.context import averaged
 
 __all__ = ["CodeClassifier", "Defaults", "Method", "Needs", "ParamGroup", "Passes", "Stage"]
 
@@ -95,11 +96,13 @@ class Defaults:
         embedded: On the embedded set, beside what that set brings for every method.
         textons: On the backbone `textons`, wherever the images come from: tokens of 15 dimensions,
             whose cosines are all high, and far fewer steps than a published schedule takes.
+        trained: Above everything where a trained state is loaded: nothing to start from is fetched.
     """
 
     schedule: Mapping[str, Any] = field(default_factory=dict)
     embedded: Mapping[str, Any] = field(default_factory=dict)
     textons: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method(nn.Module, ABC):
@@ -126,6 +129,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.num_clusters = num_clusters
         self.seed = seed
+        self.context = config.context
         needs = self.needs(config)
         asked = {
             "last-block attention": needs.attention is not None or needs.local_attention,
@@ -189,8 +193,17 @@ class Method(nn.Module, ABC):
         """
 
     @abstractmethod
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+        """Returns what describes every position by itself, detached from the graph."""
+
+    @torch.no_grad()
     def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns codes for the linear probe, detached from the graph."""
+        """Returns codes: what is grouped, predicted from and given to the linear probe.
+
+        They are descriptions, averaged within their image where `method.context` asks for it.
+        """
+        codes = self.describe(batch)
+        return codes if self.context is None else averaged(codes, self.context)
 
     @abstractmethod
     def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:

@@ -328,7 +328,7 @@ class CAUSE(CodeClassifier):
             fit_centroids(self, self.probe, passes)
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
         """Returns the teacher's codes."""
         tokens = batch.features.tokens
         return self.teacher.codes(tokens, self._queries(tokens))

@@ -79,7 +79,7 @@ class KMeans(CodeClassifier):
         limit = self.sampling.points_per_cluster * self.num_clusters
         sample = PointSample(self.centroids.shape[1], limit, self.centroids.device)
         for batch in passes():
-            sample.add_maps(self.describe(batch), batch.ids, self.seed, self.name)
+            sample.add_maps(self.encode(batch), batch.ids, self.seed, self.name)
         result = fit_shared(
             sample,
             self.num_clusters,
@@ -89,10 +89,6 @@ class KMeans(CodeClassifier):
             noun="tokens",
         )
         self.centroids.copy_(result.centroids)
-
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns the descriptions that are clustered."""
-        return self.describe(batch)
 
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Returns the cosine, or minus the squared distance, to every centroid."""

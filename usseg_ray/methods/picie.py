@@ -114,6 +114,7 @@ class PiCIE(CodeClassifier):
             "data.train_size": 96,
             "train.epochs": 3,
         },
+        trained={"method.network.pretrained": False, "method.network.weights": None},
     )
     sharpness: ClassVar[float] = 1.0
 
@@ -190,7 +191,7 @@ class PiCIE(CodeClassifier):
         """Does nothing: centroids come with each epoch, and the official code scores with them."""
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
         """Returns the network's codes of uncropped pixels, unit norm over C."""
         return normalize(self.network.eval()(batch.pixels))
 

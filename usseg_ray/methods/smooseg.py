@@ -229,7 +229,7 @@ class SmooSeg(CodeClassifier):
         """Does nothing: the prototypes are learnt on the way."""
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
         """Returns the head's codes, without dropout."""
         codes: Tensor = self.head(batch.features.tokens)
         return codes

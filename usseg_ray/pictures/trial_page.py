@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from usseg_ray.core.files import write_whole
+from usseg_ray.core.files import first_line, write_whole
 from usseg_ray.pictures.charts import confusion_figure, per_class_bars
 from usseg_ray.pictures.mosaic import gallery_figure, mosaic, save
 from usseg_ray.pictures.palettes import colour_for, matched_ids
-from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.arrays import read_evaluation
 from usseg_ray.scoring.evaluation import FIXED_EXAMPLES, GroundTruth
 
 EXAMPLES = "examples.npz"
@@ -39,11 +39,13 @@ def draw(
         truth: Classes of the data, or `None`.
         palette: Colours of the classes, or `None` for distinct ones.
         caption: Line above the mosaic.
+
+    Raises:
+        DamagedError: The evaluation's file is not what was written.
     """
-    if not (folder / ARRAYS).exists():
+    arrays = read_evaluation(folder, {"captions": 1, "patches": 5})
+    if arrays is None:
         return
-    with np.load(folder / ARRAYS) as file:
-        arrays = dict(file)
     if truth is None or "confusion" not in arrays:
         _draw_unlabelled(arrays, folder, caption)
         return
@@ -70,6 +72,24 @@ def draw(
     save(confusion_figure(matched, truth.classes), pictures / "confusion.png")
     save(per_class_bars(arrays["iou"], truth.classes, palette=colours), pictures / "per_class.png")
     _write_tables(folder, truth.classes, arrays["iou"], matched)
+
+
+def try_to_draw(
+    folder: Path,
+    truth: GroundTruth | None,
+    palette: tuple[tuple[int, int, int], ...] | None,
+    caption: str,
+) -> str:
+    """Draws as `draw` does; a picture that cannot be made ends nothing.
+
+    Returns:
+        What went wrong, in a line; empty if nothing did.
+    """
+    try:
+        draw(folder, truth, palette, caption)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the trial has ended well)
+        return first_line(error) or type(error).__name__
+    return ""
 
 
 def _write_tables(

@@ -14,7 +14,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.decode import check_label, decode_image, decode_label, turn_of
+from usseg_ray.data.decode import (
+    MAX_FILE_BYTES,
+    check_aspect,
+    check_label,
+    decode_image,
+    decode_label,
+    turn_of,
+)
 from usseg_ray.data.shards import Row
 from usseg_ray.prepare.conversion import (
     Cutter,
@@ -28,11 +35,6 @@ from usseg_ray.prepare.conversion import (
 from usseg_ray.prepare.drawing import draw
 from usseg_ray.prepare.entries import Cut, Entry
 from usseg_ray.prepare.meaning import Meaning
-
-MAX_ASPECT = 64
-"""Long side over short side: at `eval_size` 448, a frame of 36 MiB is cut from such an image."""
-
-MAX_FILE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Inspector:
             try:
                 image = _picture(entry.image, entry.cut, self._images)
                 height, width, _ = decode_image(image).shape
-                _check_aspect(height, width)
+                check_aspect(height, width)
             except (UndecodableError, OSError) as error:
                 self._leave_out(entry, "image", entry.image, error)
                 continue
@@ -143,13 +145,6 @@ def _numbers(data: bytes, meaning: Meaning) -> tuple[Int32[np.ndarray, "H W"], b
         return labels, data
     labels = classes_of(labels, meaning.class_of)
     return labels, png_bytes(labels)
-
-
-def _check_aspect(height: int, width: int) -> None:
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise UndecodableError(
-            f"{width}x{height} is a strip, more than {MAX_ASPECT} times as long as wide: cut it up"
-        )
 
 
 def _explain_turn(label: tuple[int, ...], image: tuple[int, int], turn: int) -> None:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -125,11 +125,48 @@ def prepare(
     else:
         images = sets.get(dataset).discover(source)
     name = images.name if name is None else check_name(name, "--name")
-    out = _absolute(cache_root() / name if out is None else out)
-    fingerprint = _fingerprint(images, name, rows_per_shard)
+    return write_set(
+        replace(images, name=name),
+        str(Path(source).resolve()),
+        _absolute(cache_root() / name if out is None else out),
+        rows_per_shard=rows_per_shard,
+        max_bad_share=max_bad_share,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+
+
+def write_set(
+    images: ImageSet,
+    source: str,
+    out: str,
+    *,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    max_bad_share: float = 0.05,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int, int], None] | None = None,
+) -> Prepared:
+    """Checks images that were found and writes them as a prepared set.
+
+    Args:
+        images: What was found.
+        source: Where, for the manifest.
+        out: Absolute folder or URI of the set.
+        rows_per_shard: As `prepare` has it.
+        max_bad_share: As `prepare` has it.
+        overwrite: As `prepare` has it.
+        on_progress: As `prepare` has it.
+
+    Returns:
+        As `prepare`.
+
+    Raises:
+        UserError: As `prepare`.
+    """
+    name, identity = images.name, fingerprint(images, rows_per_shard)
     if not overwrite and is_prepared(out):
         return Prepared(
-            _the_same(out, fingerprint),
+            _the_same(out, identity),
             out,
             fresh=False,
             images_per_second=None,
@@ -141,7 +178,7 @@ def prepare(
         with alone_in(out, "this set"), without_strays(out):
             _run(_plan(images, rows_per_shard), images, out, tally)
             notes = (*images.notes, *check_values(tally.values, images.meaning), *tally.notes())
-            manifest = _assemble(images, name, str(Path(source).resolve()), fingerprint, tally)
+            manifest = _assemble(images, name, source, identity, tally)
             save_manifest(manifest, out)
     except OSError as error:
         raise _unwritable(out, error) from None
@@ -215,8 +252,13 @@ def _the_same(out: str, fingerprint: str) -> Manifest:
     return before
 
 
-def _fingerprint(images: ImageSet, name: str, rows_per_shard: int) -> str:
-    """Changes with any file's name, size or time, and with what else decides the shards."""
+def fingerprint(images: ImageSet, rows_per_shard: int = ROWS_PER_SHARD) -> str:
+    """Makes a hash that changes with any file's name, size or time, and what else makes shards.
+
+    Args:
+        images: What was found.
+        rows_per_shard: Images of a shard.
+    """
 
     def state(path: str | None) -> tuple[int, int] | None:
         if path is None or not (file := Path(path)).exists():
@@ -225,7 +267,7 @@ def _fingerprint(images: ImageSet, name: str, rows_per_shard: int) -> str:
         return found.st_size, found.st_mtime_ns
 
     identity = hashlib.sha256()
-    about = [name, images.classes, images.ignore_index, images.palette, rows_per_shard]
+    about = [images.name, images.classes, images.ignore_index, images.palette, rows_per_shard]
     about += [images.things, images.class_of and sorted(images.class_of.items())]
     if images.colours:
         about.append(sorted(images.colours.items()))

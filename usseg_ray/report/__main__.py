@@ -4,23 +4,19 @@ Without arguments it reads the MLflow store alone and writes a page (the rooms b
 With the names of runs it ranks the scores that lie in their folders, if they compare.
 """
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from usseg_ray.core.cli import TrackingUri, Version, console, errors, make_app, run
 from usseg_ray.core.errors import UserError
-
-if TYPE_CHECKING:
-    from usseg_ray.trials.trial import SplitScores
+from usseg_ray.core.table import Table
 
 app = make_app()
 EXPERIMENT = "usseg_ray"
@@ -75,8 +71,8 @@ def report(
 ) -> None:
     """Report on a sweep: leaderboard by protocol, charts, pictures and cost, on one offline page.
 
-    With RUNS it ranks their test scores and evaluations, the baselines among them. Scores of
-    different protocols do not compare: the page keeps them apart, and RUNS are refused.
+    With RUNS it ranks their finalists and evaluated trials, the baselines among them, by the mean
+    over seeds, with paired intervals. Scores of different protocols stand in different tables.
     """
     if runs:
         if experiment or sweep or tracking_uri or out or layout is Format.HTML:
@@ -123,22 +119,19 @@ def _save(text: str, path: Path) -> None:
 
 def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
     """Ranks the scores in the folders of runs."""
-    from usseg_ray.scoring.protocols import check_same  # noqa: PLC0415 (torch: not for --help)
-    from usseg_ray.trials.trial import find_run, load_scored  # noqa: PLC0415
+    from usseg_ray.report.runs import compare  # noqa: PLC0415 (torch: not for --help)
+    from usseg_ray.trials.trial import find_run  # noqa: PLC0415
 
-    for name in runs:
-        _deliver(find_run(name))
-    found = [(name, scored) for name in runs for scored in load_scored(find_run(name))]
-    chosen = [(name, one) for name, one in found if protocol is None or protocol in one.protocol]
-    if not chosen:
+    folders = {name: find_run(name) for name in runs}
+    for folder in folders.values():
+        _deliver(folder)
+    tables = compare(folders, protocol)
+    if not tables:
         raise UserError(
             f"no scores{f' under {protocol!r}' if protocol else ''} in {', '.join(runs)}. "
             "Score a trial: python -m usseg_ray.evaluate TRIAL --protocol NAME"
         )
-    stamp = check_same(one.protocol for _, one in chosen)
-    if crfs := [f"{stamp}; CRF {one.crf}" for _, one in chosen if one.crf]:
-        stamp = check_same(crfs)
-    _write(stamp, rows_of(chosen), layout)
+    _write(tables, layout)
 
 
 def _deliver(folder: Path) -> None:
@@ -158,61 +151,20 @@ def _deliver(folder: Path) -> None:
         say(str(error))
 
 
-def rows_of(found: list[tuple[str, "SplitScores"]]) -> list[dict[str, str | float]]:
-    """Ranks scores with their baselines among them, each baseline once.
+def _write(tables: list[Table], layout: Format) -> None:
+    from usseg_ray.core import table_text  # noqa: PLC0415 (rich's tables: not for --help)
 
-    Args:
-        found: Runs and their scores, all under one protocol.
-
-    Returns:
-        A row for each: `run`, `trial`, `method` and the metrics in percent.
-    """
-    rows: dict[tuple[str, ...], dict[str, str | float]] = {}
-    for run_name, scored in found:
-        key = (run_name, scored.trial)
-        named = {"run": run_name, "trial": scored.trial, "method": scored.method}
-        # A trial may have been scored by its sweep and by `evaluate`, alike.
-        rows[key] = {**rows.get(key, {}), **named, **scored.metrics}
-        for name, value in scored.baselines.items():
-            rows[run_name, "", name] = {
-                "run": run_name,
-                "trial": "",
-                "method": name,
-                "unsup_miou": value,
-            }
-    return sorted(rows.values(), key=lambda row: -float(row["unsup_miou"]))
-
-
-def _write(stamp: str, rows: list[dict[str, str | float]], layout: Format) -> None:
-    if layout is Format.JSON:
-        print(json.dumps({"protocol": stamp, "scores": rows}, indent=1))
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    if layout is Format.CSV:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        print(text.getvalue(), end="")
-        return
-    shown = ["run", "trial", "method", "unsup_miou", "unsup_acc"]
-    shown += [name for name in columns if name.endswith(".unsup_miou") or name == "linear_miou"]
-    cells = [[_cell(row.get(name)) for name in shown] for row in rows]
-    if layout is Format.MD:
-        print(f"{stamp}\n")
-        for line in (shown, ["---"] * len(shown), *cells):
-            print(f"| {' | '.join(line)} |")
-        return
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(*shown, title=stamp, title_justify="left")
-    for line in cells:
-        table.add_row(*line)
-    console.print(table)
-
-
-def _cell(value: str | float | None) -> str:
-    return value if isinstance(value, str) else "" if value is None else f"{value:.1f}"
+    match layout:
+        case Format.JSON:
+            print(json.dumps({"tables": list(map(table_text.as_records, tables))}, indent=1))
+        case Format.CSV:
+            print(table_text.as_csv(tables), end="")
+        case Format.MD:
+            for table in tables:
+                print("\n".join([table.caption, "", *table_text.as_markdown(table), ""]))
+        case _:
+            for table in tables:
+                console.print(table_text.as_rich(table), "", highlight=False)
 
 
 if __name__ == "__main__":

@@ -8,40 +8,34 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow
 from usseg_ray.engine.baselines import label as baseline_label
-from usseg_ray.report.content import (
-    Cell,
-    Chart,
-    Column,
-    Note,
-    PageBlock,
-    Section,
-    Spread,
-    Table,
-    TableRow,
-)
+from usseg_ray.report.content import Chart, Note, PageBlock, Section
+from usseg_ray.report.gallery import k_maps
 from usseg_ray.report.read import RunRecord, Store, SweepRecord
 from usseg_ray.report.svg import Axis, Series, line_chart, parallel_axes
-from usseg_ray.scoring.objective import MIOU, STABILITY, short
+from usseg_ray.scoring.objective import MIOU, STABILITY, digits, short
 from usseg_ray.tracking.store import SEED_TAG
 
 _SCORE = "unsupervised mIoU, %"
 _MAX_AXES = 9
 
 
-def k_curve(sweeps: Sequence[SweepRecord]) -> Section:
-    """Draws scores over the number of clusters, a line a method.
+def k_curve(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
+    """Draws scores over the number of clusters, a line a method, and shows the label maps around K.
 
     Where several trials or seeds share K, the point is their mean and the bar their deviation.
     """
     blocks: list[PageBlock] = []
     for number, sweep in enumerate(sweeps):
-        for metric, label, digits in ((MIOU, _SCORE, 1), (STABILITY, "stability", 3)):
+        for metric in dict.fromkeys((sweep.objective, MIOU, STABILITY)):
+            label = _SCORE if metric == MIOU else short(metric)
             groups = _over_k(sweep, metric)
             if len({k for _, k in groups}) > 1:
-                levels = _levels(sweep) if metric == "unsup_miou" else []
+                levels = _levels(sweep) if metric == MIOU else []
                 key = f"k-{number}-{metric.replace('_', '-').replace('.', '-')}"
-                blocks.append(_k_chart(sweep, groups, label, digits, levels, key))
+                blocks.append(_k_chart(sweep, groups, label, digits(metric), levels, key))
+        blocks += k_maps(store, sweep)
     why = Note("Trials with scores do not differ in the number of clusters.")
     return Section("k-curve", "Number of clusters", tuple(blocks) or (why,))
 
@@ -63,7 +57,7 @@ def _k_chart(
     sweep: SweepRecord,
     groups: dict[tuple[str, int], Spread],
     label: str,
-    digits: int,
+    places: int,
     levels: list[tuple[str, float]],
     key: str,
 ) -> Chart:
@@ -78,7 +72,7 @@ def _k_chart(
     columns = (Column("method", "method"), Column("num_clusters", "K", 0))
     table = Table(
         caption,
-        (*columns, Column("value", label, digits), Column("runs", "runs", 0)),
+        (*columns, Column("value", label, places), Column("runs", "runs", 0)),
         tuple(
             TableRow({"method": name, "num_clusters": float(k), "value": s, "runs": float(s.count)})
             for (name, k), s in groups.items()

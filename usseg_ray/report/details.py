@@ -6,20 +6,22 @@ It stands after `read`, beside `leaderboard` and `curves`.
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from usseg_ray.report.content import Cell, Column, Note, PageBlock, Section, Spread, Table, TableRow
+from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow
+from usseg_ray.report.content import Note, PageBlock, Section
 from usseg_ray.report.read import RunRecord, Store, SweepRecord
 from usseg_ray.scoring.objective import short
 from usseg_ray.sweeps.criteria import FEWEST_TRIALS, Trust, choice, criterion_trust
+from usseg_ray.tracking.store import GPUS_TAG
 from usseg_ray.trials.trial import Status, Trial, number_and_seed
 
 _COST = (
     Column("name", "run"),
     Column("method", "method"),
     Column("status", "state"),
-    Column("seconds", "wall time, s"),
+    Column("seconds", "training and scoring, s"),
     Column("eval_seconds", "of it scoring, s"),
     Column("images_per_second", "training images/s"),
     Column("price", "price", 2),
@@ -128,7 +130,10 @@ def cost(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
 
 def _cost_table(store: Store, sweep: SweepRecord) -> Table:
     price = gpu_hour_price(sweep.parent)
-    rows = [_cost_row(store, run, price) for run in (*sweep.trials, *sweep.seeds)]
+    rows = [
+        _cost_row(store, run, price, _gpus(sweep.parent, run))
+        for run in (*sweep.trials, *sweep.seeds)
+    ]
     total: dict[str, Cell] = {
         key: math.fsum(found)
         for key in ("seconds", "eval_seconds", "price")
@@ -140,7 +145,7 @@ def _cost_table(store: Store, sweep: SweepRecord) -> Table:
     return Table(caption, _COST, (*rows, summed, whole))
 
 
-def _cost_row(store: Store, run: RunRecord, price: float | None) -> TableRow:
+def _cost_row(store: Store, run: RunRecord, price: float | None, gpus: float) -> TableRow:
     speed = [value for _, value in store.history(run, "images_per_second")]
     scoring = [value for _, value in store.history(run, "eval_seconds")]
     seconds = store.seconds(run)
@@ -153,7 +158,7 @@ def _cost_row(store: Store, run: RunRecord, price: float | None) -> TableRow:
         "images_per_second": math.fsum(speed) / len(speed) if speed else None,
     }
     if price is not None and seconds is not None:
-        cells["price"] = seconds / 3600 * _gpus(run.params) * price
+        cells["price"] = seconds / 3600 * gpus * price
     return TableRow(cells)
 
 
@@ -167,8 +172,11 @@ def gpu_hour_price(parent: RunRecord) -> float | None:
     return None
 
 
-def _gpus(params: Mapping[str, Any]) -> float:
-    """Counts the GPUs that a run held; a run in its own process is one worker."""
+def _gpus(parent: RunRecord, run: RunRecord) -> float:
+    """Counts the GPUs that a run held, as its sweep noted, or read off the settings of 0.1.0."""
+    if GPUS_TAG in parent.tags:
+        return float(parent.tags[GPUS_TAG])
+    params = run.params
     workers, share = params.get("resources.num_workers"), params.get("resources.gpus_per_worker")
     if params.get("resources.device") == "cpu" or not isinstance(share, int | float):
         return 0.0

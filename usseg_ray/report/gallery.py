@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from usseg_ray.core.npz import read_arrays
+from usseg_ray.core.records import DamagedError
 from usseg_ray.pictures.palettes import paint
 from usseg_ray.report.content import Note, PageBlock, Picture, PictureGrid, Section
 from usseg_ray.report.details import shown_runs
@@ -25,13 +27,14 @@ _TILE, _MOSAIC = 420, 1100  # pixels
 def galleries(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
     """Lays finalists side by side: images, ground truth and what each made of them."""
     found = [(sweep, *finalist) for sweep in sweeps for finalist in sweep.finalists()]
-    budget = _BUDGET // max(5 * len(found), 1)
+    budget = _BUDGET // max(10 * len(found), 1)
     blocks: list[PageBlock] = []
     for sweep in sweeps:
         shown = [(trial, *shown_runs(sweep, trial, runs)) for trial, runs in sweep.finalists()]
         for protocol in dict.fromkeys(protocol for _, _, protocol in shown):
             group = [(trial, holders[0]) for trial, holders, one in shown if one == protocol]
             blocks += _compared(store, group, protocol, budget)
+            blocks += _clusters(store, group, protocol, budget)
     why = Note("No finalist has pictures in the store.")
     return Section("pictures", "Pictures", tuple(blocks) or (why,))
 
@@ -60,12 +63,40 @@ def _compared(
     )
 
 
+def _clusters(
+    store: Store, group: Sequence[tuple[RunRecord, RunRecord]], protocol: str, budget: int
+) -> list[PageBlock]:
+    """Shows patches of every cluster, finalist by finalist."""
+    pictures = []
+    for trial, holder in group:
+        if data := store.artifact(holder, "pictures/clusters.png"):
+            name = f"{trial.method} {trial.trial}"
+            text = f"Patches that {name} puts in each of its clusters, a cluster a row."
+            pictures.append(embedded(data, text, name, side=_MOSAIC, budget=4 * budget))
+    title = f"What is in each cluster: {protocol}"
+    return [PictureGrid(title, tuple(pictures), ())] if pictures else []
+
+
+def k_maps(store: Store, sweep: SweepRecord) -> list[PageBlock]:
+    """Shows the label maps of the best K and its neighbours, where a sweep asked for K."""
+    pictures = []
+    for method in sweep.methods:
+        if data := store.artifact(sweep.parent, f"k/{method}-maps.png"):
+            text = f"Images, and label maps of {method} with K - 1, K and K + 1 clusters."
+            budget = _BUDGET // (4 * len(sweep.methods))
+            pictures.append(embedded(data, text, method, side=_MOSAIC, budget=budget))
+    title = f"Label maps around the best number of clusters: {sweep.protocol}"
+    return [PictureGrid(title, tuple(pictures), ())] if pictures else []
+
+
 def _examples(store: Store, run: RunRecord) -> dict[str, Any] | None:
     data = store.artifact(run, "examples.npz")
     if data is None:
         return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return dict(file)
+    try:
+        return read_arrays(io.BytesIO(data), {"pixels": 4, "labels": 3, "captions": 1}, "")
+    except DamagedError:
+        return None
 
 
 def _ids(arrays: dict[str, Any]) -> list[str]:

@@ -8,25 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from statistics import fmean
 
-from usseg_ray.engine.baselines import CEILING, FLOORS, label
-from usseg_ray.report.content import (
-    Cell,
-    Column,
-    Note,
-    PageBlock,
-    RowKind,
-    Section,
-    Spread,
-    Table,
-    TableRow,
-)
+from usseg_ray.core.table import OURS, Cell, Column, Spread, Table, TableRow, in_order
+from usseg_ray.engine.baselines import baseline_rows
+from usseg_ray.report.content import Note, PageBlock, Section
 from usseg_ray.report.published import PublishedScore, published_scores
 from usseg_ray.report.read import RunRecord, SweepRecord
 from usseg_ray.scoring.objective import MIOU, short
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.tracking.store import REASON_TAG
 
-_PLACED = (Column("name", "trial"), Column("rank", "rank", 0))
+_NAME, _RANK = Column("name", "trial"), Column("rank", "rank", 0)
 _MIOU = Column(MIOU, "unsupervised mIoU, %")
 _NAMED = (
     Column("sweep", "sweep"),
@@ -39,16 +30,22 @@ _SCORES = (
     Column("boundary_f", "boundary F, %"),
 )
 _REMARK = Column("remark", "remark")
-_TRIALS = (_MIOU, *_NAMED, *_SCORES, _REMARK)
+_TRIALS = (_RANK, *_NAMED, *_SCORES, _REMARK)
+# On a phone the first three are seen.
 _FINALISTS = (
-    *_PLACED,
+    _NAME,
     _MIOU,
+    Column("noise", "beyond noise?"),
+    _RANK,
     *_NAMED,
-    Column("seeds", "seeds", 0),
-    _REMARK,
     Column("behind", "behind the choice, points"),
     Column("interval", "95 % over images and seeds"),
-    Column("noise", "beyond noise?"),
+    Column("seeds", "seeds", 0),
+    _REMARK,
+)
+_FURTHER = (
+    _NAME,
+    *_NAMED,
     *_SCORES,
     Column("linear_miou", "linear probe (supervised), %"),
     Column("label_selected_miou", "label-picked epoch mIoU, %"),
@@ -78,7 +75,10 @@ def leaderboard(sweeps: Sequence[SweepRecord]) -> Section:
         if rows := _finalist_rows(group, several=several):
             rows += _beside(group, "test.baseline.") + _published_rows(protocol)
             caption = f"Finalists, scored on the test split: {protocol}{_picked(group)}"
-            blocks.append(Table(caption, _FINALISTS, _in_order(rows)))
+            ordered = in_order(rows, MIOU)
+            blocks.append(Table(caption, _FINALISTS, ordered))
+            own = tuple(row for row in ordered if row.kind in OURS)
+            blocks.append(Table(f"Further scores of the finalists: {protocol}", _FURTHER, own))
     if not blocks:
         blocks.append(Note("No trial was scored on an untouched test split."))
     for protocol, group in _by(sweeps, "protocol", "objective"):
@@ -100,10 +100,10 @@ def _ranked(objective: str, protocol: str, rows: Sequence[TableRow]) -> Table:
     """Ranks trials by their objective, which has a column of its own if it is not mIoU."""
     if objective == MIOU:
         caption = f"Trials, ranked on the selection split: {protocol}"
-        return Table(caption, (*_PLACED, *_TRIALS), _in_order(rows))
+        return Table(caption, (_NAME, _MIOU, *_TRIALS), in_order(rows, MIOU))
     caption = f"Trials, ranked on the selection split by {objective}, without labels: {protocol}"
     own = Column("objective", short(objective), 3)
-    return Table(caption, (*_PLACED, own, *_TRIALS), _in_order(rows, "objective"))
+    return Table(caption, (_NAME, own, _MIOU, *_TRIALS), in_order(rows, "objective"))
 
 
 def _by(sweeps: Iterable[SweepRecord], *attributes: str) -> list[tuple[str, list[SweepRecord]]]:
@@ -117,26 +117,6 @@ def _by(sweeps: Iterable[SweepRecord], *attributes: str) -> list[tuple[str, list
         found = tuple(str(getattr(sweep, attribute)) for attribute in attributes)
         groups.setdefault(found, []).append(sweep)
     return [(protocol, group) for (protocol, *_), group in groups.items()]
-
-
-def _in_order(rows: Sequence[TableRow], key: str = MIOU) -> tuple[TableRow, ...]:
-    """Orders rows by score, counts the ranks of ours, and puts what has no score at the end.
-
-    Ranks are for trials alone: a row of ours comes with a rank to fill in.
-    """
-    scores = [(_score(row, key), row) for row in rows]
-    placed = sorted(((s, row) for s, row in scores if s is not None), key=lambda one: -one[0])
-    found, rank = list[TableRow](), 0
-    for _, row in placed:
-        rank += "rank" in row.cells
-        ranked = TableRow({**row.cells, "rank": float(rank)}, row.kind)
-        found.append(ranked if "rank" in row.cells else row)
-    return (*found, *(row for score, row in scores if score is None))
-
-
-def _score(row: TableRow, key: str) -> float | None:
-    value = row.cells.get(key)
-    return value.mean if isinstance(value, Spread) else value if isinstance(value, float) else None
 
 
 def _named(sweep: SweepRecord, run: RunRecord, *, several: bool) -> dict[str, str | float | None]:
@@ -224,13 +204,7 @@ def _beside(sweeps: Sequence[SweepRecord], prefix: str) -> list[TableRow]:
         for key, value in sweep.parent.metrics.items()
         if key.startswith(prefix)
     }
-    rows = []
-    for name, value in found:
-        kind: RowKind = (
-            "floor" if name in FLOORS else "supervised" if name == CEILING else "features"
-        )
-        rows.append(TableRow({"name": label(name), "unsup_miou": value}, kind))
-    return rows
+    return baseline_rows(found)
 
 
 def data_name(protocol: str) -> str:

@@ -12,22 +12,17 @@ from html import escape
 from importlib import resources
 from itertools import groupby
 
+from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow, written
 from usseg_ray.report.content import (
-    Cell,
     Chart,
     Code,
-    Column,
     Note,
     PageBlock,
     Picture,
     PictureGrid,
     Report,
     Section,
-    Spread,
-    Table,
-    TableRow,
 )
-from usseg_ray.report.plain import written
 
 _SHORT = 6  # letters of a heading that need no width of their own
 

@@ -21,12 +21,14 @@ from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.scoring.objective import MIOU
 from usseg_ray.tracking.store import (
     PATIENCE,
+    SECONDS,
     SEED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
     check_database,
     explained,
     patience,
+    run_key,
     search,
     sqlite_path,
     store_uri,
@@ -70,7 +72,7 @@ class RunRecord:
         start, end = run.info.start_time, run.info.end_time
         return cls(
             run.info.run_id,
-            str(run.info.run_name),
+            run_key(run.data.tags) or str(run.info.run_name),
             str(run.info.status),
             start,
             (end - start) / 1000 if end else None,
@@ -247,11 +249,14 @@ class Store:
         return sorted({value.step: value.value for value in values}.items())
 
     def seconds(self, run: RunRecord) -> float | None:
-        """Says how long a run took, from its start to its end.
+        """Says how long a run was trained and scored, as the sweep's screen does.
 
-        That of a finalist's seed is opened again to be scored, when all are trained: it took until
-        its last epoch, and nothing where its trial had trained it already.
+        Runs of 0.1.0 did not note it: theirs is from start to end, and that of a finalist's seed,
+        which was opened again to be scored, until its last epoch. One that its trial had trained
+        already took nothing.
         """
+        if SECONDS in run.metrics:
+            return run.metrics[SECONDS]
         if SEED_TAG not in run.tags:
             return run.seconds
         with explained(self._uri):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from usseg_ray import __version__
-from usseg_ray.report.content import Code, Column, Note, PageBlock, Report, Section, Table, TableRow
+from usseg_ray.core.table import Column, Table, TableRow
+from usseg_ray.report.content import Code, Note, PageBlock, Report, Section
 from usseg_ray.report.curves import k_curve, learning_curves, parallel_coordinates
 from usseg_ray.report.details import cost, per_class, trust
 from usseg_ray.report.gallery import galleries
@@ -46,7 +47,7 @@ def compose(store: Store, sweeps: Sequence[SweepRecord], own_command: str) -> Re
         facts,
         (
             leaderboard(sweeps),
-            k_curve(sweeps),
+            k_curve(store, sweeps),
             parallel_coordinates(sweeps),
             learning_curves(store, sweeps),
             per_class(store, sweeps),

@@ -13,6 +13,7 @@ from html import escape
 NUM_STYLES = 8
 _WIDTH, _HEIGHT = 520, 330
 _LEFT, _TOP, _BOTTOM = 46, 14, 46
+_NAME = 34  # letters of a name, at most
 _CHAR = 7.6  # pixels that a letter takes, about
 _LINE = 17
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
@@ -80,7 +81,7 @@ def line_chart(
     parts, labels = _axes(frame, x_label, y_label), list[tuple[float, str, int]]()
     for name, level in levels:
         _, y = frame.place(frame.xs[0], level)
-        parts.append(_rule(_LEFT, y, frame.right, y, "level"))
+        parts.append(_rule(frame.left, y, frame.right, y, "level"))
         labels.append((y, name, -1))
     for one in sorted(series, key=lambda one: one.named):
         spots = [frame.place(*point) for point in one.points]
@@ -96,11 +97,13 @@ class _Frame:
     """Where numbers lie in a drawing.
 
     Attributes:
+        left: Where the lines begin, behind the marks of the axis upwards, pixels.
         xs: Ticks of the axis across.
         ys: Ticks of the axis upwards.
         right: Where the lines end and their names begin, pixels.
     """
 
+    left: float
     xs: list[float]
     ys: list[float]
     right: float
@@ -113,7 +116,9 @@ class _Frame:
         names = [one.name for one in series if one.named] + [name for name, _ in levels]
         text = _CHAR * max((len(_short(name)) for name in names), default=0)
         whole = (sorted(set(xs)) or [0.0]) if len(set(xs)) <= _MAX_WHOLE else _ticks(xs)
-        return cls(whole, _ticks([*ys, *(level for _, level in levels)]), _WIDTH - 22 - text)
+        upwards = _ticks([*ys, *(level for _, level in levels)])
+        marks = _CHAR * max(len(_written(tick)) for tick in upwards)
+        return cls(max(_LEFT, marks + 10), whole, upwards, _WIDTH - 22 - text)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Says at which pixel a point lies."""
@@ -121,7 +126,8 @@ class _Frame:
         across = 0.5 if high == low else (x - low) / (high - low)
         up = (y - self.ys[0]) / (self.ys[-1] - self.ys[0])
         floor = _HEIGHT - _BOTTOM
-        return _LEFT + 10 + across * (self.right - _LEFT - 20), floor - up * (floor - _TOP - _LINE)
+        left = self.left + 10 + across * (self.right - self.left - 20)
+        return left, floor - up * (floor - _TOP - _LINE)
 
 
 def _axes(frame: _Frame, x_label: str, y_label: str) -> list[str]:
@@ -129,12 +135,12 @@ def _axes(frame: _Frame, x_label: str, y_label: str) -> list[str]:
     parts = [_text(4, _TOP, y_label)]
     for tick in frame.ys:
         _, y = frame.place(frame.xs[0], tick)
-        parts.append(_rule(_LEFT, y, frame.right, y, "grid"))
-        parts.append(_text(_LEFT - 6, y + 5, _written(tick), "end"))
+        parts.append(_rule(frame.left, y, frame.right, y, "grid"))
+        parts.append(_text(frame.left - 6, y + 5, _written(tick), "end"))
     for tick in frame.xs:
         x, _ = frame.place(tick, frame.ys[0])
         parts.append(_text(x, _HEIGHT - _BOTTOM + 20, _written(tick), "middle"))
-    middle = (_LEFT + frame.right) / 2
+    middle = (frame.left + frame.right) / 2
     return [*parts, _text(middle, _HEIGHT - 6, x_label, "middle")]
 
 
@@ -297,8 +303,8 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 20 else f"{text[:19]}…"
+    return text if len(text) <= _NAME else f"{text[: _NAME - 1]}…"
 
 
 def _written(value: float) -> str:
-    return f"{value:.4g}"
+    return f"{value:.4g}".replace("-", "\u2212")

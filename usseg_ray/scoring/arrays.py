@@ -3,12 +3,14 @@
 A training worker writes those of its last evaluation, and loads nothing that draws.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from usseg_ray.core.files import write_whole
+from usseg_ray.core.npz import read_arrays
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.scoring.metrics import MatchedCounts
 
@@ -62,10 +64,29 @@ def write_counts(evaluation: Evaluation, folder: Path) -> None:
     write_whole(folder / COUNTS, lambda stream: np.savez_compressed(stream, **arrays))
 
 
+def read_evaluation(folder: Path, needed: Mapping[str, int]) -> dict[str, np.ndarray] | None:
+    """Reads what `write_evaluation` wrote; `None` where it wrote nothing.
+
+    Args:
+        folder: The trial's folder.
+        needed: Arrays that there must be, and how many dimensions each.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    cure = "Remove it: the trial keeps its scores, and goes without pictures and agreement."
+    path = folder / ARRAYS
+    return read_arrays(path, needed, cure) if path.exists() else None
+
+
 def read_counts(folder: Path) -> MatchedCounts:
-    """Reads what `write_counts` wrote, in the order of the images in their split."""
-    with np.load(folder / COUNTS) as file:
-        order = np.argsort(file["ids"], kind="stable")
-        return MatchedCounts(
-            file["intersection"][order], file["predicted"][order], file["actual"][order]
-        )
+    """Reads what `write_counts` wrote, in the order of the images in their split.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    dims = {"ids": 1, "intersection": 2, "predicted": 2, "actual": 2}
+    cure = "Remove it, and --resume the sweep: the run is scored again."
+    found = read_arrays(folder / COUNTS, dims, cure)
+    order = np.argsort(found["ids"], kind="stable")
+    return MatchedCounts(*(found[name][order] for name in ("intersection", "predicted", "actual")))

@@ -33,7 +33,7 @@ from usseg_ray.scoring.patches import Patches, PatchGallery
 from usseg_ray.scoring.prediction import Predictor, label_map
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
-FIXED_EXAMPLES = 2
+FIXED_EXAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,9 @@ def _result(tally: _ScoreTally, class_of: np.ndarray | None, device: torch.devic
 
 
 def telling_rows(evaluation: Evaluation) -> dict[int, str]:
-    """Chooses images to show: the first, the same in every run, then the best, median and worst.
+    """Chooses images to show: some from all over the split, then the best, median and worst.
+
+    The former are the same in every run.
 
     Args:
         evaluation: With scores.
@@ -225,7 +227,8 @@ def telling_rows(evaluation: Evaluation) -> dict[int, str]:
     """
     scored = np.flatnonzero(~np.isnan(evaluation.image_miou))
     order = scored[np.argsort(-evaluation.image_miou[scored], kind="stable")]
-    chosen = {int(number): "" for number in evaluation.numbers[:FIXED_EXAMPLES]}
+    places = (2 * np.arange(FIXED_EXAMPLES) + 1) * len(evaluation.numbers) // (2 * FIXED_EXAMPLES)
+    chosen = {int(number): "" for number in np.sort(evaluation.numbers)[np.unique(places)]}
     for place, index in {
         "best": order[:1],
         "median": order[len(order) // 2 :][:1],
@@ -238,7 +241,7 @@ def telling_rows(evaluation: Evaluation) -> dict[int, str]:
 
 @torch.no_grad()
 def show(predictor: Predictor, rows: Iterable[LabelledImages], evaluation: Evaluation) -> Examples:
-    """Predicts the rows that `telling_rows` chose, plainly, for pictures.
+    """Predicts the rows that `telling_rows` chose, plainly, for pictures, in the order chosen.
 
     Args:
         predictor: Makes the label maps.
@@ -246,8 +249,9 @@ def show(predictor: Predictor, rows: Iterable[LabelledImages], evaluation: Evalu
         evaluation: Of the same predictor.
     """
     examples, why = Examples(), telling_rows(evaluation)
+    order = {number: place for place, number in enumerate(why)}
     miou = dict(zip(evaluation.numbers.tolist(), evaluation.image_miou.tolist(), strict=True))
-    for labelled in rows:
+    for labelled in sorted(rows, key=lambda one: order[one.numbers[0]]):
         (number,), (name,) = labelled.numbers, labelled.images.ids
         scores = predictor.predict(labelled.images).scores()
         clusters = label_map(scores, (labelled.labels.shape[-2], labelled.labels.shape[-1]))

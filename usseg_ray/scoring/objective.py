@@ -8,7 +8,7 @@ better. `label_free` measures the criteria, but for the consensus.
 from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.data.manifest import Manifest
 
-AUTO = "auto"
+AUTO, LABEL_FREE = "auto", "label_free"
 MIOU = "unsup_miou"
 PREFIX = "label_free."
 STABILITY, VIEW_AGREEMENT = f"{PREFIX}stability", f"{PREFIX}view_agreement"
@@ -29,7 +29,7 @@ CONSENSUS = f"{PREFIX}consensus"
 """Agreement with other trials, which is there when all have ended."""
 OBJECTIVES = (MIOU, *CRITERIA, CONSENSUS)
 WITHOUT_LABELS = VIEW_INFORMATION
-"""What `auto` stands for where nothing is labelled."""
+"""What `label_free` stands for, and `auto` where nothing is labelled."""
 
 
 def resolve_objective(asked: str, manifest: Manifest, split: str) -> str:
@@ -47,12 +47,15 @@ def resolve_objective(asked: str, manifest: Manifest, split: str) -> str:
     Raises:
         UserError: There is no such objective.
     """
+    if asked == LABEL_FREE:
+        return WITHOUT_LABELS
     if asked == AUTO:
         info = manifest.splits.get(split)
         labelled = info.labelled if info else any(s.labelled for s in manifest.splits.values())
         return MIOU if labelled else WITHOUT_LABELS
     if asked not in OBJECTIVES:
-        hint = did_you_mean(asked, OBJECTIVES, f"; choose {AUTO} or {', '.join(OBJECTIVES)}.")
+        choices = ", ".join((AUTO, LABEL_FREE, *OBJECTIVES))
+        hint = did_you_mean(asked, OBJECTIVES, f"; choose one of {choices}.")
         raise UserError(f"--objective {asked} does not exist{hint}")
     return asked
 

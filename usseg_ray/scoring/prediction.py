@@ -164,6 +164,17 @@ class Prediction:
         """Returns the plain scores."""
         return self._scores(flip=False, overlap=False)
 
+    def logits(self, refinement: Refinement = PLAIN) -> Float[Tensor, "B K h w"]:
+        """Returns what the softmax over K makes probabilities of.
+
+        Args:
+            refinement: The plain prediction's, or that of one of the predictor's refinements.
+        """
+        scores = self._refined(refinement).float()
+        if "crf" in refinement:
+            return scores.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return self._predictor.scorer.sharpness * scores
+
     def label_maps(self, size: tuple[int, int]) -> dict[Refinement, Int64[Tensor, "B H W"]]:
         """Finds the cluster of every pixel, plainly and by each refinement.
 

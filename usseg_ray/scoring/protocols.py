@@ -4,7 +4,6 @@ Protocols are data. One is named by `protocol` in a run's settings, or by `evalu
 stamp, which also says data set, split and backbone, goes with every score.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -216,18 +215,3 @@ def stamp(config: Config[MethodConfig], data: str, split: str) -> str:
         f"{data} {split}, {protocol.name}: {seen[protocol.crop]} at short side "
         f"{config.data.eval_size}, {protocol.filter}, {protocol.matching}; {backbone.name}{note}"
     )
-
-
-def check_same(stamps: Iterable[str]) -> str:
-    """Returns the one stamp of scores that are to stand in one column.
-
-    Raises:
-        UserError: There are several; names the first two.
-    """
-    first, *others = dict.fromkeys(stamps)
-    if others:
-        raise UserError(
-            f"Scores of different protocols do not compare:\n  {first}\n  {others[0]}\n"
-            "Score both under one: python -m usseg_ray.evaluate TRIAL --protocol NAME"
-        )
-    return first

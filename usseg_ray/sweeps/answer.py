@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean, stdev
 
-from usseg_ray.engine.baselines import FLOORS, KMEANS
+from usseg_ray.engine.baselines import BLIND, FLOORS, IN_CONTEXT, KMEANS
 from usseg_ray.scoring.objective import MIOU
 from usseg_ray.scoring.significance import FEWEST_SEEDS, MOST_SEEDS, Difference, seeds_that_tell
 from usseg_ray.sweeps.finals import Finalist
@@ -85,6 +85,10 @@ class Answer:
         told = {"usseg.answer": self.sentence, "usseg.answer_command": self.command}
         return {name: text for name, text in told.items() if text}
 
+    def note(self) -> str:
+        """Writes it as the description that MLflow shows with the sweep's run, in Markdown."""
+        return f"{self.sentence}\n\n```sh\n{self.command}\n```" if self.command else self.sentence
+
 
 @dataclass(frozen=True)
 class _Rival:
@@ -149,7 +153,7 @@ def conclude(found: Findings) -> Answer:
         return _unscored(found)
     rivals = [*_finalists(found), *_baselines(found)]
     start = f"{_title(first)}: {_mean(first)} mIoU on {found.split}"
-    floors = [r for r in rivals if r.name in map(_called, FLOORS)]
+    floors = [r for r in rivals if r.name in map(_called, BLIND)]
     below = [r for r in floors if r.first.mean <= 0]
     if first.collapsed:
         start += f", but {first.collapsed} of {len(first.scores)} seeds collapsed: no result to use"
@@ -238,7 +242,7 @@ def _baselines(found: Findings) -> list[_Rival]:
     """Lists the baselines that need no labels; k-means at the data's own K, whatever K leads."""
     first, half = found.contenders[0], found.half_width
     rivals = []
-    for name in (*FLOORS, KMEANS):
+    for name in (*FLOORS, KMEANS, IN_CONTEXT):
         score = found.baselines.get(name)
         if score is None:
             continue
@@ -249,7 +253,10 @@ def _baselines(found: Findings) -> list[_Rival]:
 
 
 def _called(baseline: str) -> str:
-    return f"the floor {baseline}" if baseline in FLOORS else "k-means of the same features"
+    if baseline in FLOORS:
+        return f"the floor {baseline}"
+    same = "k-means of the same features"
+    return f"{same} in context" if baseline == IN_CONTEXT else same
 
 
 def _above(rival: _Rival) -> bool:

@@ -16,8 +16,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from usseg_ray.core.records import write_json
-from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.core.records import DamagedError, write_json
+from usseg_ray.scoring.arrays import read_evaluation
 from usseg_ray.scoring.label_free import agreement
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, MIOU
 from usseg_ray.trials.trial import ENDED, Trial
@@ -138,11 +138,13 @@ def add_consensus(
 
 
 def _maps(trial: Trial, folder: Path) -> Tensor | None:
-    path = folder / trial.name / ARRAYS
-    if trial.status not in ENDED or not path.exists():
+    if trial.status not in ENDED:
         return None
-    with np.load(path) as file:
-        maps = torch.from_numpy(file["fixed"].astype(np.int64)) if "fixed" in file else None
+    try:
+        arrays = read_evaluation(folder / trial.name, {}) or {}
+    except DamagedError:
+        return None
+    maps = torch.from_numpy(arrays["fixed"].astype(np.int64)) if "fixed" in arrays else None
     return maps.flatten() if maps is not None and len(maps) else None
 
 

@@ -6,14 +6,16 @@ is scored stays in the sweep's folder, so that a resumed sweep scores nothing tw
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import ray
 
-from usseg_ray.core.records import read_json, write_json
+from usseg_ray.core.records import DamagedError, read_json, write_json
+from usseg_ray.core.table import Spread
 from usseg_ray.scoring.arrays import read_counts
 from usseg_ray.scoring.significance import Difference, own_half_width, paired_bootstrap
 from usseg_ray.sweeps.plan import Draws, Plan
@@ -54,24 +56,17 @@ class Finalist:
         """Seed -> what trials are ranked by, on the selection split."""
         return {seed: run.score or 0.0 for seed, run in self.runs.items()}
 
-    def mean(self, metric: str) -> float | None:
-        """Averages a test metric over the seeds, if they have it."""
-        found = self._found(metric)
-        return fmean(found) if found else None
-
-    def deviation(self, metric: str) -> float | None:
-        """Sample standard deviation of a test metric over the seeds, of two at least."""
-        found = self._found(metric)
-        return stdev(found) if len(found) > 1 else None
-
-    def _found(self, metric: str) -> list[float]:
-        return [scores[metric] for scores in self.scores.values() if metric in scores]
+    def spread(self, metric: str) -> Spread | None:
+        """Summarises a test metric over the seeds, if they have it."""
+        return Spread.of([found[metric] for found in self.scores.values() if metric in found])
 
     def metrics(self) -> dict[str, float]:
         """Names the figures as they are logged: means, deviations and the distance behind."""
         names = dict.fromkeys(name for scores in self.scores.values() for name in scores)
-        found = {f"test.{name}": self.mean(name) for name in names}
-        found |= {f"test.{name}_std": self.deviation(name) for name in ("unsup_miou", "unsup_acc")}
+        spreads = {name: spread for name in names if (spread := self.spread(name))}
+        found: dict[str, float | None] = {f"test.{n}": one.mean for n, one in spreads.items()}
+        both = (name for name in ("unsup_miou", "unsup_acc") if name in spreads)
+        found |= {f"test.{name}_std": spreads[name].deviation for name in both}
         if self.behind is not None:
             found |= {
                 "test.behind": self.behind.mean,
@@ -171,8 +166,8 @@ def score_finalists(
         come to its end is left out.
     """
     folder = storage.folder
-    scored = load_final(folder)
     runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
+    scored = still_scored(runs, folder)
     asked = {
         name: _asked(plan, trial, seed, run, storage)
         for trial, seed, run in runs
@@ -207,6 +202,28 @@ def load_final(folder: Path) -> dict[str, dict[str, float]]:
     path = folder / FINAL_FILE
     cure = "Remove it, and --resume the sweep: the finalists are scored again."
     return read_json(path, dict[str, dict[str, float]], cure) if path.exists() else {}
+
+
+def still_scored(
+    runs: Iterable[tuple[Trial, int, Trial]], folder: Path
+) -> dict[str, dict[str, float]]:
+    """Reads which runs were scored before, but for those whose counts are damaged since.
+
+    Args:
+        runs: Finalist, seed, and the run with this seed.
+        folder: The sweep's folder.
+
+    Returns:
+        Test scores by the run's name.
+    """
+    scored = load_final(folder)
+    for trial, seed, _ in runs:
+        with suppress(FileNotFoundError):
+            try:
+                read_counts(final_folder(folder, trial, seed))
+            except DamagedError:
+                scored.pop(trial_name(trial.index, seed), None)
+    return scored
 
 
 def _start(asked: Mapping[str, Asked], concurrent: int) -> list[tuple[list[str], Any]]:

@@ -1,7 +1,7 @@
 """Answers `tune --question k`: what was measured of every K, which to take, and how it looks.
 
 It reads what the trials left, and leaves `k/METHOD.json`, a curve and a picture of the label maps
-of K - 1, K and K + 1 in the sweep's folder.
+of every K that was tried in the sweep's folder.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,23 @@ import torch
 from jaxtyping import Int64
 from scipy.optimize import linear_sum_assignment
 
-from usseg_ray.core.records import write_json
+from usseg_ray.core.records import DamagedError, write_json
 from usseg_ray.pictures.charts import k_curves
 from usseg_ray.pictures.mosaic import panels, save
 from usseg_ray.pictures.palettes import colour_for
-from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.scoring.arrays import read_evaluation
 from usseg_ray.scoring.objective import CRITERIA, MIOU, STABILITY, WITHOUT_LABELS, digits, short
 from usseg_ray.scoring.partitions import contingency
-from usseg_ray.sweeps.k_trials import Point, Recommendation, curve, pictured, recommend
-from usseg_ray.trials.trial import Trial
+from usseg_ray.sweeps.k_trials import (
+    CLUSTERS,
+    FEWEST_SEEDS,
+    Point,
+    Recommendation,
+    curve,
+    pictured,
+    recommend,
+)
+from usseg_ray.trials.trial import ENDED, Trial
 
 ANSWER = "k"
 """Folder of the answers in a sweep's own."""
@@ -42,9 +50,20 @@ class Answer:
     points: list[Point]
     advice: list[Recommendation]
 
-    def sentences(self) -> list[str]:
-        """Says it in words, one sentence a recommendation."""
-        return [_sentence(self.method, advice, self.points) for advice in self.advice]
+    def verdict(self) -> str:
+        """Says what to take, how sure that is, and what speaks against it; empty without trials."""
+        if not self.advice:
+            return ""
+        first, *others = self.advice
+        said = [_choice(self.method, first, self.points), *_doubts(first)]
+        against = [other for other in others if not first.low <= other.k <= first.high]
+        if against:
+            what = ", ".join(f"{short(other.metric)} alone takes {other.k}" for other in against)
+            said.append(f"The criteria disagree: {what}.")
+        elif others:
+            what = " and ".join(short(other.metric) for other in others)
+            said.append(f"{what} {'agrees' if len(others) == 1 else 'agree'}.")
+        return " ".join(said)
 
 
 def answer(trials: Iterable[Trial], method: str, objective: str) -> Answer:
@@ -63,19 +82,61 @@ def answer(trials: Iterable[Trial], method: str, objective: str) -> Answer:
     return Answer(method, points, [advice for advice in found if advice is not None])
 
 
-def _sentence(method: str, advice: Recommendation, points: list[Point]) -> str:
+def _choice(method: str, advice: Recommendation, points: list[Point]) -> str:
     point = next(point for point in points if point.k == advice.k)
     places = digits(advice.metric)
     mean = f"{short(advice.metric)} {point.means[advice.metric]:.{places}f}"
     spread = point.deviations.get(advice.metric)
-    said = f"{method}: K = {advice.k} by {mean}" + (f" ± {spread:.{places}f}" if spread else "")
-    if advice.seeds < 2:
-        return f"{said}; one seed says nothing of its uncertainty."
-    interval = f"{advice.low} to {advice.high}" if advice.low < advice.high else str(advice.low)
-    return (
-        f"{said}; the best of {100 * advice.share:.0f} % of draws of {advice.seeds} seeds, "
-        f"90 % of which have K = {interval} best."
-    )
+    measured = mean + (f" ± {spread:.{places}f}" if spread else "")
+    seeds = f"{advice.seeds} seeds" if advice.seeds > 1 else "one seed"
+    share = "" if advice.share is None else f", best in {100 * advice.share:.0f} % of draws"
+    clusters = f"{advice.k} clusters"
+    if advice.low < advice.high:
+        clusters = f"between {advice.low} and {advice.high} clusters; {advice.k} chosen"
+    return f"{method}: {clusters} ({measured}, {seeds}{share})."
+
+
+def _doubts(advice: Recommendation) -> list[str]:
+    said = []
+    if advice.seeds < FEWEST_SEEDS:
+        said.append(f"Too few seeds to say how sure: --seeds {FEWEST_SEEDS}.")
+    if advice.edge:
+        more = "more" if advice.edge == "largest" else "fewer"
+        said.append(
+            f"{advice.k} is the {advice.edge} K tried: {more} may be better "
+            "(--space with a range of num_clusters)."
+        )
+    if advice.left_out:
+        left = ", ".join(map(str, advice.left_out))
+        said.append(f"Left out, as trials failed: K = {left}.")
+    return said
+
+
+def chosen(answers: Iterable[Answer], trials: Iterable[Trial], objective: str) -> Trial | None:
+    """Finds the trial whose model is to be kept: of the best method at its K, the best seed.
+
+    Args:
+        answers: One a method.
+        trials: Of all methods.
+        objective: What the sweep ranks by.
+    """
+    heights = {
+        (found.method, found.advice[0].k): point.means[objective]
+        for found in answers
+        for point in found.points
+        if found.advice and found.advice[0].metric == objective and point.k == found.advice[0].k
+    }
+    if not heights:
+        return None
+    best = max(heights, key=lambda which: heights[which])
+    able = [
+        trial
+        for trial in trials
+        if (trial.method, int(trial.settings[CLUSTERS])) == best
+        and trial.status in ENDED
+        and trial.checkpoint is not None
+    ]
+    return max(able, key=lambda trial: trial.metrics.get(objective, -1.0), default=None)
 
 
 def write_answer(found: Answer, trials: Iterable[Trial], folder: Path) -> None:
@@ -87,13 +148,13 @@ def write_answer(found: Answer, trials: Iterable[Trial], folder: Path) -> None:
         folder: The sweep's folder, with the trials' own in it.
     """
     home = folder / ANSWER
-    write_json(home / f"{found.method}.json", asdict(found))
+    write_json(home / f"{found.method}.json", asdict(found) | {"verdict": found.verdict()})
     if not found.advice:
         return
     best = found.advice[0].k
     curves = {advice.metric: _curve(found.points, advice.metric) for advice in found.advice}
     save(k_curves(curves, best, found.method), home / f"{found.method}.png")
-    maps = [(k, _arrays(folder / trial.name)) for k, trial in pictured(trials, best).items()]
+    maps = [(k, _arrays(folder / trial.name)) for k, trial in pictured(trials).items()]
     shown = [(k, arrays) for k, arrays in maps if arrays is not None]
     if shown:
         _draw(shown, best, home / f"{found.method}-maps.png")
@@ -108,11 +169,10 @@ def _curve(points: list[Point], metric: str) -> list[tuple[int, float, float]]:
 
 
 def _arrays(folder: Path) -> dict[str, np.ndarray] | None:
-    path = folder / ARRAYS
-    if not path.exists():
+    try:
+        return read_evaluation(folder, {"clusters": 3})
+    except DamagedError:
         return None
-    with np.load(path) as file:
-        return {name: file[name] for name in ("pixels", "clusters")}
 
 
 def _draw(shown: list[tuple[int, dict[str, np.ndarray]]], best: int, path: Path) -> None:

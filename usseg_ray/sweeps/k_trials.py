@@ -1,8 +1,8 @@
 """How many clusters? A sweep of K alone, and its answer: a curve and a K with its uncertainty.
 
 `plan` asks `k_trials` what to run instead of drawing from a search space: every K with every seed.
-When these have ended, `recommend` finds the best K, its neighbours K - 1 and K + 1 are run where
-they were not among the trials, and `curve` says what was measured of every K.
+When these have ended, `recommend` finds the best K; where that lies at the edge of the range,
+`beyond` says which are tried once more. `curve` says what was measured of every K.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
+from scipy.stats import t
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.keys import key_seed
@@ -19,6 +21,11 @@ from usseg_ray.trials.trial import ENDED, Trial
 
 CLUSTERS, SEED = "num_clusters", "seed"
 REPLICATES = 2000
+FEWEST_SEEDS = 3
+"""Below it a share of draws is no number: with two seeds there are three different draws."""
+FEWEST_CLUSTERS = 2
+LARGEST_STEP = 2.0
+"""From one K to the next past an edge: a range of two far values says nothing of the steps."""
 WITHOUT_CLASSES = (4, 32)
 """Range of K where nothing says how many groups there may be."""
 
@@ -47,19 +54,30 @@ class Recommendation:
     Attributes:
         metric: Which, the larger the better.
         k: The K with the largest mean over seeds.
-        share: How often it is the best when seeds are drawn again with replacement, in [0, 1].
-        low: The best K lies from here ...
-        high: ... to here in 90 % of these draws.
-        seeds: Seeds that every K has; with one there is nothing to draw from, and `low`, `high`
-            and `share` say nothing.
+        share: How often it is the best when seeds are drawn again with replacement, in [0, 1];
+            `None` with fewer than `FEWEST_SEEDS`, of which a share would say nothing.
+        low: The plateau: from here ...
+        high: ... to here no tried K is told apart from the best one (paired t over seeds, one-sided
+            95 %); with one seed, K alone.
+        seeds: Seeds that every K in the draw has.
+        tried: All K in the draw.
+        left_out: K with fewer seeds than the others, as trials of theirs failed.
     """
 
     metric: str
     k: int
-    share: float
+    share: float | None
     low: int
     high: int
     seeds: int
+    tried: tuple[int, ...]
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def edge(self) -> str:
+        """`largest` or `smallest` where the best K lies at that end of what was tried."""
+        ends = {self.tried[0]: "smallest", self.tried[-1]: "largest"}
+        return ends.get(self.k, "") if self.k > FEWEST_CLUSTERS else ""
 
 
 def k_trials(
@@ -141,7 +159,6 @@ def recommend(trials: Iterable[Trial], metric: str) -> Recommendation | None:
         if trial.status in ENDED and metric in trial.metrics:
             k, seed = int(trial.settings[CLUSTERS]), int(trial.settings[SEED])
             values.setdefault(k, {})[seed] = trial.metrics[metric]
-    # Neighbours that were added have one seed, and do not take part unless all have.
     most = max(map(len, values.values()), default=0)
     whole = {k: found for k, found in values.items() if len(found) == most}
     seeds = sorted(set.intersection(*(set(found) for found in whole.values())) if whole else ())
@@ -149,20 +166,72 @@ def recommend(trials: Iterable[Trial], metric: str) -> Recommendation | None:
         return None
     counts = sorted(whole)
     table = np.array([[whole[k][seed] for seed in seeds] for k in counts])
-    random = np.random.default_rng(key_seed("cluster counts", metric))
-    draws = random.integers(len(seeds), size=(REPLICATES, len(seeds)))
-    winners = np.array(counts)[table[:, draws].mean(2).argmax(0)]
-    best = counts[int(table.mean(1).argmax())]
-    low, high = np.quantile(winners, (0.05, 0.95), method="nearest").tolist()
+    best = int(table.mean(1).argmax())
+    low, high = _plateau(table, best)
     return Recommendation(
-        metric, best, float((winners == best).mean()), int(low), int(high), len(seeds)
+        metric,
+        counts[best],
+        _share(table, best, metric) if len(seeds) >= FEWEST_SEEDS else None,
+        counts[low],
+        counts[high],
+        len(seeds),
+        tuple(counts),
+        tuple(sorted(values.keys() - whole.keys())),
     )
 
 
-def missing_neighbours(trials: Iterable[Trial], k: int) -> list[int]:
-    """Lists which of K - 1 and K + 1 no trial had; one cluster is no segmentation."""
-    there = {int(trial.settings[CLUSTERS]) for trial in trials}
-    return [near for near in (k - 1, k + 1) if near >= 2 and near not in there]
+def _share(table: Float64[np.ndarray, "k s"], best: int, metric: str) -> float:
+    """Says how often a row of (k, s) has the largest mean when columns are drawn again."""
+    random = np.random.default_rng(key_seed("cluster counts", metric))
+    draws = random.integers(table.shape[1], size=(REPLICATES, table.shape[1]))
+    return float((table[:, draws].mean(2).argmax(0) == best).mean())
+
+
+def _plateau(table: Float64[np.ndarray, "k s"], best: int) -> tuple[int, int]:
+    """Finds the rows around the best one that are not told apart from it: the first and the last.
+
+    Args:
+        table: (k, s), a row for each K in order, a column for each seed.
+        best: The best row.
+    """
+    seeds = table.shape[1]
+    if seeds < 2:
+        return best, best
+    behind = table[best] - table
+    error = behind.std(1, ddof=1) / seeds**0.5
+    level = behind.mean(1) <= t.ppf(0.95, seeds - 1) * error
+    low = high = best
+    while low > 0 and level[low - 1]:
+        low -= 1
+    while high < len(table) - 1 and level[high + 1]:
+        high += 1
+    return low, high
+
+
+def beyond(advice: Recommendation) -> list[int]:
+    """Lists two K past the edge at which the best one lies, in the range's steps or doubling.
+
+    Args:
+        advice: The best K of what was tried.
+
+    Returns:
+        None where the best K lies inside, or there are no fewer clusters.
+    """
+    tried = advice.tried
+    if advice.edge == "largest":
+        step = min(tried[-1] / tried[-2], LARGEST_STEP)
+        found = {max(tried[-1] + n, round(tried[-1] * step**n)) for n in (1, 2)}
+    elif advice.edge == "smallest":
+        step = min(tried[1] / tried[0], LARGEST_STEP)
+        found = {max(FEWEST_CLUSTERS, round(tried[0] / step**n)) for n in (1, 2)}
+    else:
+        found = set[int]()
+    return sorted(found - set(tried))
+
+
+def more_samples(advice: Recommendation, seeds: Iterable[Any]) -> list[dict[str, Any]]:
+    """Lists what trials `beyond` the range draw: every K with every seed."""
+    return [{CLUSTERS: k, SEED: seed} for seed in seeds for k in beyond(advice)]
 
 
 def of_method(trials: Iterable[Trial], method: str) -> list[Trial]:
@@ -170,10 +239,10 @@ def of_method(trials: Iterable[Trial], method: str) -> list[Trial]:
     return [trial for trial in trials if trial.method == method]
 
 
-def pictured(trials: Iterable[Trial], k: int) -> Mapping[int, Trial]:
-    """Chooses the trials to show: of K - 1, K and K + 1 the one with the smallest seed."""
+def pictured(trials: Iterable[Trial]) -> Mapping[int, Trial]:
+    """Chooses the trials to show: of every K the one with the smallest seed."""
     shown: dict[int, Trial] = {}
     for trial in sorted(trials, key=lambda trial: -int(trial.settings[SEED])):
-        if trial.status in ENDED and abs(int(trial.settings[CLUSTERS]) - k) <= 1:
+        if trial.status in ENDED:
             shown[int(trial.settings[CLUSTERS])] = trial
     return dict(sorted(shown.items()))

@@ -77,7 +77,8 @@ def launch(
     *,
     dry_run: bool,
     keys: bool = False,
-) -> None:
+    again: str = "python -m usseg_ray.tune",
+) -> Path:
     """Runs a request, or goes on with an earlier one.
 
     Args:
@@ -86,6 +87,10 @@ def launch(
         resume: Name, folder or URI of the run to go on with.
         dry_run: Whether to stop after printing the plan.
         keys: Whether to print every resolved key then.
+        again: The command that goes on with it, for the last line of one that was broken off.
+
+    Returns:
+        The run's folder.
 
     Raises:
         UserError: Anything is wrong with the request, or another process runs it.
@@ -95,16 +100,18 @@ def launch(
     signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
         folder, request = reopened(resume)
+        request = request.with_password()
     elif request is None:
         raise UserError("nothing to do: give --method, or --resume NAME")
     else:
         if out is not None and is_uri(out):
             request = request.model_copy(update={"storage": out})
+        request.check_secrets()
         folder = new_folder(request, out)
     plan = make_plan(request, make_data=not dry_run)
     if dry_run:
         print_plan(plan, keys=keys)
-        return
+        return folder
     with alone_in(str(folder), "this run"):
         plan = _begun(plan, folder)
         try:
@@ -112,11 +119,12 @@ def launch(
         except KeyboardInterrupt:
             place = redacted(plan.request.storage) or folder
             console.print(
-                f"To go on: python -m usseg_ray.tune --resume {place}",
+                f"To go on: {again} --resume {place}",
                 highlight=False,
                 soft_wrap=True,
             )
             raise
+    return folder
 
 
 def _begun(plan: Plan, folder: Path) -> Plan:

@@ -17,13 +17,14 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 from usseg_ray.cluster.capacity import lacking
 from usseg_ray.core.config import flatten
 from usseg_ray.ops.kmeans import available_backend
-from usseg_ray.pictures.trial_page import draw
+from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import GroundTruth
 from usseg_ray.scoring.objective import MIOU
 from usseg_ray.sweeps.plan import planned_epochs
 from usseg_ray.sweeps.screen import Screen
 from usseg_ray.tracking.ledger import Ledger
+from usseg_ray.tracking.store import SECONDS
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask
@@ -140,7 +141,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         if named := result.get("checkpoint_path"):
             record.checkpoint = str(self.folder / record.name / CHECKPOINTS / Path(named).name)
         record.save(self.folder)
-        self.ledger.log(record.name, record.metrics, int(record.metrics["epoch"]))
+        found = {**record.metrics, SECONDS: record.seconds}
+        self.ledger.log(record.name, found, int(record.metrics["epoch"]))
         self.screen.floors = self.beside.so_far().get(self.split, {})
         self.screen.show(record)
 
@@ -189,6 +191,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self.storage.push(f"{record.name}/{TRIAL_FILE}")
         tags = {
             "usseg.protocol": self.protocol,
+            "usseg.data": self.protocol.partition(", ")[0],
             "usseg.method": job.method,
             "usseg.kmeans": available_backend(torch.device(job.placement.device)),
         }
@@ -207,10 +210,12 @@ class Monitor(tune.Callback):  # type: ignore[misc]
             reason = reason or f"out of memory: went on with {BATCH_SIZE} {smaller}"
             self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0)
         record.status, record.reason = status, reason
+        record.save(self.folder)
         if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
             self._draw(record, folder)
-        record.save(self.folder)
         self.storage.push(record.name)
+        if MIOU in record.metrics:
+            self.ledger.tag(_in_views(record), record.name)
         # MLflow has no word for STOPPED, which is an end like another.
         closed = "FINISHED" if status == "STOPPED" else status
         self.ledger.close_trial(record.name, closed, record.reason)
@@ -220,7 +225,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         miou = record.metrics.get(MIOU)
         score = "" if miou is None else f", {MIOU} {miou:.1f}"
         caption = f"{record.name} ({record.method}): {self.protocol}{score}"
-        draw(folder, self.truth, self.palette, caption)
+        if fault := try_to_draw(folder, self.truth, self.palette, caption):
+            self.screen.say(f"{record.name} has no pictures: {fault}")
         self.ledger.attach(record.name, folder)
 
 
@@ -247,3 +253,13 @@ def _cause(trial: TuneTrial) -> str:
         line.strip() for line in lines if "Error" in line and not line.strip().startswith("ray.")
     ]
     return (telling or lines or ["unknown"])[-1][:500]
+
+
+def _in_views(record: Trial) -> dict[str, str]:
+    """Rounds a trial's score for MLflow's tables, whose first column says what a run is."""
+    score = f"{record.metrics[MIOU]:.2f}"
+    if record.seed is not None:
+        return {"usseg.score": score}
+    clusters = record.settings.get("num_clusters")
+    name = f"{record.index:03d} {record.method} K={clusters} {score}"
+    return {"usseg.score": score, "mlflow.runName": name}

@@ -17,7 +17,7 @@ from usseg_ray.core.calibration import Calibration
 from usseg_ray.core.config import Config, MethodConfig, assign, flatten, flatten_assigned
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureSpec
-from usseg_ray.data.library import open_data
+from usseg_ray.data.library import SYNTHETIC, open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import build_backbone, feature_spec
 from usseg_ray.scoring.objective import (
@@ -87,6 +87,19 @@ class Plan:
         return picked_by(self.objective, split) if self.num_trials > 1 else ""
 
     @property
+    def trial_gpus(self) -> float:
+        """GPUs of each trial; 0 until the plan is on its cluster, and where that has none."""
+        resources = self.config.resources
+        on_gpus = self.parts[0].placement.device == "cuda"
+        return resources.processes * resources.gpus_per_worker if on_gpus else 0.0
+
+    @property
+    def trial_hour_price(self) -> float | None:
+        """What an hour of a trial costs, where a price was given."""
+        price = self.request.gpu_hour_price
+        return None if price is None else price * self.trial_gpus
+
+    @property
     def draws(self) -> Draws:
         """Says of each trial, in rounds over the methods, what it draws; the first: nothing."""
         open_ones: list[Sample | None] = [{}, *[None] * (self.request.num_samples - 1)]
@@ -111,6 +124,11 @@ class Plan:
         """Whether there is a labelled split that finalists are scored on."""
         info = self.manifest.splits.get(self.config.data.test_split)
         return info is not None and info.labelled > 0
+
+    @property
+    def train_rows(self) -> int:
+        """Images of the training split."""
+        return self.manifest.splits[self.config.data.train_split].rows
 
     @property
     def final_runs(self) -> int:
@@ -161,6 +179,14 @@ class Plan:
         if config.num_clusters is None and classes:
             changed["num_clusters"] = max(2, round(classes * config.clusters_per_class))
         return Job(method, config.model_copy(update=changed), self.root, part.placement)
+
+    def allows(self, part: MethodPlan, sample: Sample) -> bool:
+        """Tells whether a sample outside the checked ranges is valid all the same."""
+        try:
+            _build(self.job(part.method, sample), {}, self.train_rows)
+        except UserError:
+            return False
+        return True
 
     def first_jobs(self) -> list[Job]:
         """Makes the jobs of each method's first trial."""
@@ -235,7 +261,9 @@ def _calibration(
         if request.calibration is not None:
             check_unchanged(request.calibration, manifest, split)
         return request.calibration
-    if request.calibrate == "off" or request.preset is not None:
+    # The built-in data brings settings that were measured on it.
+    published = request.preset is not None or request.data == SYNTHETIC
+    if request.calibrate == "off" or published:
         return None
     if not manifest.splits.get(split) or not manifest.splits[split].rows:
         return None
@@ -309,7 +337,7 @@ def _check_labels(plan: Plan) -> None:
     if unknown and not plan.manifest.classes:
         raise UserError(
             f"{plan.root} names no classes, so the number of clusters must be given: "
-            "--set num_clusters=K"
+            "--set num_clusters=K; or --question k finds it."
         )
 
 
@@ -348,10 +376,10 @@ def _check_corners(plan: Plan) -> None:
     specs = dict[str, FeatureSpec]()
     for part, sample, job in plan.corners:
         with _about(_corner(plan, part, sample)):
-            _build(job, specs)
+            _build(job, specs, plan.train_rows)
 
 
-def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
+def _build(job: Job, specs: dict[str, FeatureSpec], rows: int) -> None:
     """Builds a trial's method once to see that it can be; `specs` keeps backbones' facts."""
     method, config = methods.get(job.method), job.config
     if method.needs(config.method).pair is not None and config.data.crops != "random":
@@ -362,4 +390,10 @@ def _build(job: Job, specs: dict[str, FeatureSpec]) -> None:
     if facts not in specs:
         specs[facts] = feature_spec(config.backbone, config.data)
         build_backbone(config.backbone)
+    tokens = rows * specs[facts].eval_grid ** 2
+    if tokens and job.num_clusters > tokens:
+        raise UserError(
+            f"num_clusters = {job.num_clusters}, but the {rows} images have {tokens} tokens at "
+            f"data.eval_size = {config.data.eval_size}: take fewer clusters or larger frames."
+        )
     method(config.method, specs[facts], job.num_clusters, config.seed)

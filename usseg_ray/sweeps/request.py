@@ -4,6 +4,7 @@ It stands before `plan`, which resolves and checks it: here names become methods
 is built yet. The commands read their options here, so nothing heavy is imported.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError
 from usseg_ray import __version__
 from usseg_ray.core.calibration import Calibration, Effort
 from usseg_ray.core.config import Settings
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import HIDDEN, UserError, carries_secret, redacted
 from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.features.presets import PRESETS as BACKBONES
@@ -22,6 +23,7 @@ from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, read_tree
 
 REQUEST_FILE = "sweep.yaml"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_METHOD = "acseg"
 ALL_METHODS = "all"
 
@@ -57,8 +59,8 @@ class Request(Settings):
     )
     data: str = Field(
         "synthetic",
-        description="A prepared set: a folder or URI, or a name under $USSEG_DATA. "
-        "`synthetic` is built in and needs nothing.",
+        description="A prepared set: a folder or URI, or a name under $USSEG_DATA; or a folder of "
+        "images, which is prepared first. `synthetic` is built in and needs nothing.",
     )
     preset: str | None = Field(
         None,
@@ -69,7 +71,7 @@ class Request(Settings):
     calibrate: Calibrate = Field(
         "on",
         description="Fit thresholds, rates and schedules to the data, without labels; off: the "
-        "published ones. A preset is never calibrated.",
+        "published ones. A preset and the built-in data are never calibrated.",
     )
     effort: Effort = Field(
         "normal",
@@ -141,10 +143,44 @@ class Request(Settings):
         found = {"key": key, "spaces": spaces, "calibration": calibration}
         return self.model_copy(update=found)
 
+    def check_secrets(self) -> None:
+        """Refuses addresses that must be kept with a secret in them.
+
+        Raises:
+            UserError: One of the data, the run's place or `--set` has a password or a key.
+        """
+        assigned = {f"--set {key}": str(setting) for key, setting in self.assigned.items()}
+        for option, address in {"--data": self.data, "--out": self.storage, **assigned}.items():
+            if carries_secret(address):
+                raise UserError(
+                    f"{option} {address}: an address with a secret in it would be written into the "
+                    "run's files. Give it without, and the secret through the environment "
+                    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)."
+                )
+
     def save(self, folder: Path) -> None:
-        """Writes the request into the sweep's folder."""
-        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        write_whole(folder / REQUEST_FILE, text)
+        """Writes the request into the sweep's folder; the tracking store's password is left out."""
+        kept = self.model_dump(mode="json")
+        if self.tracking_uri is not None:
+            kept["tracking_uri"] = redacted(self.tracking_uri)
+        write_whole(folder / REQUEST_FILE, yaml.safe_dump(kept, sort_keys=False))
+
+    def with_password(self) -> "Request":
+        """Completes the tracking store's address, where its password was left out.
+
+        Raises:
+            UserError: The environment's is another.
+        """
+        kept = self.tracking_uri
+        if kept is None or HIDDEN not in kept:
+            return self
+        whole = os.environ.get(TRACKING_VARIABLE, "")
+        if redacted(whole) != kept:
+            raise UserError(
+                f"{REQUEST_FILE} keeps no password of {kept}: set {TRACKING_VARIABLE} to the whole "
+                "address, and resume again."
+            )
+        return self.model_copy(update={"tracking_uri": whole})
 
     @classmethod
     def load(cls, folder: Path) -> "Request":

@@ -11,9 +11,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from usseg_ray.engine.baselines import label
-from usseg_ray.scoring.objective import MIOU, short
-from usseg_ray.sweeps.tables import STATUS_STYLE, _score, number, sampled
+from usseg_ray.scoring.objective import MIOU, digits, short
+from usseg_ray.sweeps.tables import number, sampled
 from usseg_ray.trials.trial import Trial
+
+STATUS_STYLE = {
+    "RUNNING": "cyan",
+    "FINISHED": "green",
+    "STOPPED": "yellow",
+    "FAILED": "red",
+    "KILLED": "red",
+}
 
 
 @dataclass(frozen=True)
@@ -150,3 +158,8 @@ class Screen:
             table.add_row(*cells)
         pace = self._pace.line(self._trials.values(), self._total)
         return Group(self._progress, *([pace] if pace else []), table)
+
+
+def _score(trial: Trial) -> str:
+    """Formats what a trial is ranked by."""
+    return number(trial.score, digits(trial.objective))

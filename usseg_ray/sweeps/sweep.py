@@ -29,10 +29,11 @@ from usseg_ray.core.cli import repeatable
 from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
-from usseg_ray.pictures.trial_page import draw
+from usseg_ray.core.table import Spread
+from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
-from usseg_ray.scoring.objective import CONSENSUS
+from usseg_ray.scoring.objective import CONSENSUS, MIOU
 from usseg_ray.sweeps.answer import Answer, Findings, conclude, contenders
 from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
 from usseg_ray.sweeps.earlier import agreed
@@ -43,12 +44,13 @@ from usseg_ray.sweeps.finals import (
     again,
     final_folder,
     pick,
-    run_place,
     score_finalists,
 )
-from usseg_ray.sweeps.k_answer import ANSWER, answer, write_answer
-from usseg_ray.sweeps.k_trials import CLUSTERS, SEED, missing_neighbours, of_method, recommend
+from usseg_ray.sweeps.k_answer import ANSWER, answer, chosen, write_answer
+from usseg_ray.sweeps.k_answer import Answer as KAnswer
+from usseg_ray.sweeps.k_trials import SEED, more_samples, of_method, recommend
 from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.models import ModelKeeper, best_of
 from usseg_ray.sweeps.monitor import Monitor, Waits
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
@@ -56,13 +58,12 @@ from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
 from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
-from usseg_ray.tracking.model import save_model
+from usseg_ray.tracking.store import GPUS_TAG
 from usseg_ray.trials.forecast import Choice, choose, longest_seconds
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask, as_task
 from usseg_ray.trials.trial import (
-    CHECKPOINTS,
     ENDED,
     TRIAL_FILE,
     SplitScores,
@@ -106,11 +107,12 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         beside = BaselineTask(any_job if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
             plan = plan.in_processes(_num_workers(plan, folder, console))
+        ledger.tag({GPUS_TAG: f"{plan.trial_gpus:g}"})
         sweep = _Sweep(plan, storage, ledger, console, concurrent, beside)
         with timed(seconds, "trials"):
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
             if plan.request.question == "k":
-                trials |= sweep.surround(trials.values())
+                trials |= sweep.extend(trials.values())
         with timed(seconds, "baselines, after the trials"):
             floors = beside.wait().get(plan.config.data.selection_split)
         sweep.compare(trials.values(), storage)
@@ -118,9 +120,11 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             ledger.log_baselines(floors)
         with timed(seconds, "finalists"):
             finals = sweep.finals(trials.values())
+            best = sweep.best(trials.values())
+            ModelKeeper(plan, storage, ledger, beside).keep(best, finals)
         inorder = sorted(trials.values(), key=lambda trial: trial.index)
         found = sweep.answer(inorder, finals)
-        ledger.tag(found.tags())
+        ledger.tag(found.tags() | {"mlflow.note.content": found.note()})
         command, url = ledger.dashboard()
     peak = memory.peak_bytes
     outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent, found)
@@ -181,6 +185,12 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
         | {key: value for key, value in known.items() if value},
         folder=folder,
         say=say,
+        dataset={
+            "name": plan.manifest.name,
+            # MLflow keeps this many digits.
+            "digest": plan.manifest.digest()[:36],
+            "source": plan.root,
+        },
     )
 
 
@@ -240,17 +250,17 @@ class _Sweep:
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
-    def surround(self, trials: Iterable[Trial]) -> dict[str, Trial]:
-        """Runs K - 1 and K + 1 of each method's best K where no trial had them."""
-        plan, draws = self.plan, dict[str, tuple[str, Sample | None]]()
-        planned = list(trials)
-        for place, part in enumerate(plan.parts):
+    def extend(self, trials: Iterable[Trial]) -> dict[str, Trial]:
+        """Tries more K with every seed, once, for each method whose best lies at the edge."""
+        plan, draws, planned = self.plan, dict[str, tuple[str, Sample | None]](), list(trials)
+        for part in plan.parts:
             own = of_method(planned, part.method)
             advice = recommend(own, plan.objective)
-            for k in missing_neighbours(own, advice.k) if advice else ():
-                index = plan.num_trials + 2 * place + (k > advice.k if advice else 0)
-                draws[trial_name(index)] = part.method, {CLUSTERS: k, SEED: part.config.seed}
-        return self.run_trials(draws, self.storage, "neighbours")
+            seeds = part.space.space[SEED].values
+            for sample in more_samples(advice, seeds) if advice else ():
+                if plan.allows(part, sample):
+                    draws[trial_name(plan.num_trials + len(draws))] = part.method, sample
+        return self.run_trials(draws, self.storage, "past the edge of the range")
 
     def compare(self, trials: Iterable[Trial], home: Storage) -> None:
         """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
@@ -270,7 +280,6 @@ class _Sweep:
         finalists = score_finalists(plan, chosen, plan.request.seeds, self.storage, self.concurrent)
         for finalist in finalists:
             self._record(finalist, self.beside.wait().get(split, {}))
-            self._keep_model(finalist, champion=finalist is finalists[0])
         if finalists:
             best, beside = finalists[0], self.beside.wait().get(split, {})
             floors = {f"test.baseline.{key}": value for key, value in beside.items()}
@@ -283,7 +292,9 @@ class _Sweep:
         """Says in a sentence what the sweep found; of the question about K, in one a method."""
         plan = self.plan
         if plan.request.question == "k":
-            return Answer("\n".join(answer_k(plan, trials, self.storage)))
+            sentences = answer_k(plan, trials, self.storage)
+            self.ledger.attach(None, self.storage.folder / ANSWER)
+            return Answer("\n".join(sentences))
         split = plan.config.data.test_split
         return conclude(
             Findings(
@@ -296,6 +307,14 @@ class _Sweep:
                 num_samples=plan.request.num_samples,
             )
         )
+
+    def best(self, trials: Iterable[Trial]) -> Trial | None:
+        """Finds the trial whose model stands for the sweep where there are no finalists."""
+        rows = list(trials)
+        if self.plan.request.question != "k":
+            return best_of(rows)
+        found = chosen(answers(self.plan, rows), rows, self.plan.objective)
+        return found or best_of(rows)
 
     def _train_again(self, chosen: list[Trial]) -> None:
         draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
@@ -311,7 +330,9 @@ class _Sweep:
             where = final_folder(self.storage.folder, trial, seed)
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
             SplitScores(name, trial.method, protocol, metrics, dict(beside)).save(where)
-            draw(where, ground_truth(plan.manifest), plan.manifest.palette, f"{protocol}: {what}")
+            truth, palette = ground_truth(plan.manifest), plan.manifest.palette
+            if fault := try_to_draw(where, truth, palette, f"{protocol}: {what}"):
+                self.console.print(f"{name} has no pictures: {fault}", markup=False)
             settings = flatten(plan.job(trial.method, trial.sample, seed).config)
             tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
             tags |= _picked_tag(plan)
@@ -320,16 +341,8 @@ class _Sweep:
             self.ledger.attach(name, where)
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
+        self.ledger.tag({"usseg.test": _in_words(finalist.spread(MIOU))}, trial.name)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
-
-    def _keep_model(self, finalist: Finalist, *, champion: bool) -> None:
-        """Keeps a finalist's model, registered where it is the first and that was asked."""
-        name, run = finalist.trial.name, next(iter(finalist.runs.values()))
-        last = Path(str(run.checkpoint))
-        self.storage.fetch(f"{run_place(run)}/{CHECKPOINTS}/{last.name}")
-        folder = self.storage.folder / FINALISTS / name / "model"
-        save_model(run.method, run.settings, last, folder)
-        self.ledger.log_model(name, folder, self.plan.request.register_as if champion else None)
 
     @contextmanager
     def _watching(
@@ -354,20 +367,30 @@ class _Sweep:
             )
 
     def _pace(self, *, own: bool) -> Pace:
-        price, resources = self.plan.request.gpu_hour_price, self.plan.config.resources
-        on_gpus = self.plan.parts[0].placement.device == "cuda"
-        gpus = resources.processes * resources.gpus_per_worker if on_gpus else 0
-        later = self.plan.final_runs if own else 0
-        return Pace(self.concurrent, price and price * gpus, later)
+        return Pace(self.concurrent, self.plan.trial_hour_price, self.plan.final_runs if own else 0)
+
+
+def _in_words(spread: Spread | None) -> str:
+    """Writes a mean over seeds, and of how many, for a narrow column."""
+    if spread is None:
+        return ""
+    around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
+    return f"{spread.mean:.2f}{around} ({spread.count})"
+
+
+def answers(plan: Plan, trials: list[Trial]) -> list[KAnswer]:
+    """Reads off how many clusters each method of a sweep should have."""
+    return [
+        answer(of_method(trials, part.method), part.method, plan.objective) for part in plan.parts
+    ]
 
 
 def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
     """Writes how many clusters each method of a sweep should have, and says it in sentences."""
-    sentences = []
-    for part in plan.parts:
-        own = of_method(trials, part.method)
-        found = answer(own, part.method, plan.objective)
-        write_answer(found, own, storage.folder)
-        sentences += found.sentences()
+    found = answers(plan, trials)
+    for one in found:
+        write_answer(one, of_method(trials, one.method), storage.folder)
     storage.push(ANSWER)
-    return sentences
+    best = chosen(found, trials, plan.objective)
+    several = [f"Chosen: {best.method}."] if best is not None and len(found) > 1 else []
+    return [*(verdict for one in found if (verdict := one.verdict())), *several]

@@ -1,25 +1,48 @@
 """What a sweep says when it has ended: ranked trials, finalists, and where to look further."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as Grid
 
 from usseg_ray.core.stopwatch import Seconds
-from usseg_ray.engine.baselines import Baselines, label
+from usseg_ray.core.table import Cell, Column, Table, TableRow, in_order
+from usseg_ray.core.table_text import as_rich
+from usseg_ray.engine.baselines import Baselines, baseline_rows, label
 from usseg_ray.scoring.objective import MIOU, digits, short
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
-from usseg_ray.sweeps.finals import Finalist
+from usseg_ray.sweeps.finals import FINALISTS, Finalist
 from usseg_ray.sweeps.k_trials import CLUSTERS
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.trials.trial import Trial, ranked
+from usseg_ray.trials.trial import Trial, load_trials, ranked
+
+_TRIAL = Column("name", "trial", whole=True)
+_METHOD = Column("method", "method", whole=True)
+_SCORES = [Column(MIOU, MIOU, whole=True), Column("unsup_acc", "acc")]
+_K = Column("num_clusters", "K", whole=True)
+_FINALS = (
+    _TRIAL,
+    _K,
+    Column("seeds", "seeds", 0, whole=True),
+    *_SCORES,
+    Column("linear_miou", "linear"),
+    Column("label_selected_miou", "label selected"),
+    Column("behind", "behind the first"),
+)
+_TRUST = (
+    Column("criterion", "criterion"),
+    Column("spearman", "Spearman", 2),
+    Column("chosen", "its choice"),
+    Column(MIOU, MIOU),
+    Column("regret", "regret"),
+    Column("random_regret", "at random"),
+)
 
 
 @dataclass
@@ -60,20 +83,21 @@ def print_outcome(
     """
     data, several = plan.config.data, len(plan.parts) > 1
     keys = [k for k in plan.parts[0].space.space if k not in ("clusters_per_class", CLUSTERS)]
-    console.print(
-        leaderboard(
-            outcome.trials,
-            None if several else keys,
-            outcome.baselines,
-            split=data.selection_split,
-            title=plan.protocol(),
-        )
+    board = leaderboard(
+        outcome.trials,
+        None if several else keys,
+        outcome.baselines,
+        split=data.selection_split,
+        title=plan.protocol(),
     )
+    console.print(as_rich(board), highlight=False)
     if several and any(trial.sample for trial in outcome.trials):
         console.print(draws_table(outcome.trials), highlight=False)
     if trust := criterion_trust(outcome.trials):
-        console.print(trust_table(trust))
+        console.print(as_rich(trust_table(trust)), highlight=False)
     _print_finals(console, outcome, data.test_split, plan.picked)
+    runs = [*outcome.trials, *load_trials(folder / FINALISTS)]
+    console.print(cost_line(runs, plan.trial_hour_price), highlight=False)
     console.print(
         f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",
         highlight=False,
@@ -83,6 +107,18 @@ def print_outcome(
     if command:
         console.print(f"Dashboard: [bold]{command}[/]", highlight=False, soft_wrap=True)
     console.print(f"  then open {url}", highlight=False, soft_wrap=True)
+
+
+def cost_line(runs: Collection[Trial], hour_price: float | None) -> str:
+    """Says what trials and finalists' further seeds took together, as the report's table does.
+
+    Args:
+        runs: All of them.
+        hour_price: What an hour of one costs; `None` if nobody said.
+    """
+    seconds = sum(run.seconds for run in runs)
+    price = "" if hour_price is None else f", price {seconds / 3600 * hour_price:.2f}"
+    return f"Training and scoring: {seconds:.1f} s in all {len(runs)} runs{price}."
 
 
 def print_answer(console: Console, answer: Answer) -> None:
@@ -96,7 +132,8 @@ def _print_finals(console: Console, outcome: Outcome, split: str, picked: str) -
     beside = outcome.baselines.get(split, {})
     runs = sum(len(finalist.scores) for finalist in outcome.finals)
     if runs > 1:
-        console.print(final_table(outcome.finals, beside, split, picked))
+        finals = final_table(outcome.finals, beside, split, picked)
+        console.print(as_rich(finals), highlight=False)
         return
     for finalist in outcome.finals:
         ((_, metrics),) = finalist.scores.items()
@@ -114,15 +151,6 @@ def _print_finals(console: Console, outcome: Outcome, split: str, picked: str) -
                 f"selection split: {metrics['label_selected_miou']:.1f}",
                 highlight=False,
             )
-
-
-STATUS_STYLE = {
-    "RUNNING": "cyan",
-    "FINISHED": "green",
-    "STOPPED": "yellow",
-    "FAILED": "red",
-    "KILLED": "red",
-}
 
 
 def leaderboard(
@@ -146,39 +174,34 @@ def leaderboard(
     Returns:
         The table.
     """
-    method = [] if keys is not None else ["method"]
-    headings = [key.split(".")[-1] for key in keys or ()]
     order = ranked(trials)
-    criterion = [t.objective for t in order[:1] if t.objective != MIOU]
-    table = Table(title=title, title_justify="left")
-    labelled = bool(baselines.get(split)) or any(MIOU in trial.metrics for trial in order)
-    scores = (MIOU, "unsup_acc") if labelled or not criterion else ()
-    shown = (name.replace("unsup_acc", "acc") for name in scores)
-    for column in ("rank", "trial", *method, *map(short, criterion), *shown, "K", *headings):
-        table.add_column(
-            column, no_wrap=column in ("trial", "method", "unsup_miou"), overflow="fold"
-        )
-    rows: list[tuple[float, list[str]]] = []
-    for rank, trial in enumerate(order, start=1):
-        cells = [
-            str(rank),
-            trial.name + _remark(trial),
-            *(trial.method for _ in method),
-            *(_score(trial) for _ in criterion),
-            *(number(trial.metrics.get(name), 1) for name in scores),
-            str(trial.settings.get("num_clusters")),
-            *(value(trial.settings.get(key)) for key in keys or ()),
-        ]
-        rows.append((-inf if trial.score is None else trial.score, cells))
-    for name, score in baselines.get(split, {}).items():
-        cells = ["", f"[dim]{label(name)}[/]", *("" for _ in [*method, *criterion])]
-        rows.append((-inf if criterion else score, [*cells, number(score, 1)]))
-    for _, cells in sorted(rows, key=lambda row: -row[0]):
-        table.add_row(*cells)
-    return table
+    beside = baselines.get(split, {})
+    criterion = next((t.objective for t in order[:1] if t.objective != MIOU), None)
+    labelled = bool(beside) or any(MIOU in trial.metrics for trial in order)
+    columns = [Column("rank", "rank", 0), _TRIAL, *([_METHOD] if keys is None else [])]
+    columns += [Column(criterion, short(criterion), digits(criterion))] if criterion else []
+    columns += _SCORES if labelled or not criterion else []
+    columns += [_K, *(Column(key, key.split(".")[-1]) for key in keys or ())]
+    rows = [_row(trial, columns) for trial in order]
+    rows += baseline_rows(beside.items())
+    return Table(title, tuple(columns), in_order(rows, criterion or MIOU))
 
 
-def draws_table(trials: Iterable[Trial]) -> Table:
+def _row(trial: Trial, columns: Iterable[Column]) -> TableRow:
+    cells: dict[str, Cell] = {
+        "rank": 0.0,
+        "name": trial.name,
+        "method": trial.method,
+        "num_clusters": value(trial.settings.get("num_clusters")),
+        "remark": _remark(trial),
+        trial.objective: trial.score,
+    }
+    scores = {column.key: trial.metrics.get(column.key) for column in _SCORES}
+    drawn = {c.key: value(trial.settings.get(c.key)) for c in columns}
+    return TableRow({**drawn, **scores, **cells})
+
+
+def draws_table(trials: Iterable[Trial]) -> Grid:
     """Lists what each trial drew, the best first; those with their method's defaults are left out.
 
     Args:
@@ -187,7 +210,7 @@ def draws_table(trials: Iterable[Trial]) -> Table:
     Returns:
         The table, one line a trial where the terminal is wide enough.
     """
-    table = Table.grid(padding=(0, 2))
+    table = Grid.grid(padding=(0, 2))
     for trial in ranked(trials):
         if trial.sample:
             table.add_row(trial.name, trial.method, sampled(trial.sample))
@@ -214,26 +237,27 @@ def final_table(
     """
     title = f"Finalists on {split}, every run scored once (mean and deviation over seeds)"
     title += f"\n{picked}" if picked else ""
-    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-    # In 80 columns nothing is cut.
-    for heading in ("trial", "K", "seeds", "unsup_miou"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("acc", "[dim]linear[/]", "[dim]label selected[/]", "behind the first"):
-        table.add_column(heading)
-    for finalist in finalists:
-        table.add_row(
-            f"{finalist.trial.name}\n{finalist.trial.method}",
-            str(finalist.trial.settings.get("num_clusters")),
-            str(len(finalist.scores)),
-            *(_spread(finalist, name) for name in ("unsup_miou", "unsup_acc", "linear_miou")),
-            _spread(finalist, "label_selected_miou"),
-            _behind(finalist.behind),
-        )
-    table.add_section()
-    for name, score in baselines.items():
-        name_and_kind = label(name).replace(" ", "\n")
-        table.add_row(f"[dim]{name_and_kind}[/]", "", "", number(score, 1))
-    return table
+    rows = [*map(_final_row, finalists), *baseline_rows(baselines.items())]
+    return Table(title, _FINALS, tuple(map(in_two_lines, rows)))
+
+
+def in_two_lines(row: TableRow) -> TableRow:
+    """Breaks the row's name, so that in 80 columns nothing is cut."""
+    return TableRow({**row.cells, "name": str(row.cells["name"]).replace(" ", "\n")}, row.kind)
+
+
+def _final_row(finalist: Finalist) -> TableRow:
+    trial = finalist.trial
+    cells: dict[str, Cell] = {
+        "name": f"{trial.name} {trial.method}",
+        "num_clusters": str(trial.settings.get("num_clusters")),
+        "seeds": float(len(finalist.scores)),
+    }
+    for key in ("unsup_miou", "unsup_acc", "linear_miou", "label_selected_miou"):
+        cells[key] = finalist.spread(key)
+    if finalist.behind is not None:
+        cells["behind"] = behind(finalist.behind)
+    return TableRow(cells)
 
 
 def trust_table(found: Iterable[Trust]) -> Table:
@@ -246,38 +270,34 @@ def trust_table(found: Iterable[Trust]) -> Table:
         The table.
     """
     title = "Criteria without labels: how each ranks the trials, against unsup_miou"
-    table = Table("criterion", "Spearman", "its choice", MIOU, "regret", "at random", title=title)
-    table.title_justify = "left"
-    for one in found:
-        points = (number(points, 1) for points in (one.miou, one.regret, one.random_regret))
-        table.add_row(short(one.criterion), number(one.spearman, 2), choice(one), *points)
-    return table
+    return Table(title, _TRUST, tuple(map(_trust_row, found)))
 
 
-def _spread(finalist: Finalist, metric: str) -> str:
-    mean, deviation = finalist.mean(metric), finalist.deviation(metric)
-    return number(mean, 1) + ("" if deviation is None else f" ± {deviation:.1f}")
+def _trust_row(one: Trust) -> TableRow:
+    return TableRow(
+        {
+            "criterion": short(one.criterion),
+            "spearman": one.spearman,
+            "chosen": choice(one),
+            MIOU: one.miou,
+            "regret": one.regret,
+            "random_regret": one.random_regret,
+        }
+    )
 
 
-def _behind(difference: Difference | None) -> str:
-    """Says whether a finalist is behind the first one by more than noise."""
-    if difference is None:
-        return ""
+def behind(difference: Difference) -> str:
+    """Says how far a finalist is behind the first one, and whether that is noise."""
     ends = (difference.low, difference.high)
     interval = "" if None in ends else f" [{number(ends[0], 1)}, {number(ends[1], 1)}]"
     return ", ".join(filter(None, (f"{difference.mean:.1f}{interval}", difference.verdict)))
 
 
-def _score(trial: Trial) -> str:
-    """Formats what a trial is ranked by."""
-    return number(trial.score, digits(trial.objective))
-
-
-def _remark(trial: Trial) -> str:
+def _remark(trial: Trial) -> str | None:
     """Says what a reader must know before trusting the row's number."""
     if trial.status != "FINISHED":
-        return f" [{STATUS_STYLE[trial.status]}]{trial.status.lower()}[/]"
-    return " [red]collapsed[/]" if trial.metrics.get("collapsed") else ""
+        return trial.status.lower()
+    return "collapsed" if trial.metrics.get("collapsed") else None
 
 
 def number(value: float | None, digits: int) -> str:

@@ -18,10 +18,11 @@ from typing import Any, Literal, Self
 from mlflow import MlflowClient
 
 from usseg_ray.core.errors import redacted
-from usseg_ray.tracking.runs import Runs, final_name, reap
+from usseg_ray.tracking.runs import Runs, reap
 from usseg_ray.tracking.spool import Operation, RecordKind, Spool
 from usseg_ray.tracking.store import (
     PATIENCE,
+    ROLE_TAG,
     SEED_TAG,
     TRIAL_TAG,
     address,
@@ -30,6 +31,7 @@ from usseg_ray.tracking.store import (
     environment,
     experiment_id,
     explained,
+    final_name,
     patience,
     share_view,
     store_uri,
@@ -66,12 +68,15 @@ class Ledger:
         sweep: str,
         folder: Path,
         say: Say = print,
+        dataset: Tags | None = None,
     ) -> None:
         self.uri = uri
+        self._sweep, self._dataset = sweep, dict(dataset or {})
         self._experiment_id = experiment_id
         self._folder = folder.absolute()
         self._say = say
         self._floors: dict[str, float] = {}
+        self._beside: dict[str, str] = {}
         self._closed = False
         runs = Runs(client, experiment_id, sweep)
         self._writer = Writer(Spool(self._folder), runs, redacted(uri), say)
@@ -91,6 +96,7 @@ class Ledger:
         tags: Tags,
         folder: Path,
         say: Say = print,
+        dataset: Tags | None = None,
     ) -> Self:
         """Opens the store and the sweep's parent run, the one it had before if it is resumed.
 
@@ -105,6 +111,7 @@ class Ledger:
             tags: Tags of the parent run, such as the data's digest; versions are added.
             folder: The sweep's folder, which keeps what the store has not taken yet.
             say: Takes a line for the user, from any thread, such as that the store is away.
+            dataset: `name`, `digest` and `source` of the data, an input of every run.
 
         Returns:
             The ledger, its parent run RUNNING.
@@ -116,9 +123,9 @@ class Ledger:
         client, found = _connect(uri, experiment)
         with explained(uri), patience(PATIENCE):
             reap(client, found, sweep)
-            share_view(client, found)
-        ledger = cls(client, uri, found, sweep, folder, say)
-        ledger._open_run(None, params, environment() | dict(tags), {}, parent=None)
+            share_view(client, found, sweep)
+        ledger = cls(client, uri, found, sweep, folder, say, dataset)
+        ledger._open_run(None, params, environment() | dict(tags), {ROLE_TAG: "sweep"}, parent=None)
         return ledger
 
     def open_trial(self, trial: str, params: Params, tags: Tags) -> None:
@@ -130,7 +137,8 @@ class Ledger:
                 have changed since become metrics `changed.<key>`.
             tags: Its tags.
         """
-        self._open_run(trial, params, tags, {TRIAL_TAG: trial}, parent=None)
+        keys = {TRIAL_TAG: trial, ROLE_TAG: "trial"}
+        self._open_run(trial, params, {**tags, **self._beside}, keys, parent=None)
         self.log(trial, self._floors, step=0)
 
     def open_final(self, trial: str, seed: int, params: Params, tags: Tags) -> str:
@@ -147,7 +155,8 @@ class Ledger:
             not logged in it, since it is scored on another split than its trial.
         """
         name = final_name(trial, seed)
-        self._open_run(name, params, tags, {TRIAL_TAG: trial, SEED_TAG: str(seed)}, parent=trial)
+        keys = {TRIAL_TAG: trial, SEED_TAG: str(seed), ROLE_TAG: "seed"}
+        self._open_run(name, params, tags, keys, parent=trial)
         return name
 
     def log(self, trial: str | None, metrics: Mapping[str, float], step: int) -> None:
@@ -168,31 +177,38 @@ class Ledger:
     def log_baselines(self, floors: Mapping[str, float]) -> None:
         """Logs `baseline.<name>` on the sweep and on each of its trials, those to come included.
 
+        The tag `usseg.beside` has all of them in one line, rounded, the lowest first.
+
         Args:
             floors: Baseline -> its unsupervised mIoU, percent.
         """
         self._floors = {f"baseline.{name}": float(value) for name, value in floors.items()}
-        self._put("floors", None, metrics=self._floors)
+        ranked = sorted(floors.items(), key=lambda floor: floor[1])
+        self._beside = {"usseg.beside": ", ".join(f"{name} {value:.1f}" for name, value in ranked)}
+        self._put("floors", None, metrics=self._floors, tags=self._beside)
 
-    def tag(self, tags: Tags) -> None:
-        """Tags the sweep's run with what is known only at its end.
+    def tag(self, tags: Tags, trial: str | None = None) -> None:
+        """Tags a run with what is known only at its end.
 
         Args:
             tags: Tag -> text.
+            trial: Name of an opened trial or final; `None` for the sweep itself.
         """
-        self._put("tags", None, tags=dict(tags))
+        self._put("tags", trial, tags=dict(tags))
 
     def attach(self, trial: str | None, folder: Path) -> None:
         """Uploads what a run folder has to show; a second call replaces the first's files.
 
         Args:
             trial: Name of an opened trial or final; `None` for the sweep itself.
-            folder: Holds any of `pictures/*.png`, `confusion.csv`, `examples.npz`, `images.npz`,
+            folder: Holds any of `pictures/*.png`, `*.png` (which go to a folder of the same name as
+                this one), `confusion.csv`, `examples.npz`, `images.npz`,
                 `*.yaml`, and `per_class.json`, a list with one object a class, which becomes a
                 table. The files stay there: they are read when the store takes them.
         """
         folder = folder.absolute()
         files = [(str(path), "pictures") for path in sorted(folder.glob("pictures/*.png"))]
+        files += [(str(path), folder.name) for path in sorted(folder.glob("*.png"))]
         others = sorted(path for name in _FILES for path in folder.glob(name))
         for file in [*files, *((str(path), None) for path in others)]:
             self._put("files", trial, files=[file])
@@ -201,14 +217,15 @@ class Ledger:
             self._put("table", trial, path=str(table))
 
     def log_model(self, trial: str, model: Path, register: str | None = None) -> None:
-        """Uploads a model of a run.
+        """Uploads a model of a run, and links it with the run's `test.` metrics and the data.
 
         Args:
             trial: Name of an opened trial or final.
             model: Folder as `tracking.model.save_model` writes it; it stays there.
             register: Name in the model registry under which this becomes the `champion`.
         """
-        self._put("model", trial, path=str(model.absolute()), register=register)
+        path = str(model.absolute())
+        self._put("model", trial, path=path, register=register, dataset=self._dataset)
 
     def close_trial(self, trial: str, status: RunStatus, reason: str | None = None) -> None:
         """Ends a trial's run.
@@ -246,7 +263,7 @@ class Ledger:
             The shell command that starts the dashboard, empty where a server already shows it,
             and the address of the experiment's trials, best unsupervised mIoU first.
         """
-        return address(self.uri, self._experiment_id)
+        return address(self.uri, self._experiment_id, self._sweep)
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +279,7 @@ class Ledger:
         self, name: str | None, params: Params, tags: Tags, keys: Tags, parent: str | None
     ) -> None:
         data = {"params": dict(params), "tags": dict(tags), "keys": dict(keys), "parent": parent}
-        self._put("open", name, **data)
+        self._put("open", name, dataset=self._dataset, **data)
 
     def _put(self, kind: RecordKind, run: str | None, **data: object) -> None:
         self._writer.put(Operation(kind, run, int(time.time() * 1000), data))

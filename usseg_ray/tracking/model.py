@@ -1,107 +1,71 @@
-"""A finished trial as an MLflow model: images in, cluster maps out.
+"""A model as an MLflow model, and back: images in, label maps out.
 
 `save_model` writes a folder that `tracking.ledger.Ledger.log_model` uploads; MLflow's own
-`mlflow.pyfunc.load_model` reads it back through this module. The folder has the method's state, the
-trial's settings and, where the backbone came from a file, its weights: loading needs this package
-and no data set. Nothing is pickled.
+`mlflow.pyfunc.load_model` reads it back through this module, which models of every version name
+as their loader. What it wraps is a model's own folder (`models.folder`), of which nothing is
+pickled.
 """
 
-import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64, UInt8
-from torch.nn.functional import interpolate
 
-from usseg_ray import __version__, methods
-from usseg_ray.core.config import build_config
-from usseg_ray.core.files import write_whole
-from usseg_ray.core.types import Images
+from usseg_ray import __version__
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import first_line
 from usseg_ray.data import synthetic
-from usseg_ray.engine.checkpoint import RunState
-from usseg_ray.engine.model import build_model
-from usseg_ray.scoring.protocols import PLAIN
+from usseg_ray.models import find
+from usseg_ray.models.segmenter import Segmenter
 
-_SETTINGS, _WEIGHTS = "settings.json", "backbone.safetensors"
-_WEIGHTS_KEY = "backbone.weights"
+REGISTRY = "models:/"
+
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
 _EXAMPLE_SIDE = 32
 
 
-class Segmenter:
-    """A trained method that segments images of any size.
+class Pyfunc:
+    """What MLflow asks for predictions.
 
     Args:
-        folder: As `save_model` filled it, or MLflow downloaded it.
-        device: Where to compute; a GPU if there is one and this is unset.
+        segmenter: The model.
     """
 
-    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        known = json.loads((folder / _SETTINGS).read_text())
-        settings = dict(known["settings"])
-        if (folder / _WEIGHTS).exists():
-            settings[_WEIGHTS_KEY] = str(folder / _WEIGHTS)
-        method_class = methods.get(known["method"])
-        config = build_config(method_class.Config, [settings])
-        model = build_model(config, method_class, device)
-        model.load(folder)
-        model.method.eval()
-        self.num_clusters = model.method.num_clusters
-        self._predictor = model.predictor()
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
 
-    @torch.no_grad()
     def predict(self, images: UInt8[np.ndarray, "N H W 3"]) -> Int64[np.ndarray, "N H W"]:
-        """Finds the cluster of every pixel.
+        """Segments images.
 
         Args:
             images: (N, H, W, 3) uint8, RGB. They are seen with the short side that trials were
                 scored at, through windows where they are longer.
 
         Returns:
-            (N, H, W) int64, from 0 to the number of clusters less one.
+            (N, H, W) int64, from 0 to the number of clusters less one; see `models.names` for
+            clusters that were merged or are ignored.
         """
-        maps = [self._segment(torch.from_numpy(np.array(one))) for one in images]
-        return np.stack(maps)
-
-    def _segment(self, image: UInt8[torch.Tensor, "H W 3"]) -> Int64[np.ndarray, "H W"]:
-        height, width = image.shape[:2]
-        scale = self._predictor.side / min(height, width)
-        size = (round(height * scale), round(width * scale))
-        pixels = image.permute(2, 0, 1)[None].float()
-        seen = interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-        shown = Images(("0",), seen.round().clamp(0, 255).to(torch.uint8))
-        return self._predictor.predict(shown).label_maps((height, width))[PLAIN][0].cpu().numpy()
+        return np.stack([self.segmenter.segment(image).mask for image in images])
 
 
-def save_model(method: str, settings: Mapping[str, Any], checkpoint: Path, folder: Path) -> None:
-    """Writes a trained state as an MLflow model, with signature and input example.
+def save_model(model: Path, folder: Path) -> None:
+    """Writes a model as an MLflow model, with signature and input example.
 
     Args:
-        method: Name of the method.
-        settings: The trial's whole flattened config.
-        checkpoint: Folder of the state.
-        folder: Where the model goes; replaced if it is there.
+        model: Its folder.
+        folder: Where the MLflow model goes, in place of whatever is there, the model itself too.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     image, _ = synthetic.scene(0, "val", 0)
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-        data = Path(partial) / "model"
-        data.mkdir()
-        state = RunState.load(checkpoint, torch.device("cpu"))
-        # Nobody goes on from here: the optimiser is twice as large as the method.
-        replace(state, optimiser={}).save(data)
-        about = {"method": method, "settings": dict(settings)}
-        write_whole(data / _SETTINGS, json.dumps(about))
-        if settings.get(_WEIGHTS_KEY):
-            shutil.copyfile(settings[_WEIGHTS_KEY], data / _WEIGHTS)
+        # MLflow names the copy after it.
+        data = Path(partial) / find.KEPT
+        shutil.copytree(model, data)
+        shutil.rmtree(folder, ignore_errors=True)
         _save_pyfunc(folder, data, image[None, :_EXAMPLE_SIDE, :_EXAMPLE_SIDE])
 
 
@@ -126,6 +90,41 @@ def _save_pyfunc(folder: Path, data: Path, example: UInt8[np.ndarray, "N H W 3"]
     )
 
 
-def _load_pyfunc(path: str) -> Segmenter:
+def _load_pyfunc(path: str) -> Pyfunc:
     """Is what MLflow calls to load a model."""
-    return Segmenter(Path(path))
+    return Pyfunc(Segmenter.open(Path(path)))
+
+
+def find_model(place: str, tracking_uri: str | None = None) -> Path:
+    """Finds a model, in MLflow's registry too.
+
+    Args:
+        place: `models:/NAME@champion`, `models:/NAME/3`, or what `models.find.find_model` takes.
+        tracking_uri: The store whose registry is asked; as for a sweep if unset.
+
+    Returns:
+        Its folder; one of the registry is downloaded.
+
+    Raises:
+        UserError: There is none, or the store is out of reach.
+    """
+    if not place.startswith(REGISTRY):
+        return find.find_model(place)
+    # Beside the path: MLflow takes seconds to import.
+    from mlflow.artifacts import download_artifacts  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    from usseg_ray.tracking.store import PATIENCE, explained, patience, store_uri  # noqa: PLC0415
+
+    uri = store_uri(tracking_uri)
+    with explained(uri), patience(PATIENCE):
+        try:
+            folder = download_artifacts(artifact_uri=place, tracking_uri=uri, registry_uri=uri)
+        except MlflowException as error:
+            if error.error_code not in _MISSING:
+                raise
+            raise UserError(
+                f"{place}: {first_line(error)[:160]}. The registry is that of --tracking-uri, or "
+                "of MLFLOW_TRACKING_URI."
+            ) from None
+    return find.find_model(folder)

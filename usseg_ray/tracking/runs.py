@@ -19,7 +19,16 @@ from typing import Any
 
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    LoggedModel,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
@@ -31,6 +40,8 @@ from usseg_ray.tracking.store import (
     SEED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
+    of_sweep,
+    run_key,
     search,
 )
 
@@ -39,6 +50,10 @@ NONFINITE_TAG = "usseg.nonfinite_values"
 CHAMPION = "champion"
 
 """Alias of the version of a registered model that is to be used."""
+
+TEST = "test."
+
+"""Begins the names of what was scored on the test split."""
 
 CHANGED = "changed."
 
@@ -116,7 +131,7 @@ class Runs:
         """The header is for those who find the file."""
 
     def _do_open(self, operation: Operation) -> None:
-        """Creates or reopens the run; data: keys, parent, params, tags."""
+        """Creates or reopens the run; data: keys, parent, params, tags, dataset."""
         name, data = operation.run, operation.data
         alive = {HEARTBEAT_TAG: now(), PROCESS_TAG: this_process()}
         if name in self._ids():
@@ -135,6 +150,8 @@ class Runs:
             self._ids()[name] = run.info.run_id
             self._finals |= {name} if SEED_TAG in keys else set()
             self._histories[run.info.run_id] = _History()
+            if dataset := data.get("dataset"):
+                self._client.log_inputs(run.info.run_id, [_input(dataset)])
         self._open.add(name)
         batch = self._batches[run.info.run_id]
         tags = {key: redacted(value) for key, value in data["tags"].items()}
@@ -160,12 +177,13 @@ class Runs:
         self._log(self._id(operation.run), data["metrics"], data["step"], operation.time)
 
     def _do_floors(self, operation: Operation) -> None:
-        """Logs metrics on the sweep and all of its trials, earlier lives' included; data: metrics.
+        """Logs metrics and tags on the sweep and all of its trials; data: metrics, tags.
 
         Finalists are scored on another split, and get floors of their own.
         """
         for run_id in self._trials():
             self._log(run_id, operation.data["metrics"], 0, operation.time)
+            self._batches[run_id].tags |= operation.data.get("tags", {})
 
     def _do_tags(self, operation: Operation) -> None:
         """Tags a run; data: tags."""
@@ -189,7 +207,7 @@ class Runs:
         self._client.set_tag(run_id, mlflow_tags.MLFLOW_LOGGED_ARTIFACTS, shown)
 
     def _do_model(self, operation: Operation) -> None:
-        """Uploads a model and, if asked, registers it as the champion; data: path, register."""
+        """Uploads a model, registered if that was asked; data: path, register, dataset."""
         run_id, data = self._id(operation.run), operation.data
         name = operation.run or self._sweep
         own = f"name = '{name}' AND source_run_id = '{run_id}'"
@@ -200,8 +218,25 @@ class Runs:
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         self._client.log_model_artifacts(model.model_id, data["path"])
         self._client.finalize_logged_model(model.model_id, "READY")
+        self._link(run_id, model, data.get("dataset") or {})
         if data["register"]:
             self._crown(data["register"], model, run_id)
+
+    def _link(self, run_id: str, model: LoggedModel, dataset: Mapping[str, str]) -> None:
+        """Links the run's last `test.` metrics with its model and the data, for MLflow's views."""
+        self._send(run_id)
+        names = [n for n in self._client.get_run(run_id).data.metrics if n.startswith(TEST)]
+        for last in (self._client.get_metric_history(run_id, name)[-1] for name in names):
+            self._client.log_metric(
+                run_id,
+                last.key,
+                last.value,
+                last.timestamp,
+                last.step,
+                dataset_name=dataset.get("name"),
+                dataset_digest=dataset.get("digest"),
+                model_id=model.model_id,
+            )
 
     def _crown(self, name: str, model: LoggedModel, run_id: str) -> None:
         """Makes a model a version of a registered one, and its champion if none is newer."""
@@ -242,8 +277,8 @@ class Runs:
         if self._known is None:
             found = search(self._client, self._experiment_id, self._query())
             # The oldest comes last, and wins if a lost answer ever made two of one.
-            self._known = {_name_of(run.data.tags): run.info.run_id for run in found}
-            self._finals |= {_name_of(run.data.tags) for run in found if SEED_TAG in run.data.tags}
+            self._known = {run_key(run.data.tags): run.info.run_id for run in found}
+            self._finals |= {run_key(run.data.tags) for run in found if SEED_TAG in run.data.tags}
         return self._known
 
     def _id(self, name: str | None) -> str:
@@ -256,9 +291,7 @@ class Runs:
         return [run_id for name, run_id in self._ids().items() if name not in self._finals]
 
     def _query(self, *, running: bool = False) -> str:
-        quote = '"' if "'" in self._sweep else "'"
-        query = f"tags.`{SWEEP_TAG}` = {quote}{self._sweep}{quote}"
-        return query + (" AND attributes.status = 'RUNNING'" if running else "")
+        return of_sweep(self._sweep) + (" AND attributes.status = 'RUNNING'" if running else "")
 
     def _reopen(self, run: Run) -> None:
         self._client.update_run(run.info.run_id, status="RUNNING")
@@ -308,16 +341,10 @@ class Runs:
         self._histories.pop(run_id, None)
 
 
-def final_name(trial: str, seed: int) -> str:
-    """Names the run of a finalist: its trial's name and its seed."""
-    return f"{trial}-seed{seed}"
-
-
-def _name_of(tags: Mapping[str, str]) -> str | None:
-    """Names a run as its ledger does, by its keys."""
-    if SEED_TAG in tags:
-        return final_name(tags[TRIAL_TAG], int(tags[SEED_TAG]))
-    return tags.get(TRIAL_TAG)
+def _input(dataset: Mapping[str, str]) -> DatasetInput:
+    """Describes the data of a run as MLflow does; a digest has its first digits there."""
+    source = json.dumps({"uri": redacted(dataset["source"])})
+    return DatasetInput(Dataset(dataset["name"], dataset["digest"], "usseg_ray", source))
 
 
 def _as_text(value: object) -> str:

@@ -15,7 +15,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from os import environ
 from pathlib import Path
@@ -38,7 +39,15 @@ SWEEP_TAG, TRIAL_TAG, SEED_TAG = "usseg.sweep", "usseg.trial", "usseg.seed"
 
 """Keys of a run; a sweep's own run has the first, a trial's two, a finalist's three."""
 
+ROLE_TAG = "usseg.role"
+
+"""`sweep`, `trial` or `seed`: what a run is, for views of runs of one kind."""
+
 REASON_TAG = "usseg.reason"
+
+SECONDS, GPUS_TAG = "trial_seconds", "usseg.trial_gpus"
+
+"""The metric of how long a run has been trained and scored, and how many GPUs each trial has."""
 
 _OTHER_SCHEMA = re.compile("out-of-date database schema|Can't locate revision")
 
@@ -205,55 +214,85 @@ def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
     return runs
 
 
-_VIEW = "usseg"
-
 COLUMNS = {
-    "tags.`usseg.method`": 110,
-    "params.`num_clusters`": 110,
-    "metrics.`unsup_miou`": 110,
-    "metrics.`baseline.position`": 130,
-    "metrics.`baseline.colour`": 125,
-    "tags.`usseg.protocol`": 190,
-    "metrics.`baseline.kmeans`": 130,
-    "metrics.`baseline.linear`": 120,
+    "tags.`usseg.data`": 85,
+    "tags.`usseg.test`": 115,
+    "tags.`usseg.beside`": 300,
+    "tags.`usseg.method`": 105,
+    "params.`num_clusters`": 105,
+    "tags.`usseg.score`": 95,
     "metrics.`test.unsup_miou`": 130,
+    "metrics.`test.unsup_acc`": 130,
+    "metrics.`test.linear_miou`": 130,
+    "metrics.`unsup_miou`": 110,
+    "tags.`usseg.protocol`": 300,
 }
+"""Columns and their widths in pixels: what fits a screen beside MLflow's panels comes first.
 
-"""Columns and their widths in pixels: what fits beside MLflow's panels comes first."""
+On one of 1366 pixels those leave 350, beside the run's name, which has method, K and score.
+"""
 
 
-def share_view(client: MlflowClient, experiment_id: str) -> None:
-    """Puts the view into the experiment, unless it is there already.
+def share_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
+    """Puts a view of a sweep's trials into the experiment, unless it is there already.
+
+    Its runs were all measured alike: the trials on the selection split, the seeds' means on the
+    test split.
 
     Args:
         client: Of the store.
         experiment_id: MLflow's id of the experiment.
+        sweep: Key of the sweep.
     """
     state = {
-        "searchFilter": f"tags.`{TRIAL_TAG}` LIKE '%'",
+        "searchFilter": f"{of_sweep(sweep)} AND tags.`{ROLE_TAG}` = 'trial'",
         "orderByKey": "metrics.`unsup_miou`",
         "orderByAsc": False,
         "selectedColumns": list(COLUMNS),
         "columnOrder": list(COLUMNS),
         "columnWidths": COLUMNS,
     }
-    key, text = f"mlflow.sharedViewState.{_VIEW}", json.dumps(state)
+    key, text = f"mlflow.sharedViewState.{_view(sweep)}", json.dumps(state)
     if client.get_experiment(experiment_id).tags.get(key) != text:
         client.set_experiment_tag(experiment_id, key, text)
 
 
-def address(uri: str, experiment_id: str) -> tuple[str, str]:
+def final_name(trial: str, seed: int) -> str:
+    """Names the run of a finalist: its trial's name and its seed."""
+    return f"{trial}-seed{seed}"
+
+
+def run_key(tags: Mapping[str, str]) -> str | None:
+    """Names a run as its ledger does, by its keys; MLflow's own name of it is for its readers."""
+    if SEED_TAG in tags:
+        return final_name(tags[TRIAL_TAG], int(tags[SEED_TAG]))
+    return tags.get(TRIAL_TAG)
+
+
+def of_sweep(sweep: str) -> str:
+    """Writes MLflow's condition for all runs of a sweep."""
+    quote = '"' if "'" in sweep else "'"
+    return f"tags.`{SWEEP_TAG}` = {quote}{sweep}{quote}"
+
+
+def _view(sweep: str) -> str:
+    """Names a sweep's view; folders have letters that neither a tag nor an address may have."""
+    return f"usseg-{sha256(sweep.encode()).hexdigest()[:12]}"
+
+
+def address(uri: str, experiment_id: str, sweep: str) -> tuple[str, str]:
     """Says how to open the view.
 
     Args:
         uri: Absolute tracking URI.
         experiment_id: MLflow's id of the experiment.
+        sweep: Key of the sweep.
 
     Returns:
         The shell command that starts the dashboard, empty where a server already shows it, and
         the address of the page.
     """
-    page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_VIEW}"
+    page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={_view(sweep)}"
     if urlsplit(uri).scheme in ("http", "https"):
         return "", f"{redacted(uri).rstrip('/')}/{page}"
     program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from usseg_ray.core.config import TrainConfig
+from usseg_ray.core.config import Config, MethodConfig, TrainConfig
 from usseg_ray.data.manifest import Manifest, ShardInfo, load_manifest, split_totals
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.run import Run
@@ -87,7 +87,9 @@ def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
     scored = scored if scored in whole.splits else learnt
     part = _excerpt(whole, {learnt, scored})
     batch_size = min(train.batch_size, part.splits[learnt].rows)
-    clock = _Clock(torch.device(job.placement.device), STEPS * batch_size, budget)
+    device = torch.device(job.placement.device)
+    worked = _clock_of(job.config, device)
+    clock = _Clock(device, batch_size, worked, budget)
     short = job.with_training(steps_per_epoch=STEPS, eval_every=NEVER)
     run = build_run(short.reading_itself(), clock, part)
     walks = {name: whole.splits[name].rows / part.splits[name].rows for name in part.splits}
@@ -99,10 +101,16 @@ def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
     if seconds > SHORT_S:
         return seconds
     run.score(scored, refit=True)
-    score = _timed(run, scored, refit=False)
-    refit = max(_timed(run, scored, refit=True) - score, 0)
+    score = _timed(run, scored, worked, refit=False)
+    refit = max(_timed(run, scored, worked, refit=True) - score, 0)
     score = score * walks[scored] + refit * walks[learnt]
     return seconds + max(run.epochs // train.eval_every, 1) * score
+
+
+def _timed(run: Run, split: str, worked: Callable[[], float], *, refit: bool) -> float:
+    started = worked()
+    run.score(split, refit=refit)
+    return worked() - started
 
 
 class _EnoughError(Exception):
@@ -112,51 +120,67 @@ class _EnoughError(Exception):
 class _Clock:
     """A context that keeps the times of a run's last epoch and breaks it off in time.
 
-    Attributes:
+    Args:
         device: Where to compute.
+        images: Of a step.
+        worked: Reads the seconds that this process has worked.
+        budget: Seconds after which to break off.
+
+    Attributes:
         image_seconds: Of an image in the steps.
         walk_seconds: Of what an epoch does besides, such as PiCIE's k-means.
     """
 
-    def __init__(self, device: torch.device, images: int, budget: float) -> None:
+    def __init__(
+        self, device: torch.device, images: int, worked: Callable[[], float], budget: float
+    ) -> None:
         self.device = device
         self.image_seconds = self.walk_seconds = 0.0
-        self._images, self._budget = images, budget
-        self._started = self._reported = 0.0
-        self._epochs = 0
+        self._images, self._worked, self._budget = images, worked, budget
+        self._started = time.monotonic()
+        self._reported, self._epochs = worked(), 0
+        self._steps = list[float]()
 
     def follow(self, run: Run) -> None:
         """Fits the run until the budget is spent."""
-        self._started = self._reported = time.monotonic()
+        self._started, self._reported = time.monotonic(), self._worked()
         with suppress(_EnoughError):
             run.fit()
 
     def report(
         self,
-        metrics: dict[str, float],
+        metrics: dict[str, float],  # noqa: ARG002
         state: RunState,  # noqa: ARG002
         evaluation: Evaluation | None,  # noqa: ARG002
     ) -> None:
-        """Takes an epoch's times."""
-        now, self._epochs = time.monotonic(), self._epochs + 1
-        self.image_seconds = 1 / metrics["images_per_second"]
-        besides = now - self._reported - metrics.get("eval_seconds", 0.0)
-        self.walk_seconds = max(besides - self._images * self.image_seconds, 0.0)
-        self._reported = now
-        if self._epochs > 1 and now - self._started > self._budget:
+        """Takes an epoch's times: a walk comes before its steps, and scoring after them."""
+        self._epochs += 1
+        first, last = self._steps[0], self._steps[-1]
+        step = (last - first) / (len(self._steps) - 1)
+        self.image_seconds = step / self._images
+        self.walk_seconds = max(last - self._reported - len(self._steps) * step, 0.0)
+        self._reported, self._steps = self._worked(), []
+        if self._epochs > 1 and time.monotonic() - self._started > self._budget:
             raise _EnoughError
 
-    def after_step(self, state: Callable[[], RunState]) -> None:
-        """Lets the step pass."""
+    def after_step(self, state: Callable[[], RunState]) -> None:  # noqa: ARG002
+        """Notes when the step ended."""
+        self._steps.append(self._worked())
 
     def restore(self) -> None:
         """Starts at the beginning."""
 
 
-def _timed(run: Run, split: str, *, refit: bool) -> float:
-    started = time.monotonic()
-    run.score(split, refit=refit)
-    return time.monotonic() - started
+def _clock_of(config: Config[MethodConfig], device: torch.device) -> Callable[[], float]:
+    """Chooses what seconds are measured on: what this process works, whatever others do.
+
+    A busy machine makes the wall's clock run on and would send short trials into worker groups. A
+    GPU's work is not in this process's CPU time, and a trial has its GPU to itself.
+    """
+    if device.type != "cpu":
+        return time.monotonic
+    threads = config.resources.threads
+    return lambda: time.process_time() / threads
 
 
 def _epoch_images(train: TrainConfig, rows: int) -> int:

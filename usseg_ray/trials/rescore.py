@@ -12,7 +12,7 @@ from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import open_data
-from usseg_ray.engine.baselines import FLOORS, compute_baselines
+from usseg_ray.engine.baselines import BLIND, compute_baselines
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Watch
 from usseg_ray.pictures.trial_page import draw
@@ -170,7 +170,7 @@ def _baselines(
     if found and found.get(split):
         return found[split]
     where = torch.device(device)
-    return compute_baselines(config, data, where, splits=(split,), names=FLOORS)[split]
+    return compute_baselines(config, data, where, splits=(split,), names=BLIND)[split]
 
 
 def _checkpoint(home: Path, trial: Trial, kept_at: Callable[[Path], str]) -> Path:

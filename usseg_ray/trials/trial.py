@@ -110,15 +110,15 @@ class SplitScores:
         write_json(folder / SCORES_FILE, asdict(self))
 
 
-def load_scored(run: Path) -> list[SplitScores]:
-    """Reads all scores below a sweep's or a trial's folder, best `unsup_miou` first.
+def load_scored(run: Path) -> list[tuple[Path, SplitScores]]:
+    """Reads all scores below a sweep's or a trial's folder, with where they lie.
 
     Raises:
         UserError: A file is damaged.
     """
     cure = "Remove it, and score again: --resume the sweep, or python -m usseg_ray.evaluate TRIAL."
-    found = [read_json(file, SplitScores, cure) for file in sorted(run.rglob(SCORES_FILE))]
-    return sorted(found, key=lambda scored: -scored.metrics["unsup_miou"])
+    files = sorted(run.rglob(SCORES_FILE))
+    return [(file.parent, read_json(file, SplitScores, cure)) for file in files]
 
 
 def trial_name(index: int, seed: int | None = None) -> str:

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from usseg_ray.core.errors import did_you_mean, redacted, unknown_name
+from usseg_ray.core.errors import carries_secret, did_you_mean, redacted, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,22 @@ def test_no_form_of_a_secret_is_shown(text: str) -> None:
 )
 def test_what_is_no_secret_is_shown(text: str) -> None:
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "carries"),
+    [
+        ("s3://ID:a/b+c@bucket/run", True),
+        ("s3://bucket/run?secret_key=abc&region=eu", True),
+        ("postgresql://anna:pw@db:5432/mlflow", True),
+        ("gs://anonymous@bucket/run", False),
+        ("s3://bucket/run?endpoint_override=127.0.0.1:9000&scheme=http", False),
+        ("http://127.0.0.1:5000", False),
+        ("prepared/me@home", False),
+    ],
+)
+def test_an_address_that_carries_a_secret_is_told_from_others(address: str, carries: bool) -> None:
+    assert carries_secret(address) == carries
 
 
 def test_the_nearest_name_is_offered() -> None:

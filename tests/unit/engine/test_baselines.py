@@ -5,7 +5,14 @@ import torch
 
 from tests import tiny
 from usseg_ray.data.manifest import Manifest
-from usseg_ray.engine.baselines import CEILING, CLUSTERERS, FLOORS, Baselines, compute_baselines
+from usseg_ray.engine.baselines import (
+    CEILING,
+    CLUSTERERS,
+    FLOORS,
+    Baselines,
+    baseline_rows,
+    compute_baselines,
+)
 from usseg_ray.engine.open_set import OpenSet
 
 CPU = torch.device("cpu")
@@ -55,3 +62,13 @@ def test_without_labels_there_is_nothing_to_compare(tmp_path: Path) -> None:
     manifest = tiny.write(tmp_path, labelled=False)
     manifest = manifest.model_copy(update={"classes": tiny.CLASSES})
     assert compute_baselines(tiny.config(), OpenSet(str(tmp_path), manifest), CPU) == {}
+
+
+def test_rows_of_baselines_say_what_they_are() -> None:
+    scores = {"position": 1.0, "kmeans": 3.0, "linear": 9.0}
+    found = [(row.kind, row.cells) for row in baseline_rows(scores.items())]
+    assert found == [
+        ("floor", {"name": "position (floor)", "unsup_miou": 1.0}),
+        ("features", {"name": "kmeans (features)", "unsup_miou": 3.0}),
+        ("supervised", {"name": "linear (supervised)", "unsup_miou": 9.0}),
+    ]

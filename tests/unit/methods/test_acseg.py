@@ -11,6 +11,8 @@ from tests.contract.cases import FEATURES, Given, Walks, make_batch
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.acseg import ACSeg, ACSegConfig
+from usseg_ray.methods.parts.regions import settled
+from usseg_ray.ops.context import averaged
 from usseg_ray.ops.kmeans import assign
 from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
 
@@ -41,12 +43,6 @@ def test_norms_biases_and_prototypes_do_not_decay() -> None:
     assert all(p.ndim == 2 for p in decayed.params)
     assert [p.shape for p in rest.params if p.ndim == 2] == [(5, 12)]
     assert {(g.lr, g.clip_norm, g.warmup_steps) for g in (decayed, rest)} == {(2e-3, 5.0, 7)}
-
-
-def test_prototypes_start_far_apart() -> None:
-    rows = build(prototype_init="orthogonal").generator.prototypes.detach()
-    torch.testing.assert_close(rows @ rows.T, 12 * torch.eye(5))
-    assert build(num_prototypes=200).generator.prototypes.std().item() == pytest.approx(1, abs=0.05)
 
 
 def test_scalars_against_loops() -> None:
@@ -183,3 +179,33 @@ def test_regions_are_described_by_the_cls_token_of_their_box() -> None:
 def test_max_regions_bounds_what_is_clustered() -> None:
     with pytest.raises(UserError, match=r"asked for 4 groups.* only 3 distinct regions"):
         build(max_regions=3).fit_clusters(Walks(range(20)))
+
+
+def test_settled_concepts_are_the_mean_directions_of_their_tokens() -> None:
+    method, batch = build(num_prototypes=6), make_batch(range(3))
+    tokens = batch.features.tokens.flatten(2).mT
+    with torch.no_grad():
+        moved = settled(tokens, method.generator(tokens), 30)
+    unit = tokens / tokens.norm(dim=2, keepdim=True)
+    for image in range(3):
+        hard = cosine(tokens, moved)[image].argmax(1)
+        for concept in hard.unique():
+            mean = unit[image, hard == concept].sum(0)
+            torch.testing.assert_close(moved[image, concept], mean, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_are_whitened_and_then_averaged() -> None:
+    method, batch = build(whiten=0.5, context=0.75), make_batch(range(6))
+    method.on_epoch_start("train", 0, Given(batch))
+    assert method.whitening is not None
+    white = method.whitening(batch.features.tokens)
+    assert not torch.allclose(white, batch.features.tokens)
+    torch.testing.assert_close(method.describe(batch), white)
+    torch.testing.assert_close(method.encode(batch), averaged(white, 0.75))
+    first = method.whitening.matrix.clone()
+    method.on_epoch_start("train", 1, Given(make_batch([7])))
+    assert torch.equal(method.whitening.matrix, first)
+
+
+def test_a_state_of_tokens_as_they_are_has_nothing_of_whitening() -> None:
+    assert not [name for name in build().state_dict() if "whitening" in name]

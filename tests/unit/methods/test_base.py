@@ -28,7 +28,7 @@ class Plain(Method):
     def fit_clusters(self, passes: Passes) -> None:
         """Has nothing to find."""
 
-    def encode(self, batch: Batch) -> Tensor:
+    def describe(self, batch: Batch) -> Tensor:
         return batch.features.tokens
 
     def predict(self, batch: Batch) -> Tensor:
@@ -45,7 +45,7 @@ class ByCodes(CodeClassifier):
     def fit_clusters(self, passes: Passes) -> None:
         """Has nothing to find."""
 
-    def encode(self, batch: Batch) -> Tensor:
+    def describe(self, batch: Batch) -> Tensor:
         return batch.features.tokens
 
     def classify(self, codes: Tensor) -> Tensor:
@@ -122,5 +122,5 @@ def test_a_method_without_a_prediction_cannot_be_built() -> None:
         name: ClassVar[str] = "unfinished"
         Config: ClassVar[type[MethodConfig]] = MethodConfig
 
-    with pytest.raises(TypeError, match=r"abstract .*encode.*fit_clusters.*predict"):
+    with pytest.raises(TypeError, match=r"abstract .*describe.*fit_clusters.*predict"):
         Unfinished(MethodConfig(), FEATURES, 2, seed=0)  # type: ignore[abstract]

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.evaluations import CONFUSION, TRUTH, evaluation_of, examples, files_below, scored
+from usseg_ray.core.records import DamagedError
 from usseg_ray.pictures.palettes import matched_ids
-from usseg_ray.pictures.trial_page import EXAMPLES, draw
+from usseg_ray.pictures.trial_page import EXAMPLES, draw, try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS, write_evaluation
 from usseg_ray.scoring.evaluation import FIXED_EXAMPLES
 from usseg_ray.scoring.metrics import score
@@ -17,6 +18,16 @@ from usseg_ray.scoring.metrics import score
 def test_without_an_evaluation_nothing_is_files_below(tmp_path: Path) -> None:
     draw(tmp_path, TRUTH, None, "a caption")
     assert files_below(tmp_path) == set()
+
+
+def test_what_cannot_be_drawn_is_said_and_ends_nothing(tmp_path: Path) -> None:
+    write_evaluation(scored(), tmp_path)
+    assert try_to_draw(tmp_path, TRUTH, None, "a caption") == ""
+    whole = (tmp_path / ARRAYS).read_bytes()
+    (tmp_path / ARRAYS).write_bytes(whole[: len(whole) // 2])
+    assert f"{tmp_path / ARRAYS} is damaged" in try_to_draw(tmp_path, TRUTH, None, "a caption")
+    with pytest.raises(DamagedError, match="is damaged"):
+        draw(tmp_path, TRUTH, None, "a caption")
 
 
 def test_a_scored_evaluation_leaves_pictures_and_tables(tmp_path: Path) -> None:

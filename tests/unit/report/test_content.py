@@ -1,9 +1,10 @@
-"""What a report consists of: spreads of several values, and tables that hide what is empty."""
+"""What a report consists of: its tables, those behind the charts included."""
 
-from usseg_ray.report.content import Column, Table, TableRow
+from usseg_ray.core.table import Table
+from usseg_ray.report.content import Chart, Note, Report, Section
 
 
-def test_a_column_without_any_value_is_not_shown() -> None:
-    columns = (Column("a", "A"), Column("b", "B"), Column("c", "C"))
-    table = Table("caption", columns, (TableRow({"a": "x"}), TableRow({"a": "y", "c": 0.0})))
-    assert [column.key for column in table.shown()] == ["a", "c"]
+def test_the_tables_of_a_report_are_listed_with_those_of_its_charts() -> None:
+    own, drawn = Table("own", (), ()), Table("drawn", (), ())
+    section = Section("s", "S", (own, Note("nothing"), Chart("<svg/>", drawn)))
+    assert Report("r", {}, (section,)).tables() == [(section, own), (section, drawn)]

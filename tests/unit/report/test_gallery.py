@@ -46,8 +46,9 @@ def test_a_small_picture_keeps_its_size_and_its_pixels() -> None:
 
 def test_pictures_lay_finalists_side_by_side(page: Page) -> None:
     images = page.all("img")
-    # Two images that all trials show: each with its truth and both finalists.
-    assert len(images) == 2 * (2 + 2)
+    # Three images that all trials show: each with its truth and both finalists; their clusters.
+    assert len(images) == 3 * (2 + 2) + 2
+    assert sum("in each of its clusters" in image["alt"] for image in images) == 2
     assert all(image["alt"] for image in images)
     text = "".join(page.text)
     assert "image 0: " + TEST_STAMP in text

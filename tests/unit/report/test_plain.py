@@ -10,18 +10,9 @@ from tests.reported import (
     FINALS_TABLE,
     TRIALS_TABLE,
 )
-from usseg_ray.report.content import Column, Spread
-from usseg_ray.report.plain import as_csv, as_json, as_markdown, written
+from usseg_ray.report.plain import as_csv, as_json, as_markdown
 from usseg_ray.report.read import Store
 from usseg_ray.report.repeat import compose
-
-
-def test_means_are_written_with_their_deviation() -> None:
-    spread = Spread.of([1.0, 2.0, 4.5])
-    assert written(Column("a", "A"), spread) == "2.5 ± 1.8"
-    assert written(Column("a", "A"), Spread.of([2.0])) == "2.0"
-    assert Spread.of([]) is None
-    assert written(Column("a", "A", None), 0.00012346) == "0.0001235"
 
 
 def test_other_formats_have_the_same_numbers(store: Store, trials: dict[str, Run]) -> None:

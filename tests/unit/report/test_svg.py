@@ -117,3 +117,11 @@ def test_many_axes_make_the_chart_wider() -> None:
     assert "class" not in few.attrib
     assert many.attrib["class"] == "wide"
     assert float(many.attrib["width"]) > 2 * float(few.attrib["width"]) - 300
+
+
+def test_marks_of_the_axis_upwards_begin_within_the_drawing() -> None:
+    series = [Series("loss", ((0.0, -0.001225), (1.0, -0.00125)), 0)]
+    drawn = line_chart("t", "d", series, "epoch", "loss", key="k")
+    marks = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="end">([^<]+)<', drawn)
+    assert any(mark.startswith("\N{MINUS SIGN}") for _, mark in marks)
+    assert all(float(x) - 7.6 * len(mark) >= 0 for x, mark in marks)

@@ -28,6 +28,7 @@ def test_auto_is_label_free_where_nothing_is_labelled(tmp_path: Path) -> None:
         update={"splits": whole.splits | {"val": bare.splits["val"]}},
     )
     assert resolve_objective("auto", half, "val") == WITHOUT_LABELS
+    assert resolve_objective("label_free", whole, "val") == WITHOUT_LABELS
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -41,7 +42,7 @@ def test_mistakes(tmp_path: Path) -> None:
     manifest = tiny.write(tmp_path, labelled=False)
     with pytest.raises(UserError, match=r"label_free\.stabilty .*did you mean 'label_free\.stab"):
         resolve_objective("label_free.stabilty", manifest, "val")
-    with pytest.raises(UserError, match=r"choose auto or unsup_miou, label_free\."):
+    with pytest.raises(UserError, match=r"one of auto, label_free, unsup_miou, label_free\."):
         resolve_objective("xyz", manifest, "val")
     with pytest.raises(UserError, match="no labels to rank trials by unsup_miou; --objective lab"):
         require_labels(manifest, "val", "there")

@@ -8,7 +8,6 @@ from usseg_ray.scoring.protocols import (
     PLAIN,
     PROTOCOLS,
     Refinement,
-    check_same,
     find_protocol,
     protocol_settings,
     stamp,
@@ -82,9 +81,3 @@ def test_a_stamp_says_what_a_score_depends_on() -> None:
     )
     other = tiny.config(protocol="full-resolution")
     assert "full-resolution: whole images at short side 32" in stamp(other, "tiny", "test")
-
-
-def test_scores_of_different_protocols_are_not_mixed() -> None:
-    assert check_same(["a", "a"]) == "a"
-    with pytest.raises(UserError, match=r"do not compare:\n  a\n  b\nScore both under one"):
-        check_same(["a", "a", "b"])

@@ -5,7 +5,7 @@ import pytest
 
 from tests.told import trial
 from usseg_ray.scoring.significance import Difference
-from usseg_ray.sweeps.answer import Contender, Findings, conclude, contenders
+from usseg_ray.sweeps.answer import Answer, Contender, Findings, conclude, contenders
 from usseg_ray.sweeps.finals import Finalist
 
 COMMAND = "python -m usseg_ray.tune --method acseg,stego --out here --seeds=3 --data camvid"
@@ -199,3 +199,8 @@ def test_finalists_come_before_trials() -> None:
     scores = {0: {"unsup_miou": 25.0, "collapsed": 1.0}, 1: {"unsup_miou": 27.0, "collapsed": 0.0}}
     (one,) = contenders(trials, [Finalist(trials[0], {}, scores)])
     assert one == Contender("trial_000", "acseg", 10, (25.0, 27.0), None, 1)
+
+
+def test_mlflow_describes_a_sweep_by_its_answer() -> None:
+    assert Answer("a leads", "tune --seeds 4").note() == "a leads\n\n```sh\ntune --seeds 4\n```"
+    assert Answer("a leads").note() == "a leads"

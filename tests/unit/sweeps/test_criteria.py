@@ -115,6 +115,13 @@ def test_trials_of_one_method_are_compared_with_each_other(tmp_path: Path) -> No
     assert load_trials(tmp_path) == trials
 
 
+def test_a_trial_whose_maps_are_damaged_is_left_out(tmp_path: Path) -> None:
+    trials = [leave(tmp_path, i, "acseg", maps(i)) for i in range(3)]
+    (tmp_path / trials[1].name / ARRAYS).write_bytes(b"PK")
+    assert add_consensus(trials, tmp_path, trials, tmp_path) == [trials[0], trials[2]]
+    assert trials[0].metrics[CONSENSUS] == pytest.approx(index_of(maps(0), maps(2)))
+
+
 def test_of_several_methods_every_other_one_counts_alike(tmp_path: Path) -> None:
     methods = ("acseg", "acseg", "kmeans", "kmeans", "stego")
     trials = [leave(tmp_path, i, method, maps(i)) for i, method in enumerate(methods)]

@@ -1,10 +1,23 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.evaluations import scored
+from usseg_ray.core.table import Spread
+from usseg_ray.scoring.arrays import COUNTS, write_counts
 from usseg_ray.scoring.significance import Difference
-from usseg_ray.sweeps.finals import Finalist, again, ended_runs, pick, seeds_of
-from usseg_ray.trials.trial import Status, Trial
+from usseg_ray.sweeps.finals import (
+    Finalist,
+    again,
+    ended_runs,
+    final_folder,
+    pick,
+    save_final,
+    seeds_of,
+    still_scored,
+)
+from usseg_ray.trials.trial import Status, Trial, trial_name
 
 
 def trial(
@@ -75,9 +88,8 @@ def test_a_trial_that_failed_on_its_way_is_no_finalist() -> None:
 def test_the_seeds_are_averaged() -> None:
     scores = {5: {"unsup_miou": 30.0, "collapsed": 0.0}, 6: {"unsup_miou": 34.0, "collapsed": 1.0}}
     found = Finalist(trial(0, "hp", 1), {}, scores, Difference(1.0, -1.0, 3.0))
-    assert found.mean("unsup_miou") == 32
-    assert found.deviation("unsup_miou") == pytest.approx(2 * 2**0.5)
-    assert found.mean("nothing") is None
+    assert found.spread("unsup_miou") == Spread.of([30.0, 34.0])
+    assert found.spread("nothing") is None
     assert found.metrics() == {
         "test.unsup_miou": 32,
         "test.unsup_miou_std": pytest.approx(2 * 2**0.5),
@@ -90,5 +102,18 @@ def test_the_seeds_are_averaged() -> None:
 
 def test_one_seed_has_no_deviation() -> None:
     found = Finalist(trial(0, "hp", 1), {}, {5: {"unsup_miou": 30.0}})
-    assert found.deviation("unsup_miou") is None
+    assert found.spread("unsup_miou") == Spread(30, None, 1)
     assert found.metrics() == {"test.unsup_miou": 30}
+
+
+def test_a_run_whose_counts_are_damaged_is_scored_again(tmp_path: Path) -> None:
+    one = trial(0, "stego", 30.0)
+    runs = [(one, seed, run(one, seed)) for seed in (0, 1, 2)]
+    names = [trial_name(0, seed) for seed in (0, 1, 2)]
+    save_final({name: {"unsup_miou": 30.0} for name in names}, tmp_path)
+    for seed in (0, 1):
+        write_counts(scored(), final_folder(tmp_path, one, seed))
+    damaged = final_folder(tmp_path, one, 1) / COUNTS
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    # Counts that are kept elsewhere are not doubted.
+    assert still_scored(runs, tmp_path).keys() == {names[0], names[2]}

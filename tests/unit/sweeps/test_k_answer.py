@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ from PIL import Image
 
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.objective import STABILITY, WITHOUT_LABELS
-from usseg_ray.sweeps.k_answer import aligned, answer, write_answer
+from usseg_ray.sweeps.k_answer import aligned, answer, chosen, write_answer
 from usseg_ray.trials.trial import Trial
 
 
-def trial(index: int, k: int, seed: int) -> Trial:
-    metrics = {"unsup_miou": 50.0 - abs(k - 5) + seed, STABILITY: 1 / k, WITHOUT_LABELS: k / 6}
+def trial(index: int, k: int, seed: int, value: float | None = None) -> Trial:
+    without = k / 6 if value is None else value
+    metrics = {"unsup_miou": 50.0 - abs(k - 5) + seed, STABILITY: 1 / k, WITHOUT_LABELS: without}
     return Trial(
         index, "acseg", {}, {"num_clusters": k, "seed": seed}, 1, "FINISHED", metrics, seed=None
     )
@@ -31,24 +33,56 @@ def test_the_answer_by_labels_stands_beside_the_one_without() -> None:
         (WITHOUT_LABELS, 6),
         (STABILITY, 4),
     ]
-    first, _, second = found.sentences()
-    assert first.startswith("acseg: K = 5 by unsup_miou 50.5 ± 0.7; the best of 100 % of draws of")
-    assert "have K = 5 best" in first
-    assert second.startswith("acseg: K = 4 by stability 0.250; ")
+    verdict = found.verdict()
+    assert verdict.startswith("acseg: 5 clusters (unsup_miou 50.5 ± 0.7, 2 seeds). Too few seeds")
+    assert "%" not in verdict
+    assert (
+        "The criteria disagree: view_information alone takes 6, stability alone takes 4" in verdict
+    )
     assert [point.k for point in found.points] == [4, 5, 6]
+
+
+def test_a_plateau_and_the_edge_are_said() -> None:
+    rows = [
+        trial(10 * k + seed, k, seed, value)
+        for k, values in {4: (0.1, 0.2, 0.1), 8: (0.5, 0.7, 0.6), 16: (0.6, 0.6, 0.7)}.items()
+        for seed, value in enumerate(values)
+    ]
+    said = answer(rows, "acseg", WITHOUT_LABELS).verdict()
+    assert said.startswith("acseg: between 8 and 16 clusters; 16 chosen (view_information 0.633 ± ")
+    assert "3 seeds, best in" in said
+    assert "16 is the largest K tried: more may be better" in said
+    assert "stability alone takes 4." in said
 
 
 def test_without_labels_there_is_one_answer() -> None:
     rows = trials()[:3]
     for row in rows:
         row.metrics = {STABILITY: row.metrics[STABILITY]}
-    (only,) = answer(rows, "acseg", STABILITY).sentences()
-    assert only == "acseg: K = 4 by stability 0.250; one seed says nothing of its uncertainty."
+    assert answer(rows, "acseg", STABILITY).verdict() == (
+        "acseg: 4 clusters (stability 0.250, one seed). Too few seeds to say how sure: --seeds 3. "
+        "4 is the smallest K tried: fewer may be better (--space with a range of num_clusters)."
+    )
+
+
+def test_the_model_of_the_best_method_at_its_k_is_chosen() -> None:
+    rows = trials()
+    other = [replace(row, index=row.index + 10, method="kmeans") for row in trials()]
+    for row in other:
+        row.metrics = row.metrics | {"unsup_miou": row.metrics["unsup_miou"] - 20}
+    rows[1].checkpoint = rows[4].checkpoint = other[1].checkpoint = "somewhere"
+    found = [answer(rows, "acseg", "unsup_miou"), answer(other, "kmeans", "unsup_miou")]
+    best = chosen(found, [*rows, *other], "unsup_miou")
+    assert best is rows[4]
+    assert (best.settings["num_clusters"], best.settings["seed"]) == (5, 1)
+    rows[1].checkpoint = rows[4].checkpoint = None
+    assert chosen(found, [*rows, *other], "unsup_miou") is None
+    assert chosen([answer([], "acseg", "unsup_miou")], [], "unsup_miou") is None
 
 
 def test_no_trial_no_answer(tmp_path: Path) -> None:
     found = answer([], "acseg", STABILITY)
-    assert found.sentences() == []
+    assert found.verdict() == ""
     write_answer(found, [], tmp_path)
     assert [path.name for path in (tmp_path / "k").iterdir()] == ["acseg.json"]
 
@@ -69,6 +103,7 @@ def test_the_answer_is_written_and_drawn(tmp_path: Path, shared: bool) -> None:
     write_answer(found, rows, tmp_path)
     written = json.loads((tmp_path / "k" / "acseg.json").read_text())
     assert [advice["k"] for advice in written["advice"]] == [5, 6, 4]
+    assert written["verdict"] == found.verdict()
     assert Image.open(tmp_path / "k" / "acseg.png").width > 300
     maps = tmp_path / "k" / "acseg-maps.png"
     assert maps.exists() == shared

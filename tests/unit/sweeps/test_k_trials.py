@@ -2,9 +2,10 @@ import pytest
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.sweeps.k_trials import (
+    beyond,
     curve,
     k_trials,
-    missing_neighbours,
+    more_samples,
     of_method,
     pictured,
     recommend,
@@ -68,7 +69,7 @@ def test_a_clear_answer() -> None:
     assert (found.k, found.share, found.low, found.high, found.seeds) == (6, 1, 6, 6, 3)
 
 
-def test_an_unclear_answer_says_so() -> None:
+def test_an_unclear_answer_is_a_plateau() -> None:
     scores = {4: (30, 20, 29), 6: (20, 31, 30), 8: (10, 10, 10)}
     rows = [trial(k, s, row[s]) for k, row in scores.items() for s in range(3)]
     found = recommend(rows, "unsup_miou")
@@ -78,10 +79,52 @@ def test_an_unclear_answer_says_so() -> None:
     assert found.share == pytest.approx(17 / 27, abs=0.05)
 
 
-def test_added_neighbours_do_not_change_the_answer() -> None:
+def test_a_plateau_ends_where_k_is_told_apart() -> None:
+    scores = {4: (9, 12, 11), 6: (1, 2, 1), 8: (10, 12, 12), 10: (11, 11, 13), 12: (10, 13, 11)}
+    rows = [trial(k, s, row[s]) for k, row in scores.items() for s in range(3)]
+    found = recommend(rows, "unsup_miou")
+    assert found is not None
+    # K = 4 is level too, but not K = 6 between them.
+    assert (found.k, found.low, found.high, found.edge) == (10, 8, 12, "")
+
+
+def test_two_seeds_have_no_share() -> None:
     rows = [trial(k, seed, float(k)) for k in (4, 6) for seed in range(2)]
-    found = recommend([*rows, trial(7, 0, 99.0)], "unsup_miou")
-    assert found == recommend(rows, "unsup_miou")
+    found = recommend(rows, "unsup_miou")
+    assert found is not None
+    assert (found.k, found.share, found.tried) == (6, None, (4, 6))
+
+
+def test_every_k_that_has_all_seeds_is_in_the_draw() -> None:
+    rows = [trial(k, seed, float(k)) for k in (4, 6, 9) for seed in range(3)]
+    found = recommend([*rows, trial(12, 0, 99.0)], "unsup_miou")
+    assert found is not None
+    assert (found.k, found.tried, found.left_out) == (9, (4, 6, 9), (12,))
+
+
+@pytest.mark.parametrize(
+    ("tried", "best", "more"),
+    [
+        ((4, 6, 9), 6, []),
+        ((8, 16, 32), 32, [64, 128]),
+        ((8, 16, 32), 8, [2, 4]),
+        ((4, 6, 9), 4, [2, 3]),
+        ((2, 3, 4), 2, []),
+        ((3, 4, 5), 5, [6, 8]),
+        ((4, 32), 32, [64, 128]),
+    ],
+)
+def test_the_range_goes_on_past_its_edge(
+    tried: tuple[int, ...], best: int, more: list[int]
+) -> None:
+    rows = [trial(k, seed, -abs(k - best)) for k in tried for seed in range(3)]
+    found = recommend(rows, "unsup_miou")
+    assert found is not None
+    assert beyond(found) == more
+    samples = more_samples(found, (0, 1))
+    assert [(s["num_clusters"], s["seed"]) for s in samples] == [
+        (k, s) for s in (0, 1) for k in more
+    ]
 
 
 def test_nothing_to_recommend() -> None:
@@ -97,12 +140,9 @@ def test_one_seed_says_nothing_of_uncertainty() -> None:
     assert (found.k, found.seeds) == (5, 1)
 
 
-def test_neighbours() -> None:
+def test_every_k_is_pictured() -> None:
     rows = [trial(k, 0, 1.0) for k in (2, 3, 6)]
-    assert missing_neighbours(rows, 6) == [5, 7]
-    assert missing_neighbours(rows, 3) == [4]
-    assert missing_neighbours(rows, 2) == []
-    shown = pictured([*rows, trial(3, 1, 1.0), trial(4, 0, 1.0, "FAILED")], 3)
-    assert [(k, t.settings["seed"]) for k, t in shown.items()] == [(2, 0), (3, 0)]
+    shown = pictured([*rows, trial(3, 1, 1.0), trial(4, 0, 1.0, "FAILED")])
+    assert [(k, t.settings["seed"]) for k, t in shown.items()] == [(2, 0), (3, 0), (6, 0)]
     assert of_method(rows, "acseg") == rows
     assert of_method(rows, "stego") == []

@@ -87,7 +87,8 @@ def test_trials_go_round_the_methods_and_start_with_defaults() -> None:
     drawn, samples = zip(*made.draws.values(), strict=True)
     assert list(drawn) == 2 * ["acseg", "kmeans", "position"]
     assert samples[:3] == ({}, {}, {})
-    assert set(samples[3]) > set(samples[4]) == {"clusters_per_class"}
+    assert set(samples[3]) == {"method.num_prototypes", "method.gamma"}
+    assert set(samples[4]) == {"method.context"}
     assert made.num_trials == 6
     assert made.is_planned
 
@@ -98,7 +99,7 @@ def test_a_method_draws_alone_what_it_draws_in_company() -> None:
 
 
 def test_a_method_with_nothing_left_to_sample_has_one_trial() -> None:
-    made = plan(names=BOTH, num_samples=3, assigned={"clusters_per_class": 1.0})
+    made = plan(names=BOTH, num_samples=3, assigned={"method.context": 0.75})
     drawn = [method for method, _ in made.draws.values()]
     assert drawn == ["acseg", "kmeans", "acseg", "acseg"]
     assert made.num_trials == 4
@@ -111,8 +112,7 @@ def test_epochs_of_a_trial_and_of_the_longest_one(tmp_path: Path) -> None:
     assert planned_epochs(made.job("acseg", {"train.epochs": 4})) == 4
     assert made.max_epochs == 9
     assert planned_epochs(plan(names=["kmeans"]).job("kmeans", {})) == 1
-    assert plan(names=BOTH).max_epochs == 4
-    assert plan(names=BOTH, calibrate="off").max_epochs == 2
+    assert plan(names=BOTH).max_epochs == 2
 
 
 def test_the_question_of_k_tries_every_k_with_every_seed(tmp_path: Path) -> None:

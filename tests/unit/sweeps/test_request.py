@@ -44,7 +44,7 @@ def test_methods_are_read_in_their_order_and_once() -> None:
 
 def test_all_leaves_out_the_floors_that_stand_beside() -> None:
     known = {method.name for method in methods.METHODS}
-    assert set(named_methods("all", None)) == known - {"position", "colour"}
+    assert set(named_methods("all", None)) == known - {"position", "colour", "image"}
 
 
 def test_without_a_method_a_preset_names_it() -> None:
@@ -103,6 +103,47 @@ def test_a_request_is_saved_whole_and_in_order(tmp_path: Path) -> None:
     assert read == asked
     assert list(read.methods) == ["kmeans", "acseg"]
     assert asked.version == __version__
+
+
+SECRET_STORE = "postgresql://anna:HUNTER@db:5432/mlflow"
+
+
+def test_the_password_of_the_tracking_store_is_never_at_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request(tracking_uri=SECRET_STORE).save(tmp_path)
+    assert "HUNTER" not in (tmp_path / REQUEST_FILE).read_text()
+    kept = Request.load(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://anna:HUNTER@other/mlflow")
+    with pytest.raises(UserError, match="set MLFLOW_TRACKING_URI to the whole address"):
+        kept.with_password()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", SECRET_STORE)
+    assert kept.with_password().tracking_uri == SECRET_STORE
+
+
+@pytest.mark.parametrize("uri", [None, "sqlite:///a.db", "http://127.0.0.1:5000"])
+def test_a_store_without_a_password_needs_no_environment(tmp_path: Path, uri: str | None) -> None:
+    asked = request(tracking_uri=uri)
+    asked.save(tmp_path)
+    assert Request.load(tmp_path).with_password() == asked
+
+
+@pytest.mark.parametrize(
+    ("changed", "option"),
+    [
+        ({"data": "s3://ID:HUNTER@bucket/set"}, "--data"),
+        ({"storage": "s3://bucket/run?secret_key=HUNTER"}, "--out"),
+        ({"assigned": {"backbone.weights": "https://me:HUNTER@host/w"}}, "--set backbone.weights"),
+    ],
+)
+def test_an_address_that_would_be_kept_carries_no_secret(
+    changed: dict[str, Any], option: str
+) -> None:
+    with pytest.raises(UserError, match="through the environment") as told:
+        request(**changed).check_secrets()
+    assert str(told.value).startswith(option)
+    assert "HUNTER" not in str(told.value)
+    request(data="gs://anonymous@bucket/set").check_secrets()
 
 
 def test_a_folder_without_a_sweep(tmp_path: Path) -> None:

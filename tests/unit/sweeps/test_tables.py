@@ -1,17 +1,20 @@
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 
 from tests.told import cells, shown, trial
+from usseg_ray.core.table_text import as_rich
 from usseg_ray.engine.baselines import label
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust
 from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.sweeps.tables import (
+    cost_line,
     draws_table,
     final_table,
     leaderboard,
@@ -29,8 +32,9 @@ BASELINES = {
 }
 
 
-def board(*trials: Trial, baselines: Any = BASELINES) -> Table:
-    return leaderboard(trials, ["method.gamma"], baselines, split="val", title="a protocol")
+def board(*trials: Trial, baselines: Any = BASELINES) -> Grid:
+    found = leaderboard(trials, ["method.gamma"], baselines, split="val", title="a protocol")
+    return as_rich(found)
 
 
 def test_trials_ranked_without_labels_stand_above_the_baselines() -> None:
@@ -45,7 +49,7 @@ def test_trials_ranked_without_labels_stand_above_the_baselines() -> None:
     assert headings[:5] == ["rank", "trial", "stability", "unsup_miou", "acc"]
     rows = [row[1:4] for row in cells(table)]
     assert rows[:2] == [["trial_001", "0.500", "30.0"], ["trial_000", "0.250", "60.0"]]
-    assert ["[dim]position (floor)[/]", "", "20.0"] in rows
+    assert ["position (floor)", "", "20.0"] in rows
 
 
 def test_without_labels_there_are_no_columns_of_scores() -> None:
@@ -69,7 +73,7 @@ def test_an_answer_is_printed_whole_with_its_command_beneath() -> None:
 def test_what_criteria_are_worth_is_shown() -> None:
     rows = [Trust("label_free.stability", 5, 0.5, "trial_003", 0, 31.0, 2.25, 6.0)]
     rows.append(Trust("label_free.entropy", 5, None, "trial_000", 2, 25.0, 8.0, 6.0))
-    assert cells(trust_table(rows)) == [
+    assert cells(as_rich(trust_table(rows))) == [
         ["stability", "0.50", "trial_003", "31.0", "2.2", "6.0"],
         ["entropy", "-", "trial_000 (+2)", "25.0", "8.0", "6.0"],
     ]
@@ -108,10 +112,11 @@ def test_what_methods_vary_is_listed_below() -> None:
     other = Trial(1, "kmeans", {}, {"num_clusters": 8}, 1, "FINISHED", {"unsup_miou": 30.0})
     drawn = trial(0, 40.0)
     drawn.sample |= {"clusters_per_class": 1.5}
-    table = leaderboard([drawn, other], None, BASELINES, split="test", title="a protocol")
+    found = leaderboard([drawn, other], None, BASELINES, split="test", title="a protocol")
+    table = as_rich(found)
     assert [str(column.header) for column in table.columns][2] == "method"
     assert cells(table) == [
-        ["", "[dim]position (floor)[/]", "", "99.0", "", ""],
+        ["", "position (floor)", "", "99.0", "", ""],
         ["1", "trial_000", "acseg", "40.0", "50.0", "10"],
         ["2", "trial_001", "kmeans", "30.0", "-", "8"],
     ]
@@ -126,17 +131,18 @@ def test_final_scores_stand_above_the_baselines() -> None:
     second = Finalist(trial(1, 39.0), {}, {0: other}, Difference(1.2, -0.5, 3.0))
     third = Finalist(trial(2, 30.0), {}, {0: scores}, Difference(4.0, 2.5, 6.0))
     fourth = Finalist(trial(4, 29.0), {}, {0: scores}, Difference(5.0))
-    table = final_table([first, second, third, fourth], BASELINES["test"], "test")
+    table = as_rich(final_table([first, second, third, fourth], BASELINES["test"], "test"))
     picked = "settings picked by labels of val"
     assert str(table.title).endswith("over seeds)")
-    assert str(final_table([first], {}, "test", picked).title).endswith(f"over seeds)\n{picked}")
+    assert final_table([first], {}, "test", picked).caption.endswith(f"over seeds)\n{picked}")
     assert cells(table) == [
-        ["trial_003\nacseg", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "-", "39.0", ""],
-        ["trial_001\nacseg", "11", "1", "40.0", "60.0", "-", "-", "1.2 [-0.5, 3.0], noise"],
-        ["trial_002\nacseg", "12", "1", "38.0", "60.0", "-", "39.0", "4.0 [2.5, 6.0]"],
-        ["trial_004\nacseg", "14", "1", "38.0", "60.0", "-", "39.0", "5.0, too few seeds"],
-        ["[dim]position\n(floor)[/]", "", "", "99.0", "", "", "", ""],
+        ["trial_003\nacseg", "13", "2", "39.0 ± 1.4", "60.0 ± 0.0", "39.0", ""],
+        ["trial_001\nacseg", "11", "1", "40.0", "60.0", "-", "1.2 [-0.5, 3.0], noise"],
+        ["trial_002\nacseg", "12", "1", "38.0", "60.0", "39.0", "4.0 [2.5, 6.0]"],
+        ["trial_004\nacseg", "14", "1", "38.0", "60.0", "39.0", "5.0, too few seeds"],
+        ["position\n(floor)", "", "", "99.0", "", "", ""],
     ]
+    assert "linear" not in [str(column.header) for column in table.columns]  # nobody has one
     assert "on test, every run scored once" in shown(table)
 
 
@@ -173,3 +179,9 @@ def test_numbers_and_settings() -> None:
         "a",
         "None",
     )
+
+
+def test_what_all_runs_took_and_cost() -> None:
+    runs = [replace(trial(index, 1.0), seconds=900.04) for index in range(4)]
+    assert cost_line(runs, None) == "Training and scoring: 3600.2 s in all 4 runs."
+    assert cost_line(runs, 2.5).endswith("s in all 4 runs, price 2.50.")

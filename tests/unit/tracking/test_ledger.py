@@ -1,6 +1,8 @@
 """The ledger against a real MLflow store: runs, their keys, how they end and begin again."""
 
+import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -89,7 +91,42 @@ def test_baselines_stand_beside_every_trial_whenever_it_opens(folder: Path) -> N
         ledger.open_trial("after", {}, {})
     expected = {"baseline.position": 20.2, "baseline.colour": 21.5}
     assert all(run.data.metrics == expected for run in runs(folder).values())
+    told = {run.data.tags["usseg.beside"] for run in runs(folder).values()}
+    assert told == {"position 20.2, colour 21.5"}
     assert len(runs(folder)) == 3
+
+
+def test_the_data_is_an_input_of_every_run_once(folder: Path) -> None:
+    for _ in range(2):
+        with opened() as ledger:
+            ledger.open_trial("t", {}, {})
+            ledger.open_final("t", 3, {}, {})
+    for run in runs(folder).values():
+        ((dataset, *others),) = [[one.dataset for one in run.inputs.dataset_inputs]]
+        assert others == []
+        assert (dataset.name, dataset.digest) == ("scenes", "abc")
+        assert json.loads(dataset.source) == {"uri": "s3://***@host/scenes"}
+
+
+def test_a_models_metrics_are_linked_with_it_and_with_the_data(folder: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "MLmodel").write_text("flavors: {}\n")
+    with opened() as ledger:
+        ledger.open_trial("t", {}, {})
+        ledger.log("t", {"loss": 1.0}, step=0)
+        ledger.log("t", {"test.unsup_miou": 31.0, "test.unsup_acc": 60.0}, step=0)
+        ledger.log_model("t", folder / "model")
+        ledger.log_model("t", folder / "model")
+    run = runs(folder)["t"]
+    assert run.data.metrics == {"loss": 1.0, "test.unsup_miou": 31.0, "test.unsup_acc": 60.0}
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    linked = {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in model.metrics or ()}
+    assert linked == {
+        "test.unsup_miou": (31.0, "scenes", "abc"),
+        "test.unsup_acc": (60.0, "scenes", "abc"),
+    }
+    assert len(client.get_metric_history(run.info.run_id, "test.unsup_miou")) == 1
 
 
 def test_values_that_are_not_numbers_are_counted_and_not_logged(folder: Path) -> None:
@@ -238,9 +275,31 @@ def test_the_dashboard_command_names_the_store_absolutely(folder: Path) -> None:
     experiment = runs(folder)[SWEEP].info.experiment_id
     assert command.startswith("MLFLOW_DISABLE_TELEMETRY=true ")
     assert command.endswith(f" ui --backend-store-uri sqlite:///{folder}/mlflow.db")
-    assert address == (
-        f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?viewStateShareKey=usseg"
+    view = re.fullmatch(
+        rf"http://127.0.0.1:5000/#/experiments/{experiment}/runs\?viewStateShareKey=([\w-]+)",
+        address,
     )
+    assert view is not None
+    kept = MlflowClient(f"sqlite:///{folder}/mlflow.db").get_experiment(experiment).tags
+    state = json.loads(kept[f"mlflow.sharedViewState.{view[1]}"])
+    query = f"tags.`usseg.sweep` = '{SWEEP}' AND tags.`usseg.role` = 'trial'"
+    assert state["searchFilter"] == query
+
+
+def test_every_sweep_has_a_view_of_its_own_trials(folder: Path) -> None:
+    addresses = []
+    for sweep in ("one", "it's"):
+        with opened(sweep=sweep) as ledger:
+            addresses.append(ledger.dashboard()[1])
+            ledger.open_trial(f"t of {sweep}", {}, {})
+            ledger.open_final(f"t of {sweep}", 1, {}, {})
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("usseg")
+    assert experiment is not None
+    for sweep, address in zip(("one", "it's"), addresses, strict=True):
+        view = json.loads(experiment.tags[f"mlflow.sharedViewState.{address.rpartition('=')[2]}"])
+        found = client.search_runs([experiment.experiment_id], view["searchFilter"])
+        assert [run.info.run_name for run in found] == [f"t of {sweep}"]
 
 
 @pytest.mark.usefixtures("store")

@@ -10,6 +10,7 @@ import torch
 from mlflow import MlflowClient
 
 from tests import scenes
+from tests.earlier import earlier_model
 from tests.ledgers import opened, runs
 from usseg_ray import methods
 from usseg_ray.core.config import build_config, flatten
@@ -20,7 +21,10 @@ from usseg_ray.engine.checkpoint import STATE_FILE
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import assemble
-from usseg_ray.tracking.model import save_model
+from usseg_ray.models.folder import describe_run
+from usseg_ray.models.folder import save_model as keep
+from usseg_ray.models.segmenter import Segmenter
+from usseg_ray.tracking.model import find_model, save_model
 
 SETTINGS = {
     "backbone.name": "textons",
@@ -35,7 +39,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """Settings and checkpoint of a short STEGO run."""
+    """Settings of a short STEGO run, and the folder of its checkpoint and of its model."""
     folder, data = (tmp_path_factory.mktemp(name) for name in ("trained", "scenes"))
     scenes.write(data)
     method = methods.get("stego")
@@ -45,6 +49,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
     run.fit()
     assert context.state is not None
     context.state.save(folder)
+    about = describe_run("stego", flatten(config))
+    keep(folder / "kept", about, context.state.method)
     return flatten(config), folder
 
 
@@ -52,8 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
 def test_a_logged_model_segments_images_of_any_size(
     folder: Path, trained: tuple[dict[str, Any], Path]
 ) -> None:
-    settings, checkpoint = trained
-    save_model("stego", settings, checkpoint, folder / "model")
+    save_model(trained[1] / "kept", folder / "model")
     for _ in range(2):
         with opened() as ledger:
             ledger.open_trial("t", {}, {})
@@ -79,20 +84,39 @@ def test_a_logged_model_segments_images_of_any_size(
     assert model.predict(example).shape == example.shape[:-1]
 
 
-def test_a_model_of_0_1_0_still_opens(folder: Path, trained: tuple[dict[str, Any], Path]) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_registered_model_is_found(folder: Path, trained: tuple[dict[str, Any], Path]) -> None:
+    save_model(trained[1] / "kept", folder / "model")
+    with opened() as ledger:
+        ledger.open_trial("t", {}, {})
+        ledger.log_model("t", folder / "model", register="found")
+    image = synthetic.scene(7, "val", 0)[0]
+    expected = Segmenter.open(find_model(str(trained[1] / "kept"))).segment(image).mask
+    found = find_model("models:/found@champion", ledger.uri)
+    assert np.array_equal(Segmenter.open(found).segment(image).mask, expected)
+    for missing in ("models:/found@nobody", "models:/lost@champion", "models:/found/7"):
+        with pytest.raises(UserError, match=missing):
+            find_model(missing, ledger.uri)
+
+
+def test_a_model_of_earlier_versions_still_opens(
+    folder: Path, trained: tuple[dict[str, Any], Path]
+) -> None:
     settings, checkpoint = trained
-    save_model("stego", settings, checkpoint, folder / "model")
     image = synthetic.scene(7, "val", 0)[0][None]
+    save_model(checkpoint / "kept", folder / "model")
     maps = mlflow.pyfunc.load_model(str(folder / "model")).predict(image)
-    (file,) = (folder / "model").rglob(STATE_FILE)
+    earlier = earlier_model(folder / "earlier", "stego", settings, checkpoint)
+    assert np.array_equal(mlflow.pyfunc.load_model(str(earlier)).predict(image), maps)
+    (file,) = earlier.rglob(STATE_FILE)
     kept = torch.load(file, weights_only=True)
-    assert not kept["optimiser"]
+    # As 0.1.0 wrote it.
     torch.save({"method": kept["method"]}, file)
-    assert np.array_equal(mlflow.pyfunc.load_model(str(folder / "model")).predict(image), maps)
+    assert np.array_equal(mlflow.pyfunc.load_model(str(earlier)).predict(image), maps)
     # As this version writes it, but of one to come.
     torch.save(kept | {"version": 99}, file)
     with pytest.raises(UserError, match="is a checkpoint of version 99"):
-        mlflow.pyfunc.load_model(str(folder / "model"))
+        mlflow.pyfunc.load_model(str(earlier))
 
 
 @pytest.mark.parametrize("store", ["a database", "a server"])
@@ -101,8 +125,7 @@ def test_the_latest_sweep_has_the_champion(
 ) -> None:
     # Neither is the store that MLflow would take by itself, ./mlflow.db.
     uri = server if store == "a server" else f"sqlite:///{folder}/elsewhere/mlflow.db"
-    settings, checkpoint = trained
-    save_model("stego", settings, checkpoint, folder / "model")
+    save_model(trained[1] / "kept", folder / "model")
     champions = []
     for sweep in ("earlier", "later", "earlier"):
         with opened(uri, sweep=sweep) as ledger:

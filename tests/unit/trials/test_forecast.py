@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from usseg_ray.trials.forecast import (
     ROWS,
     SHORT_S,
     _Clock,
+    _clock_of,
     _EnoughError,
     _excerpt,
     choose,
@@ -63,13 +65,38 @@ def test_a_set_larger_than_the_excerpt_takes_longer(root: str, tmp_path: Path) -
     assert trial_seconds(job(str(tmp_path), train__epochs=1), budget=0.5) > 5 * few
 
 
-def test_what_is_loaded_in_the_first_epoch_does_not_count() -> None:
-    clock = _Clock(torch.device("cpu"), images=2, budget=0.0)
+def epoch(clock: _Clock) -> None:
     state = RunState(1, {}, {})
-    clock.report({"images_per_second": 0.1}, state, None)
+    clock.after_step(lambda: state)
+    clock.after_step(lambda: state)
+    clock.report({}, state, None)
+
+
+def test_what_is_loaded_in_the_first_epoch_does_not_count() -> None:
+    # Begun, two steps and the end of an epoch, twice.
+    worked = iter([0.0, 50.0, 70.0, 75.0, 75.7, 75.9, 80.0])
+    clock = _Clock(torch.device("cpu"), 10, lambda: next(worked), budget=0.0)
+    epoch(clock)
     with pytest.raises(_EnoughError):
-        clock.report({"images_per_second": 50.0}, state, None)
+        epoch(clock)
     assert clock.image_seconds == pytest.approx(0.02)
+    assert clock.walk_seconds == pytest.approx(0.5)
+
+
+def test_waiting_for_a_busy_machine_does_not_count(root: str) -> None:
+    worked = _clock_of(job(root).config, torch.device("cpu"))
+    before, began = worked(), time.monotonic()
+    time.sleep(0.2)
+    assert worked() - before < 0.1
+    while worked() - before < 0.1:
+        pass
+    assert time.monotonic() - began > 0.2
+
+
+def test_two_threads_work_twice_as_fast_and_a_gpu_has_the_walls_clock(root: str) -> None:
+    two = _clock_of(job(root, resources__threads=2).config, torch.device("cpu"))
+    assert two() == pytest.approx(time.process_time() / 2, abs=0.05)
+    assert _clock_of(job(root).config, torch.device("cuda")) is time.monotonic
 
 
 def test_a_method_without_stages_is_only_scored(root: str) -> None:

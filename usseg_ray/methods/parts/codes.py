@@ -92,7 +92,7 @@ class CodeMethod(CodeClassifier):
             fit_centroids(self, self.probe, passes)
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> Float[Tensor, "B C h w"]:
+    def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
         """Returns the head's codes, without dropout."""
         codes: Tensor = self.head(batch.features.tokens)
         return codes

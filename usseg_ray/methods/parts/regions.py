@@ -1,9 +1,11 @@
-"""Regions of tokens: pooling values over the tokens that share a label, and where these lie."""
+"""Regions of tokens: values pooled over those of one label, where they lie, what they settle to."""
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
+
+from usseg_ray.ops.modularity import cosine
 
 
 def pool_regions(
@@ -21,6 +23,27 @@ def pool_regions(
     """
     members = one_hot(labels, num_regions)
     return members.mT.to(values.dtype) @ values, members.sum(1)
+
+
+def settled(
+    tokens: Float[Tensor, "B N D"], concepts: Float[Tensor, "B R D"], times: int
+) -> Float[Tensor, "B R D"]:
+    """Moves concepts to the mean direction of their tokens, as spherical k-means does.
+
+    Args:
+        tokens: (B, N, D).
+        concepts: (B, R, D); one without a token stays where it is.
+        times: How often.
+
+    Returns:
+        (B, R, D), not normalised.
+    """
+    unit = normalize(tokens, dim=2)
+    for _ in range(times):
+        hard = cosine(tokens, concepts).argmax(2)
+        sums, counts = pool_regions(unit, hard, concepts.shape[1])
+        concepts = torch.where(counts[:, :, None] > 0, sums, concepts)
+    return concepts
 
 
 def bounding_box(mask: Bool[Tensor, "h w"]) -> Int64[Tensor, "4"]:

@@ -1,0 +1,70 @@
+"""`usseg-ray COMMAND`, or `python -m usseg_ray COMMAND`: every command by one name.
+
+A command's module is imported when it is called, so that the list of them costs next to nothing.
+"""
+
+import importlib
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from usseg_ray.core.cli import CONSOLE, Version, run
+
+COMMANDS = {
+    "fit": "Photographs to masks, without labels: the way in.",
+    "tune": "Sweep methods, cluster counts and loss weights.",
+    "train": "Train one method once.",
+    "prepare": "Make a prepared set of a folder or of a published set.",
+    "evaluate": "Score a trained trial again, by any protocol.",
+    "report": "Put sweeps side by side, or write a page about them.",
+    "features": "List, compute and remove stored features.",
+    "doctor": "Look at machine, access, stores and launcher files.",
+    "bench": "Measure this machine.",
+}
+"""Name -> what it does, in the order of the list; a module of the package each."""
+
+_ROOMS = ("prepare", "report", "features", "doctor", "bench")
+"""Commands that are folders."""
+
+
+class Commands(TyperGroup):
+    """The commands, imported one by one."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 (click's, which moves)
+        """Lists their names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
+        """Imports a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        place = f"usseg_ray.{cmd_name}" + (".__main__" if cmd_name in _ROOMS else "")
+        return typer.main.get_command(importlib.import_module(place).app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
+        """Writes the list without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(name=CONSOLE, cls=Commands, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001
+    """Unsupervised semantic segmentation: which method, how many clusters, which masks.
+
+    `usseg-ray COMMAND --help` explains a command; `usseg-ray fit FOLDER` is the way in.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def console() -> None:
+    """Runs the console script."""
+    run(app)
+
+
+if __name__ == "__main__":
+    console()

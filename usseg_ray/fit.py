@@ -1,0 +1,69 @@
+"""`python -m usseg_ray.fit`, `usseg-ray fit`: photographs to masks, without labels."""
+
+from typing import Annotated
+
+import typer
+
+from usseg_ray.core import cli
+from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.sweeps.request import Backbone
+
+app = make_app()
+
+
+@app.command()
+def fit(
+    photos: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder of images (folders below it too), a bucket, *.parquet with an image "
+            "column, or a WebDataset *.tar."
+        ),
+    ] = None,
+    backbone: Backbone = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What to compare, with commas between them: {', '.join(cli.METHODS)}.",
+            show_default="kmeans,acseg",
+        ),
+    ] = None,
+    num_samples: Annotated[int, typer.Option(min=2, help="Values of K that are tried.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, help="With which each is tried.")] = 3,
+    assign: cli.Set = [],  # noqa: B006 (typer copies it)
+    device: cli.Device = None,
+    out: cli.Out = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run; images that were added since get masks from its model.",
+        ),
+    ] = None,
+    tracking_uri: cli.TrackingUri = None,
+    version: Version = False,  # noqa: ARG001
+) -> None:
+    """Make masks of photographs without labels: method and K are chosen, the model is kept.
+
+    Nothing else is needed: usseg-ray fit photos
+    """
+    # torch, Ray, MLflow: not for --help.
+    from usseg_ray.sweeps import fitting, launch, request  # noqa: PLC0415
+
+    fitting.fit(
+        photos,
+        out=out,
+        resume=resume,
+        methods=tuple(request.named_methods(method, None)) if method else fitting.METHODS,
+        backbone=backbone,
+        num_samples=num_samples,
+        seeds=seeds,
+        assigned=launch.assignments(
+            assign, backbone=None, device=device, precision=None, seed=None, workers=None
+        ),
+        tracking_uri=tracking_uri,
+    )
+
+
+if __name__ == "__main__":
+    run(app)

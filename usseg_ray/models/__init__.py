@@ -1,0 +1,1 @@
+"""Trained models as folders: written, described, found, opened, without their run and data."""

@@ -1,0 +1,1 @@
+"""Checkpoints that the official code of a method wrote, made models here."""

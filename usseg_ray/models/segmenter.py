@@ -1,0 +1,223 @@
+"""A model at work: images of any size in, label maps, confidence and probabilities out."""
+
+import weakref
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from usseg_ray import methods
+from usseg_ray.core.config import BackboneConfig, build_config
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import write_whole
+from usseg_ray.core.records import DamagedError
+from usseg_ray.core.types import Images
+from usseg_ray.core.views import Frame
+from usseg_ray.data.transforms import frame_image
+from usseg_ray.engine.model import Model, build_model
+from usseg_ray.features.backbones import check_weights
+from usseg_ray.features.store.recipe import weights_digest
+from usseg_ray.models.description import Description
+from usseg_ray.models.earlier import is_earlier, read_earlier
+from usseg_ray.models.folder import read_model, settings_of
+from usseg_ray.models.names import IGNORED, Names
+from usseg_ray.scoring.crf import open_crf
+from usseg_ray.scoring.prediction import CRF, Predictor, Refiners
+from usseg_ray.scoring.protocols import PLAIN, Refinement
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What a model finds in an image.
+
+    Attributes:
+        mask: (H, W) int64, the output of every pixel: merged clusters are one, ignored ones
+            `names.ignored`.
+        confidence: (H, W) float32 in [0, 1], the probability of the cluster that was chosen.
+        scores: (K, H, W) float32, the probability of every cluster, if it was asked for.
+        names: What outputs are called.
+    """
+
+    mask: Int64[np.ndarray, "H W"]
+    confidence: Float32[np.ndarray, "H W"]
+    scores: Float32[np.ndarray, "K H W"] | None
+    names: Names
+
+    def save(self, path: Path) -> None:
+        """Writes the mask as a PNG of one byte a pixel, with the colours of the names.
+
+        Raises:
+            UserError: One byte does not hold as many clusters.
+        """
+        if len(self.names) > IGNORED:
+            raise UserError(
+                f"{path}: a PNG with colours holds {IGNORED} clusters and the model has "
+                f"{len(self.names)}; merge some (names.yaml)."
+            )
+        picture = Image.fromarray(self.mask.astype(np.uint8), mode="P")
+        picture.putpalette(self.names.palette.tobytes())
+        write_whole(path, lambda stream: picture.save(stream, "PNG"))
+
+
+class Segmenter:
+    """A trained method that segments images of any size; see `open`.
+
+    Args:
+        description: What it is.
+        model: Method and backbone, loaded, on their device.
+
+    Attributes:
+        description: What it is.
+        model: Method and backbone.
+        names: What its clusters are called.
+        num_clusters: K.
+    """
+
+    def __init__(self, description: Description, model: Model) -> None:
+        model.method.eval()
+        self.description, self.model = description, model
+        self.names, self.num_clusters = description.names, description.num_clusters
+        self._predictors: dict[Refinement, Predictor] = {}
+        self._held = ExitStack()
+        weakref.finalize(self, self._held.close)
+
+    @classmethod
+    def open(cls, folder: Path, device: torch.device | None = None) -> Self:
+        """Opens a model.
+
+        Args:
+            folder: As `models.folder.save_model` wrote it, or as earlier versions did.
+            device: Where to compute; a GPU if there is one and this is unset.
+
+        Raises:
+            UserError: It is missing, damaged, of another version, or the backbone's weights are
+                out of reach or others.
+        """
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        description, state = (read_earlier if is_earlier(folder) else read_model)(folder)
+        _check_reach(description, folder)
+        method_class = methods.get(description.method)
+        layers = [settings_of(description, folder), method_class.defaults.trained]
+        model = build_model(build_config(method_class.Config, layers), method_class, device)
+        _check_backbone(model, description, folder)
+        try:
+            model.method.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DamagedError(
+                f"{folder} is damaged: its weights are not of its settings ({reason}). Take it "
+                "from the run again."
+            ) from None
+        return cls(description, model)
+
+    @torch.no_grad()
+    def segment(
+        self, image: UInt8[np.ndarray, "H W 3"], *, scores: bool = False, refine: str | None = None
+    ) -> Segmentation:
+        """Segments an image.
+
+        Args:
+            image: (H, W, 3) uint8, RGB. It is seen with the short side that trials were scored
+                at, through windows where it is longer.
+            scores: Whether to give the probabilities of all clusters, too.
+            refine: Refiners such as `flip` or `flip+crf`; none if unset.
+        """
+        height, width = image.shape[:2]
+        refinement = Refinement.parse(refine) if refine else PLAIN
+        predictor, shown = self._predictor(refinement), self.description.preprocessing
+        pixels = frame_image(image, Frame(shown.size, "whole", shown.filter))
+        seen = Images(("0",), torch.from_numpy(pixels)[None])
+        logits = predictor.predict(seen).logits(refinement)[0]
+        chosen, confidence = _chosen(logits, (height, width))
+        found = _upsampled(logits[None], (height, width))[0].softmax(0) if scores else None
+        return Segmentation(
+            self.names.apply(chosen.cpu().numpy()),
+            confidence.cpu().numpy(),
+            None if found is None else found.cpu().numpy(),
+            self.names,
+        )
+
+    @torch.no_grad()
+    def probabilities(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B K h w"]:
+        """Finds the probabilities of clusters in images as they are: not resized, no windows.
+
+        Args:
+            images: (B, H, W, 3) uint8, RGB; sides that patches tile.
+
+        Returns:
+            (B, K, h, w) float32 on the model's device, at the resolution that the method scores
+            at: mostly that of the patches.
+        """
+        pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+        seen = Images(tuple(map(str, range(len(images)))), pixels)
+        scorer = self._predictor(PLAIN).scorer
+        scores = scorer.predict(self.model.featurise(seen))
+        return (scorer.sharpness * scores.float()).softmax(1)
+
+    def _predictor(self, refinement: Refinement) -> Predictor:
+        if refinement not in self._predictors:
+            refining = Refiners((refinement,), self._crf() if "crf" in refinement else None)
+            self._predictors[refinement] = self.model.predictor(refining=refining)
+        return self._predictors[refinement]
+
+    def _crf(self) -> CRF:
+        """Opens the CRF of the device, for as long as this lives."""
+        return self._held.enter_context(open_crf(self.model.featurise.device.type))
+
+
+def _check_reach(description: Description, folder: Path) -> None:
+    """Refuses a model whose backbone's weights are nowhere to be had."""
+    known = description.backbone
+    if known.file is not None and not (folder / known.file).is_file() and not is_earlier(folder):
+        raise DamagedError(
+            f"{folder} is damaged: {known.file}, the weights of its backbone, is missing. Take the "
+            "model from the run, or the place that it was copied from, again."
+        )
+    if known.file is None and known.sha256 is not None:
+        try:
+            check_weights(BackboneConfig(name=known.name))
+        except UserError:
+            raise UserError(
+                f"{folder} reads {known.name}, whose weights are not in timm's cache and cannot be "
+                "fetched. Connect once, or bring the cache (HF_HOME) of a machine that has them."
+            ) from None
+
+
+def _check_backbone(model: Model, description: Description, folder: Path) -> None:
+    known, backbone = description.backbone, model.featurise.backbone
+    if backbone is None or known.sha256 is None or weights_digest(backbone) == known.sha256:
+        return
+    where = folder / known.file if known.file else f"timm's {known.name}"
+    raise DamagedError(
+        f"{where}: not the backbone weights that the model {folder} was trained on (sha256 "
+        f"{known.sha256[:12]}). Put those in their place, or train again."
+    )
+
+
+def _upsampled(logits: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Tensor:
+    return interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+def _chosen(logits: Float[Tensor, "K h w"], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Finds the likeliest cluster of every pixel, and its probability.
+
+    One cluster at a time: all of them at the size of a photograph take gigabytes.
+    """
+    best = torch.full(size, torch.finfo(torch.float32).min, device=logits.device)
+    chosen = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    total = torch.zeros_like(best)
+    for cluster, own in enumerate(logits[:, None, None]):
+        here = _upsampled(own, size)[0, 0]
+        larger = here > best
+        highest = torch.where(larger, here, best)
+        total = total * (best - highest).exp() + (here - highest).exp()
+        chosen[larger] = cluster
+        best = highest
+    return chosen, 1 / total

@@ -1,0 +1,135 @@
+"""Which images there are: a file, a folder or a URI, as a list of names and stamps.
+
+Names of outputs mirror those of the images. Links that lead out of the folder are not followed, and
+what is no image by its suffix is counted.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pyarrow import fs as pafs
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import is_uri, resolve
+from usseg_ray.core.sources import is_junk
+from usseg_ray.data.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image's file.
+
+    Attributes:
+        name: Its path below the folder.
+        key: What its outputs are called: the name without its suffix, where no other has that.
+        path: In the file system.
+        stamp: Bytes, and when it was written (ns).
+    """
+
+    name: str
+    key: str
+    path: str
+    stamp: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Images:
+    """All images of a place.
+
+    Attributes:
+        place: The folder or URI.
+        found: The images, by name.
+        notes: What was passed over, a line each.
+    """
+
+    place: str
+    found: tuple[Found, ...]
+    notes: tuple[str, ...]
+
+
+def find_images(place: str, out: str) -> Images:
+    """Lists the images of a place.
+
+    Args:
+        place: A file, a folder or a URI; folders are looked through.
+        out: Where outputs go, which are no images even where they lie below.
+
+    Raises:
+        UserError: There is nothing there, or no image.
+    """
+    filesystem, root = resolve(place)
+    info = filesystem.get_file_info(root)
+    if info.type == pafs.FileType.NotFound:
+        raise UserError(f"--images {place}: no such folder or file.")
+    passed = Counter[str]()
+    if info.type == pafs.FileType.File:
+        listed: Iterator[pafs.FileInfo] = iter([info])
+        root = root.rpartition("/")[0]
+    elif is_uri(place):
+        listed = _listed_there(filesystem, root)
+    else:
+        listed = _listed_here(Path(root), Path(out).absolute(), passed)
+    images = [
+        (info.path[len(root) :].lstrip("/"), info) for info in listed if _is_image(info, passed)
+    ]
+    if not images:
+        raise UserError(
+            f"--images {place}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
+            f"{' '.join(_told(passed))}".rstrip()
+        )
+    return Images(place, tuple(_named(images)), tuple(_told(passed)))
+
+
+def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.FileInfo]:
+    """Lists files below a folder; linked folders are not entered, nor is that of the outputs."""
+    inside = root.resolve()
+    local = pafs.LocalFileSystem()
+    for place, below, names in os.walk(root):
+        here = Path(place)
+        below[:] = sorted(name for name in below if not is_junk(name) and here / name != out)
+        passed["links to folders"] += sum((here / name).is_symlink() for name in below)
+        paths = [here / name for name in sorted(names)]
+        for path in paths:
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                passed["links out of the folder"] += 1
+            elif is_junk(path.name):
+                passed["hidden"] += 1
+            elif path.is_file():
+                yield local.get_file_info(str(path))
+            else:
+                passed["broken links and the like"] += 1
+
+
+def _listed_there(filesystem: pafs.FileSystem, root: str) -> Iterator[pafs.FileInfo]:
+    for info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True)):
+        below = PurePosixPath(info.path[len(root) :].lstrip("/"))
+        if info.type == pafs.FileType.File and not any(map(is_junk, below.parts)):
+            yield info
+
+
+def _is_image(info: pafs.FileInfo, passed: Counter[str]) -> bool:
+    suffix = PurePosixPath(info.path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    passed[suffix or "without suffix"] += 1
+    return False
+
+
+def _named(images: list[tuple[str, pafs.FileInfo]]) -> Iterator[Found]:
+    """Names outputs; where two images would have one, both keep their suffixes."""
+    keys = [str(PurePosixPath(name).with_suffix("")) for name, _ in images]
+    taken = Counter(key.casefold() for key in keys)
+    for (name, info), key in sorted(zip(images, keys, strict=True), key=lambda pair: pair[0][0]):
+        own = key if taken[key.casefold()] == 1 else name
+        yield Found(name, own, info.path, (info.size or 0, info.mtime_ns or 0))
+
+
+def _told(passed: Counter[str]) -> list[str]:
+    told = ", ".join(f"{kind} {count}" for kind, count in sorted(passed.items()) if count)
+    lines = [f"{passed.total()} files passed over: {told}."] if told else []
+    if passed.keys() & HEIC_SUFFIXES:
+        lines.append("HEIC files are read with an extra: pip install 'usseg-ray[heic]'.")
+    return lines

@@ -1,0 +1,156 @@
+"""`python -m usseg_ray.predict`: a model, a place full of images, and masks of all of them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from usseg_ray.core.cli import Version, console, make_app, run
+from usseg_ray.core.errors import UserError
+
+app = make_app()
+
+
+@app.command()
+def main(
+    *,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's folder, a run (its name under ./runs, or its folder), a trial's "
+            "folder, models:/NAME@champion, or hf://OWNER/NAME."
+        ),
+    ],
+    images: Annotated[str, typer.Option(help="An image, a folder of images, or a URI of one.")],
+    out: Annotated[
+        str, typer.Option(help="Folder or URI; names in it mirror those of the images.")
+    ],
+    save: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMATS",
+            help="One or several, with commas between them: png, overlay, confidence, parquet, "
+            "coco, cvat, label-studio, geotiff, geojson, geopackage.",
+        ),
+    ] = "png",
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="See images through square tiles of as many pixels, each as an image is seen: for "
+            "images of any size.",
+            show_default="whole images",
+        ),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(help="Share of a tile that its neighbour has too.")
+    ] = 0.25,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace what another model, or other names or options, made."
+        ),
+    ] = False,
+    version: Version = False,  # noqa: ARG001
+) -> None:
+    """Segment images with a trained model, and save what it finds in one or several formats.
+
+    Running it again goes on where it was: what is there whole, by the same model, names and
+    options, is not done again. Images that cannot be used are counted and named in
+    quarantine.jsonl.
+    """
+    # torch, Ray, MLflow: not for --help.
+    from usseg_ray.outputs.formats import parse_formats  # noqa: PLC0415
+    from usseg_ray.outputs.run import Predicted, predict  # noqa: PLC0415
+    from usseg_ray.outputs.tiles import Tiling  # noqa: PLC0415
+
+    formats = parse_formats(save)
+    tiling = None if tile is None else Tiling(tile, overlap)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images, {task.fields[bad]} bad"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("Segmenting", total=None, bad=0)
+        found: Predicted = predict(
+            located(model),
+            images,
+            out,
+            formats=formats,
+            tiling=tiling,
+            overwrite=overwrite,
+            device=resolved(device),
+            on_progress=lambda done, bad, total: progress.update(
+                bar, completed=done, bad=bad, total=total
+            ),
+        )
+    for line in summary(found):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def located(place: str) -> Path:
+    """Finds a model; only one of MLflow's registry takes MLflow.
+
+    Args:
+        place: As `--model`.
+    """
+    if place.startswith("models:/"):
+        from usseg_ray.tracking import model  # noqa: PLC0415 (see `main`)
+
+        return model.find_model(place)
+    from usseg_ray.models.find import find_model  # noqa: PLC0415 (see `main`)
+
+    return find_model(place)
+
+
+def resolved(device: str) -> str:
+    """Says where to compute: on a GPU if there is one, unless told.
+
+    Raises:
+        UserError: There is none, and it was asked for.
+    """
+    import torch  # noqa: PLC0415 (see `main`)
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no GPU here. Leave it out, or say cpu.")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def summary(found: object) -> list[str]:
+    """Says what a run did, a line each.
+
+    Args:
+        found: An `outputs.run.Predicted`.
+    """
+    from usseg_ray.outputs.run import QUARANTINE, Predicted  # noqa: PLC0415
+
+    if not isinstance(found, Predicted):
+        raise TypeError(type(found))
+    lines = list(found.notes)
+    if found.bad:
+        lines.append(f"{len(found.bad)} images cannot be used: {found.out}/{QUARANTINE}")
+    kept = f", {found.kept} were there" if found.kept else ""
+    rate = f", {found.written / found.seconds:.1f} images/s" if found.written else ""
+    lines.append(f"{found.written} images segmented{kept}{rate}: {found.out}")
+    return lines
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,136 @@
+"""Photographs of one's own, wherever they lie, become a prepared set without a word.
+
+`fit` and `tune --data` ask here. A set is kept under a key of what its source holds, so a second
+call finds it, and images that were added later make another one.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import is_uri
+from usseg_ray.data.library import SYNTHETIC, cache_root, is_prepared
+from usseg_ray.prepare.entries import Entry, ImageSet
+from usseg_ray.prepare.layouts import discover
+from usseg_ray.prepare.packed import is_packed, unpack_images
+from usseg_ray.prepare.write import Prepared, fingerprint, write_set
+
+KEPT = Path("runs", ".prepared")
+"""Beside the runs: the sets that were made for them."""
+
+FEWEST = 2
+
+MAX_BAD_SHARE = 0.5
+"""A folder that was never looked at may hold more broken files than a set that was put together."""
+
+
+@dataclass(frozen=True)
+class OwnSet:
+    """A set that was found or made.
+
+    Attributes:
+        prepared: The set.
+        found: What the source holds, in a line.
+        notes: What was passed over, a line each.
+    """
+
+    prepared: Prepared
+    found: str
+    notes: tuple[str, ...]
+
+
+def is_raw(data: str) -> bool:
+    """Tells what is to be prepared yet from a prepared set, by its folder, URI or name."""
+    if data == SYNTHETIC:
+        return False
+    if is_uri(data):
+        return not is_prepared(data)
+    path = Path(data).expanduser()
+    return path.exists() and not is_prepared(path) and not is_prepared(cache_root() / data)
+
+
+def prepare_own(
+    source: str,
+    home: Path = KEPT,
+    on_progress: Callable[[int, int, int], None] | None = None,
+) -> OwnSet:
+    """Makes a prepared set of photographs, or finds the one that was made of them.
+
+    Args:
+        source: A folder, URI, Parquet file or WebDataset archive of images.
+        home: Where sets are kept.
+        on_progress: As `write.prepare` has it.
+
+    Returns:
+        The set.
+
+    Raises:
+        UserError: There are too few images, all are the same, or most cannot be read.
+    """
+    if not is_uri(source) and not Path(source).expanduser().exists():
+        raise UserError(f"{source}: no such folder or file. Give the folder of your images.")
+    folder = unpack_images(source, home) if is_packed(source) else Path(source).expanduser()
+    images, outside = _inside(discover(folder), folder.resolve())
+    _refuse_few(images, source)
+    _refuse_identical(images, source)
+    place = home.absolute() / f"{images.name}-{fingerprint(images)[:12]}"
+    prepared = write_set(
+        images,
+        str(folder.resolve()),
+        str(place),
+        max_bad_share=MAX_BAD_SHARE,
+        on_progress=on_progress,
+    )
+    splits = prepared.manifest.splits
+    rows, bad = sum(s.rows for s in splits.values()), sum(s.bad_images for s in splits.values())
+    if rows < FEWEST:
+        raise UserError(f"{source}: {_few(rows)} See {place}/quarantine.jsonl for the others.")
+    broken = [f"{bad} could not be read: {place}/quarantine.jsonl says why."] if bad else []
+    return OwnSet(prepared, _found(prepared, source), (*prepared.notes, *outside, *broken))
+
+
+def _found(prepared: Prepared, source: str) -> str:
+    splits = prepared.manifest.splits
+    images = sum(info.rows for info in splits.values())
+    labelled = sum(info.labelled for info in splits.values())
+    parts = f" in {', '.join(splits)}" if len(splits) > 1 else ""
+    labels = f"{labelled} with labels, which are not used" if labelled else "without labels"
+    return f"{source}: {images} images{parts}, {labels}."
+
+
+def _inside(images: ImageSet, root: Path) -> tuple[ImageSet, list[str]]:
+    """Leaves out what links lead to outside of a folder: it was not given."""
+    kept = tuple(e for e in images.entries if Path(e.image).resolve().is_relative_to(root))
+    left = len(images.entries) - len(kept)
+    note = f"{left} links lead out of {root} and were not followed: copy what they name into it."
+    return replace(images, entries=kept), [note] if left else []
+
+
+def _refuse_few(images: ImageSet, source: str) -> None:
+    if len(images.entries) < FEWEST:
+        raise UserError(f"{source}: {_few(len(images.entries))}")
+
+
+def _few(count: int) -> str:
+    what = "one image" if count == 1 else "no image"
+    return f"{what} that can be used: groups are what several images share. Give ten or more."
+
+
+def _refuse_identical(images: ImageSet, source: str) -> None:
+    """Refuses copies of one image; reads files only if all are equally large."""
+    sizes = {_size(entry) for entry in images.entries}
+    if len(sizes) > 1:
+        return
+    first, *others = (hashlib.sha256(Path(e.image).read_bytes()).digest() for e in images.entries)
+    if all(other == first for other in others):
+        raise UserError(
+            f"{source}: all {len(images.entries)} images are the same file. Give several that "
+            "differ."
+        )
+
+
+def _size(entry: Entry) -> int:
+    path = Path(entry.image)
+    return path.stat().st_size if path.is_file() else -1

@@ -1,0 +1,210 @@
+"""Images that do not lie in a folder as files: Parquet columns, WebDataset archives, buckets.
+
+They are laid out as files once, below a place of their own, so that the way from there is the same
+for every source. Names come from elsewhere: none of them leads out of that place.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import first_line, is_uri, resolve
+from usseg_ray.core.sources import is_junk, walk
+from usseg_ray.data.decode import IMAGE_SUFFIXES
+
+PARQUET, TAR = ".parquet", ".tar"
+
+_NAMES = ("image", "img", "picture", "photo", "jpg", "png")
+"""Columns that are images rather than masks, the surest first."""
+
+_ROWS_AT_A_TIME = 64
+
+_PNG = b"\x89PNG"
+
+
+def is_packed(source: str) -> bool:
+    """Tells a source whose images are no local files: a URI, an archive, a folder of archives."""
+    path = Path(source).expanduser()
+    if is_uri(source) or path.suffix in (PARQUET, TAR):
+        return True
+    if not path.is_dir():
+        return False
+    suffixes = {file.suffix.lower() for file in walk(path)}
+    return bool(suffixes & {PARQUET, TAR}) and not suffixes & IMAGE_SUFFIXES
+
+
+def unpack_images(source: str, home: Path) -> Path:
+    """Lays the images of a source out as files.
+
+    Args:
+        source: A Parquet file with an image column, a WebDataset archive, or a folder or URI of
+            such files or of images.
+        home: Where; what was laid out there before is used again while the source is the same.
+
+    Returns:
+        The folder of the files.
+
+    Raises:
+        UserError: Nothing is there, it cannot be read, or it is not clear which column is meant.
+    """
+    filesystem, root = resolve(source)
+    try:
+        files = _files(filesystem, root)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({first_line(error)}).") from None
+    if not files:
+        raise UserError(
+            f"{source}: no images, *{PARQUET} or *{TAR} here. Give a folder, a bucket or an archive"
+            " of images."
+        )
+    state = [(info.path, info.size, info.mtime_ns) for info in files]
+    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
+    name = PurePosixPath(root).name.split(".")[0] or "images"
+    target = home / f"{name}-{key}" / name
+    if not target.is_dir():
+        _lay_out(filesystem, root, files, target)
+    return target
+
+
+def _files(filesystem: pafs.FileSystem, root: str) -> list[pafs.FileInfo]:
+    info = filesystem.get_file_info(root)
+    if info.type == pafs.FileType.File:
+        return [info]
+    below = filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True))
+    wanted = {PARQUET, TAR, *IMAGE_SUFFIXES}
+    found = (info for info in below if info.type == pafs.FileType.File)
+    known = (info for info in found if PurePosixPath(info.path).suffix.lower() in wanted)
+    seen = (info for info in known if not is_junk(info.base_name))
+    return sorted(seen, key=lambda info: str(info.path))
+
+
+def _lay_out(
+    filesystem: pafs.FileSystem, root: str, files: list[pafs.FileInfo], target: Path
+) -> None:
+    """Writes all images beside their place, and gives them their place when all are there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent) as made:
+        count = 0
+        for info in files:
+            base = PurePosixPath(info.path).relative_to(root) if info.path != root else None
+            for name, data in _images(filesystem, info, base or PurePosixPath(info.base_name)):
+                path = Path(made, *_inside(name))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+                count += 1
+        if not count:
+            raise UserError(f"{root}: no images in it.")
+        Path(made).rename(target)
+        Path(made).mkdir()
+
+
+def _inside(name: PurePosixPath) -> list[str]:
+    """Takes from a name what would lead elsewhere."""
+    return [part for part in name.parts if part not in ("/", "..", ".")]
+
+
+def _images(
+    filesystem: pafs.FileSystem, info: pafs.FileInfo, name: PurePosixPath
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yields the images of a file, with their names."""
+    try:
+        if name.suffix == PARQUET:
+            yield from _rows(filesystem, info.path, name.with_suffix(""))
+        elif name.suffix == TAR:
+            yield from _members(filesystem, info.path, name.with_suffix(""))
+        else:
+            with filesystem.open_input_stream(info.path) as stream:
+                yield name, stream.read()
+    except (OSError, pa.ArrowInvalid, tarfile.TarError) as error:
+        raise UserError(f"{info.path}: cannot be read ({first_line(error)}).") from None
+
+
+def _rows(
+    filesystem: pafs.FileSystem, path: str, stem: PurePosixPath
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    row = 0
+    with filesystem.open_input_file(path) as stream:
+        table = pq.ParquetFile(stream)
+        column = image_column(table.schema_arrow, path)
+        for batch in table.iter_batches(_ROWS_AT_A_TIME, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                data, named = (
+                    (value.get("bytes"), value.get("path"))
+                    if isinstance(value, dict)
+                    else (value, None)
+                )
+                if data:
+                    yield stem / f"{row:06d}_{_file_name(named, data)}", data
+                row += 1
+
+
+def _file_name(named: str | None, data: bytes) -> str:
+    name = PurePosixPath(named or "").name
+    if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
+        return name
+    return f"{name or 'image'}{'.png' if data.startswith(_PNG) else '.jpg'}"
+
+
+def image_column(schema: pa.Schema, path: str) -> str:
+    """Finds the column of images: Hugging Face's struct of bytes and path, or bytes alone.
+
+    Args:
+        schema: Of the file.
+        path: Of the file, for the message.
+
+    Raises:
+        UserError: There is none, or several of which none is called as images are.
+    """
+    found = [field.name for field in schema if _holds_images(field.type)]
+    named = [name for known in _NAMES for name in found if name.lower() == known]
+    if named:
+        return str(named[0])
+    if len(found) == 1:
+        return str(found[0])
+    have = f"several that could be ({', '.join(found)})" if found else "none"
+    raise UserError(
+        f"{path}: which column has the images? It has {have}. Call it `image`, with values of "
+        "bytes, or of a struct with `bytes` and `path`."
+    )
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(f.name == "bytes" and _is_binary(f.type) for f in kind)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _members(
+    filesystem: pafs.FileSystem, path: str, stem: PurePosixPath
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yields one image a sample: what is called KEY.SUFFIX; of two, the one that is no PNG."""
+    with (
+        filesystem.open_input_file(path) as stream,
+        tarfile.open(fileobj=stream, mode="r:") as archive,
+    ):
+        chosen: dict[str, tarfile.TarInfo] = {}
+        for member in archive:
+            name = PurePosixPath(member.name)
+            key, _, suffix = name.name.partition(".")
+            is_image = f".{suffix.lower()}" in IMAGE_SUFFIXES
+            if not (member.isfile() and is_image) or is_junk(name.name):
+                continue
+            before = chosen.get(sample := str(name.parent / key))
+            if before is None or before.name.lower().endswith(".png"):
+                chosen[sample] = member
+        for member in chosen.values():
+            held = archive.extractfile(member)
+            assert held is not None
+            yield stem / member.name, held.read()
