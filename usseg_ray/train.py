@@ -1,8 +1,9 @@
 """`python -m usseg_ray.train`: one run of one method."""
 
 from usseg_ray.core import cli
+from usseg_ray.core.calibration import Effort
 from usseg_ray.core.cli import Version, make_app, run
-from usseg_ray.sweeps.request import Backbone, Request, option
+from usseg_ray.sweeps.request import Backbone, Calibrate, Request, option
 
 app = make_app()
 
@@ -13,6 +14,8 @@ def train(
     data: str = option("data"),
     preset: str | None = option("preset", "NAME"),
     backbone: Backbone = None,
+    calibrate: Calibrate = option("calibrate"),
+    effort: Effort = option("effort"),
     assign: cli.Set = [],  # noqa: B006 (typer copies it)
     seed: cli.Seed = None,
     out: cli.Out = None,
@@ -35,6 +38,8 @@ def train(
             methods={request.named_method(method, preset): None},
             data=data,
             preset=preset,
+            calibrate=calibrate,
+            effort=effort,
             assigned=launch.assignments(
                 assign,
                 backbone=backbone,

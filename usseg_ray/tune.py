@@ -5,8 +5,17 @@ from typing import Annotated
 import typer
 
 from usseg_ray.core import cli
+from usseg_ray.core.calibration import Effort
 from usseg_ray.core.cli import Version, make_app, run
-from usseg_ray.sweeps.request import Backbone, Question, Request, Scheduler, Search, option
+from usseg_ray.sweeps.request import (
+    Backbone,
+    Calibrate,
+    Question,
+    Request,
+    Scheduler,
+    Search,
+    option,
+)
 
 app = make_app()
 
@@ -35,6 +44,8 @@ def tune(
     seeds: int = option("seeds"),
     gpu_hour_price: float | None = option("gpu_hour_price"),
     backbone: Backbone = None,
+    calibrate: Calibrate = option("calibrate"),
+    effort: Effort = option("effort"),
     assign: cli.Set = [],  # noqa: B006 (typer copies it)
     seed: cli.Seed = None,
     out: cli.Out = None,
@@ -62,6 +73,8 @@ def tune(
             methods=request.with_spaces(names, space),
             data=fitting.ready(data),
             preset=preset,
+            calibrate=calibrate,
+            effort=effort,
             assigned=launch.assignments(
                 assign,
                 backbone=backbone,

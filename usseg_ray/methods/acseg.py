@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
@@ -29,6 +30,7 @@ from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
 from usseg_ray.methods.parts.concept_generator import ConceptGenerator, GeneratorConfig
 from usseg_ray.methods.parts.regions import bounding_box, pool_regions, settled
+from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.methods.parts.whitening import Whitening
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
@@ -177,6 +179,16 @@ class ACSeg(Method):
         return Needs(
             attention=config.background_score if config.background == "split" else None,
             crop_tokens=config.region_vector == "cls",
+        )
+
+    @classmethod
+    def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
+        """Keeps how far the generator walks; a short run has a smaller one, norms in front."""
+        return (
+            rate("method.lr", facts.steps, 0.25),
+            fixed("method.warmup_steps", facts.steps // 25, "4 % of the steps, as published"),
+            fixed("method.norm", "pre", "learns at this rate without a long warm-up"),
+            fixed("method.num_blocks", 3, "a generator for few steps"),
         )
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
@@ -150,6 +151,14 @@ class Method(nn.Module, ABC):
     def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ANN401, ARG003
         """Says how long each stage takes; `epochs` is `train.epochs`."""
         return (epochs,) * len(cls.stages)
+
+    @classmethod
+    def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:  # noqa: ARG003
+        """States which of its settings follow from the data, and how; see `parts.rules`.
+
+        Thresholds are left out where the facts lack statistics: the published ones stay.
+        """
+        return ()
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists what learns in a stage; nothing for a method that only clusters."""

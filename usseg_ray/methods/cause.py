@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import all_gather, shared_generator
 from usseg_ray.core.errors import UserError
@@ -43,6 +44,7 @@ from usseg_ray.methods.parts.concepts import (
     share_used,
 )
 from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
+from usseg_ray.methods.parts.rules import HEAD, fixed, rate
 from usseg_ray.ops.draws import uniforms
 
 _SHARPNESS = 3.0  # official factor of cosines before a softmax over clusters
@@ -215,6 +217,22 @@ class CAUSE(CodeClassifier):
         """Gives `train.epochs` to the concepts; the other stages have settings of their own."""
         probe = config.probe_epochs or (1 if config.head == "mlp" else 5)
         return (config.clusterbook_epochs, epochs, probe if config.clustering == "probe" else 0)
+
+    @classmethod
+    def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
+        """Keeps how far the student walks, and gives the clusterbook what few images can fill."""
+        short = "of codes that have learnt for few steps"
+        return (
+            rate("method.lr", facts.steps, HEAD / 2),
+            rate("method.clusterbook_lr", facts.steps),
+            fixed("method.clusterbook_epochs", 3, "as long as most of the concepts"),
+            fixed("method.num_codes", 256, "codes that few images can fill"),
+            fixed("method.window", max(1, facts.grid // 7), "49 tokens an image, as published"),
+            fixed("method.positive_above", 0.9, short),
+            fixed("method.negative_below", 0.6, short),
+            fixed("method.clip_norm", 2.0, "of few steps"),
+            fixed("method.ema_decay", 0.9, "a teacher that keeps up in few steps"),
+        )
 
     def param_groups(self, stage: str) -> list[ParamGroup]:
         """Lists what a stage trains: the clusterbook, the student, or the centroids."""

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import JitterConfig, MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
@@ -49,10 +50,14 @@ from usseg_ray.methods.parts.reference_pool import (
     patch_rows,
     pool_walks,
 )
+from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.ops.attention import cosine_weights, propagate
 from usseg_ray.ops.draws import dropout_mask, uniforms
 
 PoolName = Literal["agnostic", "specific"]
+
+_DENOMINATORS = 1003
+"""Pairs that join an anchor's denominator by chance: 2 % of 64 images of 28x28, as published."""
 
 
 class HPConfig(CodeConfig):
@@ -208,6 +213,27 @@ class HP(CodeMethod):
             local_attention=config.affinity == "attention",
             photometric=config.photometric if config.consistency_weight > 0 else None,
         )
+
+    @classmethod
+    def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
+        """Keeps how far head and projection walk, and how many pairs join a denominator."""
+        tokens = facts.batch_size * facts.grid**2
+        share = min(1.0, round(_DENOMINATORS / tokens, 2))
+        found = (
+            rate("method.lr", facts.steps),
+            rate("method.projection_lr", facts.steps),
+            fixed("method.ramp_start", facts.steps // 20, "a twentieth of the steps, as published"),
+            fixed("method.pool_size", min(2048, facts.images), "a row an image, at most 2048"),
+            fixed("method.renewal_steps", max(1, facts.steps // 10), "ten pools in a run"),
+            fixed("method.denominator_share", share, "as many pairs as the published 2 % of 64"),
+            fixed("method.temperature", 0.3, "of few steps, which leave codes alike"),
+            fixed("method.dim", 64, "codes for few images"),
+            fixed("method.weight_decay", 0.0, "of few steps"),
+            fixed("method.consistency_weight", 0.0, "a view costs the backbone again; Potsdam's"),
+        )
+        if facts.has_attention:
+            return found
+        return (*found, fixed("method.affinity", "cosine", "this backbone has no attention"))
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists head, projection and cluster probe; only the head decays and is clipped."""

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
@@ -26,6 +27,7 @@ from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.correspondence import Maps, avoid_self, moments, smoothness
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_teacher
+from usseg_ray.methods.parts.rules import HEAD, fixed, rate, threshold
 from usseg_ray.ops.draws import dropout_mask, uniforms
 
 
@@ -124,6 +126,26 @@ class SmooSeg(CodeClassifier):
             self.student.centroids.copy_(normalize(self.student.centroids, dim=1))
         self.teacher = deepcopy(self.student).requires_grad_(False)
         self.lagging = deepcopy(self.teacher)
+
+    @classmethod
+    def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
+        """Keeps how far head and prototypes move, and how many pairs shall agree.
+
+        Prototypes move a tenth as far as the head: faster ones lose groups.
+        """
+        learnt = (
+            rate("method.lr", facts.steps),
+            rate("method.prototype_lr", facts.steps, HEAD / 10),
+            fixed("method.decay", 0.98, "the teacher is renewed five times in 250 steps"),
+        )
+        pairs = facts.statistics
+        if pairs is None:
+            return learnt
+        return (
+            *learnt,
+            threshold("method.shift_intra", pairs.within, 0.7, "pairs within an image"),
+            threshold("method.shift_negative", pairs.random, 1e-3, "pairs with another image"),
+        )
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists head and student prototypes, each with its own rate."""

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, StepResult
@@ -32,6 +33,7 @@ from usseg_ray.methods.parts.correspondence import (
     correspondence_terms,
 )
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead
+from usseg_ray.methods.parts.rules import rate, threshold
 from usseg_ray.ops.draws import dropout_mask, uniforms
 
 
@@ -153,6 +155,20 @@ class STEGO(CodeMethod):
     def needs(cls, config: Any) -> Needs:  # noqa: ANN401
         """Needs a neighbour of each image."""
         return Needs(neighbours=config.neighbours)
+
+    @classmethod
+    def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
+        """Keeps how far the head walks, and how many pairs of each kind attract."""
+        learnt = (rate("method.lr", facts.steps),)
+        pairs = facts.statistics
+        if pairs is None:
+            return learnt
+        return (
+            *learnt,
+            threshold("method.shift_intra", pairs.within, 0.6, "pairs within an image"),
+            threshold("method.shift_inter", pairs.similar, 0.65, "pairs with a similar image"),
+            threshold("method.shift_negative", pairs.random, 1e-4, "pairs with another image"),
+        )
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists head and cluster probe, each with its own rate."""

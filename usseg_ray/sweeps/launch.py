@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from usseg_ray import methods
+from usseg_ray.core.calibration import Calibration
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
@@ -18,6 +19,7 @@ from usseg_ray.core.files import is_uri
 from usseg_ray.core.lock import alone_in
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.scoring.arrays import ARRAYS
+from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE
@@ -129,10 +131,13 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     """Keeps a new run's request in its folder, and says what is about to run."""
     request = plan.request
     if not request.key:
-        request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}")
+        request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}", plan.calibration)
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
     console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
+    if plan.calibration is not None:
+        for sentence in described(plan.calibration):
+            console.print(sentence, highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
     if request.warm_start == EVERY:
@@ -218,6 +223,8 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
         for key, distribution in part.space.space.items():
             what = f"{part.method}: {key}" if len(plan.parts) > 1 else key
             console.print(f"Optuna draws {what} from {distribution}", highlight=False)
+    if plan.calibration is not None:
+        _print_calibration(plan.calibration)
     console.print(f"Scores: {plan.protocol()}.", highlight=False)
     _print_cost(plan)
     if keys:
@@ -236,6 +243,19 @@ def _print_keys(plan: Plan) -> None:
         rest = {key: setting for key, setting in own.items() if key not in common}
         title = f"Resolved config, {name}" if several else "Resolved config"
         console.print(_config_table(title, rest, name))
+
+
+def _print_calibration(calibration: Calibration) -> None:
+    """Says what was calibrated to what, and why."""
+    columns = ("method", "setting", "value", "published", "why")
+    title = f"Calibrated to the data, effort {calibration.effort}"
+    table = Table(*columns, title=title, title_justify="left")
+    for method, choices in calibration.choices.items():
+        for one in choices:
+            table.add_row(method, one.key, value(one.value), value(one.paper), one.rule)
+    console.print(table)
+    for sentence in described(calibration):
+        console.print(sentence, highlight=False)
 
 
 def _print_cost(plan: Plan) -> None:

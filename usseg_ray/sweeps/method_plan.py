@@ -33,6 +33,7 @@ class MethodPlan:
         config: Settings of its first trial (defaults, data set, preset, `fixed`, `--set`).
         space: What is sampled, without what `--set` decides; empty for a single run.
         samples: What each trial draws; empty where Optuna decides as it goes.
+        given: Keys that a preset, `fixed` or `--set` decided.
         placement: Where its jobs run.
     """
 
@@ -40,6 +41,7 @@ class MethodPlan:
     config: Config[MethodConfig]
     space: SearchSpace
     samples: tuple[Sample, ...]
+    given: frozenset[str] = frozenset()
     placement: Placement = HERE
 
 
@@ -95,14 +97,15 @@ def plan_method(request: Request, name: str, preset: Sample, assigned: Sample) -
                 f"{file}: {WORKERS} cannot be sampled, all trials of a sweep run in one form: set "
                 "it under `fixed` or by --workers-per-trial."
             )
-    defaults = data_defaults(method, request.data, preset | space.fixed | assigned) | preset
+    given = preset | space.fixed | assigned
+    defaults = data_defaults(method, request.data, given) | preset
     check_space(space, method.Config, [defaults])
     layers = [defaults, space.fixed, {"data.name": request.data}, assigned]
     config = build_config(method.Config, layers)
     samples: tuple[Sample, ...] = ()
     if request.search == "random" or not space.space:
         samples = tuple(space.sample(request.num_samples, config.seed))
-    return MethodPlan(name, config, space, samples)
+    return MethodPlan(name, config, space, samples, frozenset(given))
 
 
 def count_clusters(

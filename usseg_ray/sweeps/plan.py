@@ -13,10 +13,11 @@ from functools import cached_property
 from itertools import zip_longest
 
 from usseg_ray import methods
+from usseg_ray.core.calibration import Calibration
 from usseg_ray.core.config import Config, MethodConfig, assign, flatten, flatten_assigned
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureSpec
-from usseg_ray.data.library import open_data
+from usseg_ray.data.library import SYNTHETIC, open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import build_backbone, feature_spec
 from usseg_ray.scoring.objective import (
@@ -28,6 +29,7 @@ from usseg_ray.scoring.objective import (
     resolve_objective,
 )
 from usseg_ray.scoring.protocols import find_protocol, stamp
+from usseg_ray.sweeps.calibrate import calibrate, check_unchanged, with_calibration
 from usseg_ray.sweeps.earlier import is_free, known_trials
 from usseg_ray.sweeps.method_plan import (
     MethodPlan,
@@ -56,6 +58,7 @@ class Plan:
         root: URI of the data.
         manifest: The data's manifest.
         known: Trials of earlier sweeps that a searcher learns from.
+        calibration: What its settings follow from, where anything was calibrated.
     """
 
     request: Request
@@ -63,6 +66,7 @@ class Plan:
     root: str
     manifest: Manifest
     known: tuple[Trial, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def config(self) -> Config[MethodConfig]:
@@ -232,16 +236,38 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
         with _about(name if len(names) > 1 else ""):
             parts.append(plan_method(request, name, preset, own))
     _check_shared(parts)
-    _check_batches(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
+    calibration = _calibration(request, parts, root, manifest)
+    if calibration is not None:
+        parts = [with_calibration(part, calibration) for part in parts]
+    _check_batches(parts)
     objective = resolve_objective(request.objective, manifest, parts[0].config.data.selection_split)
     if request.question == "k":
         parts = [count_clusters(request, part, assigned, len(manifest.classes)) for part in parts]
-    plan = Plan(request, tuple(parts), root, manifest, _known(request, parts, objective))
+    known = _known(request, parts, objective)
+    plan = Plan(request, tuple(parts), root, manifest, known, calibration)
     _check_labels(plan)
     _check_protocol(plan)
     _check_corners(plan)
     return plan
+
+
+def _calibration(
+    request: Request, parts: list[MethodPlan], root: str, manifest: Manifest
+) -> Calibration | None:
+    """Calibrates a new run; of one that goes on, reads what was calibrated as it began."""
+    split = parts[0].config.data.train_split
+    if request.key:
+        if request.calibration is not None:
+            check_unchanged(request.calibration, manifest, split)
+        return request.calibration
+    # The built-in data brings settings that were measured on it.
+    published = request.preset is not None or request.data == SYNTHETIC
+    if request.calibrate == "off" or published:
+        return None
+    if not manifest.splits.get(split) or not manifest.splits[split].rows:
+        return None
+    return calibrate(parts, root, manifest, request.effort)
 
 
 def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[Trial, ...]:

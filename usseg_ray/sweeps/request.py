@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from usseg_ray import __version__
+from usseg_ray.core.calibration import Calibration, Effort
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import HIDDEN, UserError, carries_secret, redacted
 from usseg_ray.core.files import write_whole
@@ -37,6 +38,7 @@ Backbone = Annotated[
 ]
 
 Question = Literal["k"]
+Calibrate = Literal["on", "off"]
 Search = Literal["random", "optuna"]
 Scheduler = Literal["none", "asha"]
 
@@ -66,6 +68,20 @@ class Request(Settings):
         "--space and --set.",
     )
     assigned: dict[str, Any]
+    calibrate: Calibrate = Field(
+        "on",
+        description="Fit thresholds, rates and schedules to the data, without labels; off: the "
+        "published ones. A preset and the built-in data are never calibrated.",
+    )
+    effort: Effort = Field(
+        "normal",
+        description="How long methods learn: quick, normal, or full as published. It follows from "
+        "the number of images, never from a clock.",
+    )
+    calibration: Calibration | None = Field(
+        None,
+        description="What was calibrated when the run began: it is gone on with as it began.",
+    )
     num_samples: int = Field(
         6, ge=1, description="Trials of each method; its first takes the defaults."
     )
@@ -115,15 +131,17 @@ class Request(Settings):
     )
     key: str = Field("", description="Names the sweep in the tracking store.")
 
-    def begun(self, key: str) -> "Request":
+    def begun(self, key: str, calibration: Calibration | None = None) -> "Request":
         """Completes a request whose plan was made, and that is to be kept.
 
         Args:
             key: Names the run in the tracking store.
+            calibration: What was calibrated, if anything.
         """
         files = {name: Path(file) for name, file in self.methods.items() if file is not None}
         spaces = {name: read_tree(file) for name, file in files.items()}
-        return self.model_copy(update={"key": key, "spaces": spaces})
+        found = {"key": key, "spaces": spaces, "calibration": calibration}
+        return self.model_copy(update=found)
 
     def check_secrets(self) -> None:
         """Refuses addresses that must be kept with a secret in them.

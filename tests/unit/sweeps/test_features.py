@@ -74,7 +74,7 @@ def test_frames_and_fixed_crops_come_again(root: Path) -> None:
 
 
 def test_what_is_drawn_anew_does_not(root: Path) -> None:
-    uses = subject._uses(plan_of(root, "stego"))
+    uses = subject._uses(plan_of(root, "stego", data__crops="random"))
     assert [use.view.crops for use in uses] == [None] * 3
     whole = subject._uses(plan_of(root, "kmeans", protocol="full-resolution"))
     assert [use.split for use in whole] == ["train"]

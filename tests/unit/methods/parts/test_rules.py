@@ -1,0 +1,28 @@
+import pytest
+
+from usseg_ray.core.calibration import SHARES, Cosines
+from usseg_ray.methods.parts.rules import FASTEST, fixed, rate, threshold
+
+
+def test_a_rate_goes_as_far_in_any_number_of_steps_but_not_too_fast() -> None:
+    # STEGO's published schedule.
+    assert rate("method.lr", 5000).value == 5e-4
+    assert rate("method.lr", 2500, 0.25).value == 1e-4
+    assert rate("method.lr", 10).value == FASTEST
+    assert "5000 steps 2.5" in rate("method.lr", 5000).rule
+
+
+@pytest.mark.parametrize(("shift", "value"), [(0.0, 0.4), (0.9, 1.0), (-1.9, -1.0)])
+def test_a_threshold_is_a_cosine_that_a_share_of_pairs_lies_above(
+    shift: float, value: float
+) -> None:
+    pairs = Cosines(levels=tuple(1 - share + shift for share in SHARES))
+    found = threshold("method.shift_intra", pairs, 0.6, "pairs within an image")
+    assert found.value == pytest.approx(value)
+    assert found.rule == "60 % of pairs within an image lie above it"
+
+
+def test_what_a_circumstance_decides_is_said_with_its_reason() -> None:
+    found = fixed("method.affinity", "cosine", "this backbone has no attention")
+    assert (found.key, found.value) == ("method.affinity", "cosine")
+    assert found.rule == "this backbone has no attention"

@@ -1,0 +1,136 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.planned import request
+from usseg_ray.core.config import flatten
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.calibrate import described
+from usseg_ray.sweeps.plan import Plan, make_plan
+from usseg_ray.sweeps.request import Request
+
+SMALL: dict[str, Any] = {
+    "backbone.name": "textons",
+    "data.train_size": 24,
+    "data.eval_size": 32,
+    "num_clusters": 3,
+}
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path / "features"))
+    return write(tmp_path / "many", 50)
+
+
+def write(root: Path, rows: int, *, labelled: bool = True) -> Path:
+    tiny.write(root, labelled=labelled, splits={**tiny.SPLITS, "train": rows})
+    return root
+
+
+def planned(data: Path, names: list[str], **changed: Any) -> Plan:
+    assigned = SMALL | changed.pop("assigned", {})
+    asked = {"num_samples": 1, "space": None} | changed
+    return make_plan(request(names=names, data=str(data), assigned=assigned, **asked))
+
+
+def settings(plan: Plan, method: str) -> dict[str, Any]:
+    return flatten(plan.job(method, {}).config)
+
+
+def test_settings_follow_from_the_data_and_say_why(many: Path) -> None:
+    plan = planned(many, ["stego"])
+    found, calibration = settings(plan, "stego"), plan.calibration
+    assert calibration is not None
+    assert calibration.statistics is not None
+    within = calibration.statistics.within
+    assert found["method.shift_intra"] == pytest.approx(within.above(0.6), abs=1e-3)
+    assert found["train.epochs"] * found["train.steps_per_epoch"] == 240
+    assert found["method.lr"] == 0.01
+    assert (found["data.crops"], found["data.crop_ratios"]) == ("five", [0.75])
+    kept = {one.key: one for one in calibration.choices["stego"]}
+    assert all(found[key] == one.value for key, one in kept.items())
+    assert kept["method.shift_intra"].paper == 0.45
+    assert "60 % of pairs within an image" in kept["method.shift_intra"].rule
+    assert "50 training images" in described(calibration)[-1]
+
+
+def test_what_is_given_is_left_alone(many: Path) -> None:
+    given = {"method.shift_intra": 0.3, "train.epochs": 2, "data.flip": True}
+    found = settings(planned(many, ["stego"], assigned=given), "stego")
+    without = settings(planned(many, ["stego"], assigned=given, calibrate="off"), "stego")
+    calibrated = {key for key, value in found.items() if value != without[key]}
+    assert calibrated == {"method.lr", "method.shift_inter", "method.shift_negative"}
+
+
+def test_off_and_presets_keep_the_published_settings(many: Path) -> None:
+    off = planned(many, ["stego"], calibrate="off")
+    assert off.calibration is None
+    assert settings(off, "stego")["train.steps_per_epoch"] == 500
+    sizes = {"data.train_size": 224, "data.eval_size": 320}
+    preset = planned(many, ["stego"], preset="stego-cocostuff27", assigned=sizes)
+    assert preset.calibration is None
+    assert settings(preset, "stego")["method.shift_intra"] == 0.08
+
+
+def test_labels_change_nothing(many: Path, tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare", 50, labelled=False)
+    names = ["stego", "hp", "cause", "smooseg", "acseg"]
+    first, second = (planned(data, names).calibration for data in (many, bare))
+    assert first is not None
+    assert second is not None
+    assert first.statistics == second.statistics
+    assert first.choices == second.choices
+
+
+def test_few_images_keep_published_thresholds_and_say_so(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path / "few", 20), ["stego"])
+    assert plan.calibration is not None
+    assert plan.calibration.statistics is None
+    assert settings(plan, "stego")["method.shift_intra"] == 0.45
+    assert settings(plan, "stego")["train.epochs"] == 4
+    assert any("20 training images" in said for said in described(plan.calibration))
+
+
+def test_effort_changes_the_schedule_alone(many: Path) -> None:
+    quick, full = (planned(many, ["stego"], effort=effort) for effort in ("quick", "full"))
+    short, long = settings(quick, "stego"), settings(full, "stego")
+    assert short["train.epochs"] * short["train.steps_per_epoch"] == 80
+    assert (long["train.epochs"], long["train.steps_per_epoch"]) == (10, 500)
+    assert long["method.lr"] == 5e-4
+    assert long["data.crops"] == "random"
+    assert short["method.shift_intra"] == long["method.shift_intra"]
+
+
+def test_a_backbone_without_attention_has_hp_take_cosines(many: Path) -> None:
+    assert settings(planned(many, ["hp"]), "hp")["method.affinity"] == "cosine"
+
+
+def test_a_run_goes_on_with_what_was_calibrated(many: Path, tmp_path: Path) -> None:
+    plan = planned(many, ["smooseg"])
+    plan.request.begun("key", plan.calibration).save(tmp_path)
+    again = make_plan(Request.load(tmp_path))
+    assert again.calibration == plan.calibration
+    assert settings(again, "smooseg") == settings(plan, "smooseg")
+    before = planned(many, ["smooseg"], calibrate="off")
+    before.request.begun("key", None).save(tmp_path)
+    assert make_plan(Request.load(tmp_path)).calibration is None
+
+
+def test_data_that_changed_since_are_noticed(many: Path, tmp_path: Path) -> None:
+    plan = planned(many, ["smooseg"])
+    plan.request.begun("key", plan.calibration).save(tmp_path)
+    for path in (many / "manifest.json", *(many / "shards").iterdir()):
+        path.unlink()
+    write(many, 51)
+    with pytest.raises(UserError, match="have changed since this run was calibrated"):
+        make_plan(Request.load(tmp_path))
+
+
+def test_a_method_that_only_clusters_has_nothing_to_calibrate(many: Path) -> None:
+    plan = planned(many, ["kmeans"])
+    assert plan.calibration is not None
+    assert plan.calibration.choices == {}
+    assert described(plan.calibration) == []
