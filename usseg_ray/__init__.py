@@ -30,9 +30,6 @@ _ENVIRONMENT = {
     "RAY_num_workers_soft_limit": "16",
     # It says that processes with small CPU shares were started, which is what is meant here.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker processes have been started on node",
-    # Lines of its C++ side would stand in the middle of a progress bar, and say nothing to do: what
-    # ends a run comes as an exception, too.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # glibc gives large blocks back to the system at once, and a network's activations are large
     # blocks: on a CPU most of a forward pass was page faults. For the processes that Ray starts.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from usseg_ray.models.loaded import LoadedModel
-    from usseg_ray.sweeps.fitting import Fitted
-    from usseg_ray.sweeps.results import PreparedSet, Swept
+    from usseg_ray.sweeps.own.fitting import Fitted
+    from usseg_ray.sweeps.own.results import PreparedSet, Swept
 
 
 def load(
@@ -74,7 +74,7 @@ def fit(
         UserError: Something is wrong with the images or the options; says what to do.
     """
     # torch, Ray: not for `import usseg_ray`.
-    from usseg_ray.sweeps import fitting  # noqa: PLC0415
+    from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
 
     return fitting.fit(
         None if source is None else str(source),
@@ -115,7 +115,7 @@ def sweep(
         UserError: Something is wrong with the data or the options; says what to do.
     """
     # torch, Ray: not for `import usseg_ray`.
-    from usseg_ray.sweeps.results import run  # noqa: PLC0415
+    from usseg_ray.sweeps.own.results import run  # noqa: PLC0415
 
     place = None if out is None else str(out)
     return run(str(data), tuple(methods), place, backbone, dict(settings or {}), options)
@@ -139,6 +139,6 @@ def prepare(
     """
     # Ray: not for `import usseg_ray`.
     from usseg_ray.prepare.write import prepare as write  # noqa: PLC0415
-    from usseg_ray.sweeps.results import PreparedSet  # noqa: PLC0415
+    from usseg_ray.sweeps.own.results import PreparedSet  # noqa: PLC0415
 
     return PreparedSet(write(source, out, name=name))

@@ -48,7 +48,8 @@ def fit(
     Nothing else is needed: usseg-ray fit photos
     """
     # torch, Ray, MLflow: not for --help.
-    from usseg_ray.sweeps import fitting, launch, request  # noqa: PLC0415
+    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
+    from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
 
     fitting.fit(
         photos,

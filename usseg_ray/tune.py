@@ -64,7 +64,8 @@ def tune(
     With no argument it sweeps ACSeg on built-in data with a built-in backbone, offline.
     """
     # torch, Ray, MLflow: not for --help.
-    from usseg_ray.sweeps import fitting, launch, request  # noqa: PLC0415
+    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
+    from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
 
     asked = None
     if resume is None:

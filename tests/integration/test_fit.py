@@ -19,7 +19,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
 from usseg_ray.models.loaded import Result
 from usseg_ray.prepare.own import prepare_own
-from usseg_ray.sweeps import fitting, masks, results
+from usseg_ray.sweeps.own import fitting, masks, results
 from usseg_ray.trials.trial import load_trials
 
 pytestmark = [

@@ -23,6 +23,8 @@ BY_DOTTED_KEY = (
     "sweeps/presets.py",
     "sweeps/defaults.py",
     "trials/trial.py",  # the record on the disk
+    "models/folder.py",  # model.yaml, and the settings in a run's record
+    "models/official/layouts.py",  # checkpoints of others, by their keys
 )
 PREFIXES = tuple(f"{group}." for group in Config.model_fields)
 

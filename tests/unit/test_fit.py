@@ -13,7 +13,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, options: str) -> tuple[str | None, di
     """Runs the command up to where fitting would begin."""
     calls: list[tuple[str | None, dict[str, Any]]] = []
     monkeypatch.setattr(
-        "usseg_ray.sweeps.fitting.fit", lambda source, **options: calls.append((source, options))
+        "usseg_ray.sweeps.own.fitting.fit",
+        lambda source, **options: calls.append((source, options)),
     )
     done = CliRunner().invoke(app, options.split())
     if done.exception is not None:

@@ -25,9 +25,9 @@ ELSEWHERE = {
     "prepare.passed": "tests/unit/prepare/test_layouts.py",
     "prepare.patterns": "tests/unit/prepare/test_layouts.py",
     "prepare.write": "tests/integration/test_prepare.py",
-    "sweeps.fitting": "tests/integration/test_fit.py",
-    "sweeps.masks": "tests/integration/test_fit.py",
-    "sweeps.results": "tests/integration/test_fit.py",
+    "sweeps.own.fitting": "tests/integration/test_fit.py",
+    "sweeps.own.masks": "tests/integration/test_fit.py",
+    "sweeps.own.results": "tests/integration/test_fit.py",
     "sweeps.sweep": "tests/integration/test_sweep.py",
     "trials.tasks": "tests/integration/test_sweep.py",
 }

@@ -164,6 +164,10 @@ ELSEWHERE = {
     "features/store/folder.py": "locks, which hold nothing",
     "bench/features.py": "a probe of the disk, in a folder that is removed",
     "bench/io.py": "images to prepare, in a folder that is removed",
+    "bench/predict.py": "images and masks, in a folder that is removed",
+    "prepare/packed.py": "into a folder that is moved when it is complete",
+    "outputs/geotiff.py": "beside its place, which the one that writes fills from it",
+    "models/loaded.py": "`Segmentation.save`, which has the one that writes",
 }
 TO_PATHS = {"write_text", "write_bytes", "open_output_stream", "savefig", "imwrite", "to_csv"}
 LIBRARIES = ("torch.save", "np.save")

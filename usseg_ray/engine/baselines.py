@@ -89,10 +89,9 @@ def compute_baselines(
 def _run(name: str, config: Config[MethodConfig], data: OpenSet, device: torch.device) -> Run:
     method = methods.get(KMEANS if name == IN_CONTEXT else name)
     shared = {k: v for k, v in flatten(config).items() if not k.startswith("method.")}
-    settings: dict[str, Any] = shared | {"num_clusters": len(data.manifest.classes)}
-    if name == IN_CONTEXT:
-        settings["method.context"] = context.USUAL
-    own = build_config(method.Config, [settings])
+    classes: dict[str, Any] = {"num_clusters": len(data.manifest.classes)}
+    reach: dict[str, Any] = {"method.context": context.USUAL} if name == IN_CONTEXT else {}
+    own = build_config(method.Config, [shared, classes, reach])
     return assemble(own, method, data, PlainContext(device=device, history=[]))
 
 

@@ -14,7 +14,13 @@ from torch import Tensor
 from usseg_ray.core.records import read_json
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.models.description import Description
-from usseg_ray.models.folder import BACKBONE_FILE, BACKBONE_WEIGHTS, describe_run, save_model
+from usseg_ray.models.folder import (
+    BACKBONE_FILE,
+    BACKBONE_WEIGHTS,
+    backbone_file,
+    describe_run,
+    save_model,
+)
 from usseg_ray.scoring.objective import MIOU
 
 SETTINGS_FILE = "settings.json"
@@ -94,9 +100,8 @@ def convert_trial(trial: Path, target: Path) -> Path | None:
         return None
     known = _trial(trial)
     loaded = RunState.load(state, torch.device("cpu"))
-    given = known.settings.get(BACKBONE_WEIGHTS)
     about = describe_run(known.method, known.settings)
-    save_model(target, about, loaded.method, Path(given) if given else None)
+    save_model(target, about, loaded.method, backbone_file(known.settings))
     return target
 
 

@@ -184,6 +184,12 @@ def settings_of(description: Description, folder: Path) -> dict[str, Any]:
     return settings
 
 
+def backbone_file(settings: Mapping[str, Any]) -> Path | None:
+    """Names the file that a run's backbone got its weights from, if one did."""
+    given = settings.get(BACKBONE_WEIGHTS)
+    return Path(given) if given else None
+
+
 def _sha256(path: Path) -> str:
     found = hashlib.sha256()
     with path.open("rb") as stream:

@@ -17,7 +17,7 @@ from usseg_ray.core.config import (
 )
 from usseg_ray.core.errors import UserError
 from usseg_ray.sweeps.defaults import data_defaults
-from usseg_ray.sweeps.k_trials import k_trials
+from usseg_ray.sweeps.k.trials import k_trials
 from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import Sample, SearchSpace, check_space, load_space, space_of
 from usseg_ray.trials.job import HERE, Placement

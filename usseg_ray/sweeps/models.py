@@ -15,7 +15,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.models.description import Scores
 from usseg_ray.models.find import KEPT
-from usseg_ray.models.folder import BACKBONE_WEIGHTS, describe_run, read_model, save_model
+from usseg_ray.models.folder import backbone_file, describe_run, read_model, save_model
 from usseg_ray.models.names import Names
 from usseg_ray.scoring.objective import MIOU, PREFIX
 from usseg_ray.sweeps.finals import FINALISTS, Finalist, run_place
@@ -83,8 +83,7 @@ class ModelKeeper:
         model = self.storage.folder / KEPT if chosen else folder
         about = describe_run(run.method, run.settings, self.plan.manifest, scores)
         about = about.model_copy(update={"names": _names(model, state.method) or about.names})
-        weights = run.settings.get(BACKBONE_WEIGHTS)
-        save_model(model, about, state.method, Path(weights) if weights else None)
+        save_model(model, about, state.method, backbone_file(run.settings))
         mlflow_model.save_model(model, folder)
         self.storage.push(f"{place}/{KEPT}", *([KEPT] if chosen else []))
         self.ledger.log_model(name, folder, self.plan.request.register_as if chosen else None)

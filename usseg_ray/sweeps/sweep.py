@@ -46,9 +46,9 @@ from usseg_ray.sweeps.finals import (
     pick,
     score_finalists,
 )
-from usseg_ray.sweeps.k_answer import ANSWER, answer, chosen, write_answer
-from usseg_ray.sweeps.k_answer import Answer as KAnswer
-from usseg_ray.sweeps.k_trials import SEED, more_samples, of_method, recommend
+from usseg_ray.sweeps.k.answer import ANSWER, answer, chosen, write_answer
+from usseg_ray.sweeps.k.answer import Answer as KAnswer
+from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, recommend
 from usseg_ray.sweeps.method_plan import settings_of
 from usseg_ray.sweeps.models import ModelKeeper, best_of
 from usseg_ray.sweeps.monitor import Monitor, Waits

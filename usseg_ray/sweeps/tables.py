@@ -18,7 +18,7 @@ from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
 from usseg_ray.sweeps.finals import FINALISTS, Finalist
-from usseg_ray.sweeps.k_trials import CLUSTERS
+from usseg_ray.sweeps.k.trials import CLUSTERS
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.trial import Trial, load_trials, ranked
 

@@ -79,7 +79,7 @@ def test_all_is_every_benchmark_in_order(measured: list[Measure]) -> None:
     measured += [Measure(name, name, 1.0, "s", "one", 1.0) for name in reversed(names)]
     record = json.loads(invoke("--json"))
     assert [one["what"] for one in record["measures"]] == names
-    assert names == ["io", "features", "methods", "sweep", "crf", "eval"]
+    assert names == ["io", "features", "methods", "sweep", "crf", "eval", "predict"]
 
 
 def test_what_has_no_reference_stands_alone(measured: list[Measure]) -> None:

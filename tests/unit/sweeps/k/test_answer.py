@@ -8,7 +8,7 @@ from PIL import Image
 
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.objective import STABILITY, WITHOUT_LABELS
-from usseg_ray.sweeps.k_answer import aligned, answer, chosen, write_answer
+from usseg_ray.sweeps.k.answer import aligned, answer, chosen, write_answer
 from usseg_ray.trials.trial import Trial
 
 

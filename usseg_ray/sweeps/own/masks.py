@@ -28,7 +28,7 @@ WRITTEN_FILE = "written.json"
 """In the folder of masks: which model wrote which, of which bytes."""
 
 BYTES_PER_PIXEL = 0.25
-"""Of an indexed PNG, at most as masks are: ragged ones of photographs took half of it."""
+"""Of an indexed PNG, generously: a guess, which is to refuse too early rather than too late."""
 
 _SAVED_EVERY = 50
 

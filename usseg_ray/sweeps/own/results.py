@@ -13,8 +13,8 @@ from usseg_ray.core.records import first_fault
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.prepare.write import Prepared
-from usseg_ray.sweeps.fitting import ready
 from usseg_ray.sweeps.launch import launch
+from usseg_ray.sweeps.own.fitting import ready
 from usseg_ray.sweeps.request import Request, named_methods, with_spaces
 from usseg_ray.trials.trial import Trial, load_trials, ranked
 

@@ -34,9 +34,9 @@ from usseg_ray.models.find import KEPT
 from usseg_ray.models.folder import read_model
 from usseg_ray.prepare.own import is_raw, prepare_own
 from usseg_ray.scoring.objective import WITHOUT_LABELS
-from usseg_ray.sweeps.k_answer import ANSWER
+from usseg_ray.sweeps.k.answer import ANSWER
 from usseg_ray.sweeps.launch import launch, reopened
-from usseg_ray.sweeps.masks import MASKS, Masks, check_room, write_masks
+from usseg_ray.sweeps.own.masks import MASKS, Masks, check_room, write_masks
 from usseg_ray.sweeps.request import Request, with_spaces
 
 METHODS = ("kmeans", "acseg")

@@ -1,7 +1,7 @@
 import pytest
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.sweeps.k_trials import (
+from usseg_ray.sweeps.k.trials import (
     beyond,
     curve,
     k_trials,

@@ -20,7 +20,7 @@ from usseg_ray.pictures.palettes import colour_for
 from usseg_ray.scoring.arrays import read_evaluation
 from usseg_ray.scoring.objective import CRITERIA, MIOU, STABILITY, WITHOUT_LABELS, digits, short
 from usseg_ray.scoring.partitions import contingency
-from usseg_ray.sweeps.k_trials import (
+from usseg_ray.sweeps.k.trials import (
     CLUSTERS,
     FEWEST_SEEDS,
     Point,

@@ -1,0 +1,1 @@
+"""How many clusters: the trials that ask it, and the verdict."""

@@ -1,0 +1,1 @@
+"""Photographs of one's own, without labels: from a folder to a model, masks and typed results."""
