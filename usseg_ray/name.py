@@ -1,0 +1,65 @@
+"""`python -m usseg_ray.name`: names, colours, merges and what is left out, written into a model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from usseg_ray.core.cli import Version, console, make_app, run
+from usseg_ray.core.errors import UserError
+
+app = make_app()
+
+_ELSEWHERE = ("models:/", "hf://")
+
+
+@app.command()
+def main(
+    names: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A names.yaml, with lines such as 0: {name: road, colour: '#804080'}; clusters and "
+            "keys that it leaves out stay as they are. Without one, the model's own are printed."
+        ),
+    ] = None,
+    *,
+    model: Annotated[
+        str, typer.Option(help="A run (its name under ./runs, or its folder), or a model's folder.")
+    ],
+    version: Version = False,  # noqa: ARG001
+) -> None:
+    """Name a model's clusters: everything that it makes from then on says so.
+
+    To begin: usseg-ray name --model RUN > names.yaml
+    """
+    # torch: not for --help
+    from usseg_ray.models.description import read_description, write_description  # noqa: PLC0415
+    from usseg_ray.models.find import find_model  # noqa: PLC0415
+    from usseg_ray.models.names import Names  # noqa: PLC0415
+
+    if model.startswith(_ELSEWHERE):
+        raise UserError(
+            f"--model {model}: names are written into a folder of this machine. Name the run's "
+            "model, and register or push it again."
+        )
+    folder = find_model(model)
+    known = read_description(folder)
+    if names is None:
+        typer.echo(known.names.text(), nl=False)
+        return
+    given = Names.read(names, known.names)
+    write_description(known.model_copy(update={"names": given}), folder)
+    changed = sum(
+        one != other for one, other in zip(given.clusters, known.names.clusters, strict=True)
+    )
+    outputs = ", ".join(given.clusters[output].name for output in given.outputs)
+    console.print(
+        f"{changed} of {len(given)} clusters changed in {folder}. Label maps have: {outputs}.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    run(app)
