@@ -18,8 +18,8 @@ def main(
     names: Annotated[
         Path | None,
         typer.Argument(
-            help="A names.yaml, with lines such as 0: {name: road, colour: '#804080'}; clusters and "
-            "keys that it leaves out stay as they are. Without one, the model's own are printed."
+            help="A names.yaml: such as 0: {name: road, colour: '#804080'}; clusters and keys "
+            "that it leaves out stay as they are. Without one, the model's own are printed."
         ),
     ] = None,
     *,
