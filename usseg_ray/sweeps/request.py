@@ -69,9 +69,9 @@ class Request(Settings):
     )
     assigned: dict[str, Any]
     calibrate: Calibrate = Field(
-        "on",
-        description="Fit thresholds, rates and schedules to the data, without labels; off: the "
-        "published ones. A preset and the built-in data are never calibrated.",
+        "off",
+        description="on: fit thresholds, rates and schedules to a prepared set, without labels; "
+        "off: the published ones, as a preset and the built-in data always have them.",
     )
     effort: Effort = Field(
         "normal",

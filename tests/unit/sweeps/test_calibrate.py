@@ -32,7 +32,7 @@ def write(root: Path, rows: int, *, labelled: bool = True) -> Path:
 
 def planned(data: Path, names: list[str], **changed: Any) -> Plan:
     assigned = SMALL | changed.pop("assigned", {})
-    asked = {"num_samples": 1, "space": None} | changed
+    asked = {"num_samples": 1, "space": None, "calibrate": "on"} | changed
     return make_plan(request(names=names, data=str(data), assigned=assigned, **asked))
 
 
