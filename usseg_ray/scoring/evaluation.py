@@ -227,8 +227,10 @@ def telling_rows(evaluation: Evaluation) -> dict[int, str]:
     """
     scored = np.flatnonzero(~np.isnan(evaluation.image_miou))
     order = scored[np.argsort(-evaluation.image_miou[scored], kind="stable")]
-    places = (2 * np.arange(FIXED_EXAMPLES) + 1) * len(evaluation.numbers) // (2 * FIXED_EXAMPLES)
-    chosen = {int(number): "" for number in np.sort(evaluation.numbers)[np.unique(places)]}
+    # A worker's part of a split may have no image.
+    count = min(FIXED_EXAMPLES, len(evaluation.numbers))
+    places = (2 * np.arange(count) + 1) * len(evaluation.numbers) // max(1, 2 * count)
+    chosen = {int(number): "" for number in np.sort(evaluation.numbers)[places]}
     for place, index in {
         "best": order[:1],
         "median": order[len(order) // 2 :][:1],
