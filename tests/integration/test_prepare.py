@@ -297,9 +297,9 @@ def test_the_command_says_what_it_passed_over_and_keeps_names_where_they_belong(
     source: Path, tmp_path: Path
 ) -> None:
     (source / "train" / "images" / "._05.jpg").write_bytes(b"x")
-    (source / "train" / "images" / "x.heic").write_bytes(b"x")
+    (source / "train" / "images" / "x.psd").write_bytes(b"x")
     result = here("prepare", "--source", source, "--out", tmp_path / "out")
-    assert "2 files passed over: .heic 1, hidden 1." in result.stdout
+    assert "2 files passed over: .psd 1, hidden 1." in result.stdout
     assert "train: 1 of 10 images have no label." in result.stdout
     (source / "dataset.json").write_text(json.dumps({"name": "../../evil"}))
     for arguments in ((), ("--name", "../evil")):
