@@ -15,7 +15,6 @@ from rich.progress import (
 )
 
 from usseg_ray.core.cli import Version, console, make_app, run
-from usseg_ray.core.errors import UserError
 
 app = make_app()
 
@@ -71,6 +70,7 @@ def main(
     quarantine.jsonl.
     """
     # torch, Ray, MLflow: not for --help.
+    from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.outputs.formats import parse_formats  # noqa: PLC0415
     from usseg_ray.outputs.run import Predicted, predict  # noqa: PLC0415
     from usseg_ray.outputs.tiles import Tiling  # noqa: PLC0415
@@ -94,7 +94,7 @@ def main(
             formats=formats,
             tiling=tiling,
             overwrite=overwrite,
-            device=resolved(device),
+            device=chosen_device(device),
             on_progress=lambda done, bad, total: progress.update(
                 bar, completed=done, bad=bad, total=total
             ),
@@ -118,21 +118,6 @@ def located(place: str) -> Path:
     return find_model(place)
 
 
-def resolved(device: str) -> str:
-    """Says where to compute: on a GPU if there is one, unless told.
-
-    Raises:
-        UserError: There is none, and it was asked for.
-    """
-    import torch  # noqa: PLC0415 (see `main`)
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no GPU here. Leave it out, or say cpu.")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 def summary(found: object) -> list[str]:
     """Says what a run did, a line each.
 
@@ -145,7 +130,8 @@ def summary(found: object) -> list[str]:
         raise TypeError(type(found))
     lines = list(found.notes)
     if found.bad:
-        lines.append(f"{len(found.bad)} images cannot be used: {found.out}/{QUARANTINE}")
+        what = "1 image" if len(found.bad) == 1 else f"{len(found.bad)} images"
+        lines.append(f"{what} cannot be used: {found.out}/{QUARANTINE}")
     kept = f", {found.kept} were there" if found.kept else ""
     rate = f", {found.written / found.seconds:.1f} images/s" if found.written else ""
     lines.append(f"{found.written} images segmented{kept}{rate}: {found.out}")

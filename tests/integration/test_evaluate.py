@@ -148,7 +148,7 @@ def test_a_moved_sweep_is_scored_on_another_split(
         (("small", "--split", "tests"), "has no split 'tests'; it has train, val, test"),
         pytest.param(
             ("small", "--device", "cuda"),
-            "--device cuda: this machine has no GPU",
+            "--device cuda: PyTorch sees no GPU here",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
         ),
         (("small", "--device", "tpu"), "--device tpu: one of auto, cpu and cuda"),

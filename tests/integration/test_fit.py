@@ -4,6 +4,8 @@ import html
 import io
 import json
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from tests.integration.commands import here
 from usseg_ray.core.errors import UserError
 from usseg_ray.data import synthetic
 from usseg_ray.models.loaded import Result
+from usseg_ray.outputs.formats import FORMATS
 from usseg_ray.prepare.own import prepare_own
-from usseg_ray.sweeps.own import fitting, masks, results
+from usseg_ray.sweeps.own import fitting, results
 from usseg_ray.trials.trial import load_trials
 
 pytestmark = [
@@ -62,9 +65,10 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     assert verdict in done.stdout
 
     model = usseg_ray.load(run)
-    written = sorted((run / "masks").rglob("*.png"))
-    assert len(written) == COUNT
-    mask = np.asarray(Image.open(run / "masks" / "a" / "b c" / "bild 0.png"))
+    outputs = run / "outputs"
+    written = sorted((outputs / "masks").rglob("*.png"))
+    assert len(written) == len(list((outputs / "overlays").rglob("*.jpg"))) == COUNT
+    mask = np.asarray(Image.open(outputs / "masks" / "a" / "b c" / "bild 0.png"))
     expected = model.predict(photos / "a" / "b c" / "bild 0.jpg")
     assert isinstance(expected, Result)
     assert np.array_equal(mask, expected.mask)
@@ -75,9 +79,22 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     on = here("fit", photos, "--resume", "runs/first", folder=tmp_path)
     assert on.returncode == 0, on.stderr
     assert f"Masks of {COUNT + 1} images" in on.stdout
-    assert (run / "masks" / "later.png").is_file()
+    assert (outputs / "masks" / "later.png").is_file()
     assert {path: path.stat().st_mtime_ns for path in written} == before
     assert len(load_trials(run)) == trials
+
+    # What its last lines propose works as it stands.
+    page = re.search(r"a page about the run: usseg-ray (report .*)", on.stdout)
+    assert page is not None
+    command, *options = shlex.split(page.group(1))
+    told = here(command, *options, folder=tmp_path)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "Label maps by number of clusters" in (tmp_path / "report.html").read_text()
+    named = here("name", "--model", run, folder=tmp_path)
+    (tmp_path / "names.yaml").write_text(named.stdout.replace("cluster 0", "rock"))
+    assert here("name", "names.yaml", "--model", run, folder=tmp_path).returncode == 0
+    assert here("fit", "--resume", "runs/first", folder=tmp_path).returncode == 0
+    assert "rock" in (outputs / "names.yaml").read_text()
 
 
 def test_the_guide_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +136,7 @@ def test_a_sweep_in_python_of_parquet(tmp_path: Path, monkeypatch: pytest.Monkey
         usseg_ray.sweep("synthetic", num_sample=3)
 
 
-def test_a_set_is_made_once_and_anew_for_another_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_is_made_once_and_anew_for_another_content(tmp_path: Path) -> None:
     photos = photographs(tmp_path / "photos")
     first = prepare_own(str(photos), tmp_path / "home")
     again = prepare_own(str(photos), tmp_path / "home")
@@ -131,13 +146,21 @@ def test_a_set_is_made_once_and_anew_for_another_content(
     shown = usseg_ray.prepare(photos, tmp_path / "set")
     assert isinstance(shown, results.PreparedSet)
     assert "21" in shown._repr_html_()
-    manifest = first.prepared.manifest
-    masks.check_room(first.prepared.out, manifest, tmp_path / "run")
-    monkeypatch.setattr(masks, "BYTES_PER_PIXEL", 1e12)
-    with pytest.raises(UserError, match="masks of all images may take"):
-        masks.check_room(first.prepared.out, manifest, tmp_path / "run")
 
 
 def test_where_no_image_is_named_it_asks() -> None:
     with pytest.raises(UserError, match="which images"):
         fitting.fit(None)
+    with pytest.raises(UserError, match="no such folder or file"):
+        fitting.fit("nowhere")
+
+
+def test_a_disk_without_room_is_told_before_anything_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = photographs(tmp_path / "photos")
+    full = replace(FORMATS["png"], bytes_per_pixel=1e12)
+    monkeypatch.setitem(FORMATS, "png", full)
+    with pytest.raises(UserError, match=r"images as png, overlay take about .* GB are free"):
+        fitting.fit(str(photos), out=str(tmp_path / "run"), backbone="textons")
+    assert not (tmp_path / "run").exists()

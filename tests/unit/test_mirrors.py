@@ -26,7 +26,6 @@ ELSEWHERE = {
     "prepare.patterns": "tests/unit/prepare/test_layouts.py",
     "prepare.write": "tests/integration/test_prepare.py",
     "sweeps.own.fitting": "tests/integration/test_fit.py",
-    "sweeps.own.masks": "tests/integration/test_fit.py",
     "sweeps.own.results": "tests/integration/test_fit.py",
     "sweeps.sweep": "tests/integration/test_sweep.py",
     "trials.tasks": "tests/integration/test_sweep.py",

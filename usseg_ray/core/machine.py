@@ -9,12 +9,34 @@ from types import TracebackType
 import psutil
 import torch
 
+from usseg_ray.core.errors import UserError
+
 
 def usable_cpus() -> int:
     """Counts the CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def chosen_device(asked: str | None) -> str:
+    """Says where to compute.
+
+    Args:
+        asked: `--device`: `cpu`, `cuda`, or a GPU if there is one with `auto` or unset.
+
+    Returns:
+        `cpu` or `cuda`.
+
+    Raises:
+        UserError: It is none of these, or this machine has no GPU.
+    """
+    if asked not in (None, "auto", "cpu", "cuda"):
+        raise UserError(f"--device {asked}: one of auto, cpu and cuda.")
+    cuda = torch.cuda.is_available()
+    if asked == "cuda" and not cuda:
+        raise UserError("--device cuda: PyTorch sees no GPU here. Leave it out, or say cpu.")
+    return asked if asked in ("cpu", "cuda") else "cuda" if cuda else "cpu"
 
 
 def cpu_name() -> str:

@@ -156,7 +156,8 @@ def check_room(out: str, left: Sequence[Found], images: Images, formats: Sequenc
         return
     pixels = _mean_pixels(left, images) * len(left)
     needed = int(pixels * sum(FORMATS[name].bytes_per_pixel for name in formats))
-    free = shutil.disk_usage(out).free
+    there = next(place for place in (Path(out), *Path(out).absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise UserError(
             f"--out {out}: {len(left)} images as {', '.join(formats)} take about "

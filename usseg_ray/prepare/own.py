@@ -51,6 +51,21 @@ def is_raw(data: str) -> bool:
     return path.exists() and not is_prepared(path) and not is_prepared(cache_root() / data)
 
 
+def image_folder(source: str, home: Path = KEPT) -> Path:
+    """Says where images lie as files; those of an archive or a bucket are laid out first.
+
+    Args:
+        source: As `prepare_own`.
+        home: Where they are laid out.
+
+    Raises:
+        UserError: There is no such place, or it cannot be read.
+    """
+    if not is_uri(source) and not Path(source).expanduser().exists():
+        raise UserError(f"{source}: no such folder or file. Give the folder of your images.")
+    return unpack_images(source, home) if is_packed(source) else Path(source).expanduser()
+
+
 def prepare_own(
     source: str,
     home: Path = KEPT,
@@ -69,9 +84,7 @@ def prepare_own(
     Raises:
         UserError: There are too few images, all are the same, or most cannot be read.
     """
-    if not is_uri(source) and not Path(source).expanduser().exists():
-        raise UserError(f"{source}: no such folder or file. Give the folder of your images.")
-    folder = unpack_images(source, home) if is_packed(source) else Path(source).expanduser()
+    folder = image_folder(source, home)
     images, outside = _inside(discover(folder), folder.resolve())
     _refuse_few(images, source)
     _refuse_identical(images, source)

@@ -78,14 +78,14 @@ def _clusters(
 
 
 def k_maps(store: Store, sweep: SweepRecord) -> list[PageBlock]:
-    """Shows the label maps of the best K and its neighbours, where a sweep asked for K."""
+    """Shows the label maps of every K that was tried, where a sweep asked for K."""
     pictures = []
     for method in sweep.methods:
         if data := store.artifact(sweep.parent, f"k/{method}-maps.png"):
-            text = f"Images, and label maps of {method} with K - 1, K and K + 1 clusters."
+            text = f"Images, and label maps of {method} with every number of clusters tried."
             budget = _BUDGET // (4 * len(sweep.methods))
             pictures.append(embedded(data, text, method, side=_MOSAIC, budget=budget))
-    title = f"Label maps around the best number of clusters: {sweep.protocol}"
+    title = f"Label maps by number of clusters: {sweep.protocol}"
     return [PictureGrid(title, tuple(pictures), ())] if pictures else []
 
 

@@ -263,7 +263,11 @@ def _calibration(
         return request.calibration
     # The built-in data brings settings that were measured on it.
     published = request.preset is not None or request.data == SYNTHETIC
-    if request.calibrate == "off" or published:
+    if request.calibrate == "off":
+        if request.effort != "normal":
+            raise UserError(f"--effort {request.effort} is for --calibrate on, which it guides.")
+        return None
+    if published:
         return None
     if not manifest.splits.get(split) or not manifest.splits[split].rows:
         return None

@@ -11,6 +11,7 @@ import torch
 from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.library import open_data
 from usseg_ray.engine.baselines import BLIND, compute_baselines
 from usseg_ray.engine.open_set import OpenSet
@@ -107,7 +108,7 @@ def evaluate_trial(
     if not manifest.splits[split].labelled:
         raise UserError(f"split {split!r} of {manifest.name!r} has no labels to score against.")
     protocol = find_protocol(config.protocol)
-    device = _device(asked.device)
+    device = chosen_device(asked.device)
     job = Job(trial.method, config, data.root, Placement(device))
     protocol.check(job.num_clusters, len(manifest.classes))
     chosen = protocol.refinements if asked.refinements is None else asked.refinements
@@ -185,12 +186,3 @@ def _checkpoint(home: Path, trial: Trial, kept_at: Callable[[Path], str]) -> Pat
         if folder.is_dir():
             return folder
     raise UserError(f"{home}: its checkpoint {named} is gone.")
-
-
-def _device(asked: str | None) -> str:
-    cuda = torch.cuda.is_available()
-    if asked == "cuda" and not cuda:
-        raise UserError("--device cuda: this machine has no GPU. Use --device cpu.")
-    if asked not in (None, "auto", "cpu", "cuda"):
-        raise UserError(f"--device {asked}: one of auto, cpu and cuda.")
-    return asked if asked in ("cpu", "cuda") else ("cuda" if cuda else "cpu")

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from usseg_ray.core import machine as subject
+from usseg_ray.core.errors import UserError
 from usseg_ray.core.machine import (
     PeakMemory,
+    chosen_device,
     cpu_name,
     tree_bytes,
     usable_cpus,
@@ -95,3 +98,16 @@ def test_the_peak_outlives_what_made_it(monkeypatch: pytest.MonkeyPatch) -> None
             process.communicate("\n")
         assert tree_bytes(psutil.Process()) < before + 60 * MIB
     assert memory.peak_bytes > before + 80 * MIB
+
+
+def test_a_device_is_chosen_and_one_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert {chosen_device(asked) for asked in (None, "auto", "cpu")} == {"cpu"}
+    with pytest.raises(UserError, match="--device cuda: PyTorch sees no GPU"):
+        chosen_device("cuda")
+    with pytest.raises(UserError, match="--device tpu: one of auto, cpu and cuda"):
+        chosen_device("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (chosen_device(None), chosen_device("cpu")) == ("cuda", "cpu")

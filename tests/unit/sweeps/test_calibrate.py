@@ -134,3 +134,8 @@ def test_a_method_that_only_clusters_has_nothing_to_calibrate(many: Path) -> Non
     assert plan.calibration is not None
     assert plan.calibration.choices == {}
     assert described(plan.calibration) == []
+
+
+def test_an_effort_without_calibration_is_refused(many: Path) -> None:
+    with pytest.raises(UserError, match="--effort quick is for --calibrate on"):
+        planned(many, ["stego"], calibrate="off", effort="quick")

@@ -1,7 +1,7 @@
 """From photographs to masks without labels and without a choice: what `fit` does.
 
 The images prepare themselves, method and K are chosen by a sweep of K without labels
-(`k_trials`, `k_answer`), the model of the choice is kept, and every image gets a mask. Each of
+(`sweeps.k`), the model of the choice is kept, and every image gets a mask (`outputs.run`). Each of
 these steps finds what an earlier call did, so a broken-off one goes on.
 """
 
@@ -26,21 +26,27 @@ from rich.progress import (
 from usseg_ray.core.cli import CONSOLE, console
 from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import is_uri
+from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.library import open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import TEXTONS, build_backbone
 from usseg_ray.features.presets import PRESETS, backbone_settings
 from usseg_ray.models.find import KEPT
 from usseg_ray.models.folder import read_model
-from usseg_ray.prepare.own import is_raw, prepare_own
+from usseg_ray.outputs.places import find_images
+from usseg_ray.outputs.run import Predicted, check_room, predict
+from usseg_ray.prepare.own import image_folder, is_raw, prepare_own
 from usseg_ray.scoring.objective import WITHOUT_LABELS
 from usseg_ray.sweeps.k.answer import ANSWER
 from usseg_ray.sweeps.launch import launch, reopened
-from usseg_ray.sweeps.own.masks import MASKS, Masks, check_room, write_masks
 from usseg_ray.sweeps.request import Request, with_spaces
 
 METHODS = ("kmeans", "acseg")
 """What is compared where no method is named: nothing learnt, and the quickest that learns."""
+
+OUTPUTS, FORMATS = "outputs", ("png", "overlay")
+"""Where in a run's folder what `predict` makes of its images lies, and in which formats."""
 
 COUNTS, SEEDS = 4, 3
 
@@ -57,8 +63,8 @@ class Fitted:
     Attributes:
         run: The run's folder.
         model: Folder of its model.
-        masks: Folder of the masks, named after their images.
-        images: How many masks there are.
+        outputs: What `predict` wrote: `masks` and `overlays`, named after their images.
+        images: How many have both.
         method: The method that was chosen.
         num_clusters: K.
         verdict: How many clusters, how sure that is, and what speaks against it.
@@ -67,7 +73,7 @@ class Fitted:
 
     run: Path
     model: Path
-    masks: Path
+    outputs: Path
     images: int
     method: str
     num_clusters: int
@@ -79,7 +85,8 @@ class Fitted:
         """What one can go on with -> its command."""
         run, name = shlex.quote(str(self.run)), shlex.quote(self.run.name)
         return {
-            "a page about the run": f"{CONSOLE} report {name} --out report.html",
+            "a page about the run": f"{CONSOLE} report --sweep {name} --out report.html",
+            "names for its clusters": f"{CONSOLE} name --model {run} > names.yaml",
             "masks of images that you add": f"{CONSOLE} fit FOLDER --resume {run}",
             "train on them too": f"{CONSOLE} fit FOLDER",
             "in Python": f"usseg_ray.load({str(self.run)!r}).predict('image.jpg')",
@@ -92,7 +99,7 @@ class Fitted:
         return [
             self.verdict,
             f"{self.method}, K = {self.num_clusters}; model: {self.model}",
-            f"Masks of {self.images} images: {self.masks}",
+            f"Masks of {self.images} images, plain and over the image: {self.outputs}",
             *([f"Label maps under every K, side by side: {maps}"] if maps.exists() else []),
             *how,
             self.backbone,
@@ -117,8 +124,8 @@ def fit(
     """Segments photographs without labels.
 
     Args:
-        source: Folder, URI, Parquet file or WebDataset archive of images, or a prepared set;
-            `None` for those of the run that is resumed.
+        source: Folder, URI, Parquet file or WebDataset archive of images; `None` for those of the
+            run that is resumed.
         out: The new run's folder.
         resume: A run to go on with: one that was broken off is ended, then images without a mask
             get one from its model, also those that were added since.
@@ -135,14 +142,18 @@ def fit(
     Raises:
         UserError: Something is wrong with the images, the options or the place; says what to do.
     """
-    if source is None and resume is None:
-        raise UserError(f"which images? {CONSOLE} fit FOLDER, or {CONSOLE} fit --resume RUN")
-    before = reopened(resume) if resume is not None else None
-    root, manifest = _images(before[1].data if source is None and before else str(source))
-    if before is None:
+    if resume is not None:
+        run, request = reopened(resume)
+        images = str(image_folder(source)) if source is not None else _images_of(request.data)
+        _check_room(images, run)
+        if not (run / KEPT).is_dir():
+            launch(None, None, resume, dry_run=False, again=f"{CONSOLE} fit")
+    elif source is not None:
+        images = str(image_folder(source))
         network, said = choose_backbone(backbone, assigned or {})
         _say(said)
-        check_room(root, manifest, Path(out or "."))
+        _check_room(images, Path(out or "."))
+        root, manifest = open_data(DataConfig(name=ready(source)))
         request = Request(
             methods=with_spaces(list(methods), None),
             data=root,
@@ -156,14 +167,33 @@ def fit(
         )
         run = launch(request, out, None, dry_run=False, again=f"{CONSOLE} fit")
     else:
-        run = before[0]
-        check_room(root, manifest, run)
-        if not (run / KEPT).is_dir():
-            launch(None, None, resume, dry_run=False, again=f"{CONSOLE} fit")
-    found = _fitted(run, _masks(root, manifest, run))
+        raise UserError(f"which images? {CONSOLE} fit FOLDER, or {CONSOLE} fit --resume RUN")
+    found = _fitted(run, _masks(images, run))
     for line in found.lines():
         _say(line)
     return found
+
+
+def _images_of(data: str) -> str:
+    """Says where the images of a prepared set came from.
+
+    Raises:
+        UserError: They are not there any more.
+    """
+    source = open_data(DataConfig(name=data))[1].source
+    if not is_uri(source) and not Path(source).exists():
+        raise UserError(
+            f"{data}: its images are no longer at {source}. Name their folder: "
+            f"{CONSOLE} fit FOLDER --resume RUN"
+        )
+    return source
+
+
+def _check_room(images: str, run: Path) -> None:
+    """Refuses a disk that would be full before all images have their masks."""
+    out = str(run / OUTPUTS)
+    found = find_images(images, out)
+    check_room(out, found.found, found, FORMATS)
 
 
 def schedule(manifest: Manifest) -> dict[str, Any]:
@@ -206,11 +236,6 @@ def choose_backbone(given: str | None, assigned: dict[str, Any]) -> tuple[dict[s
     return {}, f"Backbone: {name}. --backbone {TEXTONS} needs no weights and is quicker."
 
 
-def _images(source: str) -> tuple[str, Manifest]:
-    """Finds or makes the prepared set, and says what it found."""
-    return open_data(DataConfig(name=ready(source)))
-
-
 def ready(data: str) -> str:
     """Makes a prepared set of images that are none yet; shows progress and says what there is.
 
@@ -235,18 +260,23 @@ def ready(data: str) -> str:
     return own.prepared.out
 
 
-def _masks(root: str, manifest: Manifest, run: Path) -> Masks:
+def _masks(images: str, run: Path) -> Predicted:
+    """Has every image segmented that is not yet, by the run's model as it is named now."""
     with _bar("Writing masks") as (progress, task):
-        return write_masks(
-            root,
-            manifest,
+        return predict(
             run / KEPT,
-            run / MASKS,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            images,
+            str(run / OUTPUTS),
+            formats=FORMATS,
+            overwrite=True,
+            device=chosen_device(None),
+            on_progress=lambda done, _bad, total: progress.update(
+                task, completed=done, total=total
+            ),
         )
 
 
-def _fitted(run: Path, masks: Masks) -> Fitted:
+def _fitted(run: Path, made: Predicted) -> Fitted:
     about, _ = read_model(run / KEPT)
     said = run / ANSWER / f"{about.method}.json"
     verdict = json.loads(said.read_bytes())["verdict"] if said.is_file() else ""
@@ -255,8 +285,8 @@ def _fitted(run: Path, masks: Masks) -> Fitted:
     return Fitted(
         run,
         run / KEPT,
-        masks.folder,
-        masks.written + masks.kept,
+        run / OUTPUTS,
+        made.written + made.kept,
         about.method,
         about.num_clusters,
         verdict,
