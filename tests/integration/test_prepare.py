@@ -20,7 +20,8 @@ from usseg_ray.data.decode import decode_label
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.shards import Row, read_rows, verify
 from usseg_ray.prepare.sets import get
-from usseg_ray.prepare.write import QUARANTINE, Patterns, Prepared, prepare
+from usseg_ray.prepare.tally import QUARANTINE
+from usseg_ray.prepare.write import Patterns, Prepared, prepare
 
 pytestmark = [
     pytest.mark.ray,

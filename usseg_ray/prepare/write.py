@@ -8,10 +8,9 @@ cluster. So the shards are the same bytes whatever runs where, and no row is los
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from usseg_ray.core.sources import check_name
 from usseg_ray.data.library import cache_root, is_prepared
 from usseg_ray.data.manifest import (
     Manifest,
-    ShardInfo,
     SplitInfo,
     load_manifest,
     save_manifest,
@@ -37,9 +35,7 @@ from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.inspection import Inspector, Problem
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.meaning import Meaning, check_values
-
-QUARANTINE = "quarantine.jsonl"
-MIN_MARKS = 10
+from usseg_ray.prepare.tally import QUARANTINE, Outcome, Tally
 
 _LOOKS = 32
 """Labels that are looked at before the work begins, so that what cannot be meant is told early."""
@@ -173,7 +169,7 @@ def write_set(
             notes=images.notes,
         )
     _look(images)
-    tally = _Tally(len(images.entries), max_bad_share, on_progress)
+    tally = Tally(len(images.entries), max_bad_share, on_progress)
     try:
         with alone_in(out, "this set"), without_strays(out):
             _run(_plan(images, rows_per_shard), images, out, tally)
@@ -183,58 +179,6 @@ def write_set(
     except OSError as error:
         raise _unwritable(out, error) from None
     return Prepared(manifest, out, fresh=True, images_per_second=tally.rate(), notes=notes)
-
-
-@dataclass
-class _Tally:
-    """What the tasks reported, in the order in which they ended."""
-
-    total: int
-    max_bad_share: float
-    on_progress: Callable[[int, int, int], None] | None
-    done: int = 0
-    turned: int = 0
-    values: set[int] = field(default_factory=set)
-    shards: dict[int, ShardInfo] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    marks: list[tuple[float, int]] = field(default_factory=list)
-
-    def add(self, outcome: "_Outcome") -> None:
-        self.done += outcome.images
-        self.turned += outcome.turned
-        self.values |= outcome.values
-        self.problems += outcome.problems
-        if outcome.shard is not None:
-            self.shards[outcome.number] = outcome.shard
-        self.marks.append((time.perf_counter(), self.done))
-        if self.on_progress:
-            self.on_progress(self.done, len(self.problems), self.total)
-
-    def notes(self) -> list[str]:
-        if not self.turned:
-            return []
-        return [
-            f"{self.turned} labelled images are turned by EXIF without a change of size: see that "
-            "their labels are drawn on the turned picture."
-        ]
-
-    def check(self, out: str) -> None:
-        bad = len(self.problems)
-        if bad <= self.max_bad_share * self.total:
-            return
-        worst = self.problems[0]
-        raise UserError(
-            f"{bad} of {self.total} images or labels are bad, more than --max-bad-share "
-            f"{self.max_bad_share:g} allows; nothing was prepared.\n"
-            f"The first: {worst.path}: {worst.reason}. More: {out}/{QUARANTINE}"
-        )
-
-    def rate(self) -> float | None:
-        inner = [m for m in self.marks if 0.2 * self.total <= m[1] <= 0.9 * self.total]
-        if len(inner) < MIN_MARKS:
-            return None
-        (start, first), (end, last) = inner[0], inner[-1]
-        return (last - first) / (end - start)
 
 
 def _absolute(out: str | Path) -> str:
@@ -290,19 +234,6 @@ class _Plan:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What came of a plan; `failure` says why `out` could not be written."""
-
-    number: int
-    images: int
-    shard: ShardInfo | None
-    problems: list[Problem]
-    values: set[int]
-    turned: int
-    failure: str
-
-
 def _plan(images: ImageSet, rows_per_shard: int) -> list[_Plan]:
     """Cuts every split into shards."""
     parts = [
@@ -334,7 +265,7 @@ def _one_beside_void(inspector: Inspector, images: ImageSet) -> bool:
     return images.ignore_index in inspector.values and len(inspector.values) <= 2
 
 
-def _run(plans: list[_Plan], images: ImageSet, out: str, tally: _Tally) -> None:
+def _run(plans: list[_Plan], images: ImageSet, out: str, tally: Tally) -> None:
     # Fails now rather than after the work, if the place cannot be written.
     _write_quarantine(out, [])
     try:
@@ -350,7 +281,7 @@ def _run(plans: list[_Plan], images: ImageSet, out: str, tally: _Tally) -> None:
             _write_quarantine(out, tally.problems)
 
 
-def _outcomes(plans: list[_Plan], meaning: Meaning, out: str) -> Generator[_Outcome, None, None]:
+def _outcomes(plans: list[_Plan], meaning: Meaning, out: str) -> Generator[Outcome, None, None]:
     """Has Ray write shards, a few more at a time than there are processors, and ends all of it."""
     ahead = 2 * int(ray.cluster_resources().get("CPU", 1)) + 2
     write = ray.remote(_write_planned)
@@ -373,7 +304,7 @@ def _unwritable(out: str, error: object) -> UserError:
     return UserError(f"--out {out}: cannot be written ({error}). Free or choose another place.")
 
 
-def _write_planned(plan: _Plan, meaning: Meaning, out: str) -> _Outcome:
+def _write_planned(plan: _Plan, meaning: Meaning, out: str) -> Outcome:
     """Checks and writes one shard; runs as a Ray task."""
     inspector = Inspector(meaning)
     filesystem, root = resolve(out)
@@ -383,7 +314,7 @@ def _write_planned(plan: _Plan, meaning: Meaning, out: str) -> _Outcome:
         shard = write_shard(filesystem, root, plan.split, plan.index, rows)
     except OSError as error:
         failure = str(error)
-    return _Outcome(
+    return Outcome(
         plan.number,
         len(plan.entries),
         shard,
@@ -401,9 +332,7 @@ def _write_quarantine(out: str, problems: list[Problem]) -> None:
     write_whole_at(filesystem, f"{root}/{QUARANTINE}", lines)
 
 
-def _assemble(
-    images: ImageSet, name: str, source: str, fingerprint: str, tally: _Tally
-) -> Manifest:
+def _assemble(images: ImageSet, name: str, source: str, fingerprint: str, tally: Tally) -> Manifest:
     shards = [shard for _, shard in sorted(tally.shards.items())]
     totals = split_totals(shards)
     for split in images.splits:

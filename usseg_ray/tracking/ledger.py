@@ -18,7 +18,8 @@ from typing import Any, Literal, Self
 from mlflow import MlflowClient
 
 from usseg_ray.core.errors import redacted
-from usseg_ray.tracking.runs import Runs, reap
+from usseg_ray.tracking.heartbeat import reap
+from usseg_ray.tracking.runs import Runs
 from usseg_ray.tracking.spool import Operation, RecordKind, Spool
 from usseg_ray.tracking.store import (
     PATIENCE,

@@ -1,4 +1,4 @@
-"""A sweep's runs in the store: found by their keys, written as the spool says, reaped when dead.
+"""A sweep's runs in the store: found by their keys, written as the spool says.
 
 Between `tracking.writer`, whose thread calls it, and MLflow. A run is keyed by tags (sweep, trial,
 seed), so that a retried or resumed one is found and reopened. Everything here can be done twice
@@ -8,16 +8,12 @@ and leaves the same: a metric is written once a step, a param once and for all.
 import contextlib
 import json
 import math
-import os
-import socket
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -34,6 +30,7 @@ from mlflow.utils import mlflow_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from usseg_ray.core.errors import redacted
+from usseg_ray.tracking.heartbeat import HEARTBEAT_TAG, PROCESS_TAG, now, this_process
 from usseg_ray.tracking.spool import Operation
 from usseg_ray.tracking.store import (
     REASON_TAG,
@@ -351,61 +348,3 @@ def _as_text(value: object) -> str:
     """Writes a setting so that it can be read back: strings as they are, the rest as JSON."""
     text = value if isinstance(value, str) else json.dumps(value)
     return redacted(text)[:MAX_PARAM_VAL_LENGTH]
-
-
-HEARTBEAT_TAG, PROCESS_TAG = "usseg.heartbeat", "usseg.process"
-
-BEAT_S = 30.0
-
-SILENT = timedelta(minutes=5)
-
-
-def now() -> str:
-    """Returns the time as heartbeats write it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def this_process() -> str:
-    """Names this process: host, id and start, since ids are used again."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
-
-
-def reap(client: MlflowClient, experiment_id: str, sweep: str) -> int:
-    """Closes as KILLED the runs of other sweeps whose heartbeat has stopped.
-
-    Runs without a heartbeat are not this package's to close, and what a process of this machine
-    that still lives has written is left alone: it may only have lost the store for a while.
-
-    Args:
-        client: Of the store.
-        experiment_id: MLflow's id of the experiment.
-        sweep: Key of the sweep that asks; its own runs are reopened or closed by itself.
-
-    Returns:
-        How many runs were closed.
-    """
-    running = search(client, experiment_id, "attributes.status = 'RUNNING'")
-    dead = [run for run in running if run.data.tags.get(SWEEP_TAG) != sweep and _is_dead(run)]
-    for run in dead:
-        last = run.data.tags[HEARTBEAT_TAG]
-        reason = f"its process ended without a word; the last heartbeat was at {last}"
-        client.set_tag(run.info.run_id, REASON_TAG, reason)
-        ended = int(datetime.fromisoformat(last).timestamp() * 1000)
-        client.set_terminated(run.info.run_id, "KILLED", ended)
-    return len(dead)
-
-
-def _is_dead(run: Run) -> bool:
-    last = run.data.tags.get(HEARTBEAT_TAG)
-    if last is None or datetime.now(UTC) - datetime.fromisoformat(last) < SILENT:
-        return False
-    return not _lives(run.data.tags.get(PROCESS_TAG, ""))
-
-
-def _lives(process: str) -> bool:
-    host, *rest = process.split(" ")
-    if host != socket.gethostname() or len(rest) != 2:
-        return False
-    with contextlib.suppress(psutil.Error, ValueError):
-        return f"{psutil.Process(int(rest[0])).create_time():.0f}" == rest[1]
-    return False

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from mlflow.exceptions import MlflowException
 
-from usseg_ray.tracking.runs import BEAT_S, SILENT, Runs
+from usseg_ray.tracking.heartbeat import BEAT_S, SILENT
+from usseg_ray.tracking.runs import Runs
 from usseg_ray.tracking.spool import Operation, Spool
 from usseg_ray.tracking.store import cause
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.encoded import encode, noise, picture
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import (
     BYTES_PER_PIXEL,
@@ -25,23 +26,6 @@ from usseg_ray.data.decode import (
 )
 
 ORIENTATION = 0x0112
-
-
-def picture(height: int = 48, width: int = 64) -> np.ndarray:
-    rows, columns = np.mgrid[:height, :width]
-    channels = (4 * columns, 5 * rows, 2 * rows + 2 * columns)
-    return np.stack(channels, axis=-1).astype(np.uint8)
-
-
-def noise() -> Image.Image:
-    values = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    return Image.fromarray(values)
-
-
-def encode(image: Image.Image, form: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def encoded(form: str, **options: Any) -> bytes:
