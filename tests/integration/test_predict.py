@@ -71,7 +71,7 @@ def test_the_command_writes_every_format(model: Path, images: Path, tmp_path: Pa
     ended = command(model, images, out, "--save", ",".join(FORMATS))
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "1 files passed over: .txt 1." in ended.stdout
-    assert "1 images cannot be used" in ended.stdout
+    assert "1 image cannot be used" in ended.stdout
     assert "5 images segmented" in ended.stdout
     for form in FORMATS.values():
         if form.sink is not None:
