@@ -5,7 +5,8 @@ import pytest
 import rasterio
 
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.outputs.pixels import DecodedPixels, RasterPixels, decoded, opened_raster
+from usseg_ray.data.raster import opened_raster
+from usseg_ray.outputs.pixels import DecodedPixels, RasterPixels, decoded
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
