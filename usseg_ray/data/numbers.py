@@ -156,7 +156,9 @@ def _of_png(data: bytes) -> Num[np.ndarray, "H W 3"]:
     with guarded():
         image = PngImageFile(io.BytesIO(plain))
         check_size(image.height, image.width)
-        if image.mode.startswith("I;16"):
+        if str(image.tile[0].args).startswith("LA"):  # whose second byte Pillow does not give
+            numbers = _by_gdal(plain, "PNG")
+        elif image.mode.startswith("I;16"):
             numbers = _grey(np.array(image, dtype=np.uint16))
         else:
             numbers = np.asarray(image)[..., :3].astype(np.uint16) << 8
@@ -175,21 +177,22 @@ def _of_tiff(data: bytes, bands: tuple[str, ...]) -> Num[np.ndarray, "H W 3"]:
     with guarded():
         tags = tiff_tags(io.BytesIO(data))
         check_size(tags[IMAGELENGTH], tags[IMAGEWIDTH])
+    if not (bands or has_rasters()) and tags.get(SAMPLESPERPIXEL, 1) == 1:
+        return _grey_tiff(data)
+    return turned(_by_gdal(data, "GTiff", bands), int(tags.get(ORIENTATION_TAG, 1)))
+
+
+def _by_gdal(data: bytes, driver: str, bands: tuple[str, ...] = ()) -> Num[np.ndarray, "H W 3"]:
     if not has_rasters():
-        return _grey_tiff(data, bands)
-    with opened_raster(data) as dataset:
-        numbers = Raster(dataset, bands).read(0, 0, dataset.height, dataset.width)
-    return turned(numbers, int(tags.get(ORIENTATION_TAG, 1)))
+        raise UndecodableError("such files are read with an extra: pip install 'usseg-ray[geo]'")
+    with opened_raster(data, driver) as dataset:
+        return Raster(dataset, bands).read(0, 0, dataset.height, dataset.width)
 
 
-def _grey_tiff(data: bytes, bands: tuple[str, ...]) -> Num[np.ndarray, "H W 3"]:
-    """Decodes what Pillow gives whole: one band of 16 bits without a sign, or of floats."""
+def _grey_tiff(data: bytes) -> Num[np.ndarray, "H W 3"]:
+    """Decodes one band as Pillow does, which turns it upright."""
     with guarded():
         image = TiffImageFile(io.BytesIO(data))
-        if bands or not (image.mode == "F" or image.mode.startswith("I;16")):
-            raise UndecodableError(
-                "such TIFF files are read with an extra: pip install 'usseg-ray[geo]'"
-            )
         numbers = np.array(image)
         if image.mode != "F" and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
             numbers = 2 ** max(image.tag_v2[BITSPERSAMPLE]) - 1 - numbers

@@ -113,25 +113,34 @@ def _window(top: int, left: int, height: int, width: int) -> Any:  # noqa: ANN40
     return Window(left, top, width, height)
 
 
-@contextmanager
-def opened_raster(file: Path | bytes, drivers: Sequence[str] = ("GTiff",)) -> Iterator[Any]:
-    """Opens a raster file, with little of GDAL's cache.
+def raster_settings() -> Any:  # noqa: ANN401 (of an extra)
+    """Makes what files are read under, with little of GDAL's cache: a context manager."""
+    import rasterio  # noqa: PLC0415 (of the extra `geo`)
+
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+
+
+def open_raster(file: Path | bytes, driver: str = "GTiff") -> Any:  # noqa: ANN401 (of an extra)
+    """Opens a raster file, which is closed as any file is.
 
     Args:
         file: Its path, or its bytes.
-        drivers: Of GDAL, that may read it.
+        driver: Of GDAL, that may read it.
 
     Raises:
-        UndecodableError: It is none that they read.
+        UndecodableError: It is none that it reads.
     """
     import rasterio  # noqa: PLC0415 (of the extra `geo`)
     from rasterio.errors import NotGeoreferencedWarning  # noqa: PLC0415
 
-    settings = {"GDAL_CACHEMAX": CACHE_BYTES, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-    with rasterio.Env(**settings):
-        with guarded(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            place = file if isinstance(file, Path) else io.BytesIO(file)
-            dataset = rasterio.open(place, driver=list(drivers))
-        with dataset:
-            yield dataset
+    with guarded(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        place = file if isinstance(file, Path) else io.BytesIO(file)
+        return rasterio.open(place, driver=driver)
+
+
+@contextmanager
+def opened_raster(file: Path | bytes, driver: str = "GTiff") -> Iterator[Any]:
+    """Opens a raster file under `raster_settings`; see `open_raster`."""
+    with raster_settings(), open_raster(file, driver) as dataset:
+        yield dataset

@@ -19,7 +19,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data.containers import ORIENTATION_TAG, UndecodableError, tiff_tags
 from usseg_ray.data.decode import MAX_PIXELS, guarded
 from usseg_ray.data.numbers import check_bands
-from usseg_ray.data.raster import Raster, has_rasters, opened_raster
+from usseg_ray.data.raster import Raster, has_rasters, open_raster, raster_settings
 from usseg_ray.prepare.conversion import png_bytes
 from usseg_ray.prepare.entries import Entry, ImageSet, Window
 
@@ -122,15 +122,16 @@ class Windows:
 
     def __init__(self, bands: tuple[str, ...] = ()) -> None:
         self._bands = bands
-        self._held = {"image": ExitStack(), "label": ExitStack()}
+        self._settings = ExitStack()
         self._open: dict[str, tuple[str, Any]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for held in self._held.values():
-            held.close()
+        for _, dataset in self._open.values():
+            dataset.close()
+        self._settings.close()
 
     def image(self, path: str, window: Window) -> Num[np.ndarray, "h w 3"]:
         """Reads the numbers of a part of an image.
@@ -163,10 +164,13 @@ class Windows:
             return png_bytes(found[0] if len(found) < 3 else np.moveaxis(found[:3], 0, -1))
 
     def _dataset(self, kind: str, path: str) -> Any:  # noqa: ANN401 (of an extra)
-        if self._open.get(kind, ("",))[0] != path:
-            self._open.pop(kind, None)
-            self._held[kind].close()
-            drivers = ("GTiff", "PNG") if kind == "label" else ("GTiff",)
-            found = self._held[kind].enter_context(opened_raster(Path(path), drivers))
-            self._open[kind] = path, found
-        return self._open[kind][1]
+        held, dataset = self._open.get(kind, ("", None))
+        if held == path:
+            return dataset
+        if dataset is not None:
+            dataset.close()
+        elif not self._open:
+            self._settings.enter_context(raster_settings())
+        dataset = open_raster(Path(path), "PNG" if kind == "label" else "GTiff")
+        self._open[kind] = path, dataset
+        return dataset
