@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 
+
 def rows(out: Path, manifest: Manifest) -> dict[str, tuple[bytes, bytes | None]]:
     filesystem, root = resolve(out)
     tables = [

@@ -22,6 +22,9 @@ _BLOCK = 2**20
 
 _LEAST_SPAN = 1e-6
 
+_ALL_16_BITS = np.broadcast_to(np.arange(2**16)[:, None], (2**16, 3))
+"""Where there are more pixels than these, each number is scaled once."""
+
 Ends = tuple[float, float, float]
 
 
@@ -65,14 +68,22 @@ class Scaling(Settings):
 
     def apply(self, numbers: Num[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """Scales numbers to bytes; what is no number becomes 0."""
-        low, span = np.array(self.low), np.array(self.high) - np.array(self.low)
         scaled = np.empty(numbers.shape, np.uint8)
+        if numbers.dtype == np.uint16 and numbers.size > _ALL_16_BITS.size:
+            table = self._scaled(_ALL_16_BITS)
+            for band in range(3):
+                scaled[..., band] = table[:, band][numbers[..., band]]
+            return scaled
         rows = max(1, _BLOCK // numbers.shape[1])
         for top in range(0, len(numbers), rows):
-            with np.errstate(invalid="ignore"):
-                part = (numbers[top : top + rows] - low) * (255 / span)
-            scaled[top : top + rows] = np.nan_to_num(part).clip(0, 255).round()
+            scaled[top : top + rows] = self._scaled(numbers[top : top + rows])
         return scaled
+
+    def _scaled(self, numbers: Num[np.ndarray, "*N 3"]) -> UInt8[np.ndarray, "*N 3"]:
+        low, span = np.array(self.low), np.array(self.high) - np.array(self.low)
+        with np.errstate(invalid="ignore"):
+            part = (numbers - low) * (255 / span)
+        return np.nan_to_num(part).clip(0, 255).round().astype(np.uint8)
 
 
 class Sight(Settings):

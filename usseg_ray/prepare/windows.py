@@ -122,7 +122,7 @@ class Windows:
 
     def __init__(self, bands: tuple[str, ...] = ()) -> None:
         self._bands = bands
-        self._settings = ExitStack()
+        self._settings, self._within = ExitStack(), False
         self._open: dict[str, tuple[str, Any]] = {}
 
     def __enter__(self) -> Self:
@@ -164,13 +164,13 @@ class Windows:
             return png_bytes(found[0] if len(found) < 3 else np.moveaxis(found[:3], 0, -1))
 
     def _dataset(self, kind: str, path: str) -> Any:  # noqa: ANN401 (of an extra)
-        held, dataset = self._open.get(kind, ("", None))
-        if held == path:
-            return dataset
-        if dataset is not None:
-            dataset.close()
-        elif not self._open:
-            self._settings.enter_context(raster_settings())
-        dataset = open_raster(Path(path), "PNG" if kind == "label" else "GTiff")
+        held, dataset = self._open.pop(kind, ("", None))
+        if held != path:
+            if dataset is not None:
+                dataset.close()
+            if not self._within:
+                self._within = True
+                self._settings.enter_context(raster_settings())
+            dataset = open_raster(Path(path), "PNG" if kind == "label" else "GTiff")
         self._open[kind] = path, dataset
         return dataset
