@@ -140,3 +140,6 @@ def test_an_image_beyond_the_limit_is_cut(tmp_path: Path) -> None:
     middle = found["x_00_04"][1]
     assert middle is not None
     assert set(np.unique(decode_label(middle))) == {0, 1}
+    # One large scene of one's own is enough, too.
+    own = prepare_own(str(folder), tmp_path / "home")
+    assert own.prepared.manifest.digest() == prepared.manifest.digest()

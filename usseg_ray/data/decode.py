@@ -283,7 +283,7 @@ def check_size(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise UndecodableError(
             f"{width}x{height} is above the limit of {MAX_PIXELS // 2**20} megapixels: cut it up, "
-            "or make it a tiled TIFF, which usseg-ray[geo] reads by window"
+            "or make it a tiled TIFF, which usseg-ray[geo] has prepare cut and predict --tile read"
         )
 
 
