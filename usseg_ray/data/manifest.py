@@ -134,7 +134,7 @@ def load_manifest(uri: str | Path) -> Manifest:
         ) from None
     except OSError as error:
         raise UserError(f"{uri}: cannot be read ({first_line(error)}).") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{where}: not a JSON file. {_AGAIN}") from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -147,5 +147,6 @@ def load_manifest(uri: str | Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
-    check_name(manifest.name, f"{where}: name")
+    for name in (manifest.name, *manifest.splits):
+        check_name(name, f"{where}: name")
     return manifest

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.sources import check_name
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare import annotations
 from usseg_ray.prepare.description import FILE, Description, read_description
@@ -64,6 +65,8 @@ def discover(
         raise UserError(f"--labels {labels} needs --images: {HOW_TO_SAY}")
     else:
         entries = _by_layout(root, passed)
+    for split in {entry.split for entry in entries}:
+        check_name(split, f"{root}: split")
     beside: list[str] = []
     if described and (labels or all(entry.label is None for entry in entries)):
         about, entries = _described(about, entries, described)
