@@ -34,8 +34,14 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Im
     axes = figure.subplots()
     drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     spare = [f"unmatched {k + 1}" for k in range(num_clusters - num_classes)]
-    lean = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(num_classes), classes, parse_math=False, **lean)
+    axes.set_xticks(
+        range(num_classes),
+        classes,
+        rotation=45,
+        ha="right",
+        rotation_mode="anchor",
+        parse_math=False,
+    )
     axes.set_yticks(range(num_clusters), [*classes, *spare], parse_math=False)
     axes.set_xlabel("ground truth")
     axes.set_ylabel("predicted, clusters after matching")
