@@ -54,7 +54,7 @@ def discover(
         what = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"--source {source}: {root} {what}. Give a folder that holds images.")
     about = read_description(root / FILE, classes)
-    described = annotations.said(root, labels) if labels and labels.endswith(".json") else {}
+    described = annotations.said(root, labels) if labels and annotations.is_said(labels) else {}
     maps = None if described else labels
     if images is None and labels is None:
         described = annotations.find(root)

@@ -429,7 +429,7 @@ def branded(data: bytes, major: bytes, *others: bytes) -> bytes:
     (size,) = struct.unpack_from(">I", data)
     box = major + data[12:16] + b"".join(others)
     box += b"mif1" * ((size - 8 - len(box)) // 4)
-    return data[:8] + box + data[8 + len(box) :]
+    return bytes(data[:8] + box + data[8 + len(box) :])
 
 
 @pytest.mark.parametrize(
