@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
 from usseg_ray.core.sources import listed, read_json
+from usseg_ray.prepare.description import in_words
 from usseg_ray.prepare.drawing import Drawing, Shape
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.packed import KEPT, below, fetch_json
@@ -226,7 +227,11 @@ def _read(path: Path) -> _Content:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: no COCO annotations: {place}: {first['msg']}.") from None
+        reason = "is missing" if first["type"] == "missing" else in_words(first)
+        raise UserError(
+            f"{path}: no COCO annotations: {place}: {reason}. If it is something else, rename it or "
+            "move it away; or say what counts: --labels FILE.json."
+        ) from None
 
 
 def _classes(path: Path, categories: list[_Category]) -> dict[int, str]:
