@@ -229,8 +229,8 @@ def _read(path: Path) -> _Content:
         place = ".".join(map(str, first["loc"])) or "the file"
         reason = "is missing" if first["type"] == "missing" else in_words(first)
         raise UserError(
-            f"{path}: no COCO annotations: {place}: {reason}. If it is something else, rename it or "
-            "move it away; or say what counts: --labels FILE.json."
+            f"{path}: no COCO annotations: {place}: {reason}. If it is something else, rename "
+            "it or move it away; or say what counts: --labels FILE.json."
         ) from None
 
 
