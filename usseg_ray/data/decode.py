@@ -107,6 +107,26 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def check_size(data: bytes, most_pixels: int) -> None:
+    """Reads the header of an image file and refuses what would take too much to decode or frame.
+
+    Args:
+        data: As of `decode_image`.
+        most_pixels: Largest width x height.
+
+    Raises:
+        UndecodableError: It is larger, longer than `MAX_ASPECT`, of more scans than its size is
+            worth, or no image.
+    """
+    with guarded():
+        header = plain_png(data)[0] if data.startswith(PNG) else data
+        image = _open(io.BytesIO(header))
+        _bound(image.height, image.width, most_pixels)
+        check_aspect(image.height, image.width)
+        if data.startswith(JPEG):
+            check_scans(data, image.height, image.width)
+
+
 def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes an image file to upright RGB.
 
@@ -275,11 +295,9 @@ def _open(stream: io.BytesIO | io.BufferedReader) -> ImageFile:
     return image
 
 
-def _bound(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise UndecodableError(
-            f"{width}x{height} is above the limit of {MAX_PIXELS // 2**20} megapixels"
-        )
+def _bound(height: int, width: int, most: int = MAX_PIXELS) -> None:
+    if height * width > most:
+        raise UndecodableError(f"{width}x{height} is above the limit of {most // 2**20} megapixels")
 
 
 def _bits(image: ImageFile, data: bytes) -> int:
