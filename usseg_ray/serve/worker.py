@@ -106,10 +106,17 @@ class Worker:
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=_BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _segment(self, asked: Any) -> Any:  # noqa: ANN401 (one goes in, a list comes here)
-        return await asyncio.to_thread(self._segmented, asked)
+        return await asyncio.to_thread(self.segmented, asked)
 
-    def _segmented(self, asked: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Wish]]) -> list[bytes]:
-        """Segments a batch; each image is written while the next one is made."""
+    def segmented(self, asked: Sequence[tuple[UInt8[np.ndarray, "H W 3"], Wish]]) -> list[bytes]:
+        """Segments a batch; an image is written while the next one is made.
+
+        Args:
+            asked: Images, and what is wanted of each.
+
+        Returns:
+            What was wanted.
+        """
         assert self._segmenter is not None
         names, writing = self._segmenter.names, []
         images = [image for image, _ in asked]

@@ -19,6 +19,7 @@ from usseg_ray.data.decode import (
     BYTES_PER_PIXEL,
     MAX_PIXELS,
     check_label,
+    check_size,
     decode_image,
     decode_label,
     guarded,
@@ -420,3 +421,18 @@ def test_a_truncated_heic_is_refused(share: float) -> None:
     data = heic(noise())
     with pytest.raises(UndecodableError):
         decode_image(data[: int(len(data) * share)])
+
+
+def test_a_header_says_what_would_take_too_much() -> None:
+    for form in ("JPEG", "PNG", "WEBP", "TIFF", "BMP"):
+        check_size(encoded(form), 48 * 64)
+        with pytest.raises(UndecodableError, match="64x48 is above the limit"):
+            check_size(encoded(form), 48 * 64 - 1)
+    with pytest.raises(UndecodableError, match="65x1 is a strip"):
+        check_size(encode(Image.new("RGB", (65, 1)), "PNG"), 2**20)
+    data = encoded("JPEG")
+    at = data.index(b"\xff\xda")
+    with pytest.raises(UndecodableError, match="scans of 64x48 would take too long"):
+        check_size(data[:at] + b"\xff\xda" * 400_000 + data[at:], 2**20)
+    with pytest.raises(UndecodableError, match="empty file"):
+        check_size(b"", 2**20)
