@@ -1,4 +1,7 @@
-"""`serve` and `demo` as users run them: asked, refused, flooded, seen in Chromium, and ended."""
+"""`serve` and `demo` as users run them: asked, refused, flooded, seen in Chromium, and ended.
+
+What `usseg_ray.serve.pool` does is done by Ray Serve alone.
+"""
 
 import io
 import os
@@ -15,7 +18,9 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import ray
 from PIL import Image
+from ray import serve
 
 from tests import tiny
 from tests.browser import Browser, find_chromium
@@ -26,13 +31,12 @@ from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.serve.access import VARIABLE
 from usseg_ray.serve.limits import ONGOING
-from usseg_ray.serve.pool import Pool, ServedModel, pooled
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TOKEN = "a5f2b8c1d9e7a4f60b"
 SHOWN = {"Authorization": f"Bearer {TOKEN}"}
-QUEUE = 3
+QUEUE = 6
 PATIENCE_S = 180.0
 
 
@@ -47,24 +51,41 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Other:
+    """Somebody else's application."""
+
+    def __call__(self) -> int:
+        return 7
+
+
+@pytest.fixture(scope="module")
+def other(ray_cluster: None) -> Iterator[str]:
+    """An application on the cluster that the second server joins."""
+    serve.start(proxy_location="Disabled")
+    application = serve.deployment(Other).options(ray_actor_options={"num_cpus": 0}).bind()
+    serve.run(application, name="other", route_prefix=None)
+    yield "other"
+    serve.shutdown()
+
+
 class Server:
-    """A command that runs on a Ray of its own.
+    """A command that runs.
 
     Args:
         folder: Where its output goes.
+        cluster: Address of the cluster that it joins; one of its own if empty.
         arguments: The command's.
 
     Attributes:
         process: Its process.
     """
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, cluster: str, *arguments: str) -> None:
         self._log = folder / f"{arguments[0]}.log"
-        own = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         with self._log.open("wb") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", f"usseg_ray.{arguments[0]}", *arguments[1:]],
-                env=own | {VARIABLE: TOKEN},
+                env=os.environ | {VARIABLE: TOKEN, "RAY_ADDRESS": cluster},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -85,12 +106,18 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def servers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    """`serve` and `demo`, started together: each takes a while."""
+def servers(
+    model: Path, other: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Server]]:
+    """`serve` on a Ray of its own and `demo` on the tests', started together: both take a while."""
     folder = tmp_path_factory.mktemp("logs")
     common = ("--model", str(model), "--port", "0", "--device", "cpu")
     small = ("--max-upload", "4", "--max-pixels", "1", "--queue", str(QUEUE))
-    running = [Server(folder, "serve", *common, *small), Server(folder, "demo", *common)]
+    joined = ray.get_runtime_context().gcs_address
+    running = [
+        Server(folder, "", "serve", *common, *small),
+        Server(folder, joined, "demo", *common),
+    ]
     yield running
     for server in running:
         if server.process.poll() is None:
@@ -157,9 +184,9 @@ def test_a_flood_is_answered_or_told_to_come_again(client: httpx.Client) -> None
     assert statuses.count(200) >= ONGOING
     busy = next(one for one in answers if one.status_code == 503)
     assert int(busy.headers["retry-after"]) > 0
-    # Below what it holds nobody is sent away.
-    with ThreadPoolExecutor(ONGOING) as threads:
-        answers = list(threads.map(lambda _: post(client, image), range(3 * ONGOING)))
+    # As many at a time as may wait are never sent away.
+    with ThreadPoolExecutor(QUEUE) as threads:
+        answers = list(threads.map(lambda _: post(client, image), range(5 * QUEUE)))
     assert {one.status_code for one in answers} == {200}
 
 
@@ -322,43 +349,29 @@ def test_what_is_no_image_is_said_and_a_dropped_one_is_shown(
     assert browser.run(status) == ""
 
 
-def test_others_on_a_cluster_are_left_alone(ray_cluster: None, model: Path) -> None:
-    import asyncio
-
-    from ray import serve
-
-    serve.start(proxy_location="Disabled")
-    other = serve.deployment(Other).options(ray_actor_options={"num_cpus": 0})
-    handle = serve.run(other.bind(), name="other", route_prefix=None)
-    with pooled(Pool(str(model), "cpu", 1, QUEUE)) as found:
-        assert isinstance(found, ServedModel)
-        assert asyncio.run(found.healthy())
-    assert set(serve.status().applications) == {"other"}
-    assert handle.remote().result() == 7
-    serve.delete("other")
+def test_it_leaves_others_on_its_cluster_alone(servers: list[Server], other: str) -> None:
+    servers[1].address()
+    running = set(serve.status().applications)
+    assert len(running) == 2
+    end(servers[1], signal.SIGINT)
+    assert set(serve.status().applications) == {other}
+    assert serve.get_app_handle(other).remote().result() == 7
 
 
-class Other:
-    """Somebody else's application."""
-
-    def __call__(self) -> int:
-        return 7
-
-
-@pytest.mark.parametrize(("which", "ended_by"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
-def test_it_ends_and_leaves_nothing(
-    servers: list[Server], which: int, ended_by: signal.Signals
-) -> None:
-    server = servers[which]
-    server.address()
-    started = children_of(server.process)
+def test_it_ends_and_leaves_nothing(servers: list[Server]) -> None:
+    servers[0].address()
+    started = children_of(servers[0].process)
     shared = {path for child in started for path in mapped(child)}
     assert shared
-    server.process.send_signal(ended_by)
-    assert server.process.wait(60) == 0
-    assert server.log.splitlines()[1:] == ["Ended."]
+    end(servers[0], signal.SIGTERM)
     wait_until_gone(started)
     assert [path for path in shared if Path(path).exists()] == []
+
+
+def end(server: Server, by: signal.Signals) -> None:
+    server.process.send_signal(by)
+    assert server.process.wait(60) == 0
+    assert server.log.splitlines()[1:] == ["Ended."]
 
 
 def mapped(process: psutil.Process) -> set[str]:

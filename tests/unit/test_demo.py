@@ -1,13 +1,13 @@
 """`demo`: the page is this machine's alone, and what cannot be shown is a line."""
 
 import socket
+import webbrowser
 from pathlib import Path
 
 import pytest
 
 from tests.integration.commands import here
 from tests.unit.models.conftest import kept
-from usseg_ray import demo
 from usseg_ray.serve import serving
 from usseg_ray.serve.serving import Order
 
@@ -38,7 +38,7 @@ def test_the_page_is_opened_if_asked(
         say("http://127.0.0.1:8000")
 
     monkeypatch.setattr(serving, "serve", served)
-    monkeypatch.setattr(demo.webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
     shown = here("demo", "--model", model, *(["--open"] if opens else []))
     assert shown.returncode == 0
     assert "http://127.0.0.1:8000" in shown.stdout

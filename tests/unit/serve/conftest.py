@@ -1,9 +1,9 @@
 """A server's application without Ray: a model in this process, or one that does as it is told."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ from usseg_ray.outputs.base import Strip
 from usseg_ray.outputs.tiles import narrow
 from usseg_ray.serve.answers import Wish, written
 
-Send = Callable[..., httpx.Response]
+Kind = TypeVar("Kind")
 
 
 @pytest.fixture(scope="package")
@@ -66,5 +66,5 @@ def asked(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Respons
     return run(send())
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
+def run(work: Coroutine[Any, Any, Kind]) -> Kind:
     return asyncio.run(work)
