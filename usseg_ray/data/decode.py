@@ -113,6 +113,26 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def check_header(data: bytes, most_pixels: int) -> None:
+    """Reads the header of an image file and refuses what would take too much to decode or frame.
+
+    Args:
+        data: As of `decode_image`.
+        most_pixels: Largest width x height.
+
+    Raises:
+        UndecodableError: It is larger, longer than `MAX_ASPECT`, of more scans than its size is
+            worth, or no image.
+    """
+    with guarded():
+        header = plain_png(data)[0] if data.startswith(PNG) else data
+        image = _open(io.BytesIO(header))
+        check_size(image.height, image.width, most_pixels)
+        check_aspect(image.height, image.width)
+        if data.startswith(JPEG):
+            check_scans(data, image.height, image.width)
+
+
 def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes an image file to upright RGB.
 
@@ -291,15 +311,15 @@ def _unread(start: bytes, kind: bytes) -> str:
     return "not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file" if start else "empty file"
 
 
-def check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int, most: int = MAX_PIXELS) -> None:
     """Refuses what would take too much memory; see `BYTES_PER_PIXEL`.
 
     Raises:
-        UndecodableError: It has more than `MAX_PIXELS`.
+        UndecodableError: It has more than `most` pixels.
     """
-    if height * width > MAX_PIXELS:
+    if height * width > most:
         raise UndecodableError(
-            f"{width}x{height} is above the limit of {MAX_PIXELS // 2**20} megapixels: cut it up, "
+            f"{width}x{height} is above the limit of {most // 2**20} megapixels: cut it up, "
             "or make it a tiled TIFF, which usseg-ray[geo] reads by window"
         )
 
