@@ -265,9 +265,10 @@ def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[floa
     """Places values on an axis from 0 to 1, and says where it has which mark."""
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) < len(values):
-        words = list(dict.fromkeys(str(value) for value in values))
+        said = [value if isinstance(value, str) else _written(value) for value in values]
+        words = list(dict.fromkeys(said))
         shares = {word: i / max(len(words) - 1, 1) for i, word in enumerate(words)}
-        return [shares[str(value)] for value in values], [(s, w) for w, s in shares.items()]
+        return [shares[word] for word in said], [(s, w) for w, s in shares.items()]
     low, high = min(numbers), max(numbers)
     if low == high:
         return [0.5] * len(numbers), [(0.5, _written(low))]

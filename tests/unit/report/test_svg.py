@@ -107,6 +107,12 @@ def test_axes_place_numbers_logarithms_and_words() -> None:
     assert math.isfinite(sum(best))
 
 
+def test_numbers_among_words_are_rounded_too() -> None:
+    axes = [Axis("context", ("none", 0.44564995769369653)), Axis("score", (1.0, 2.0))]
+    svg = ElementTree.fromstring(parallel_axes("t", "d", axes, ["a", "b"], key="k"))
+    assert {"none", "0.4456"} <= {text.text for text in svg.iter("text")}
+
+
 def test_many_axes_make_the_chart_wider() -> None:
     few, many = (
         ElementTree.fromstring(
