@@ -3,11 +3,14 @@
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
+from PIL import ImageFont
 
-from usseg_ray.report.svg import NUM_STYLES, Axis, Series, line_chart, parallel_axes
+from usseg_ray.report.svg import NUM_STYLES, Axis, Series, line_chart, parallel_axes, width_of
 
 NAMES = "<b>&\"'"
 
@@ -131,3 +134,13 @@ def test_marks_of_the_axis_upwards_begin_within_the_drawing() -> None:
     marks = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="end">([^<]+)<', drawn)
     assert any(mark.startswith("\N{MINUS SIGN}") for _, mark in marks)
     assert all(float(x) - 7.6 * len(mark) >= 0 for x, mark in marks)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["kmeans", "kmeans trial_003", "linear (supervised)", "METHOD", "weight_negative", "−0.001225"],
+)
+def test_there_is_room_for_names_in_a_wide_font(text: str) -> None:
+    font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    needed = ImageFont.truetype(str(font), 14).getlength(text)
+    assert needed <= width_of(text) < 1.4 * needed
