@@ -1,3 +1,4 @@
+import io
 import re
 import shlex
 import signal
@@ -7,14 +8,16 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from rich.markup import escape
+from rich.table import Table
 
 import usseg_ray
 from tests.conftest import PROJECT
-from usseg_ray import __version__, methods
+from usseg_ray import __main__, __version__, methods
 from usseg_ray.core import cli
 from usseg_ray.core.cli import repeatable
 
-FILES = ("tune", "train", "evaluate")
+FILES = ("tune", "train", "evaluate", "fit", "predict", "name", "push", "import_checkpoint")
 COMMANDS = (*FILES, "prepare", "features", "report", "doctor", "bench")
 
 
@@ -97,6 +100,21 @@ def test_a_terminal_that_lacks_a_letter_shows_another(monkeypatch: pytest.Monkey
     assert done.stdout.endswith("done\n")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_real_table_is_shown_in_any_encoding(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
+    done = called("-m", "usseg_ray.features", "ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_no_command_is_forgotten_here() -> None:
+    assert sorted(COMMANDS) == sorted(name.replace("-", "_") for name in __main__.COMMANDS)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_whole_in_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
@@ -177,3 +195,28 @@ def test_secrets_in_addresses_are_left_out(address: str, told: str) -> None:
 )
 def test_what_would_not_repeat_a_sweep_is_not_told(argv: list[str]) -> None:
     assert repeatable(argv) == ""
+
+
+@pytest.mark.parametrize("text", ["[/red] closed", "[bold]shown[/]", "\x1b]0;t\x07:car:", "[red"])
+def test_a_name_in_a_line_neither_ends_a_command_nor_acts(text: str) -> None:
+    said = io.StringIO()
+    terminal = cli.Terminal(file=said, width=80, emoji=False, force_terminal=True)
+    terminal.print(f"[bold]{escape(text)}[/]", highlight=False)
+    grid = Table("[/x]")
+    grid.add_row(escape(text))
+    terminal.print(grid)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+    assert plain.count(text.replace("\x1b", "\\x1b").replace("\x07", "\\x07")) == 2
+    assert not set(plain) & {"\x1b", "\x07"}
+
+
+def test_markup_that_is_none_is_shown_as_it_is() -> None:
+    said = io.StringIO()
+    cli.Terminal(file=said, width=80).print("a [/x] b")
+    assert said.getvalue() == "a [/x] b\n"
+
+
+def test_a_refusal_shows_what_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli._refuse("\x1b[2J[/x]: no such class")
+    assert capsys.readouterr().err == "Error: \\x1b[2J[/x]: no such class\n"
