@@ -16,28 +16,28 @@ from usseg_ray.models.description import read_description
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.lengthy]
 
-SIDE, CELL = 12_000, 400
+CELL = 400
 LIMIT = 3 * 2**30
 PLACE = rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)
 
 
-def cells() -> np.ndarray:
-    count = SIDE // CELL
+def cells(side: int) -> np.ndarray:
+    count = side // CELL
     return np.random.default_rng(0).integers(0, 3, (count, count))
 
 
-def write(path: Path) -> None:
+def write(path: Path, side: int) -> None:
     """Draws squares of three colours of 12 bits, with noise."""
-    random, classes = np.random.default_rng(1), cells()
-    shape = {"count": 3, "height": SIDE, "width": SIDE, "dtype": "uint16"}
+    random, classes = np.random.default_rng(1), cells(side)
+    shape = {"count": 3, "height": side, "width": side, "dtype": "uint16"}
     place = {"crs": "EPSG:32633", "transform": PLACE}
     blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512}
     with rasterio.open(path, "w", driver="GTiff", **shape, **place, **blocks) as dataset:
-        for top in range(0, SIDE, CELL):
+        for top in range(0, side, CELL):
             row = classes[top // CELL].repeat(CELL)
-            rows = 2400 * np.eye(3)[row] + random.integers(0, 600, (CELL, SIDE, 3))
+            rows = 2400 * np.eye(3)[row] + random.integers(0, 600, (CELL, side, 3))
             bands = np.moveaxis(rows, -1, 0).astype(np.uint16)
-            dataset.write(bands, window=Window(0, top, SIDE, CELL))
+            dataset.write(bands, window=Window(0, top, side, CELL))
 
 
 def peak_of(program: list[str]) -> int:
@@ -53,10 +53,11 @@ def peak_of(program: list[str]) -> int:
     return peak
 
 
-def test_a_large_raster_takes_little_memory_and_keeps_its_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [12_000, 20_000])
+def test_a_large_raster_takes_little_memory_and_keeps_its_place(side: int, tmp_path: Path) -> None:
     model, out = kept(tmp_path / "kept", "kmeans"), tmp_path / "out"
     (tmp_path / "images").mkdir()
-    write(tmp_path / "images" / "scene.tif")
+    write(tmp_path / "images" / "scene.tif", side)
     places = ["--model", model, "--images", tmp_path / "images", "--out", out]
     options = ["--tile", "1024", "--save", "png,confidence,geotiff,parquet"]
     peak = peak_of([sys.executable, "-m", "usseg_ray.predict", *map(str, places), *options])
@@ -65,7 +66,7 @@ def test_a_large_raster_takes_little_memory_and_keeps_its_place(tmp_path: Path) 
     with rasterio.open(out / "geotiff" / "scene.tif") as dataset:
         assert dataset.crs.to_epsg() == 32633
         assert dataset.transform == PLACE
-        assert (dataset.height, dataset.width) == (SIDE, SIDE)
+        assert (dataset.height, dataset.width) == (side, side)
         names = read_description(model).names
         colours = dataset.colormap(1)
         assert all(
@@ -73,10 +74,10 @@ def test_a_large_raster_takes_little_memory_and_keeps_its_place(tmp_path: Path) 
         )
         middles = np.stack(
             [
-                dataset.read(1, window=Window(CELL // 2, top, SIDE, 1))[0, ::CELL]
-                for top in range(CELL // 2, SIDE, CELL)
+                dataset.read(1, window=Window(CELL // 2, top, side, 1))[0, ::CELL]
+                for top in range(CELL // 2, side, CELL)
             ]
         )
     # A cell's colour decides its cluster: whichever it is, most cells of a colour have it.
-    shown = [np.bincount(middles[cells()[:, : middles.shape[1]] == c]).max() for c in range(3)]
+    shown = [np.bincount(middles[cells(side)[:, : middles.shape[1]] == c]).max() for c in range(3)]
     assert sum(shown) > 0.6 * middles.size

@@ -9,6 +9,8 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
+import usseg_ray
+from tests import fitting, tiny
 from tests.integration.commands import apart
 from tests.rasters import raster
 from usseg_ray.core.files import resolve
@@ -16,6 +18,11 @@ from usseg_ray.data.decode import MAX_PIXELS, decode_image, decode_label
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.scaling import AS_THEY_ARE
 from usseg_ray.data.shards import read_rows
+from usseg_ray.models.folder import describe, save_model
+from usseg_ray.models.loaded import Result
+from usseg_ray.outputs.places import find_images
+from usseg_ray.outputs.tiles import Tiling
+from usseg_ray.outputs.work import Order, Worker
 from usseg_ray.prepare.own import prepare_own
 from usseg_ray.prepare.write import prepare
 
@@ -93,6 +100,45 @@ def test_bands_are_chosen_on_the_command_line(tmp_path: Path) -> None:
     assert np.array_equal(decode_image(image), np.moveaxis(bands[[3, 2, 1]], 0, -1))
 
 
+def test_a_model_of_such_a_set_sees_new_files_as_the_set_did(tmp_path: Path) -> None:
+    folder, new = tmp_path / "scenes", tmp_path / "new"
+    new.mkdir()
+    for split, numbers in {"train": range(8), "val": range(8, 12), "test": range(12, 16)}.items():
+        for part in ("images", "labels"):
+            (folder / split / part).mkdir(parents=True)
+        for number in numbers:
+            image, label = tiny.picture(number)
+            bands = np.moveaxis(image, -1, 0).astype(np.uint16) * 12 + 40
+            others = [bands[:1] // 2, bands[::-1]]  # what, blue, green and red are
+            raster(folder / split / "images" / f"{number}.tif", np.concatenate(others))
+            (folder / split / "labels" / f"{number}.png").write_bytes(tiny.png(label))
+    (folder / "dataset.json").write_text(
+        json.dumps({"classes": tiny.CLASSES, "ignore_index": tiny.IGNORE})
+    )
+    out = tmp_path / "set"
+    manifest = usseg_ray.prepare(folder, out, bands="4,3,2").prepared.manifest
+    run, context = fitting.run_of((str(out), manifest), "kmeans", data__name=str(out))
+    run.fit()
+    assert context.state is not None
+    about = describe("kmeans", run.config, run.featurise.backbone, manifest)
+    save_model(tmp_path / "model", about, context.state.method)
+    (new / "3.tif").write_bytes((folder / "train" / "images" / "3.tif").read_bytes())
+    loaded = usseg_ray.load(tmp_path / "model", device="cpu")
+    expected = loaded.predict(decode_image(rows(out, manifest)["3"][0])).mask
+    found = loaded.predict(new / "3.tif")
+    assert isinstance(found, Result)
+    assert np.array_equal(found.mask, expected)
+    assert len(np.unique(expected)) > 1
+    for tiling in (None, Tiling(32)):
+        order = Order(
+            str(tmp_path / "model"), str(new), str(tmp_path / f"{tiling}"), ("png",), tiling, True
+        )
+        (outcome,) = Worker(order, "cpu", 1)(find_images(str(new), order.out).found)
+        assert outcome.reason == ""
+        with Image.open(Path(order.out) / "masks" / "3.png") as mask:
+            assert np.array_equal(np.asarray(mask), expected)
+
+
 def test_own_images_of_other_bands_are_another_set(tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     folder.mkdir()
@@ -140,3 +186,6 @@ def test_an_image_beyond_the_limit_is_cut(tmp_path: Path) -> None:
     middle = found["x_00_04"][1]
     assert middle is not None
     assert set(np.unique(decode_label(middle))) == {0, 1}
+    # One large scene of one's own is enough, too.
+    own = prepare_own(str(folder), tmp_path / "home")
+    assert own.prepared.manifest.digest() == prepared.manifest.digest()

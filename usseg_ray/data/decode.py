@@ -320,7 +320,7 @@ def check_size(height: int, width: int, most: int = MAX_PIXELS) -> None:
     if height * width > most:
         raise UndecodableError(
             f"{width}x{height} is above the limit of {most // 2**20} megapixels: cut it up, "
-            "or make it a tiled TIFF, which usseg-ray[geo] reads by window"
+            "or make it a tiled TIFF, which usseg-ray[geo] has prepare cut and predict --tile read"
         )
 
 

@@ -83,7 +83,8 @@ class Scaling(Settings):
         low, span = np.array(self.low), np.array(self.high) - np.array(self.low)
         with np.errstate(invalid="ignore"):
             part = (numbers - low) * (255 / span)
-        return np.nan_to_num(part).clip(0, 255).round().astype(np.uint8)
+        scaled: np.ndarray = np.nan_to_num(part).clip(0, 255).round().astype(np.uint8)
+        return scaled
 
 
 class Sight(Settings):

@@ -76,6 +76,8 @@ def _lines(description: "Description") -> Iterator[str]:
         f"learnt from get clusters all the same. An image is seen with its short side at "
         f"{about.preprocessing.size} pixels; what is much smaller than a patch there is lost."
     )
+    for line in about.preprocessing.sight.lines:
+        yield f"\n{_text(line)}"
 
 
 def _clusters(names: "Names") -> Iterator[str]:

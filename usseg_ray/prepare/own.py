@@ -12,9 +12,10 @@ from pathlib import Path
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
 from usseg_ray.data.library import SYNTHETIC, cache_root, is_prepared
-from usseg_ray.prepare.entries import Entry, ImageSet
+from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.packed import KEPT, is_packed, unpack_images
+from usseg_ray.prepare.windows import cut_large
 from usseg_ray.prepare.write import Prepared, fingerprint, write_set
 
 FEWEST = 2
@@ -85,6 +86,7 @@ def prepare_own(
     """
     folder = image_folder(source, home)
     images, outside = _inside(discover(folder), folder.resolve())
+    images = cut_large(images)
     _refuse_few(images, source)
     _refuse_identical(images, source)
     place = home.absolute() / f"{images.name}-{fingerprint(images, bands=bands)[:12]}"
@@ -133,10 +135,10 @@ def _few(count: int) -> str:
 
 def _refuse_identical(images: ImageSet, source: str) -> None:
     """Refuses copies of one image; reads files only if all are equally large."""
-    sizes = {_size(entry) for entry in images.entries}
-    if len(sizes) > 1:
+    files = dict.fromkeys(Path(entry.image) for entry in images.entries)
+    if len({_size(path) for path in files}) > 1 or len(files) < len(images.entries):
         return
-    first, *others = (hashlib.sha256(Path(e.image).read_bytes()).digest() for e in images.entries)
+    first, *others = (hashlib.sha256(path.read_bytes()).digest() for path in files)
     if all(other == first for other in others):
         raise UserError(
             f"{source}: all {len(images.entries)} images are the same file. Give several that "
@@ -144,6 +146,5 @@ def _refuse_identical(images: ImageSet, source: str) -> None:
         )
 
 
-def _size(entry: Entry) -> int:
-    path = Path(entry.image)
+def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1

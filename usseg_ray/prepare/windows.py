@@ -128,7 +128,7 @@ class Windows:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *ended: object) -> None:
         for _, dataset in self._open.values():
             dataset.close()
         self._settings.close()

@@ -17,7 +17,7 @@ from ray.serve._private import replica
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.machine import usable_cpus
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.decode import decode_image
+from usseg_ray.data.numbers import decode_seen
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.base import Strip
 from usseg_ray.outputs.tiles import narrow
@@ -97,9 +97,11 @@ class Worker:
             data: The file.
             wish: What is wanted of it.
         """
+        assert self._segmenter is not None
+        sight = self._segmenter.description.preprocessing.sight
         loop = asyncio.get_running_loop()
         try:
-            image = await loop.run_in_executor(self._threads, decode_image, data)
+            image = await loop.run_in_executor(self._threads, decode_seen, data, sight)
         except UndecodableError as error:
             return Answer(reason=str(error))
         return Answer(await self._segment((image, wish)))

@@ -56,7 +56,7 @@ def test_a_file_may_be_bytes(path: Path) -> None:
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_white_is_zero_at_any_depth(kind: type) -> None:
     top = int(np.iinfo(kind).max)
-    grey = np.array([[0, top, 40]], kind)
+    grey: np.ndarray = np.array([[0, top, 40]], kind)
     # Pillow turns bytes over when it writes them, and nothing else.
     shown = grey[0].tolist() if kind == np.uint8 else [top, 0, top - 40]
     with opened_raster(tiff(grey, tiffinfo={262: 0})) as dataset:

@@ -32,7 +32,7 @@ def test_numbers_are_scaled_each_band_by_its_own_and_clipped() -> None:
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
 def test_scaling_by_blocks_or_by_a_table_is_scaling_at_once(kind: type) -> None:
-    numbers = np.random.default_rng(0).integers(0, 4096, (1100, 1000, 3)).astype(kind)
+    numbers: np.ndarray = np.random.default_rng(0).integers(0, 4096, (1100, 1000, 3)).astype(kind)
     scaling = Scaling(low=(100, 0, 5), high=(4000, 3000, 2000))
     low, span = np.array(scaling.low), np.array(scaling.high) - np.array(scaling.low)
     expected = ((numbers - low) * (255 / span)).clip(0, 255).round()

@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from usseg_ray.data.scaling import Scaling, Sight
 from usseg_ray.models.card import CARD_FILE, card
 from usseg_ray.models.description import (
     BackboneNote,
@@ -77,3 +79,11 @@ def test_a_card_follows_names_until_somebody_makes_it_theirs(
     (folder / CARD_FILE).write_text("# Ours\n")
     write_description(about, folder)
     assert (folder / CARD_FILE).read_text() == "# Ours\n"
+
+
+def test_it_says_how_numbers_are_seen(about: Description) -> None:
+    scaling = Scaling.of([np.arange(101)] * 3, "16-bit", "the training images' values")
+    learnt = about.preprocessing.model_copy(update={"sight": Sight(scaling=scaling)})
+    told = card(about.model_copy(update={"preprocessing": learnt}))
+    assert "16-bit: 2 % and 98 % of the training images' values, 2 to 98, become 0 to 255." in told
+    assert "become 0 to 255" not in card(about)

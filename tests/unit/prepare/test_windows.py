@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def windows_of(images: ImageSet) -> list[Window]:
 
 @pytest.mark.parametrize("tiled", [True, False])
 def test_tiles_cover_every_pixel_once(tiled: bool, tmp_path: Path) -> None:
-    blocks = {"tiled": True, "blockxsize": 64, "blockysize": 64} if tiled else {"blockysize": 10}
+    tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+    blocks: dict[str, Any] = tiles if tiled else {"blockysize": 10}
     path = raster(tmp_path / "scene.tif", BANDS, **blocks)
     images = cut_large(found(entry(path)))
     assert [entry.id for entry in images.entries] == [
