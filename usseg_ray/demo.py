@@ -1,11 +1,11 @@
 """`python -m usseg_ray.demo`: a page to drop an image on, and see what a model makes of it."""
 
 import webbrowser
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from usseg_ray.core.cli import TrackingUri, Version, console, make_app, run
+from usseg_ray.core.cli import Computing, ModelPlace, TrackingUri, Version, console, make_app, run
 
 app = make_app()
 
@@ -13,17 +13,9 @@ app = make_app()
 @app.command()
 def main(
     *,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A model's folder, a run (its name under ./runs, or its folder), a trial's "
-            "folder, models:/NAME@champion, or hf://OWNER/NAME."
-        ),
-    ],
+    model: ModelPlace,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
-    ] = "auto",
+    device: Computing = "auto",
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     tracking_uri: TrackingUri = None,
     version: Version = False,  # noqa: ARG001

@@ -1,7 +1,7 @@
 """`python -m usseg_ray.predict`: a model, a place full of images, and masks of all of them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from usseg_ray.core.cli import Version, console, make_app, run
+from usseg_ray.core.cli import Computing, ModelPlace, Version, console, make_app, run
 
 app = make_app()
 
@@ -22,13 +22,7 @@ app = make_app()
 @app.command()
 def main(
     *,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A model's folder, a run (its name under ./runs, or its folder), a trial's "
-            "folder, models:/NAME@champion, or hf://OWNER/NAME."
-        ),
-    ],
+    model: ModelPlace,
     images: Annotated[str, typer.Option(help="An image, a folder of images, or a URI of one.")],
     out: Annotated[
         str, typer.Option(help="Folder or URI; names in it mirror those of the images.")
@@ -52,9 +46,7 @@ def main(
     overlap: Annotated[
         float, typer.Option(help="Share of a tile that its neighbour has too.")
     ] = 0.25,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
-    ] = "auto",
+    device: Computing = "auto",
     overwrite: Annotated[
         bool,
         typer.Option(

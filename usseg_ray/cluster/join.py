@@ -125,29 +125,29 @@ _SOCKET_BYTES = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
+def local_ray() -> Iterator[bool]:
     """Joins the cluster of `RAY_ADDRESS`, or starts one on this machine, for a `with` block.
 
     On the head of a cluster that `ray up` started, `RAY_ADDRESS` is that cluster's unless it says
     otherwise (`local` starts one beside it): what `ray submit` runs there belongs to it.
 
     Yields:
-        Nothing; Ray is initialised inside the block and, if started here, stopped after it.
+        Whether it was started here, and so is stopped after the block.
 
     Raises:
         UserError: `RAY_ADDRESS` names a cluster that cannot be joined.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     ended_by = signal.getsignal(signal.SIGTERM)
-    _connect()
+    started = _connect()
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own there, which ends the process before anything is closed.
         signal.signal(signal.SIGTERM, ended_by)
     try:
         with watched(_say):
-            yield
+            yield started
     finally:
         ray.shutdown()
 
@@ -156,7 +156,8 @@ def _say(line: str) -> None:
     errors.print(line, markup=False, highlight=False)
 
 
-def _connect() -> None:
+def _connect() -> bool:
+    """Joins a cluster, or starts one and says so."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS", "local")
     if address not in ("", "local"):
@@ -169,7 +170,7 @@ def _connect() -> None:
                 f"RAY_ADDRESS={address}: the Ray cluster there cannot be joined ({cause[:300]}). "
                 "python -m usseg_ray.doctor may know why; unset it to use this machine alone."
             ) from None
-        return
+        return False
     check_folder()
     ray.init(
         address="local",
@@ -179,6 +180,7 @@ def _connect() -> None:
         **quiet,
     )
     _protect_token()
+    return True
 
 
 def check_folder(environment: Mapping[str, str] = os.environ) -> None:

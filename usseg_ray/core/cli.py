@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -169,6 +169,16 @@ WorkersPerTrial = Annotated[
 ]
 
 Seed = Annotated[int | None, typer.Option(help="Seed of everything (short for --set seed).")]
+
+ModelPlace = Annotated[
+    str,
+    typer.Option(
+        help="A model's folder, a run (its name under ./runs, or its folder), a trial's folder, "
+        "models:/NAME@champion, or hf://OWNER/NAME."
+    ),
+]
+
+Computing = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 
 TrackingUri = Annotated[
     str | None,

@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from usseg_ray.core.cli import TrackingUri, Version, console, make_app, run
+from usseg_ray.core.cli import Computing, ModelPlace, TrackingUri, Version, console, make_app, run
 
 app = make_app()
 
@@ -14,13 +14,7 @@ app = make_app()
 @app.command()
 def main(
     *,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A model's folder, a run (its name under ./runs, or its folder), a trial's "
-            "folder, models:/NAME@champion, or hf://OWNER/NAME."
-        ),
-    ],
+    model: ModelPlace,
     host: Annotated[
         str,
         typer.Option(help="Address to listen on; one that others reach takes a token."),
@@ -36,9 +30,7 @@ def main(
     workers: Annotated[
         int, typer.Option(min=1, help="Copies of the model; on GPUs each has one.")
     ] = 1,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
-    ] = "auto",
+    device: Computing = "auto",
     max_upload: Annotated[int, typer.Option(min=1, max=1024, help="MiB of a request's body.")] = 32,
     max_pixels: Annotated[
         int, typer.Option(min=1, max=64, help="Megapixels of an image (of 2**20 pixels).")

@@ -8,11 +8,11 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ray import serve
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -46,8 +46,12 @@ class Pool:
 
 
 @contextmanager
-def pooled(pool: Pool) -> Iterator["ServedModel"]:
-    """Starts workers on the cluster that this process has joined, for a `with` block.
+def pooled(pool: Pool, *, joined: bool) -> Iterator["ServedModel"]:
+    """Starts workers on Ray, for a `with` block.
+
+    Args:
+        pool: Which.
+        joined: Whether Ray goes on after the block.
 
     Raises:
         UserError: The model cannot be used.
@@ -71,7 +75,7 @@ def pooled(pool: Pool) -> Iterator["ServedModel"]:
             raise UserError(refusal)
         yield ServedModel(handle, name)
     finally:
-        with suppress(RayError):  # where Ray itself is gone, so are they
+        if joined:  # else they end with their Ray, which may be gone already
             serve.delete(name)
 
 

@@ -87,7 +87,11 @@ def serve(order: Order, say: Callable[[str], object]) -> None:
     pool = Pool(str(order.model.absolute()), order.device, order.workers, order.limits.queue)
     hosts = _LOOPBACK_NAMES if is_loopback(order.host) else ("*",)
     description = read_description(order.model)
-    with bound(order.host, order.port) as listening, local_ray(), pooled(pool) as model:
+    with (
+        bound(order.host, order.port) as listening,
+        local_ray() as started,
+        pooled(pool, joined=not started) as model,
+    ):
         app = create_app(
             model, description, order.limits, token=order.token, hosts=hosts, page=order.page
         )
