@@ -76,6 +76,7 @@ class Pairing:
             UserError: There are some; names them.
         """
         for part in self._splits.values():
+            _move_labels(part)
             twins = defaultdict[str, list[Path]](list)
             for path in part.images.values():
                 twins[without_tail(path.stem)].append(path)
