@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "Train one method once.",
     "prepare": "Make a prepared set of a folder or of a published set.",
     "predict": "Segment images with a model: masks, overlays and other formats.",
+    "serve": "Answer over HTTP with a model: label maps, shares, confidence.",
+    "demo": "Try a model in a browser.",
     "name": "Name, colour, merge and leave out a model's clusters.",
     "evaluate": "Score a trained trial again, by any protocol.",
     "report": "Put sweeps side by side, or write a page about them.",
@@ -28,7 +30,7 @@ COMMANDS = {
 }
 """Name -> what it does, in the order of the list; a module of the package each."""
 
-_ROOMS = ("prepare", "report", "features", "doctor", "bench")
+_ROOMS = ("prepare", "report", "features", "doctor", "bench", "serve")
 """Commands that are folders."""
 
 

@@ -47,6 +47,7 @@ def fit(
     *,
     out: "str | Path | None" = None,
     resume: "str | Path | None" = None,
+    bands: str | None = None,
     methods: Sequence[str] = (),
     backbone: str | None = None,
     num_samples: int | None = None,
@@ -60,6 +61,7 @@ def fit(
         source: Folder, URI, Parquet file or WebDataset archive of images.
         out: The new run's folder.
         resume: A run to go on with, in place of `out`.
+        bands: As `--bands`.
         methods: Which are compared; as `usseg-ray fit` if empty.
         backbone: As `--backbone`.
         num_samples: Values of K that are tried.
@@ -80,6 +82,7 @@ def fit(
         None if source is None else str(source),
         out=None if out is None else str(out),
         resume=None if resume is None else str(resume),
+        bands=bands,
         methods=tuple(methods) or fitting.METHODS,
         backbone=backbone,
         num_samples=num_samples or fitting.COUNTS,
@@ -122,7 +125,11 @@ def sweep(
 
 
 def prepare(
-    source: "str | Path", out: "str | Path | None" = None, *, name: str | None = None
+    source: "str | Path",
+    out: "str | Path | None" = None,
+    *,
+    name: str | None = None,
+    bands: str | None = None,
 ) -> "PreparedSet":
     """Makes a prepared set of images, as `usseg-ray prepare` does.
 
@@ -130,6 +137,7 @@ def prepare(
         source: Folder of images in a layout of docs/data.md.
         out: Folder or URI of the set; a folder of its name in the cache if unset.
         name: What the set is called; the source's name if unset.
+        bands: As `--bands`.
 
     Returns:
         Where it is, and what it holds.
@@ -138,7 +146,8 @@ def prepare(
         UserError: The source cannot be used, or `out` holds another set.
     """
     # Ray: not for `import usseg_ray`.
+    from usseg_ray.data.scaling import parse_bands  # noqa: PLC0415
     from usseg_ray.prepare.write import prepare as write  # noqa: PLC0415
     from usseg_ray.sweeps.own.results import PreparedSet  # noqa: PLC0415
 
-    return PreparedSet(write(source, out, name=name))
+    return PreparedSet(write(source, out, name=name, bands=parse_bands(bands)))

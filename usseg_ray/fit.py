@@ -20,6 +20,13 @@ def fit(
             "column, or a WebDataset *.tar."
         ),
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Which bands of TIFF files are red, green and blue: numbers from 1 or names.",
+            show_default="the file's own colours",
+        ),
+    ] = None,
     backbone: Backbone = None,
     method: Annotated[
         str | None,
@@ -55,6 +62,7 @@ def fit(
         photos,
         out=out,
         resume=resume,
+        bands=bands,
         methods=tuple(request.named_methods(method, None)) if method else fitting.METHODS,
         backbone=backbone,
         num_samples=num_samples,

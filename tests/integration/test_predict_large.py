@@ -12,6 +12,7 @@ from rasterio.windows import Window
 
 from tests.unit.models.conftest import kept
 from usseg_ray.core.machine import tree_bytes
+from usseg_ray.models.description import read_description
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.lengthy]
 
@@ -59,10 +60,17 @@ def test_a_large_raster_takes_little_memory_and_keeps_its_place(tmp_path: Path) 
     places = ["--model", model, "--images", tmp_path / "images", "--out", out]
     options = ["--tile", "1024", "--save", "png,confidence,geotiff,parquet"]
     peak = peak_of([sys.executable, "-m", "usseg_ray.predict", *map(str, places), *options])
-    assert peak < LIMIT, f"{peak / 2**30:.2f} GiB"
+    print(f"{peak / 2**30:.2f} GiB at most")
+    assert peak < LIMIT
     with rasterio.open(out / "geotiff" / "scene.tif") as dataset:
         assert dataset.crs.to_epsg() == 32633
         assert dataset.transform == PLACE
+        assert (dataset.height, dataset.width) == (SIDE, SIDE)
+        names = read_description(model).names
+        colours = dataset.colormap(1)
+        assert all(
+            colours[value][:3] == tuple(names.palette[value].tolist()) for value in names.outputs
+        )
         middles = np.stack(
             [
                 dataset.read(1, window=Window(CELL // 2, top, SIDE, 1))[0, ::CELL]

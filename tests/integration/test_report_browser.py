@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser import Browser, find_chromium
 from tests.ledgers import lay_store
-from tests.reported import write_store
+from tests.reported import MIOU, write_store
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import Store, SweepRecord
 from usseg_ray.report.repeat import compose
@@ -75,6 +75,30 @@ def test_a_phone_shows_name_score_and_noise_first(browser: Browser, page: Path) 
     assert browser.run(f"Math.max(...{heads}.map((o) => o.getBoundingClientRect().right))") <= 390
 
 
+def test_a_phone_shows_every_table_and_drawing_whole(browser: Browser, page: Path) -> None:
+    browser.open(page, width=390)
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    wide = "[...document.querySelectorAll('.scroll')]"
+    assert browser.run(f"{wide}.length") > 15
+    beyond = f"{wide}.filter((o) => o.scrollWidth > o.clientWidth)"
+    assert browser.run(f"{beyond}.map((o) => o.innerText.slice(0, 80))") == []
+    shown = "[...document.querySelectorAll('svg')].filter((o) => o.getClientRects().length)"
+    scales = f"{shown}.map((o) => o.getBoundingClientRect().width / o.viewBox.baseVal.width)"
+    # Letters of 14 pixels are 8 at least.
+    assert browser.run(f"Math.min(...{scales})") > 8 / 14
+
+
+def test_a_card_on_a_phone_begins_with_name_score_and_noise(browser: Browser, page: Path) -> None:
+    browser.open(page, width=390)
+    rows = "[...document.querySelector('#leaderboard table').tBodies[0].rows]"
+    seen = "[...row.cells].filter((o) => o.getClientRects().length).slice(0, 3)"
+    said = "(o) => [o.dataset.label || '', o.getBoundingClientRect().top]"
+    cards = browser.run(f"{rows}.map((row) => {seen}.map({said}))")
+    finalist = next(card for card in cards if any(label == "beyond noise?" for label, _ in card))
+    assert [label for label, _ in finalist] == ["", MIOU, "beyond noise?"]
+    assert finalist[0][1] < finalist[1][1] == finalist[2][1]
+
+
 @pytest.mark.parametrize("width", [390, 1366])
 def test_no_word_of_a_drawing_is_cut(browser: Browser, page: Path, width: int) -> None:
     browser.open(page, width=width)
@@ -136,7 +160,7 @@ def test_it_fetches_nothing_and_breaks_none_of_its_rules(browser: Browser, page:
 def test_the_keyboard_reaches_everything_in_the_order_of_the_page(
     browser: Browser, page: Path
 ) -> None:
-    browser.open(page, width=375)
+    browser.open(page, width=700)  # on a phone no table is wider than the screen
     seen = []
     for _ in range(10):
         browser.press(*TAB)

@@ -1,21 +1,23 @@
 """The dashboard in a real browser: what it shows before anybody clicks."""
 
+import os
 import re
-import shutil
-import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from tests.browser import Browser, find_chromium
 from tests.ledgers import opened
-from usseg_ray.tracking.store import COLUMNS
+from usseg_ray.report.read import Store
+from usseg_ray.tracking.store import COLUMNS, SWEEP_TAG, address
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.usefixtures("folder"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+    pytest.mark.skipif(find_chromium() is None, reason="no chromium on this machine"),
 ]
 PROTOCOL = "synthetic val, 112 px centre crop, one-to-one matching, textons"
 TEST = "40.10 ± 1.25 (3)"
@@ -23,18 +25,26 @@ NAMES = ("001 acseg K=27 42.25", "000 hp K=27 31.50")
 FLOORS = {"position": 21.3, "colour": 27.9, "kmeans": 33.1, "linear": 58.2}
 
 
-def shown(address: str, profile: Path) -> str:
-    """Returns the page as a browser has drawn it, on the screen of a small laptop."""
-    assert CHROMIUM is not None
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1366,768"]
-    places = [f"--user-data-dir={profile}", "--virtual-time-budget=30000", "--dump-dom"]
-    return subprocess.run(
-        [CHROMIUM, *options, *places, address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
+ANSWER = "acseg, K = 27: 40.1 ± 1.2 mIoU on test; hp is within noise: 5 seeds would tell."
+DRAWN_S = 60
+
+
+def shown(address: str, words: str, picture: Path) -> str:
+    """Returns the page as a browser has drawn it, on the screen of a small laptop, and pictures it.
+
+    Args:
+        address: Of the page.
+        words: Stand on it as soon as it has what was asked for.
+        picture: Where to write what is on the screen.
+    """
+    with Browser(str(find_chromium()), picture.parent / f"{picture.stem}-profile") as browser:
+        browser.open(address, width=1366, height=768)
+        ends = time.monotonic() + DRAWN_S
+        while words not in " ".join(str(browser.run("document.body.innerText")).split()):
+            assert time.monotonic() < ends, browser.run("document.body.innerText")
+            time.sleep(0.5)
+        picture.write_bytes(browser.picture())
+        return str(browser.run("document.documentElement.outerHTML"))
 
 
 def test_the_dashboard_opens_on_the_sweeps_own_trials(server: str, tmp_path: Path) -> None:
@@ -51,7 +61,7 @@ def test_the_dashboard_opens_on_the_sweeps_own_trials(server: str, tmp_path: Pat
             ledger.tag({"usseg.test": TEST, "mlflow.runName": name}, trial)
             ledger.open_final(trial, 3, {}, {"usseg.method": "of a seed"})
             ledger.close_trial(trial, "FINISHED")
-    page = shown(ledger.dashboard()[1], tmp_path / "profile")
+    page = shown(ledger.dashboard()[1], NAMES[0], tmp_path / "dashboard.png")
     columns = set(re.findall(r'role="columnheader"[^>]*?col-id="([^"]+)"', page)) or set(
         re.findall(r'col-id="([^"]+)"', page)
     )
@@ -61,10 +71,36 @@ def test_the_dashboard_opens_on_the_sweeps_own_trials(server: str, tmp_path: Pat
         *NAMES,
         "scenes val",
         TEST,
-        "position 21.3, colour 27.9, kmeans 33.1, linear 58.2",
+        "colour 27.9, position 21.3, kmeans 33.1, linear 58.2",
     ):
         assert f">{text}<" in page, text
     best, other = (page.index(f">{name}<") for name in NAMES)
     assert best < other, "the best one is not the first"
     for foreign in ("seen", "picie", "of a seed"):
         assert f">{foreign}<" not in page
+
+
+def test_a_sweeps_own_run_is_described_by_its_answer(server: str, tmp_path: Path) -> None:
+    with opened(server, "answered") as ledger:
+        ledger.tag({"usseg.answer": ANSWER, "mlflow.note.content": ANSWER})
+    store = Store(server, "usseg")
+    (sweep,) = store.sweeps(["answered"])
+    page = shown(run_page(server, sweep.parent.id), ANSWER, tmp_path / "run.png")
+    assert ANSWER in " ".join(page.split())
+
+
+@pytest.mark.skipif("USSEG_PICTURES_OF" not in os.environ, reason="takes pictures for the docs")
+def test_pictures_of_a_real_sweep() -> None:
+    uri, folder = os.environ["USSEG_PICTURES_OF"], Path(os.environ["USSEG_PICTURES"])
+    (sweep,) = Store(uri, "usseg_ray").sweeps([os.environ["USSEG_PICTURED"]])
+    experiment = MlflowClient(uri).get_run(sweep.parent.id).info.experiment_id
+    _, view = address(uri, experiment, sweep.parent.tags[SWEEP_TAG])
+    assert sweep.trials[0].name in shown(view, sweep.trials[0].name, folder / "dashboard.png")
+    answer, *_ = sweep.answer
+    assert shown(run_page(uri, sweep.parent.id), answer[:60], folder / "dashboard_answer.png")
+
+
+def run_page(uri: str, run: str) -> str:
+    """Returns the address of a run's own page on a server."""
+    experiment = MlflowClient(uri).get_run(run).info.experiment_id
+    return f"{uri}/#/experiments/{experiment}/runs/{run}"

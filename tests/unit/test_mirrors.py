@@ -25,6 +25,7 @@ ELSEWHERE = {
     "prepare.passed": "tests/unit/prepare/test_layouts.py",
     "prepare.patterns": "tests/unit/prepare/test_layouts.py",
     "prepare.write": "tests/integration/test_prepare.py",
+    "serve.pool": "tests/integration/test_serve.py",
     "sweeps.own.fitting": "tests/integration/test_fit.py",
     "sweeps.own.results": "tests/integration/test_fit.py",
     "sweeps.sweep": "tests/integration/test_sweep.py",

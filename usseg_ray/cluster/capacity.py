@@ -199,10 +199,11 @@ def lacking() -> str:
     if not asked:
         return ""
     free, have = ray.available_resources(), ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
+    alive = sum(node["Alive"] for node in ray.nodes())
+    nodes = "1 node" if alive == 1 else f"{alive} nodes"
     parts = [
         f"{amount:g} {name} asked for, {free.get(name, 0):g} of {have.get(name, 0):g} free"
         for name, amount in asked.items()
         if name in ("CPU", "GPU")
     ]
-    return f"{'; '.join(parts) or 'memory asked for'} on {nodes} nodes"
+    return f"{'; '.join(parts) or 'memory asked for'} on {nodes}"

@@ -4,6 +4,7 @@ In place of `features.store.extraction.features_here`. Rows come back in order, 
 asked writes whole shards one after the other and holds one of them at a time.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
 
 from usseg_ray.cluster.ray_stream import BLOCK_BYTES, PieceSource, ended, quiet
 from usseg_ray.core.errors import UserError
@@ -70,6 +72,15 @@ def share_out(resources: Mapping[str, float], device: str, node_cpus: float) -> 
     return Pool(actors, threads - share, 0.0, threads, share, cpus - actors * (threads - share))
 
 
+def restarts(num_nodes: int) -> int:
+    """Says how often Ray starts a dead actor of a pool again: -1, always, or never on one machine.
+
+    An actor of a node that is lost goes on elsewhere. Where there is one node, it would die again,
+    and of actors that it may start again Ray's core warns on the terminal, over whatever is there.
+    """
+    return 0 if num_nodes == 1 else -1
+
+
 def ray_features(device: str) -> Features:
     """Computes features on the cluster that this process has joined.
 
@@ -84,7 +95,9 @@ def ray_features(device: str) -> Features:
         source = PieceSource(wanted.root, pieces, wanted.entry.recipe.showing)
         context = DataContext(enable_progress_bars=False, target_max_block_size=BLOCK_BYTES)
         context.execution_options.preserve_order = True
-        with DataContext.current(context):
+        with DataContext.current(context), warnings.catch_warnings():
+            # Of `max_restarts`, which has no name of its own in the versions that are allowed.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
             shown = ray.data.read_datasource(
                 source, num_cpus=pool.read_cpus, override_num_blocks=source.num_tasks
             )
@@ -96,6 +109,7 @@ def ray_features(device: str) -> Features:
                 compute=ActorPoolStrategy(size=pool.actors),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
+                max_restarts=restarts(len(alive)),
             )
         batches = rows.iter_batches(batch_size=None, batch_format="numpy")
         with quiet(), _users_mistakes(), ended(rows, batches) as blocks:

@@ -15,7 +15,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from usseg_ray.cluster.feature_actors import share_out
+from usseg_ray.cluster.feature_actors import restarts, share_out
 from usseg_ray.cluster.ray_stream import ended, quiet
 from usseg_ray.core.errors import UserError
 
@@ -70,8 +70,7 @@ def pooled(
             compute=ActorPoolStrategy(size=actors),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-            # Where there is one node, a worker that dies would die again.
-            max_restarts=0 if len(alive) == 1 else -1,
+            max_restarts=restarts(len(alive)),
         )
     batches = done.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     with quiet(), ended(done, batches) as blocks:

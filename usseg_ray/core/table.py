@@ -58,8 +58,8 @@ class Column:
     whole: bool = False
 
     def write(self, value: float) -> str:
-        """Rounds a number of this column."""
-        return f"{value:.4g}" if self.digits is None else f"{value:.{self.digits}f}"
+        """Rounds a number of this column; what rounds to nothing has no sign."""
+        return f"{value:.4g}" if self.digits is None else f"{value:z.{self.digits}f}"
 
 
 @dataclass(frozen=True)

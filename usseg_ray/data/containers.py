@@ -7,12 +7,18 @@ checksum, gives up a picture for its text, and takes a minute over scans that ad
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 JPEG = b"\xff\xd8\xff"
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 AVIF, HEIC = b"avif", b"heic"
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Starts of TIFF files, the last two of BigTIFF."""
 
 MAX_SCANNED = 2**30
 """Largest number of pixels times scans of a JPEG file: sixteen scans of the largest picture."""
@@ -56,6 +62,21 @@ def plain_png(data: bytes) -> tuple[bytes, bytes]:
         elif kind == b"eXIf":
             exif = chunk[8:-4]
     return b"".join([*kept, _END]), exif
+
+
+def tiff_tags(stream: BinaryIO) -> ImageFileDirectory_v2:
+    """Reads what a TIFF file says of its first picture, whether or not Pillow could read that.
+
+    Args:
+        stream: The file, at its start.
+    """
+    head = stream.read(8)
+    if b"+" in head[2:4]:
+        head += stream.read(8)
+    tags = ImageFileDirectory_v2(head)
+    stream.seek(tags.next)
+    tags.load(stream)
+    return tags
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Num, UInt8
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -29,12 +29,14 @@ from usseg_ray.data.containers import (
     JPEG,
     ORIENTATION_TAG,
     PNG,
+    TIFF,
     UndecodableError,
     check_scans,
     container_of,
     jpeg_exif,
     orientation,
     plain_png,
+    tiff_tags,
 )
 
 MAX_PIXELS = 2**26
@@ -60,10 +62,7 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (PNG, PngImageFile),
     (b"RIFF", WebPImageFile),
     (b"BM", BmpImageFile),
-    (b"II*\0", TiffImageFile),
-    (b"MM\0*", TiffImageFile),
-    (b"II+\0", TiffImageFile),  # BigTIFF
-    (b"MM\0+", TiffImageFile),
+    *((start, TiffImageFile) for start in TIFF),
     (b"GIF8", GifImageFile),
     (AVIF, AvifImageFile),
     *(() if HeifImageFile is None else ((HEIC, HeifImageFile),)),
@@ -114,6 +113,26 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def check_header(data: bytes, most_pixels: int) -> None:
+    """Reads the header of an image file and refuses what would take too much to decode or frame.
+
+    Args:
+        data: As of `decode_image`.
+        most_pixels: Largest width x height.
+
+    Raises:
+        UndecodableError: It is larger, longer than `MAX_ASPECT`, of more scans than its size is
+            worth, or no image.
+    """
+    with guarded():
+        header = plain_png(data)[0] if data.startswith(PNG) else data
+        image = _open(io.BytesIO(header))
+        check_size(image.height, image.width, most_pixels)
+        check_aspect(image.height, image.width)
+        if data.startswith(JPEG):
+            check_scans(data, image.height, image.width)
+
+
 def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes an image file to upright RGB.
 
@@ -138,7 +157,7 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
             pixels = _decode_jpeg(data)
         else:
             pixels, exif = _decode_by_pillow(data)
-        return _turned(pixels, orientation(exif))
+        return turned(pixels, orientation(exif))
 
 
 def turn_of(data: bytes) -> int:
@@ -148,9 +167,9 @@ def turn_of(data: bytes) -> int:
             return orientation(jpeg_exif(data))
         if data.startswith(PNG):
             return orientation(plain_png(data)[1])
+        if data.startswith(TIFF):
+            return int(tiff_tags(io.BytesIO(data)).get(ORIENTATION_TAG, 1))
         image = _open(io.BytesIO(data))
-        if isinstance(image, TiffImageFile):
-            return int(image.tag_v2.get(ORIENTATION_TAG, 1))
         return orientation(image.info.get("exif", b""))
 
 
@@ -230,7 +249,7 @@ def _decode_jpeg(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Takes the fast road where it can; CMYK and odd streams need Pillow's care."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        _bound(height, width)
+        check_size(height, width)
         check_scans(data, height, width)
         if colours not in ("CMYK", "YCCK"):
             return _decode_plain_jpeg(data)
@@ -282,7 +301,7 @@ def _open(stream: io.BytesIO | io.BufferedReader) -> ImageFile:
     if reader is None:
         raise UndecodableError(_unread(start, kind))
     image = reader(stream)
-    _bound(image.height, image.width)
+    check_size(image.height, image.width)
     return image
 
 
@@ -292,10 +311,16 @@ def _unread(start: bytes, kind: bytes) -> str:
     return "not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file" if start else "empty file"
 
 
-def _bound(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
+def check_size(height: int, width: int, most: int = MAX_PIXELS) -> None:
+    """Refuses what would take too much memory; see `BYTES_PER_PIXEL`.
+
+    Raises:
+        UndecodableError: It has more than `most` pixels.
+    """
+    if height * width > most:
         raise UndecodableError(
-            f"{width}x{height} is above the limit of {MAX_PIXELS // 2**20} megapixels"
+            f"{width}x{height} is above the limit of {most // 2**20} megapixels: cut it up, "
+            "or make it a tiled TIFF, which usseg-ray[geo] reads by window"
         )
 
 
@@ -336,7 +361,7 @@ def _to_rgb(image: ImageFile, bits: int) -> UInt8[np.ndarray, "H W 3"]:
     return pixels
 
 
-def _turned(pixels: UInt8[np.ndarray, "H W 3"], number: int) -> UInt8[np.ndarray, "h w 3"]:
+def turned(pixels: Num[np.ndarray, "H W 3"], number: int) -> Num[np.ndarray, "h w 3"]:
     """Turns a picture upright as EXIF numbers the ways in which it may lie."""
     if number >= 5:
         pixels = pixels.swapaxes(0, 1)

@@ -15,6 +15,7 @@ from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, resolve, write_whole_at
 from usseg_ray.core.sources import check_name
+from usseg_ray.data.scaling import AS_THEY_ARE, Sight
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -68,6 +69,7 @@ class Manifest(Settings):
     splits: dict[str, SplitInfo]
     shards: tuple[ShardInfo, ...]
     source: str = Field(description="Where the images came from.")
+    sight: Sight = Field(AS_THEY_ARE, description="How numbers became the bytes of the shards.")
     fingerprint: str = Field("", description="Of the source's file names, sizes and times.")
 
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.core.sources import parse_yaml, read_text
 from usseg_ray.core.views import Filter
+from usseg_ray.data.scaling import AS_THEY_ARE, Sight
 from usseg_ray.models.card import write_card
 from usseg_ray.models.names import Names
 
@@ -49,10 +50,12 @@ class Preprocessing(Settings):
     Attributes:
         size: What the short side becomes, pixels; longer sides are seen through windows.
         filter: How it is resampled.
+        sight: Which bands of its file are seen, and what becomes black and white.
     """
 
     size: int = Field(ge=8)
     filter: Filter = "bilinear"
+    sight: Sight = AS_THEY_ARE
 
 
 class Scores(Settings):

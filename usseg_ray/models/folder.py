@@ -21,6 +21,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import CHUNK_BYTES, first_line, write_whole
 from usseg_ray.core.records import DamagedError
 from usseg_ray.data.manifest import Manifest
+from usseg_ray.data.scaling import AS_THEY_ARE
 from usseg_ray.features.backbones import TEXTONS, Backbone, build_backbone
 from usseg_ray.features.presets import licence_of
 from usseg_ray.features.store.recipe import weights_digest
@@ -74,7 +75,9 @@ def describe(
         config=settings,
         backbone=note,
         preprocessing=Preprocessing(
-            size=config.data.eval_size, filter=find_protocol(config.protocol).filter
+            size=config.data.eval_size,
+            filter=find_protocol(config.protocol).filter,
+            sight=manifest.sight if manifest else AS_THEY_ARE,
         ),
         names=Names.default(k),
         data=manifest.name if manifest else "",

@@ -19,7 +19,8 @@ from PIL import Image, ImageOps
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.sources import walk
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.decode import decode_image
+from usseg_ray.data.numbers import decode_seen, seen
+from usseg_ray.data.scaling import Sight
 from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmentation, Segmenter
 
@@ -138,7 +139,7 @@ class Results:
         """Yields each image's path below the folder, and its result; passes over broken files."""
         for path in self._paths:
             try:
-                image = decode_image((self._folder / path).read_bytes())
+                image = self._model.decoded((self._folder / path).read_bytes())
             except (UndecodableError, OSError) as error:
                 self.broken[path] = str(error)
                 continue
@@ -179,6 +180,7 @@ class LoadedModel:
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
         self.description, self.names = segmenter.description, segmenter.names
+        self._sight = self.description.preprocessing.sight
 
     @overload
     def predict(self, image: ImageLike) -> Result: ...
@@ -188,8 +190,8 @@ class LoadedModel:
         """Segments an image, or all images of a folder.
 
         Args:
-            image: A picture of Pillow's, an array (H, W, 3) or (H, W) uint8, the path of a file, or
-                that of a folder.
+            image: A picture of Pillow's, an array (H, W, 3) or (H, W), the path of a file, or that
+                of a folder. Arrays are uint8, or the numbers that the training images held.
 
         Returns:
             What was found; of a folder, results that come as they are walked.
@@ -198,18 +200,28 @@ class LoadedModel:
             UserError: There is no such file, or it is no image.
         """
         if isinstance(image, np.ndarray):
-            return self.of_array(_rgb(image))
+            return self.of_array(_rgb(image, self._sight))
         if isinstance(image, Image.Image):
-            return self.of_array(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+            upright = ImageOps.exif_transpose(image)
+            plain = upright if upright.mode.startswith(("I", "F")) else upright.convert("RGB")
+            return self.of_array(_rgb(np.asarray(plain), self._sight))
         path = Path(image).expanduser()
         if path.is_dir():
             return Results(self, path)
         try:
-            return self.of_array(decode_image(path.read_bytes()))
+            return self.of_array(self.decoded(path.read_bytes()))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file or folder.") from None
         except UndecodableError as error:
             raise UserError(f"{path}: no image that can be read ({error}).") from None
+
+    def decoded(self, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+        """Decodes a file as the model sees it.
+
+        Raises:
+            UndecodableError: As for `data.numbers.decode_seen`.
+        """
+        return decode_seen(data, self._sight)
 
     def of_array(self, image: UInt8[np.ndarray, "H W 3"]) -> Result:
         """Segments (H, W, 3) uint8 RGB pixels."""
@@ -229,10 +241,12 @@ class LoadedModel:
         return f"<div>{html.escape(repr(self))}</div><div>{squares}</div>"
 
 
-def _rgb(image: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
-    """Checks an array that somebody hands in."""
+def _rgb(image: np.ndarray, sight: Sight) -> UInt8[np.ndarray, "H W 3"]:
+    """Checks an array that somebody hands in, and scales it as the training images were."""
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
+    if sight.scaling is not None and image.ndim == 3 and image.dtype.kind in "uif":
+        image = seen(image, sight) if image.shape[2] == 3 else image
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise UserError(
             f"An image is an array (H, W, 3) or (H, W) of uint8, not {image.shape} of "

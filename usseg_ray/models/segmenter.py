@@ -1,6 +1,8 @@
 """A model at work: images of any size in, label maps, confidence and probabilities out."""
 
 import weakref
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,20 +131,56 @@ class Segmenter:
             scores: Whether to give the probabilities of all clusters, too.
             refine: Refiners such as `flip` or `flip+crf`; none if unset.
         """
-        height, width = image.shape[:2]
+        (found,) = self.segment_each([image], scores=scores, refine=refine)
+        return found
+
+    @torch.no_grad()
+    def segment_each(
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        *,
+        scores: bool = False,
+        refine: str | None = None,
+    ) -> Iterator[Segmentation]:
+        """Segments images, those that are seen at one size together.
+
+        Args:
+            images: Of any sizes, each as `segment` takes one.
+            scores: As of `segment`.
+            refine: As of `segment`.
+
+        Yields:
+            What was found in each, in their order, made when it is asked for: at the size of a
+            photograph one is large.
+        """
         refinement = Refinement.parse(refine) if refine else PLAIN
+        for image, logits in zip(images, self._logits(images, refinement), strict=True):
+            size = (image.shape[0], image.shape[1])
+            chosen, confidence = _chosen(logits, size)
+            found = _upsampled(logits[None], size)[0].softmax(0) if scores else None
+            yield Segmentation(
+                self.names.apply(chosen.cpu().numpy()),
+                confidence.cpu().numpy(),
+                None if found is None else found.cpu().numpy(),
+                self.names,
+            )
+
+    def _logits(
+        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], refinement: Refinement
+    ) -> list[Float[Tensor, "K h w"]]:
+        """Scores images, in a batch for each size at which some are seen."""
         predictor, shown = self._predictor(refinement), self.description.preprocessing
-        pixels = frame_image(image, Frame(shown.size, "whole", shown.filter))
-        seen = Images(("0",), torch.from_numpy(pixels)[None])
-        logits = predictor.predict(seen).logits(refinement)[0]
-        chosen, confidence = _chosen(logits, (height, width))
-        found = _upsampled(logits[None], (height, width))[0].softmax(0) if scores else None
-        return Segmentation(
-            self.names.apply(chosen.cpu().numpy()),
-            confidence.cpu().numpy(),
-            None if found is None else found.cpu().numpy(),
-            self.names,
-        )
+        frame = Frame(shown.size, "whole", shown.filter)
+        pixels = [torch.from_numpy(frame_image(image, frame)) for image in images]
+        sizes = defaultdict[torch.Size, list[int]](list)
+        for number, one in enumerate(pixels):
+            sizes[one.shape].append(number)
+        found = dict[int, Tensor]()
+        for numbers in sizes.values():
+            seen = Images(tuple(map(str, numbers)), torch.stack([pixels[n] for n in numbers]))
+            logits = predictor.predict(seen).logits(refinement)
+            found.update(zip(numbers, logits, strict=True))
+        return [found[number] for number in range(len(images))]
 
     @torch.no_grad()
     def probabilities(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B K h w"]:

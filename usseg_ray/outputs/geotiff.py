@@ -7,13 +7,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from usseg_ray.data.raster import CACHE_BYTES
 from usseg_ray.outputs.base import About, Format, Sink, Strip
 
 BLOCK = 256
 """Side of a tile in the file, pixels; strips of as many rows fill whole ones."""
-
-CACHE_BYTES = 2**27
-"""Of GDAL, which otherwise takes a twentieth of the machine's memory."""
 
 
 class TiffFile:

@@ -24,6 +24,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import copy_here, first_line, resolve
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import MAX_FILE_BYTES, check_aspect
+from usseg_ray.data.raster import opened_raster
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.base import About, Record, Sink, Strip
 from usseg_ray.outputs.formats import FORMATS
@@ -34,7 +35,6 @@ from usseg_ray.outputs.pixels import (
     RasterPixels,
     decoded,
     georeference_of,
-    opened_raster,
 )
 from usseg_ray.outputs.places import Found
 from usseg_ray.outputs.tiles import Tiling, narrow, segment_tiles
@@ -99,6 +99,7 @@ class Worker:
         torch.set_num_threads(threads)
         self._order = order
         self._segmenter = Segmenter.open(Path(order.model), torch.device(device))
+        self._sight = self._segmenter.description.preprocessing.sight
         self._filesystem, _ = resolve(order.images)
         self._folder = Folder(order.out)
         self._readers, self._writers = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
@@ -161,7 +162,7 @@ class Worker:
             return _Read(found, None)
         if found.stamp[0] > MAX_FILE_BYTES:
             raise UndecodableError(f"larger than {MAX_FILE_BYTES // 2**30} GiB")
-        pixels = decoded(self._bytes(found))
+        pixels = decoded(self._bytes(found), self._sight)
         if self._order.tiling is None:
             check_aspect(pixels.height, pixels.width)
         if raster and set(self._order.formats) & set(_GEO):
@@ -179,7 +180,7 @@ class Worker:
 
     def _by_window(self, found: Found) -> Record:
         with self._here(found) as path, opened_raster(path) as dataset:
-            pixels = RasterPixels(dataset)
+            pixels = RasterPixels(dataset, self._sight)
             return self._write(found, self._about(found, pixels), self._strips(pixels))
 
     @contextmanager

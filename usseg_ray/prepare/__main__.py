@@ -19,6 +19,7 @@ from rich.table import Table
 
 from usseg_ray.core.cli import Version, console, make_app, run
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.scaling import parse_bands
 from usseg_ray.data.shards import ROWS_PER_SHARD
 from usseg_ray.prepare.download import Archive, missing
 from usseg_ray.prepare.sets import BENCHMARKS, Benchmark, get
@@ -62,6 +63,14 @@ def main(
             show_default="dataset.json's",
         ),
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Which bands of TIFF files are red, green and blue (or the one that is grey): "
+            "numbers from 1, or names, e.g. 4,3,2.",
+            show_default="the file's own colours",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(help="Folder or URI of the prepared set.", show_default="$USSEG_DATA/NAME"),
@@ -88,8 +97,9 @@ def main(
 ) -> None:
     """Make a prepared set (Parquet shards and a manifest) from a folder of images.
 
-    Files are checked and stored as they are, never encoded again. What cannot be used is skipped,
-    counted and named in quarantine.jsonl. Running it twice does the work once.
+    Files are checked and stored as they are; only numbers of more than 8 bits, and bands that are
+    chosen, become new pictures of 8 bits. What cannot be used is skipped, counted and named in
+    quarantine.jsonl. Running it twice does the work once.
     """
     if dataset is not None and (images or labels or classes):
         raise UserError("--images, --labels and --classes are for a folder of your own.")
@@ -115,6 +125,7 @@ def main(
             max_bad_share=max_bad_share,
             overwrite=overwrite,
             patterns=Patterns(images, labels, classes),
+            bands=parse_bands(bands),
             on_progress=lambda done, bad, total: progress.update(
                 bar, completed=done, bad=bad, total=total
             ),

@@ -26,6 +26,25 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A part of a picture that is too large to be decoded, read from the file as it is.
+
+    Attributes:
+        top: Its first row, pixels.
+        left: Its first column, pixels.
+        height: Pixels.
+        width: Pixels.
+        whole: Height and width of the picture.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    whole: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Entry:
     """One image, and its label if it has one.
 
@@ -42,7 +61,7 @@ class Entry:
     split: str
     image: str
     label: str | None
-    cut: Cut | None = None
+    cut: Cut | Window | None = None
     drawing: Drawing | None = None
 
 

@@ -18,10 +18,11 @@ from usseg_ray.data.decode import (
     MAX_FILE_BYTES,
     check_aspect,
     check_label,
-    decode_image,
     decode_label,
     turn_of,
 )
+from usseg_ray.data.numbers import decode_seen, is_plain, seen
+from usseg_ray.data.scaling import AS_THEY_ARE, Sight
 from usseg_ray.data.shards import Row
 from usseg_ray.prepare.conversion import (
     Cutter,
@@ -33,8 +34,9 @@ from usseg_ray.prepare.conversion import (
     read_mat,
 )
 from usseg_ray.prepare.drawing import draw
-from usseg_ray.prepare.entries import Cut, Entry
+from usseg_ray.prepare.entries import Cut, Entry, Window
 from usseg_ray.prepare.meaning import Meaning
+from usseg_ray.prepare.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Inspector:
 
     Args:
         meaning: What label values mean.
+        sight: How images are seen.
 
     Attributes:
         problems: What was left out so far.
@@ -68,8 +71,8 @@ class Inspector:
         turned: Labelled images so far that EXIF turns without changing their sides.
     """
 
-    def __init__(self, meaning: Meaning) -> None:
-        self._meaning = meaning
+    def __init__(self, meaning: Meaning, sight: Sight = AS_THEY_ARE) -> None:
+        self._meaning, self._sight = meaning, sight
         self._images = Cutter(mean_of_blocks)
         self._labels = Cutter(corners)
         self.problems: list[Problem] = []
@@ -85,34 +88,48 @@ class Inspector:
         Yields:
             A row with the bytes of the files as they are, where a shard can hold them.
         """
-        for entry in entries:
-            try:
-                image = _picture(entry.image, entry.cut, self._images)
-                height, width, _ = decode_image(image).shape
-                check_aspect(height, width)
-            except (UndecodableError, OSError) as error:
-                self._leave_out(entry, "image", entry.image, error)
-                continue
-            label = self._label(entry, image, height, width)
-            yield Row(entry.id, image, label, height, width)
+        with Windows(self._sight.bands) as windows:
+            for entry in entries:
+                try:
+                    image, (height, width), turn = self._image(entry, windows)
+                    check_aspect(height, width)
+                except (UndecodableError, OSError) as error:
+                    self._leave_out(entry, "image", entry.image, error)
+                    continue
+                label = self._label(entry, windows, (height, width), turn)
+                yield Row(entry.id, image, label, height, width)
 
-    def _label(self, entry: Entry, image: bytes, height: int, width: int) -> bytes | None:
+    def _image(self, entry: Entry, windows: Windows) -> tuple[bytes, tuple[int, int], int]:
+        """Returns what a shard holds of an image, its upright size, and how EXIF turned it."""
+        cut, sight = entry.cut, self._sight
+        if isinstance(cut, Window):
+            data = png_bytes(seen(windows.image(entry.image, cut), sight))
+            return data, (cut.height, cut.width), 1
+        data = _picture(entry.image, cut, self._images)
+        pixels = decode_seen(data, sight)
+        kept = data if is_plain(data, sight) else png_bytes(pixels)
+        return kept, (pixels.shape[0], pixels.shape[1]), turn_of(data)
+
+    def _label(
+        self, entry: Entry, windows: Windows, size: tuple[int, int], turn: int
+    ) -> bytes | None:
         if entry.label is None:
             return None
         meaning = self._meaning
         try:
-            labels, data = _numbers(self._map(entry.label, entry), meaning)
-            turn = turn_of(image)
-            _explain_turn(labels.shape, (height, width), turn)
-            check_label(labels, height, width, meaning.num_classes, meaning.ignore_index)
+            labels, data = _numbers(self._map(entry.label, entry, windows), meaning)
+            _explain_turn(labels.shape, size, turn)
+            check_label(labels, *size, meaning.num_classes, meaning.ignore_index)
         except (UndecodableError, OSError) as error:
             self._leave_out(entry, "label", entry.label, error)
             return None
         self.values |= set(np.unique(labels).tolist())
-        self.turned += turn in (2, 3, 4) or (turn >= 5 and height == width)
+        self.turned += turn in (2, 3, 4) or (turn >= 5 and size[0] == size[1])
         return data
 
-    def _map(self, path: str, entry: Entry) -> bytes:
+    def _map(self, path: str, entry: Entry, windows: Windows) -> bytes:
+        if isinstance(entry.cut, Window):
+            return windows.label(path, entry.cut)
         if entry.drawing is not None:
             return png_bytes(draw(entry.drawing))
         return _picture(path, entry.cut, self._labels)

@@ -67,6 +67,7 @@ def prepare_own(
     source: str,
     home: Path = KEPT,
     on_progress: Callable[[int, int, int], None] | None = None,
+    bands: tuple[str, ...] = (),
 ) -> OwnSet:
     """Makes a prepared set of photographs, or finds the one that was made of them.
 
@@ -74,6 +75,7 @@ def prepare_own(
         source: A folder, URI, Parquet file or WebDataset archive of images.
         home: Where sets are kept.
         on_progress: As `write.prepare` has it.
+        bands: As `write.prepare` has it.
 
     Returns:
         The set.
@@ -85,12 +87,13 @@ def prepare_own(
     images, outside = _inside(discover(folder), folder.resolve())
     _refuse_few(images, source)
     _refuse_identical(images, source)
-    place = home.absolute() / f"{images.name}-{fingerprint(images)[:12]}"
+    place = home.absolute() / f"{images.name}-{fingerprint(images, bands=bands)[:12]}"
     prepared = write_set(
         images,
         str(folder.resolve()),
         str(place),
         max_bad_share=MAX_BAD_SHARE,
+        bands=bands,
         on_progress=on_progress,
     )
     splits = prepared.manifest.splits

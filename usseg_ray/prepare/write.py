@@ -29,13 +29,16 @@ from usseg_ray.data.manifest import (
     save_manifest,
     split_totals,
 )
+from usseg_ray.data.scaling import Sight
 from usseg_ray.data.shards import ROWS_PER_SHARD, without_strays, write_shard
 from usseg_ray.prepare import sets
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.inspection import Inspector, Problem
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.meaning import Meaning, check_values
+from usseg_ray.prepare.survey import survey
 from usseg_ray.prepare.tally import QUARANTINE, Outcome, Tally
+from usseg_ray.prepare.windows import cut_large
 
 _LOOKS = 32
 """Labels that are looked at before the work begins, so that what cannot be meant is told early."""
@@ -88,6 +91,7 @@ def prepare(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
     patterns: Patterns = Patterns(),
+    bands: tuple[str, ...] = (),
     on_progress: Callable[[int, int, int], None] | None = None,
 ) -> Prepared:
     """Checks a folder of images and writes it as a prepared set.
@@ -106,6 +110,7 @@ def prepare(
         max_bad_share: Largest share of bad images and labels that is passed over, from 0 to 1.
         overwrite: Whether to replace another set in `out`. It stays valid until this one is.
         patterns: What the command says of a folder of one's own.
+        bands: Which bands of TIFF files are seen, as `data.scaling.Sight`.
         on_progress: Called after each shard with the images done, what of it was bad, and the
             images in all.
 
@@ -128,6 +133,7 @@ def prepare(
         rows_per_shard=rows_per_shard,
         max_bad_share=max_bad_share,
         overwrite=overwrite,
+        bands=bands,
         on_progress=on_progress,
     )
 
@@ -140,6 +146,7 @@ def write_set(
     rows_per_shard: int = ROWS_PER_SHARD,
     max_bad_share: float = 0.05,
     overwrite: bool = False,
+    bands: tuple[str, ...] = (),
     on_progress: Callable[[int, int, int], None] | None = None,
 ) -> Prepared:
     """Checks images that were found and writes them as a prepared set.
@@ -151,6 +158,7 @@ def write_set(
         rows_per_shard: As `prepare` has it.
         max_bad_share: As `prepare` has it.
         overwrite: As `prepare` has it.
+        bands: As `prepare` has it.
         on_progress: As `prepare` has it.
 
     Returns:
@@ -159,22 +167,21 @@ def write_set(
     Raises:
         UserError: As `prepare`.
     """
-    name, identity = images.name, fingerprint(images, rows_per_shard)
+    images = cut_large(images)
+    identity = fingerprint(images, rows_per_shard, bands)
     if not overwrite and is_prepared(out):
-        return Prepared(
-            _the_same(out, identity),
-            out,
-            fresh=False,
-            images_per_second=None,
-            notes=images.notes,
-        )
-    _look(images)
+        there = _the_same(out, identity)
+        notes = (*images.notes, *there.sight.lines)
+        return Prepared(there, out, fresh=False, images_per_second=None, notes=notes)
+    sight = survey(images, bands)
+    _look(images, sight)
     tally = Tally(len(images.entries), max_bad_share, on_progress)
     try:
         with alone_in(out, "this set"), without_strays(out):
-            _run(_plan(images, rows_per_shard), images, out, tally)
-            notes = (*images.notes, *check_values(tally.values, images.meaning), *tally.notes())
-            manifest = _assemble(images, name, source, identity, tally)
+            _run(_plan(images, rows_per_shard), images.meaning, sight, out, tally)
+            values = check_values(tally.values, images.meaning)
+            notes = (*images.notes, *sight.lines, *values, *tally.notes())
+            manifest = _assemble(images, source, identity, sight, tally)
             save_manifest(manifest, out)
     except OSError as error:
         raise _unwritable(out, error) from None
@@ -196,12 +203,15 @@ def _the_same(out: str, fingerprint: str) -> Manifest:
     return before
 
 
-def fingerprint(images: ImageSet, rows_per_shard: int = ROWS_PER_SHARD) -> str:
+def fingerprint(
+    images: ImageSet, rows_per_shard: int = ROWS_PER_SHARD, bands: tuple[str, ...] = ()
+) -> str:
     """Makes a hash that changes with any file's name, size or time, and what else makes shards.
 
     Args:
         images: What was found.
         rows_per_shard: Images of a shard.
+        bands: As `prepare` has it.
     """
 
     def state(path: str | None) -> tuple[int, int] | None:
@@ -215,6 +225,8 @@ def fingerprint(images: ImageSet, rows_per_shard: int = ROWS_PER_SHARD) -> str:
     about += [images.things, images.class_of and sorted(images.class_of.items())]
     if images.colours:
         about.append(sorted(images.colours.items()))
+    if bands:
+        about.append(bands)
     identity.update(json.dumps(about).encode())
     for entry in images.entries:
         files = [entry.split, entry.image, state(entry.image), state(entry.label)]
@@ -244,12 +256,12 @@ def _plan(images: ImageSet, rows_per_shard: int) -> list[_Plan]:
     return [_Plan(number, *part) for number, part in enumerate(parts)]
 
 
-def _look(images: ImageSet) -> None:
+def _look(images: ImageSet, sight: Sight) -> None:
     """Refuses labels that cannot be meant after a few of them, before hours of work."""
     labelled = [entry for entry in images.entries if entry.label is not None]
     spread = {place * len(labelled) // _LOOKS: None for place in range(_LOOKS)} if labelled else {}
     order = [*spread, *(place for place in range(len(labelled)) if place not in spread)]
-    inspector = Inspector(images.meaning)
+    inspector = Inspector(images.meaning, sight)
     seen = 0
     # As long as there is void and one class, the others are looked at too: it may be a rare one.
     while seen < len(order) and (seen < len(spread) or _one_beside_void(inspector, images)):
@@ -265,11 +277,11 @@ def _one_beside_void(inspector: Inspector, images: ImageSet) -> bool:
     return images.ignore_index in inspector.values and len(inspector.values) <= 2
 
 
-def _run(plans: list[_Plan], images: ImageSet, out: str, tally: Tally) -> None:
+def _run(plans: list[_Plan], meaning: Meaning, sight: Sight, out: str, tally: Tally) -> None:
     # Fails now rather than after the work, if the place cannot be written.
     _write_quarantine(out, [])
     try:
-        with local_ray(), closing(_outcomes(plans, images.meaning, out)) as outcomes:
+        with local_ray(), closing(_outcomes(plans, meaning, sight, out)) as outcomes:
             for outcome in outcomes:
                 if outcome.failure:
                     raise _unwritable(out, outcome.failure)
@@ -281,16 +293,18 @@ def _run(plans: list[_Plan], images: ImageSet, out: str, tally: Tally) -> None:
             _write_quarantine(out, tally.problems)
 
 
-def _outcomes(plans: list[_Plan], meaning: Meaning, out: str) -> Generator[Outcome, None, None]:
+def _outcomes(
+    plans: list[_Plan], meaning: Meaning, sight: Sight, out: str
+) -> Generator[Outcome, None, None]:
     """Has Ray write shards, a few more at a time than there are processors, and ends all of it."""
     ahead = 2 * int(ray.cluster_resources().get("CPU", 1)) + 2
     write = ray.remote(_write_planned)
     waiting = iter(plans)
-    running = [write.remote(plan, meaning, out) for plan in islice(waiting, ahead)]
+    running = [write.remote(plan, meaning, sight, out) for plan in islice(waiting, ahead)]
     try:
         while running:
             (done,), running = ray.wait(running)
-            running += [write.remote(plan, meaning, out) for plan in islice(waiting, 1)]
+            running += [write.remote(plan, meaning, sight, out) for plan in islice(waiting, 1)]
             yield ray.get(done)
     finally:
         # What still writes would leave shards behind.
@@ -304,9 +318,9 @@ def _unwritable(out: str, error: object) -> UserError:
     return UserError(f"--out {out}: cannot be written ({error}). Free or choose another place.")
 
 
-def _write_planned(plan: _Plan, meaning: Meaning, out: str) -> Outcome:
+def _write_planned(plan: _Plan, meaning: Meaning, sight: Sight, out: str) -> Outcome:
     """Checks and writes one shard; runs as a Ray task."""
-    inspector = Inspector(meaning)
+    inspector = Inspector(meaning, sight)
     filesystem, root = resolve(out)
     shard, failure = None, ""
     try:
@@ -332,7 +346,9 @@ def _write_quarantine(out: str, problems: list[Problem]) -> None:
     write_whole_at(filesystem, f"{root}/{QUARANTINE}", lines)
 
 
-def _assemble(images: ImageSet, name: str, source: str, fingerprint: str, tally: Tally) -> Manifest:
+def _assemble(
+    images: ImageSet, source: str, fingerprint: str, sight: Sight, tally: Tally
+) -> Manifest:
     shards = [shard for _, shard in sorted(tally.shards.items())]
     totals = split_totals(shards)
     for split in images.splits:
@@ -354,7 +370,7 @@ def _assemble(images: ImageSet, name: str, source: str, fingerprint: str, tally:
     top = max(tally.values - {images.ignore_index}, default=-1)
     counted = tuple(f"class_{index}" for index in range(top + 1))
     return Manifest(
-        name=name,
+        name=images.name,
         classes=images.classes or counted,
         ignore_index=images.ignore_index,
         palette=images.palette,
@@ -362,5 +378,6 @@ def _assemble(images: ImageSet, name: str, source: str, fingerprint: str, tally:
         splits=counts,
         shards=tuple(shards),
         source=source,
+        sight=sight,
         fingerprint=fingerprint,
     )

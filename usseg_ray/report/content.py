@@ -17,10 +17,12 @@ class Chart:
     Attributes:
         svg: The drawing, an `svg` element with a title and a description.
         numbers: What is drawn.
+        narrow: The same in several drawings, for a screen on which `svg` would be too small.
     """
 
     svg: str
     numbers: Table
+    narrow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

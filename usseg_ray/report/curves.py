@@ -19,6 +19,8 @@ from usseg_ray.tracking.store import SEED_TAG
 
 _SCORE = "unsupervised mIoU, %"
 _MAX_AXES = 9
+_NARROW_AXES = 3
+"""Settings in a drawing for a phone, beside the score."""
 
 
 def k_curve(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
@@ -188,7 +190,27 @@ def _parallel(
         f"{len(runs)} trials across {len(axes)} axes; the best one, {runs[0].trial}, is named."
     )
     names = [run.trial for run in runs]
-    return Chart(parallel_axes(caption, summary, axes, names, key=key), table)
+    return Chart(
+        parallel_axes(caption, summary, axes, names, key=key),
+        table,
+        tuple(
+            parallel_axes(caption, summary, part, names, key=f"{key}-{place}")
+            for place, part in enumerate(in_parts(axes))
+        ),
+    )
+
+
+def in_parts(axes: Sequence[Axis]) -> list[list[Axis]]:
+    """Cuts many axes into few at a time, each time with the last one, which is the score's.
+
+    Returns:
+        The axes of each drawing; none where they fit one.
+    """
+    *varied, score = axes
+    if len(varied) <= _NARROW_AXES:
+        return []
+    starts = range(0, len(varied), _NARROW_AXES)
+    return [[*varied[start : start + _NARROW_AXES], score] for start in starts]
 
 
 def _axis_value(value: Any) -> float | str:  # noqa: ANN401

@@ -25,6 +25,7 @@ from usseg_ray.report.content import (
 )
 
 _SHORT = 6  # letters of a heading that need no width of their own
+_SLIM = 3  # columns of a table that fits a phone as it is
 
 
 def as_html(report: Report) -> str:
@@ -107,8 +108,12 @@ def _block(block: PageBlock, key: str) -> str:
 
 
 def _table(table: Table, key: str) -> str:
-    """Writes a table in a container of its own, which scrolls by keyboard where it is too wide."""
+    """Writes a table in a container of its own, which scrolls by keyboard where it is too wide.
+
+    On a phone nothing does: rows of many columns are cards there, which have the headings in them.
+    """
     columns = table.shown()
+    cards = " cards" if len(columns) > _SLIM else ""
     numeric = {column.key for column in columns if _is_numeric(column, table.rows)}
     head = "".join(
         f'<th scope="col" class="{_style(c, numeric)}">{escape(c.title)}</th>' for c in columns
@@ -117,7 +122,7 @@ def _table(table: Table, key: str) -> str:
     caption = f'<caption id="{key}-caption"><span>{escape(table.caption)}</span></caption>'
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{key}-caption">'
-        f'<table class="sortable">{caption}'
+        f'<table class="sortable{cards}">{caption}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -137,9 +142,10 @@ def _row(row: TableRow, columns: Sequence[Column], numeric: set[str]) -> str:
     cells = []
     for place, column in enumerate(columns):
         content, style = _cell(column, row.cells.get(column.key)), _style(column, numeric)
-        heads = place == 0
         cells.append(
-            f'<th scope="row">{content}</th>' if heads else f'<td class="{style}">{content}</td>'
+            f'<td class="{style}" data-label="{escape(column.title)}">{content}</td>'
+            if place
+            else f'<th scope="row">{content}</th>'
         )
     kind = f' class="{row.kind}"' if row.kind else ""
     return f"<tr{kind}>{''.join(cells)}</tr>"
@@ -161,10 +167,13 @@ def _number(column: Column, value: float) -> str:
 
 def _chart(chart: Chart, key: str) -> str:
     label = escape(chart.numbers.caption)
+    narrow = "".join(chart.narrow)
+    drawn = f'<div class="desk">{chart.svg}</div><div class="phone">{narrow}</div>'
     return (
         f'<figure><figcaption id="{key}-chart">{label}</figcaption>'
-        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{key}-chart">{chart.svg}'
-        f"</div><details><summary>The numbers of this chart</summary>{_table(chart.numbers, key)}"
+        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{key}-chart">'
+        f"{drawn if narrow else chart.svg}</div>"
+        f"<details><summary>The numbers of this chart</summary>{_table(chart.numbers, key)}"
         "</details></figure>"
     )
 

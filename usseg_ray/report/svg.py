@@ -14,7 +14,8 @@ NUM_STYLES = 8
 _WIDTH, _HEIGHT = 520, 330
 _LEFT, _TOP, _BOTTOM = 46, 14, 46
 _NAME = 34  # letters of a name, at most
-_CHAR = 7.6  # pixels that a letter takes, about
+_MARGIN = 22  # between the lines and their names, and behind these
+_WIDTHS = {14: "mwMW%@+<=>~±−…", 6: "fijlrtI .,:;!'|()[]-/"}  # of letters, pixels; capitals have 11
 _LINE = 17
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 _LOG_RATIO = 30
@@ -114,11 +115,11 @@ class _Frame:
         xs = [x for one in series for x, _ in one.points]
         ys = [y for one in series for _, y in (*one.points, *_bars(one))]
         names = [one.name for one in series if one.named] + [name for name, _ in levels]
-        text = _CHAR * max((len(_short(name)) for name in names), default=0)
+        text = max((width_of(_short(name)) for name in names), default=0.0)
         whole = (sorted(set(xs)) or [0.0]) if len(set(xs)) <= _MAX_WHOLE else _ticks(xs)
         upwards = _ticks([*ys, *(level for _, level in levels)])
-        marks = _CHAR * max(len(_written(tick)) for tick in upwards)
-        return cls(max(_LEFT, marks + 10), whole, upwards, _WIDTH - 22 - text)
+        marks = max(width_of(_written(tick)) for tick in upwards)
+        return cls(max(_LEFT, marks + 10), whole, upwards, _WIDTH - _MARGIN - text)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Says at which pixel a point lies."""
@@ -165,9 +166,9 @@ def parallel_axes(
     Returns:
         An `svg` element.
     """
-    pitch = max(110.0, *(_CHAR * len(_short(axis.name)) + 14 for axis in axes))
+    pitch = max(110.0, *(width_of(_short(axis.name)) + 14 for axis in axes))
     edge = max(60.0, pitch / 2)
-    end = max(edge, 20 + _CHAR * len(_short(names[0])))
+    end = max(edge, 20 + width_of(_short(names[0])))
     width = max(_WIDTH, math.ceil(edge + pitch * (len(axes) - 1) + end))
     step = (width - edge - end) / max(len(axes) - 1, 1)
     xs = [edge + number * step for number in range(len(axes))]
@@ -265,9 +266,10 @@ def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[floa
     """Places values on an axis from 0 to 1, and says where it has which mark."""
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) < len(values):
-        words = list(dict.fromkeys(str(value) for value in values))
+        said = [value if isinstance(value, str) else _written(value) for value in values]
+        words = list(dict.fromkeys(said))
         shares = {word: i / max(len(words) - 1, 1) for i, word in enumerate(words)}
-        return [shares[str(value)] for value in values], [(s, w) for w, s in shares.items()]
+        return [shares[word] for word in said], [(s, w) for w, s in shares.items()]
     low, high = min(numbers), max(numbers)
     if low == high:
         return [0.5] * len(numbers), [(0.5, _written(low))]
@@ -300,6 +302,12 @@ def _rule(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def width_of(text: str) -> float:
+    """Says how much room a text needs, pixels, in the widest of the page's fonts."""
+    known = {letter: width for width, letters in _WIDTHS.items() for letter in letters}
+    return float(sum(known.get(one, 11 if one.isupper() else 9) for one in text))
 
 
 def _short(text: str) -> str:

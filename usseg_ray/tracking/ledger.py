@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 from mlflow import MlflowClient
 
 from usseg_ray.core.errors import redacted
+from usseg_ray.engine.baselines import FLOORS
 from usseg_ray.tracking.heartbeat import reap
 from usseg_ray.tracking.runs import Runs
 from usseg_ray.tracking.spool import Operation, RecordKind, Spool
@@ -178,14 +179,17 @@ class Ledger:
     def log_baselines(self, floors: Mapping[str, float]) -> None:
         """Logs `baseline.<name>` on the sweep and on each of its trials, those to come included.
 
-        The tag `usseg.beside` has all of them in one line, rounded, the lowest first.
+        The tag `usseg.beside` has all of them in one line, rounded: the highest floor first, which
+        a narrow column still shows, and what is no floor from the lowest on.
 
         Args:
             floors: Baseline -> its unsupervised mIoU, percent.
         """
         self._floors = {f"baseline.{name}": float(value) for name, value in floors.items()}
-        ranked = sorted(floors.items(), key=lambda floor: floor[1])
-        self._beside = {"usseg.beside": ", ".join(f"{name} {value:.1f}" for name, value in ranked)}
+        below = sorted((score, name) for name, score in floors.items() if name in FLOORS)
+        above = sorted((score, name) for name, score in floors.items() if name not in FLOORS)
+        ranked = [*reversed(below), *above]
+        self._beside = {"usseg.beside": ", ".join(f"{name} {score:.1f}" for score, name in ranked)}
         self._put("floors", None, metrics=self._floors, tags=self._beside)
 
     def tag(self, tags: Tags, trial: str | None = None) -> None:

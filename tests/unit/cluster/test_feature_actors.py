@@ -1,6 +1,6 @@
 import pytest
 
-from usseg_ray.cluster.feature_actors import Pool, share_out
+from usseg_ray.cluster.feature_actors import Pool, restarts, share_out
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 16, 96])
@@ -24,3 +24,8 @@ def test_without_gpus_a_few_actors_compute_with_a_few_threads() -> None:
 
 def test_an_actor_fits_a_node() -> None:
     assert share_out({"CPU": 2}, "cpu", 1) == Pool(2, 0.75, 0, 1, 0.25, 0.5)
+
+
+def test_an_actor_is_started_again_where_it_may_find_another_machine() -> None:
+    assert restarts(1) == 0
+    assert restarts(2) == -1

@@ -13,11 +13,11 @@ from rich.table import Table
 
 import usseg_ray
 from tests.conftest import PROJECT
-from usseg_ray import __version__, methods
+from usseg_ray import __main__, __version__, methods
 from usseg_ray.core import cli
 from usseg_ray.core.cli import repeatable
 
-FILES = ("tune", "train", "evaluate")
+FILES = ("tune", "train", "evaluate", "fit", "predict", "name", "push", "import_checkpoint")
 COMMANDS = (*FILES, "prepare", "features", "report", "doctor", "bench")
 
 
@@ -98,6 +98,21 @@ def test_a_terminal_that_lacks_a_letter_shows_another(monkeypatch: pytest.Monkey
     assert (done.returncode, done.stderr) == (0, "")
     assert "? ?" in done.stdout
     assert done.stdout.endswith("done\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_real_table_is_shown_in_any_encoding(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
+    done = called("-m", "usseg_ray.features", "ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_no_command_is_forgotten_here() -> None:
+    assert sorted(COMMANDS) == sorted(name.replace("-", "_") for name in __main__.COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

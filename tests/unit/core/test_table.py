@@ -15,6 +15,7 @@ def test_means_are_written_with_their_deviation() -> None:
     assert written(Column("a", "A"), Spread.of([2.0])) == "2.0"
     assert Spread.of([]) is None
     assert written(Column("a", "A", None), 0.00012346) == "0.0001235"
+    assert written(Column("a", "A"), -0.04) == "0.0"
 
 
 def row(name: str, score: float | Spread | None, kind: RowKind = "") -> TableRow:

@@ -19,6 +19,7 @@ from usseg_ray.data.containers import MAX_SCANNED, UndecodableError
 from usseg_ray.data.decode import (
     BYTES_PER_PIXEL,
     MAX_PIXELS,
+    check_header,
     check_label,
     decode_image,
     decode_label,
@@ -501,3 +502,18 @@ def test_the_dearest_scans_that_are_allowed_take_seconds(seen: str) -> None:
     decode_image(data[:-2] + data[at:-2] * few + data[-2:])
     # A 32nd of what is allowed: half a minute at most for all of it, a third of that measured.
     assert time.process_time() - begun < 1
+
+
+def test_a_header_says_what_would_take_too_much() -> None:
+    for form in ("JPEG", "PNG", "WEBP", "TIFF", "BMP"):
+        check_header(encoded(form), 48 * 64)
+        with pytest.raises(UndecodableError, match="64x48 is above the limit"):
+            check_header(encoded(form), 48 * 64 - 1)
+    with pytest.raises(UndecodableError, match="65x1 is a strip"):
+        check_header(encode(Image.new("RGB", (65, 1)), "PNG"), 2**20)
+    data = encoded("JPEG")
+    at = data.index(b"\xff\xda")
+    with pytest.raises(UndecodableError, match="scans of 64x48 would take too long"):
+        check_header(data[:at] + b"\xff\xda" * 400_000 + data[at:], 2**20)
+    with pytest.raises(UndecodableError, match="empty file"):
+        check_header(b"", 2**20)

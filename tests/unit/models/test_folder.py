@@ -3,13 +3,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests import tiny
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError
-from usseg_ray.models.description import MODEL_FILE
+from usseg_ray.data.scaling import Scaling, Sight
+from usseg_ray.models.description import MODEL_FILE, read_description, write_description
 from usseg_ray.models.folder import WEIGHTS_FILE, describe, read_model, save_model
 
 
@@ -46,6 +48,16 @@ def test_damaged_weights_are_refused_in_a_line(model: Path, tmp_path: Path) -> N
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(DamagedError, match=r"model\.safetensors is missing"):
         read_model(folder)
+
+
+def test_a_model_sees_files_as_its_set_did(tmp_path: Path) -> None:
+    scaling = Scaling.of([np.arange(101)] * 3, "16-bit", "the training images' values")
+    sight = Sight(bands=("4", "red", "2"), scaling=scaling)
+    manifest = tiny.write(tmp_path / "set").model_copy(update={"sight": sight})
+    about = describe("colour", tiny.config("colour"), None, manifest)
+    write_description(about, tmp_path)
+    assert read_description(tmp_path).preprocessing.sight == sight
+    assert "2 % and 98 % of the training images" in (tmp_path / MODEL_FILE).read_text()
 
 
 def test_a_model_has_a_number_of_clusters() -> None:

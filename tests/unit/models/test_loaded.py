@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from tests import tiny
+from tests.rasters import deep_png
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.scaling import Scaling, Sight
 from usseg_ray.models.loaded import LoadedModel, Result, Results
 from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmentation, Segmenter
@@ -34,6 +36,28 @@ def test_any_kind_of_image_is_taken(loaded: LoadedModel, tmp_path: Path) -> None
     assert loaded.predict(IMAGE[..., 0]).mask.shape == (32, 32)
     assert sum(expected.shares.values()) == pytest.approx(1)
     assert set(expected.shares) <= {"cluster 0", "cluster 1", "cluster 2"}
+
+
+def test_numbers_are_scaled_as_the_training_images_were(model: Path, tmp_path: Path) -> None:
+    sight = Sight(scaling=Scaling(low=(0, 0, 0), high=(2550, 2550, 2550)))
+    segmenter = Segmenter.open(model, torch.device("cpu"))
+    learnt = segmenter.description.preprocessing.model_copy(update={"sight": sight})
+    segmenter.description = segmenter.description.model_copy(update={"preprocessing": learnt})
+    loaded, deep = LoadedModel(segmenter), IMAGE.astype(np.uint16) * 10
+    expected = loaded.predict(IMAGE).mask
+    assert np.array_equal(loaded.predict(deep).mask, expected)
+    assert np.array_equal(loaded.predict(deep.astype(np.float32)).mask, expected)
+    (tmp_path / "deep.png").write_bytes(deep_png(deep))
+    found = loaded.predict(tmp_path / "deep.png")
+    assert isinstance(found, Result)
+    assert np.array_equal(found.mask, expected)
+    grey = loaded.predict(deep[..., 0]).mask
+    assert np.array_equal(loaded.predict(Image.fromarray(deep[..., 0])).mask, grey)
+
+
+def test_numbers_mean_nothing_to_a_model_of_bytes(loaded: LoadedModel) -> None:
+    with pytest.raises(UserError, match="uint16"):
+        loaded.predict(Image.fromarray(IMAGE[..., 0].astype(np.uint16)))
 
 
 def test_a_folder_is_walked_and_its_tree_kept(loaded: LoadedModel, tmp_path: Path) -> None:

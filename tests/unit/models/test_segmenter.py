@@ -150,3 +150,17 @@ def test_weights_of_other_settings_are_refused(model: Path, tmp_path: Path) -> N
     save_model(folder, about, {name: tensor[:1] for name, tensor in state.items()})
     with pytest.raises(DamagedError, match="weights are not of its settings"):
         Segmenter.open(folder, torch.device("cpu"))
+
+
+def test_images_that_are_seen_at_one_size_are_scored_together(opened: Segmenter) -> None:
+    images = [IMAGE, TALL, tiny.picture(7)[0], tiny.picture(8, (160, 96))[0]]
+    together = list(opened.segment_each(images, scores=True))
+    for image, found in zip(images, together, strict=True):
+        alone = opened.segment(image, scores=True)
+        assert found.mask.shape == image.shape[:2]
+        assert np.mean(found.mask == alone.mask) > 0.999
+        assert np.allclose(found.confidence, alone.confidence, atol=1e-4)
+        assert found.scores is not None
+        assert alone.scores is not None
+        assert np.allclose(found.scores, alone.scores, atol=1e-4)
+    assert list(opened.segment_each([])) == []

@@ -5,7 +5,9 @@ import pytest
 import rasterio
 
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.outputs.pixels import DecodedPixels, RasterPixels, decoded, opened_raster
+from usseg_ray.data.raster import opened_raster
+from usseg_ray.data.scaling import Scaling, Sight
+from usseg_ray.outputs.pixels import DecodedPixels, RasterPixels, decoded
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -39,6 +41,20 @@ def test_12_bits_fill_8_by_percentiles_of_the_file(tmp_path: Path) -> None:
     assert (found == 0).mean() == pytest.approx(0.02 * 3 / 3, abs=0.005)
     middle = found[150, 0, 0]
     assert abs(int(middle) - 127) <= 1
+
+
+def test_bands_and_scaling_are_those_of_the_model(tmp_path: Path) -> None:
+    ramp = np.linspace(100, 4000, 90_000).reshape(1, 300, 300).astype(np.uint16)
+    bands = np.concatenate([ramp, ramp + 1, ramp + 2, ramp * 2])
+    path = write(tmp_path / "x.tif", bands)
+    scaling = Scaling(low=(0, 100, 200), high=(4095, 4000, 5000))
+    with opened_raster(path) as dataset:
+        pixels = RasterPixels(dataset, Sight(bands=("4", "3", "1"), scaling=scaling))
+        found = pixels.read(10, 20, 30, 40)
+    chosen = np.moveaxis(bands[[3, 2, 0], 10:40, 20:60], 0, -1)
+    assert np.array_equal(found, scaling.apply(chosen))
+    whole = decoded(path.read_bytes(), Sight(bands=("4", "3", "1"), scaling=scaling))
+    assert np.array_equal(whole.read(10, 20, 30, 40), found)
 
 
 def test_what_has_no_data_is_said_and_changes_no_percentile(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.reported import (
     MIOU,
     Page,
 )
+from usseg_ray.report.curves import in_parts
+from usseg_ray.report.svg import Axis
 
 
 def test_the_k_curve_averages_trials_and_further_seeds(
@@ -58,3 +60,13 @@ def test_settings_are_those_that_trials_vary(page: Page, trials: dict[str, Run])
     for name in ("trial_000", "trial_002", "trial_004"):
         gamma = float(trials[name].data.params["method.gamma"])
         assert table.numbers_of(name, "method.gamma") == [gamma]
+
+
+@pytest.mark.parametrize(("settings", "drawings"), [(1, []), (3, []), (4, [3, 1]), (9, [3, 3, 3])])
+def test_many_axes_are_several_drawings_on_a_phone(settings: int, drawings: list[int]) -> None:
+    varied = [Axis(f"setting {number}", (1.0, 2.0)) for number in range(settings)]
+    score = Axis("mIoU", (40.0, 50.0))
+    parts = in_parts([*varied, score])
+    assert [len(part) - 1 for part in parts] == drawings
+    assert all(part[-1] is score for part in parts)
+    assert [axis for part in parts for axis in part[:-1]] == (varied if drawings else [])

@@ -11,6 +11,8 @@ from tests.reported import (
     HOSTILE,
     Page,
 )
+from usseg_ray.core.table import Column, Table, TableRow
+from usseg_ray.report.content import Report, Section
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import Store
 from usseg_ray.report.repeat import compose
@@ -45,6 +47,8 @@ def test_text_and_lines_have_the_contrast_that_wcag_asks_for(scheme: dict[str, s
         ("ink", "best"),
         ("ink", "beside"),
         ("quiet", "paper"),
+        ("quiet", "best"),
+        ("quiet", "beside"),
         ("link", "paper"),
     ]:
         assert contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
@@ -97,3 +101,23 @@ def test_a_reader_finds_the_way_without_eyes_or_mouse(page: Page) -> None:
     assert all(table.caption for table in page.tables)
     assert all("aria-hidden" in svg or svg["role"] == "img" for svg in page.all("svg"))
     assert all(found["tabindex"] == "0" for found in page.all("div") if "role" in found)
+
+
+def test_a_row_of_many_columns_has_their_headings_in_it_for_a_phone() -> None:
+    columns = [Column(key, f"<{key}>") for key in "abcd"]
+    rows = (TableRow(dict.fromkeys("abcd", 1.0)),)
+    text = as_html(
+        Report(
+            "title",
+            {},
+            tuple(
+                Section(f"s{many}", "s", (Table("of", tuple(columns[:many]), rows),))
+                for many in (3, 4)
+            ),
+        )
+    )
+    slim, wide = Page(text).all("table")
+    assert slim["class"] == "sortable"
+    assert wide["class"] == "sortable cards"
+    labels = [cell["data-label"] for cell in Page(text).all("td")]
+    assert labels == ["<b>", "<c>", "<b>", "<c>", "<d>"]

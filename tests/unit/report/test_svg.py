@@ -3,11 +3,14 @@
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
+from PIL import ImageFont
 
-from usseg_ray.report.svg import NUM_STYLES, Axis, Series, line_chart, parallel_axes
+from usseg_ray.report.svg import NUM_STYLES, Axis, Series, line_chart, parallel_axes, width_of
 
 NAMES = "<b>&\"'"
 
@@ -107,6 +110,12 @@ def test_axes_place_numbers_logarithms_and_words() -> None:
     assert math.isfinite(sum(best))
 
 
+def test_numbers_among_words_are_rounded_too() -> None:
+    axes = [Axis("context", ("none", 0.44564995769369653)), Axis("score", (1.0, 2.0))]
+    svg = ElementTree.fromstring(parallel_axes("t", "d", axes, ["a", "b"], key="k"))
+    assert {"none", "0.4456"} <= {text.text for text in svg.iter("text")}
+
+
 def test_many_axes_make_the_chart_wider() -> None:
     few, many = (
         ElementTree.fromstring(
@@ -125,3 +134,13 @@ def test_marks_of_the_axis_upwards_begin_within_the_drawing() -> None:
     marks = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="end">([^<]+)<', drawn)
     assert any(mark.startswith("\N{MINUS SIGN}") for _, mark in marks)
     assert all(float(x) - 7.6 * len(mark) >= 0 for x, mark in marks)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["kmeans", "kmeans trial_003", "linear (supervised)", "METHOD", "weight_negative", "−0.001225"],
+)
+def test_there_is_room_for_names_in_a_wide_font(text: str) -> None:
+    font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    needed = ImageFont.truetype(str(font), 14).getlength(text)
+    assert needed <= width_of(text) < 1.4 * needed

@@ -84,15 +84,18 @@ def test_a_final_is_a_child_of_its_trial_and_found_again(folder: Path) -> None:
     assert final.info.status == "FINISHED"
 
 
+BASELINES = {"position": 20.2, "linear": 60.0, "kmeans": 33.1, "colour": 21.5}
+
+
 def test_baselines_stand_beside_every_trial_whenever_it_opens(folder: Path) -> None:
     with opened() as ledger:
         ledger.open_trial("before", {}, {})
-        ledger.log_baselines({"position": 20.2, "colour": 21.5})
+        ledger.log_baselines(BASELINES)
         ledger.open_trial("after", {}, {})
-    expected = {"baseline.position": 20.2, "baseline.colour": 21.5}
+    expected = {f"baseline.{name}": score for name, score in BASELINES.items()}
     assert all(run.data.metrics == expected for run in runs(folder).values())
     told = {run.data.tags["usseg.beside"] for run in runs(folder).values()}
-    assert told == {"position 20.2, colour 21.5"}
+    assert told == {"colour 21.5, position 20.2, kmeans 33.1, linear 60.0"}
     assert len(runs(folder)) == 3
 
 

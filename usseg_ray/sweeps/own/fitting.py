@@ -30,6 +30,7 @@ from usseg_ray.core.files import is_uri
 from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.library import open_data
 from usseg_ray.data.manifest import Manifest
+from usseg_ray.data.scaling import parse_bands
 from usseg_ray.features.backbones import TEXTONS, build_backbone
 from usseg_ray.features.presets import PRESETS, backbone_settings
 from usseg_ray.models.find import KEPT
@@ -115,6 +116,7 @@ def fit(
     *,
     out: str | None = None,
     resume: str | None = None,
+    bands: str | None = None,
     methods: tuple[str, ...] = METHODS,
     backbone: str | None = None,
     num_samples: int = COUNTS,
@@ -130,6 +132,7 @@ def fit(
         out: The new run's folder.
         resume: A run to go on with: one that was broken off is ended, then images without a mask
             get one from its model, also those that were added since.
+        bands: As `prepare --bands`; a run that is resumed keeps its own.
         methods: Which are compared.
         backbone: As `--backbone`; the default where its weights can be had, else textons.
         num_samples: Values of K that are tried.
@@ -154,7 +157,7 @@ def fit(
         network, said = choose_backbone(backbone, assigned or {})
         _say(said)
         _check_room(images, Path(out or "."))
-        root, manifest = open_data(DataConfig(name=ready(source)))
+        root, manifest = open_data(DataConfig(name=ready(source, bands)))
         request = Request(
             methods=with_spaces(list(methods), None),
             data=root,
@@ -238,11 +241,12 @@ def choose_backbone(given: str | None, assigned: dict[str, Any]) -> tuple[dict[s
     return {}, f"Backbone: {name}. --backbone {TEXTONS} needs no weights and is quicker."
 
 
-def ready(data: str) -> str:
+def ready(data: str, bands: str | None = None) -> str:
     """Makes a prepared set of images that are none yet; shows progress and says what there is.
 
     Args:
         data: What `--data` names: a prepared set, or images as `prepare_own` takes them.
+        bands: As `prepare --bands`, for images.
 
     Returns:
         The set as `--data` takes it.
@@ -255,6 +259,7 @@ def ready(data: str) -> str:
             on_progress=lambda done, _bad, total: progress.update(
                 task, completed=done, total=total
             ),
+            bands=parse_bands(bands),
         )
     _say(own.found)
     for note in own.notes:

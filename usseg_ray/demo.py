@@ -1,0 +1,52 @@
+"""`python -m usseg_ray.demo`: a page to drop an image on, and see what a model makes of it."""
+
+import webbrowser
+from typing import Annotated, Literal
+
+import typer
+
+from usseg_ray.core.cli import TrackingUri, Version, console, make_app, run
+
+app = make_app()
+
+
+@app.command()
+def main(
+    *,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's folder, a run (its name under ./runs, or its folder), a trial's "
+            "folder, models:/NAME@champion, or hf://OWNER/NAME."
+        ),
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
+    ] = "auto",
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    tracking_uri: TrackingUri = None,
+    version: Version = False,  # noqa: ARG001
+) -> None:
+    """Try a model in a browser: drop an image, see its segments with names and confidence.
+
+    The page is this machine's alone; `serve` is what other machines reach. Ctrl-C ends it.
+    """
+    # torch, Ray: not for --help.
+    from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
+    from usseg_ray.serve.serving import Order, check_extra, serve  # noqa: PLC0415
+    from usseg_ray.tracking.model import find_model  # noqa: PLC0415
+
+    def started(address: str) -> None:
+        console.print(f"Try {model} at {address}", highlight=False, markup=False, soft_wrap=True)
+        if open_page:
+            webbrowser.open(address)
+
+    check_extra()
+    folder = find_model(model, tracking_uri)
+    serve(Order(folder, "127.0.0.1", port, chosen_device(device), page=True), started)
+    console.print("Ended.")
+
+
+if __name__ == "__main__":
+    run(app)

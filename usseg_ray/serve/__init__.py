@@ -1,0 +1,1 @@
+"""A model behind HTTP: images in, label maps or numbers out; `demo` puts a page before it."""
