@@ -88,6 +88,7 @@ def examine(
         *machine.check_jobs(installed),
         *machine.check_gpu(driver, cuda, devices),
         *(one for folder in machine.working_folders() for one in machine.check_folder(folder)),
+        *machine.check_sockets(environment),
         *machine.check_shm(),
         *access.check_token(environment, Path.home(), cluster=cluster),
         *access.check_bindings(

@@ -16,6 +16,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from usseg_ray.cluster import join
+from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import cache_root
 from usseg_ray.doctor.finding import Finding, error, ok, warning
 
@@ -210,6 +212,20 @@ def check_shm(folder: Path = Path("/dev/shm"), need_bytes: int = MIN_SHM_BYTES) 
             )
         ]
     return [ok(f"{free / 1e9:.0f} GB free", str(folder))]
+
+
+def check_sockets(environment: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Looks at the names of Ray's sockets, which a long folder for temporary files makes too long.
+
+    Args:
+        environment: Variables of this process.
+    """
+    try:
+        join.check_folder(environment)
+    except UserError as problem:
+        what, _, fix = str(problem).rpartition(": ")
+        return [error(f"{what}.", "Ray's folder", fix)]
+    return []
 
 
 def working_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:

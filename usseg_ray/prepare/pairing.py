@@ -11,7 +11,7 @@ from pathlib import Path
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.foreign import is_shown
-from usseg_ray.data.containers import PNG
+from usseg_ray.data.containers import JPEG, PNG, container_of
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.passed import Passed
@@ -21,13 +21,14 @@ DEFAULT_SPLIT = "train"
 
 HOW_TO_SAY = "Say where they lie: --images 'FOLDER/{id}' --labels 'FOLDER/{id}.png'."
 
-_PEEKS = 16
+_PEEKS, _START = 16, 64
 
 
 @dataclass
 class _Split:
     images: dict[str, Path] = field(default_factory=dict)
     labels: list[tuple[str, Path]] = field(default_factory=list)
+    twins: dict[str, Path] = field(default_factory=dict)
 
 
 class Pairing:
@@ -58,11 +59,14 @@ class Pairing:
 
     def _add_image(self, path: Path, image: Found) -> None:
         images, key = self._splits[image.split or DEFAULT_SPLIT].images, _id(path, image)
-        if key in images:
-            raise UserError(
-                f"{path}: {images[key].name} beside it has the same name, and names are ids. "
-                "Rename or remove one. Is one the label? --images '{id}.jpg' --labels '{id}.png'."
-            )
+        if (first := images.get(key)) is not None:
+            if not _differ_in_format(first, path):
+                raise UserError(
+                    f"{path}: {first.name} beside it has the same name, and names are ids. Rename "
+                    "or remove one. Is one the label? --images '{id}.jpg' --labels '{id}.png'."
+                )
+            self._splits[image.split or DEFAULT_SPLIT].twins[key] = path
+            key += path.suffix
         images[key] = path
 
     def refuse_label_like(self) -> None:
@@ -72,6 +76,7 @@ class Pairing:
             UserError: There are some; names them.
         """
         for part in self._splits.values():
+            _move_labels(part)
             twins = defaultdict[str, list[Path]](list)
             for path in part.images.values():
                 twins[without_tail(path.stem)].append(path)
@@ -111,6 +116,11 @@ class Pairing:
             image = key if key in part.images else stems.get(without_tail(key))
             if path.suffix.lower() != ".png":
                 unread.append((image, path))
+            elif image in part.twins:
+                raise UserError(
+                    f"{path}: the label of which image? {part.images[image].name} and "
+                    f"{part.twins[image].name} have its name. Rename or remove one."
+                )
             elif image is None:
                 lost.append((key, path))
             elif image not in truths:
@@ -162,6 +172,22 @@ def _id(path: Path, found: Found) -> str:
     if not is_shown(key):
         raise UserError(f"{str(path)!r}: the name has characters that cannot be printed.")
     return key
+
+
+def _differ_in_format(one: Path, other: Path) -> bool:
+    """Tells photographs in two formats, as cameras keep them, from what may be a label of one."""
+    kinds = [(path.suffix.lower(), _is_photograph(path)) for path in (one, other)]
+    return kinds[0][0] != kinds[1][0] and all(photograph for _, photograph in kinds)
+
+
+def _is_photograph(path: Path) -> bool:
+    """Reads from a file's start whether its format loses what a label must keep."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_START)
+    except OSError:
+        return False
+    return start.startswith((JPEG, b"RIFF")) or container_of(start) != b""
 
 
 def _move_labels(part: _Split) -> None:

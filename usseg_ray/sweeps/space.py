@@ -6,6 +6,7 @@ distribution: `{choice: [a, b]}`, `{uniform: [low, high]}`, `{loguniform: [low, 
 """
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ KINDS = ("choice", "uniform", "loguniform", "randint")
 Sample = dict[str, Any]
 """What a trial draws: dotted keys and values; nothing leaves all settings as they are."""
 _PACKAGE = Path(__file__).parents[1]
+_LARGEST_WHOLE = 2**63 - 1
 PLACES = (_PACKAGE.parent / "search_spaces", _PACKAGE / "search_spaces")
 
 
@@ -183,7 +185,8 @@ def _distribution(path: Path, key: str, tree: Any) -> Distribution:  # noqa: ANN
     if kind == "choice":
         return Distribution(kind, tuple(values))
     values = [_number(v) for v in values]
-    numbers = [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    largest = _LARGEST_WHOLE if kind == "randint" else sys.float_info.max
+    numbers = [v for v in values if isinstance(v, int | float) and abs(v) <= largest]
     if len(numbers) != 2 or len(values) != 2 or values[0] >= values[1]:
         raise UserError(f"{where}.{kind}: expected [low, high] with low < high, got {values}")
     if kind == "loguniform" and values[0] <= 0:

@@ -117,3 +117,11 @@ def test_where_a_run_writes() -> None:
     assert Path.cwd() in machine.working_folders({})
     assert Path("/x/ray") in machine.working_folders({"RAY_TMPDIR": "/x"})
     assert Path("/y") in machine.working_folders({"USSEG_FEATURES": "/y"})
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_folder_too_long_for_ray_is_an_error(variable: str) -> None:
+    (found,) = machine.check_sockets({variable: "/scratch/" + 90 * "x"})
+    assert (found.level, found.fix) == ("error", "export RAY_TMPDIR=/tmp")
+    assert found.what.startswith(f"{variable}=/scratch/")
+    assert machine.check_sockets({variable: "/scratch/x"}) == []

@@ -131,6 +131,30 @@ def test_two_images_of_one_name(root: Path) -> None:
         discover(root)
 
 
+def photograph(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / name, "AVIF" if name.endswith("avif") else "JPEG")
+
+
+def test_a_photograph_in_several_formats_is_as_many_images(root: Path) -> None:
+    photograph(root, "p.avif", "p.jpe", "p.jfif", "q.jpg")
+    assert splits_of(root) == {
+        "train": [("p", False), ("p.jfif", False), ("p.jpe", False), ("q", False)]
+    }
+    (root / "p.jpe").unlink()
+    Image.new("L", (8, 8)).save(root / "p.png")
+    with pytest.raises(UserError, match="beside it has the same name"):
+        discover(root)
+
+
+def test_a_label_of_such_a_photograph_is_refused(root: Path) -> None:
+    photograph(root, "images/p.avif", "images/p.jpg")
+    touch(root, "labels/p.png")
+    with pytest.raises(UserError, match=r"the label of which image\? p\.avif and p\.jpg have its"):
+        discover(root)
+
+
 def test_names_that_are_not_text(root: Path) -> None:
     touch(root, "fine é.jpg", "bad \udcff.jpg")
     with pytest.raises(UserError, match=r"bad .udcff\.jpg': the name has characters"):
@@ -278,7 +302,7 @@ def test_patterns_of_ones_own(root: Path, tmp_path: Path) -> None:
         ({"labels": "masks"}, "--labels masks needs --images"),
         ({"images": "{what}/{id}"}, r"the words are \{id\} and \{split\}"),
         ({"images": "absent"}, "absent is no folder"),
-        ({"images": "pics", "labels": "s3://bucket/x"}, "must be a path that every node sees"),
+        ({"images": "pics", "labels": "s4://bucket/x"}, "s4://bucket/x: cannot be opened"),
         ({"images": "pics/{id}.webp"}, "no image fits"),
     ],
 )

@@ -95,6 +95,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ("space: {seed: {uniform: [null, 2]}}", r"expected \[low, high\]"),
         ("space: {seed: {uniform: [.nan, 2]}}", r"expected \[low, high\]"),
         ("space: {seed: {uniform: [1, .inf]}}", r"expected \[low, high\]"),
+        (f"space: {{seed: {{uniform: [1, {10**400}]}}}}", r"expected \[low, high\]"),
+        (f"space: {{seed: {{randint: [1, {2**63}]}}}}", r"expected \[low, high\]"),
         ("space: {seed: {loguniform: [0, 1]}}", "low must be above 0, got 0"),
         ("space: {seed: {loguniform: [-1, 1]}}", "low must be above 0, got -1"),
         ("space: {seed: {randint: [1, 2.5]}}", "expected whole numbers"),

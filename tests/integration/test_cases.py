@@ -1,0 +1,424 @@
+"""What people have, prepared as they would: read as what it is, or refused in a line.
+
+Each kind of report has its own input here and at least one other. What stands in other tests is
+named there: `tests/unit/tracking/test_store.py` has folders with a `?`, and
+`tests/unit/prepare/test_fuzz.py` files of no kind at all.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tests.encoded import encode, picture
+from tests.integration.commands import apart
+from usseg_ray.core.errors import UserError
+from usseg_ray.prepare.tally import QUARANTINE
+from usseg_ray.prepare.write import Prepared, prepare
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
+
+EXIF_TURN = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+HEIGHT, WIDTH = 24, 40
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "farm"
+    folder.mkdir()
+    return folder
+
+
+def photograph(path: Path, seed: int = 0, form: str = "JPEG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    return put(path, encode(Image.fromarray(pixels), form))
+
+
+def truth(
+    path: Path, values: tuple[int, ...] = (0, 1, 2), size: tuple[int, int] = (24, 40)
+) -> None:
+    numbers = np.resize(np.array(values, np.uint8), size)
+    put(path, encode(Image.fromarray(numbers), "PNG"))
+
+
+def put(path: Path, data: bytes) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return data
+
+
+def counts(prepared: Prepared) -> dict[str, tuple[int, int]]:
+    return {name: (info.rows, info.labelled) for name, info in prepared.manifest.splits.items()}
+
+
+def reasons(out: Path) -> list[str]:
+    return [json.loads(line)["reason"] for line in (out / QUARANTINE).read_text().splitlines()]
+
+
+def refused(root: Path, **options: str | float) -> str:
+    with pytest.raises(UserError) as error:
+        prepare(root, root.parent / "out", **options)  # type: ignore[arg-type]
+    assert not (root.parent / "out" / "manifest.json").exists()
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("imgs/{}/{}.jpg", "labels/{}/{}.png"),
+        ("images/{}/{}.jpg", "labels/{}/{}.png"),
+        ("{}/images/{}.jpg", "{}/masks/{}.png"),
+        ("JPEGImages/{}/{}.jpg", "SegmentationClass/{}/{}.png"),
+        ("Img/{}/{}.jpg", "Ground_Truth/{}/{}.png"),
+        ("{}/IMGS/x/{}.jpg", "{}/GT/x/{}.png"),
+        ("{}/{}.jpg", "{}annot/{}.png"),
+        ("{}/{}.jpg", "{}/{}_mask.png"),
+        ("leftImg8bit/{}/{}_leftImg8bit.jpg", "gtFine/{}/{}_gtFine_labelIds.png"),
+    ],
+)
+def test_wide_layouts_keep_labels_and_splits_apart(root: Path, image: str, label: str) -> None:
+    for split in ("train", "val"):
+        for number in range(3):
+            photograph(root / image.format(split, number))
+            truth(root / label.format(split, number))
+    assert counts(prepare(root, root.parent / "out")) == {"train": (3, 3), "val": (3, 3)}
+
+
+@pytest.mark.parametrize("label", ["SegmentationClass", "masks"])
+def test_folders_of_images_and_labels_without_splits(root: Path, label: str) -> None:
+    for number in range(3):
+        photograph(root / f"JPEGImages/{number}.jpg")
+        truth(root / f"{label}/{number}.png")
+    assert counts(prepare(root, root.parent / "out")) == {"train": (3, 3)}
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (("x/train/0.jpg", "x/val/0.jpg", "y/0.jpg"), r"train and val are called as splits are"),
+        (("pics/0.jpg", "masks/0.png"), r"one channel that is called as an image.*--labels"),
+        (("pics/0.jpg", "masks/1.png"), r"'masks' is called as labels are.*--images"),
+        (("pics/0.jpg", "ids/0.png"), r"one channel that is called as an image.*--labels"),
+    ],
+)
+def test_what_would_mix_splits_or_labels_is_refused(
+    root: Path, files: tuple[str, ...], told: str
+) -> None:
+    for name in files:
+        (truth if name.endswith(".png") else photograph)(root / name)
+    with pytest.raises(UserError, match=told):
+        prepare(root, root.parent / "out")
+
+
+def test_one_photograph_under_every_suffix(root: Path) -> None:
+    data = photograph(root / "a.jpg")
+    suffixes = ("jfif", "JFIF", "jpe", "mpo", "heic", "avif", "gif", "jp2", "psd")
+    for number, suffix in enumerate(suffixes):
+        put(root / f"{number}.{suffix}", data)
+    put(root / "without", data)
+    prepared = prepare(root, root.parent / "out")
+    assert counts(prepared) == {"train": (8, 0)}
+    assert prepared.notes[0] == "3 files passed over: .jp2 1, .psd 1, without suffix 1."
+
+
+def test_one_name_with_several_suffixes(root: Path) -> None:
+    for suffix in ("jpe", "jfif", "mpo"):
+        photograph(root / f"p.{suffix}")
+    put(root / "p.jp2", b"x")
+    prepared = prepare(root, root.parent / "out")
+    assert counts(prepared) == {"train": (3, 0)}
+    assert prepared.notes == ("1 files passed over: .jp2 1.",)
+
+
+def with_exif(data: bytes, body: bytes, *before: bytes) -> bytes:
+    blocks = b"".join((*before, segment(0xE1, b"Exif\0\0" + body)))
+    return data[:20] + blocks + data[20:]
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff\xe1 not a header", b"II*\0", b"", b"MM\0*\xff\xff\xff\xff"]
+)
+def test_a_broken_exif_block_costs_the_turn(root: Path, body: bytes) -> None:
+    photograph(root / "a.jpg")
+    put(root / "b.jpg", with_exif(photograph(root / "b.jpg"), body))
+    for form in ("PNG", "WEBP"):
+        pixels = Image.fromarray(picture(HEIGHT, WIDTH))
+        put(root / f"{form}.{form.lower()}", encode(pixels, form, exif=b"Exif\0\0" + body))
+    assert counts(prepare(root, root.parent / "out")) == {"train": (4, 0)}
+    assert reasons(root.parent / "out") == []
+
+
+def heights(out: Path) -> set[tuple[int, int]]:
+    import pyarrow.parquet as pq
+
+    rows = [r for p in (out / "shards").iterdir() for r in pq.read_table(p).to_pylist()]
+    return {(row["height"], row["width"]) for row in rows}
+
+
+def test_exif_far_behind_turns(root: Path) -> None:
+    others = (segment(0xED, b"Photoshop 3.0\0" + bytes(60000)), segment(0xE2, bytes(20000)))
+    put(root / "a.jpg", with_exif(photograph(root / "a.jpg"), EXIF_TURN, *others))
+    pixels = Image.fromarray(picture(HEIGHT, WIDTH))
+    text = PngImagePlugin.PngInfo()
+    text.add_text("note", "x" * 100_000)
+    put(root / "b.png", encode(pixels, "PNG", pnginfo=text, exif=EXIF_TURN))
+    prepare(root, root.parent / "out")
+    assert heights(root.parent / "out") == {(WIDTH, HEIGHT)}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((0, 255), "hold the values 0 and 255 alone.*--classes"),
+        ((3, 255), "hold the values 3 and 255 alone.*--classes"),
+        ((255,), "Every pixel of the labels is void.*--classes"),
+        ((0, 120, 240), "241 classes of which 238 never occur.*grey levels.*--classes"),
+    ],
+)
+def test_values_that_cannot_be_meant(root: Path, values: tuple[int, ...], told: str) -> None:
+    for split in ("train", "val"):
+        photograph(root / split / "images/a.jpg")
+        truth(root / split / "labels/a.png", values)
+    with pytest.raises(UserError, match=f"(?s){told}"):
+        prepare(root, root.parent / "out")
+
+
+def test_values_that_are_said_are_meant(root: Path) -> None:
+    photograph(root / "images/a.jpg")
+    truth(root / "labels/a.png", (0, 255))
+    put(root / "dataset.json", b'{"classes": {"0": "background", "255": "object"}}')
+    prepared = prepare(root, root.parent / "out")
+    assert (counts(prepared), prepared.manifest.classes) == (
+        {"train": (1, 1)},
+        ("background", "object"),
+    )
+
+
+@pytest.mark.parametrize(("bits", "form"), [(12, "TIFF"), (12, "PNG"), (10, "TIFF"), (9, "PNG")])
+def test_deep_grey_is_scaled_or_refused_and_said(root: Path, bits: int, form: str) -> None:
+    ramp = np.tile(np.arange(64, dtype=np.uint16), (64, 1)) * 2 ** (bits - 6)
+    put(root / f"a.{form.lower()}", encode(Image.fromarray(ramp), form))
+    try:
+        said = " ".join(prepare(root, root.parent / "out").notes)
+    except UserError as error:
+        said = str(error)
+    assert "16" in said
+    assert "scale" in said
+
+
+@pytest.mark.parametrize("name", ["._{}", ".DS_Store", "Thumbs.db", "@eaDir/{}"])
+def test_what_systems_leave_behind_is_passed_over(root: Path, name: str) -> None:
+    for split in ("train", "val", "test"):
+        for folder in (split, f"{split}annot"):
+            (truth if folder != split else photograph)(root / folder / "0.png")
+            put(root / folder / name.format("0.png"), b"\0\x05\x16\x07Mac OS X")
+    prepared = prepare(root, root.parent / "out", dataset="camvid", max_bad_share=0)
+    assert {name: rows for name, (rows, _) in counts(prepared).items()} == dict.fromkeys(
+        ("train", "val", "test"), 1
+    )
+    assert prepared.notes == ("6 files passed over: hidden 6.",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["\ufeff{}", "{}  1", "/JPEGImages/{}.jpg /SegmentationClass/{}.png", "JPEGImages/{}.jpg"],
+)
+def test_lists_as_editors_and_papers_write_them(root: Path, line: str) -> None:
+    home = root / "VOCdevkit/VOC2012"
+    lists = {"train": [f"2007_{number:06d}" for number in range(12)], "val": ["2007_000050"]}
+    for names in lists.values():
+        for name in names:
+            photograph(home / f"JPEGImages/{name}.jpg")
+            truth(home / f"SegmentationClass/{name}.png")
+    for split, names in lists.items():
+        mark = line.startswith("\ufeff")
+        written = "\r\n".join(line.lstrip("\ufeff").replace("{}", name) for name in names) + "\r\n"
+        text = "\ufeff" * mark + written
+        put(home / f"ImageSets/Segmentation/{split}.txt", text.encode())
+    found = counts(prepare(root, root.parent / "out", dataset="voc2012"))
+    assert sum(rows for rows, _ in found.values()) == 13
+    assert all(rows == labelled for rows, labelled in found.values())
+
+
+def test_a_line_that_is_no_image_is_told(root: Path) -> None:
+    photograph(root / "a.jpg")
+    put(root / "train.txt", b"a and something else entirely\n")
+    assert "train.txt, line 1: one image name was expected" in refused(root)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}])
+def test_bigtiff_is_read(root: Path, options: dict[str, str]) -> None:
+    pixels = Image.fromarray(picture(32, 40))
+    put(root / "a.tif", encode(pixels, "TIFF", big_tiff=True, **options))
+    assert counts(prepare(root, root.parent / "out")) == {"train": (1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('\ufeff{"classes": ["a", "b", "c"]}', ("a", "b", "c")),
+        ('{"classes": {"0": "a", "1": "b", "2": "c"}}', ("a", "b", "c")),
+        ('{"classes": ["a", "b", "c"], "palette": ["#f00000", "#00ff00", "#0000ff"]}', None),
+        ('{"classes": ["void", "b", "c"], "ignore_index": 0}', None),
+        ('["a", "b"]', 'must be an object, such as {"classes": ["cow", "grass"]}'),
+        ('{"classes": ["a", "b"], "ignore_index": -1}', "'ignore_index': must be at least 0"),
+        ('{"Classes": ["a", "b", "c"]}', "unknown key 'Classes'; did you mean 'classes'?"),
+        ('{"classes": ["a"], "ignore_label": 0}', "did you mean 'ignore_index'?"),
+        ('{"classes": "abc"}', "'classes': must be a list"),
+        ('{"name": "../../../evil"}', "cannot be part of a path"),
+        ('{"name": "a:b"}', "cannot be part of a path"),
+        ("{'classes': []}", "not a JSON file"),
+    ],
+)
+def test_descriptions_as_people_write_them(root: Path, text: str, told: object) -> None:
+    photograph(root / "images/a.jpg")
+    truth(root / "labels/a.png")
+    put(root / "dataset.json", text.encode())
+    if isinstance(told, str):
+        said = refused(root)
+        assert told in said
+        assert len(said.splitlines()) <= 2
+        assert "pydantic" not in said
+        return
+    prepared = prepare(root, root.parent / "out")
+    assert counts(prepared) == {"train": (1, 1)}
+    assert told is None or prepared.manifest.classes == told
+
+
+def test_a_name_leads_nowhere_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USSEG_DATA", str(root.parent / "cache"))
+    photograph(root / "a.jpg")
+    put(root / "dataset.json", b'{"name": "../../../evil"}')
+    with pytest.raises(UserError, match="cannot be part of a path"):
+        prepare(root)
+    assert [path.name for path in root.parent.iterdir()] == ["farm"]
+
+
+def test_a_png_whose_checksum_is_wrong_is_quarantined(root: Path) -> None:
+    for number in range(2):
+        photograph(root / f"images/{number}.png", form="PNG")
+        truth(root / f"labels/{number}.png")
+    for kind, number in (("labels", 1), ("images", 0)):
+        path = root / kind / f"{number}.png"
+        data = bytearray(path.read_bytes())
+        data[data.index(b"IDAT") + 10] ^= 4
+        path.write_bytes(data)
+    prepared = prepare(root, root.parent / "out", max_bad_share=1)
+    assert counts(prepared) == {"train": (1, 0)}
+    assert all(
+        "checksum of its part b'IDAT' is wrong" in one for one in reasons(root.parent / "out")
+    )
+    assert len(reasons(root.parent / "out")) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["Screenshot 3.41.07\u202fPM", "全\u3000角", "a\u00a0b", "farm 👩\u200d🌾"]
+)
+def test_names_with_other_spaces_are_names(root: Path, name: str) -> None:
+    photograph(root / f"images/{name}.jpg")
+    truth(root / f"labels/{name}.png")
+    assert counts(prepare(root, root.parent / "out")) == {"train": (1, 1)}
+
+
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 2)])
+def test_strips_are_left_out(root: Path, size: tuple[int, int]) -> None:
+    photograph(root / "a.jpg")
+    put(root / "b.png", encode(Image.new("RGB", size), "PNG"))
+    assert counts(prepare(root, root.parent / "out", max_bad_share=1)) == {"train": (1, 0)}
+    assert "is a strip, more than 64 times as long as wide" in reasons(root.parent / "out")[0]
+
+
+def test_a_label_drawn_on_the_unturned_picture_is_told(root: Path) -> None:
+    put(root / "images/a.jpg", with_exif(photograph(root / "images/a.jpg"), EXIF_TURN))
+    truth(root / "labels/a.png")
+    prepare(root, root.parent / "out", max_bad_share=1)
+    (reason,) = reasons(root.parent / "out")
+    assert (
+        "40x24 as its image lies in the file, but EXIF turns the image upright to 24x40" in reason
+    )
+
+
+def test_a_turn_that_keeps_the_size_is_said(root: Path) -> None:
+    upside_down = EXIF_TURN.replace(b"\x01\0\0\0\x06", b"\x01\0\0\0\x03")
+    put(root / "images/a.jpg", with_exif(photograph(root / "images/a.jpg"), upside_down))
+    truth(root / "labels/a.png")
+    prepared = prepare(root, root.parent / "out")
+    assert "1 labelled images are turned by EXIF without a change of size" in prepared.notes[-1]
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}],
+    "annotations": [
+        {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]},
+        {"image_id": 1, "category_id": 2, "segmentation": [[20, 1, 39, 1, 39, 9]]},
+    ],
+    "categories": [{"id": 1, "name": "cow"}, {"id": 2, "name": "grass"}],
+}
+
+
+def test_coco_annotations_are_refused_as_a_description_and_read_as_labels(root: Path) -> None:
+    photograph(root / "train/images/a.jpg")
+    put(root / "dataset.json", json.dumps(COCO).encode())
+    assert "holds COCO annotations" in refused(root)
+    (root / "dataset.json").rename(root / "annotations.json")
+    prepared = prepare(root, root.parent / "out")
+    assert (counts(prepared), prepared.manifest.classes) == ({"train": (1, 1)}, ("cow", "grass"))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".npy", ".txt", ".json"])
+def test_labels_in_other_formats_are_named(root: Path, suffix: str) -> None:
+    photograph(root / "images/a.jpg")
+    put(root / f"labels/a{suffix}", b"GIF89a")
+    assert f"a label must be a PNG file of class indices, and 1 are {suffix} files" in refused(root)
+
+
+@pytest.fixture
+def long_folder(tmp_path: Path) -> str:
+    folder = tmp_path / "slurm_jobdir" / ("a_long_name_of_a_user_or_project_" * 3)
+    folder.mkdir(parents=True)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("variable", "arguments"),
+    [
+        ("TMPDIR", ("prepare", "--source", "farm", "--out", "out")),
+        ("RAY_TMPDIR", ("prepare", "--source", "farm", "--out", "out")),
+        ("TMPDIR", ("tune", "--method", "kmeans", "--num-samples", "1", "--backbone", "textons")),
+    ],
+)
+def test_a_long_folder_for_temporary_files_is_one_line(
+    root: Path,
+    long_folder: str,
+    variable: str,
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photograph(root / "a.jpg")
+    monkeypatch.setenv(variable, long_folder)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    done = apart(*arguments, folder=root.parent)
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert len(said) == 1
+    assert said[0].startswith(f"Error: {variable}={long_folder} is too long for Ray's sockets")
+    assert "export RAY_TMPDIR=/tmp" in said[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_in_which_only_some_images_have_labels_is_said(root: Path) -> None:
+    for name in ("a", "b", "c"):
+        photograph(root / f"train/images/{name}.jpg")
+    truth(root / "train/labels/a.png")
+    assert "train: 2 of 3 images have no label." in prepare(root, root.parent / "out").notes
