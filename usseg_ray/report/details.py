@@ -139,7 +139,9 @@ def _cost_table(store: Store, sweep: SweepRecord) -> Table:
         for key in ("seconds", "eval_seconds", "price")
         if (found := [v for row in rows if isinstance(v := row.cells.get(key), float)])
     }
-    summed = TableRow({"name": f"all {len(rows)} runs", **total}, "best")
+    # As on the sweep's screen: what a trial had trained already is no run of its own.
+    trained = sum(row.cells["seconds"] is not None for row in rows)
+    summed = TableRow({"name": f"all {trained} runs", **total}, "best")
     whole = TableRow({"name": "from start to end", "seconds": sweep.parent.seconds}, "best")
     caption = f"Time of every run: {sweep.name}"
     return Table(caption, _COST, (*rows, summed, whole))

@@ -68,7 +68,7 @@ def test_costs_are_times_and_the_price_of_the_gpus(
         spent[name] = (end - info.start_time) / 1000
         assert table.numbers_of(name, SPENT) == [spent[name]]
         assert table.numbers_of(name, "price") == pytest.approx([spent[name] / 3600 * 2 * 2.5])
-    total = table.numbers_of(f"all {len(names)} runs", SPENT)
+    total = table.numbers_of(f"all {len(spent)} runs", SPENT)
     assert total == pytest.approx([sum(spent.values())])
     assert table.numbers_of("trial_000", "of it scoring, s") == [9.0]
     assert table.numbers_of("trial_000", "training images/s") == [102.0]
