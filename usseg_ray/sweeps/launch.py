@@ -251,7 +251,7 @@ def _print_calibration(calibration: Calibration) -> None:
     title = f"Calibrated to the data, effort {calibration.effort}"
     table = Table(*columns, title=title, title_justify="left")
     for method, choices in calibration.choices.items():
-        for one in choices:
+        for one in filter(lambda one: one.is_change, choices):
             table.add_row(method, one.key, value(one.value), value(one.paper), one.rule)
     console.print(table)
     for sentence in described(calibration):
