@@ -60,7 +60,7 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 # Their types stand in __init__.pyi.
-_OFFERED = ("load", "fit", "sweep", "prepare")
+_OFFERED = ("load", "fit", "sweep", "prepare", "export")
 
 
 class _Callable(ModuleType):

@@ -22,6 +22,7 @@ COMMANDS = {
     "name": "Name, colour, merge and leave out a model's clusters.",
     "evaluate": "Score a trained trial again, by any protocol.",
     "report": "Put sweeps side by side, or write a page about them.",
+    "export": "Write a model as ONNX, for MLflow, or with all that it needs.",
     "push": "Upload a model to the Hugging Face Hub.",
     "import-checkpoint": "Make a model of an official checkpoint.",
     "features": "List, compute and remove stored features.",
@@ -30,7 +31,7 @@ COMMANDS = {
 }
 """Name -> what it does, in the order of the list; a module of the package each."""
 
-_ROOMS = ("prepare", "report", "features", "doctor", "bench", "serve")
+_ROOMS = ("prepare", "export", "report", "features", "doctor", "bench", "serve")
 """Commands that are folders."""
 
 

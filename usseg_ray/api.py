@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from usseg_ray.export.formats import Exported, Format
     from usseg_ray.models.loaded import LoadedModel
     from usseg_ray.sweeps.own.fitting import Fitted
     from usseg_ray.sweeps.own.results import PreparedSet, Swept
@@ -151,3 +152,38 @@ def prepare(
     from usseg_ray.sweeps.own.results import PreparedSet  # noqa: PLC0415
 
     return PreparedSet(write(source, out, name=name, bands=parse_bands(bands)))
+
+
+def export(
+    model: "str | Path",
+    out: "str | Path",
+    *,
+    format: "Format" = "onnx",  # noqa: A002 (as the option)
+    check: bool = False,
+    images: "str | Path | None" = None,
+    tracking_uri: str | None = None,
+) -> "Exported":
+    """Writes a model for elsewhere, as `usseg-ray export` does.
+
+    Args:
+        model: As `load` takes it.
+        out: The file, or the folder; nothing may be there.
+        format: `onnx`, `pyfunc` or `safetensors`.
+        check: Run the graph in onnxruntime beside torch before it is kept.
+        images: What the check looks at, a file or a folder; scenes that are drawn if unset.
+        tracking_uri: The MLflow store of `models:/`; as for a sweep if unset.
+
+    Returns:
+        What was written, and what the check found.
+
+    Raises:
+        UserError: There is no such model, something is there, a package is missing, or the model
+            cannot be written so.
+    """
+    # torch: not for `import usseg_ray`.
+    from pathlib import Path  # noqa: PLC0415
+
+    from usseg_ray.export.formats import export as write  # noqa: PLC0415
+
+    seen = None if images is None else Path(images)
+    return write(str(model), Path(out), format, check=check, images=seen, tracking_uri=tracking_uri)

@@ -139,7 +139,7 @@ class Featuriser:
     def _batch(self, images: Images) -> Batch:
         pixels = self._pixels(images.pixels)
         if not self.needs.features:
-            nothing = FeatureMap(pixels.new_zeros(len(pixels), 0, 1, 1))
+            nothing = FeatureMap(pixels.new_zeros(pixels.shape[0], 0, 1, 1))
             return Batch(images.ids, pixels, nothing)
         return self._assembled(images, pixels, self._known(images.rows, pixels, self.needs))
 

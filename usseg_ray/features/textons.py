@@ -222,7 +222,7 @@ def _halve(x: Tensor) -> Tensor:
 def _pool(x: Tensor, patch: int) -> Tensor:
     """Averages over patches, then over neighbouring patches with a Gaussian."""
     radius = math.ceil(2.5 * _NEIGHBOURHOOD)
-    span = torch.arange(-radius, radius + 1.0, device=x.device)
+    span = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     taps = torch.exp(-span.square() / (2 * _NEIGHBOURHOOD**2))
     kernel = (taps.outer(taps) / taps.sum().square()).expand(x.shape[1], 1, -1, -1)
     padded = functional.pad(functional.avg_pool2d(x, patch), 4 * [radius], mode="replicate")

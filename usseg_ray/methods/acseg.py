@@ -304,7 +304,8 @@ class ACSeg(Method):
         regions = self._regions(batch)
         cosines = regions.soft.mT.masked_fill(~regions.used[:, :, None], -1.0)
         owner = self._clusters(regions)[:, :, None].expand_as(cosines)
-        scores = cosines.new_full((len(cosines), self.num_clusters, cosines.shape[2]), -1.0)
+        size, _, tokens = cosines.shape
+        scores = cosines.new_full((size, self.num_clusters, tokens), -1.0)
         scores.scatter_reduce_(1, owner, cosines, "amax")
         return scores.view(*scores.shape[:2], *batch.features.tokens.shape[2:])
 

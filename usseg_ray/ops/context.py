@@ -38,6 +38,8 @@ def averaged(maps: Float[Tensor, "B C h w"], reach: float = USUAL) -> Float[Tens
     with torch.autocast(maps.device.type, enabled=False):
         unit = normalize(maps, dim=1)
         tau = (reach * unlikeness(unit)).clamp(min=_LEAST)[:, None, None]
+        if torch.compiler.is_compiling():  # a graph has no loop over images
+            return _means(unit.flatten(2), tau).view_as(maps)
         images = max(1, _PAIRS_AT_A_TIME // maps[0, 0].numel() ** 2)
         parts = zip(unit.flatten(2).split(images), tau.split(images), strict=True)
         return torch.cat([_means(*part) for part in parts]).view_as(maps)

@@ -95,6 +95,8 @@ class PixelScorer:
     def _classify(self, codes: Float[Tensor, "B C h w"], batch: Batch) -> Float[Tensor, "B K H W"]:
         # One image at a time: codes of this size have gigabytes in a batch.
         size = _size(batch.pixels)
+        if torch.compiler.is_compiling():  # a graph has no loop over images
+            return self._method.classify(_upsampled(codes, size))
         return torch.cat([self._method.classify(_upsampled(one, size)) for one in codes.split(1)])
 
 

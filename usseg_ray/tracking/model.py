@@ -19,6 +19,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line
 from usseg_ray.data import synthetic
 from usseg_ray.models import find
+from usseg_ray.models.description import read_description
 from usseg_ray.models.segmenter import Segmenter
 
 REGISTRY = "models:/"
@@ -53,7 +54,7 @@ class Pyfunc:
 
 
 def save_model(model: Path, folder: Path) -> None:
-    """Writes a model as an MLflow model, with signature and input example.
+    """Writes a model as an MLflow model, with signature, input example, names and palette.
 
     Args:
         model: Its folder.
@@ -77,6 +78,8 @@ def _save_pyfunc(folder: Path, data: Path, example: UInt8[np.ndarray, "N H W 3"]
     from mlflow.models import ModelSignature  # noqa: PLC0415
     from mlflow.types import Schema, TensorSpec  # noqa: PLC0415
 
+    names = read_description(data).names
+
     save_pyfunc(
         folder,
         loader_module=__name__,
@@ -86,6 +89,11 @@ def _save_pyfunc(folder: Path, data: Path, example: UInt8[np.ndarray, "N H W 3"]
             Schema([TensorSpec(np.dtype(np.int64), (-1, -1, -1))]),
         ),
         input_example=example,
+        metadata={
+            "names": [name.model_dump() for name in names.clusters],
+            "palette": names.palette[: len(names)].tolist(),
+            "ignored": names.ignored,
+        },
         pip_requirements=[f"usseg-ray=={__version__}"],
     )
 

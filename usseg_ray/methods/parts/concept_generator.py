@@ -70,7 +70,7 @@ class ConceptGenerator(nn.Module):
         Returns:
             (B, K, D) concepts, not normalised.
         """
-        concepts: Tensor = self.prototypes.expand(len(tokens), -1, -1)
+        concepts: Tensor = self.prototypes.expand(tokens.shape[0], -1, -1)
         for block in self.blocks:
             concepts = block(concepts, tokens)
         return concepts

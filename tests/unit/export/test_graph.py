@@ -1,0 +1,111 @@
+"""A model as one graph: any number of tiles, the model's own probabilities, and its names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests import tiny
+from tests.unit.models.conftest import kept
+from usseg_ray.core.errors import UserError
+from usseg_ray.export import graph
+from usseg_ray.export.graph import TileGraph, metadata, require, to_onnx, traced
+from usseg_ray.models.segmenter import Segmenter
+
+TILES = np.stack([tiny.picture(number)[0] for number in range(3)])
+
+
+def test_onnxruntime_finds_what_the_model_finds(segmenter: Segmenter, content: bytes) -> None:
+    session = onnxruntime.InferenceSession(content)
+    (given,), (told,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == (
+        "images",
+        "tensor(uint8)",
+        ["batch", 32, 32, 3],
+    )
+    assert (told.name, told.type, told.shape) == ("scores", "tensor(float)", ["batch", 3, 32, 32])
+    for count in (1, 2, 3):
+        (scores,) = session.run(["scores"], {"images": TILES[:count]})
+        assert scores.shape == (count, 3, 32, 32)
+        for tile, own in zip(TILES, scores, strict=False):
+            expected = segmenter.segment(tile, scores=True).scores
+            assert expected is not None
+            assert np.allclose(own, expected, atol=1e-5)
+
+
+def test_a_graph_says_what_it_is(segmenter: Segmenter, content: bytes) -> None:
+    found = onnxruntime.InferenceSession(content).get_modelmeta().custom_metadata_map
+    assert found == metadata(segmenter.description)
+    read = {key: json.loads(value) for key, value in found.items()}
+    assert [name["name"] for name in read["names"]] == ["cluster 0", "cluster 1", "cluster 2"]
+    assert read["outputs"] == [0, 1, 2]
+    assert read["palette"] == segmenter.names.palette[:3].tolist()
+    assert read["preprocessing"] == {"size": 32, "filter": "bilinear"}
+    assert read["model"]["method"] == "kmeans"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("acseg", {}),
+        ("cause", {}),
+        ("colour", {}),
+        ("hp", {}),
+        ("image", {}),
+        ("picie", {}),
+        ("position", {}),
+        ("smooseg", {}),
+        ("stego", {"protocol": "stego-320", "data__eval_size": 32}),
+        ("kmeans", {"backbone__context": 0.75, "method__context": 0.75}),
+    ],
+)
+def test_every_method_is_traced_for_any_number_of_tiles(
+    tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    opened = Segmenter.open(
+        kept(tmp_path, method, train__epochs=1, **settings), torch.device("cpu")
+    )
+    tiles = TileGraph(opened).eval()
+    program = traced(tiles).module()
+    with torch.no_grad():
+        for count in (1, 3):
+            images = torch.from_numpy(TILES[:count])
+            assert torch.allclose(program(images), tiles(images), atol=1e-5)
+
+
+def test_what_looks_into_images_one_by_one_is_no_graph(tmp_path: Path) -> None:
+    import timm
+
+    weights = tmp_path / "drawn.safetensors"
+    save_file(timm.create_model("test_vit", pretrained=False).state_dict(), weights)
+    settings: dict[str, Any] = {
+        "backbone__name": "test_vit",
+        "backbone__layer": None,
+        "method__background": "split",
+        "method__num_heads": 4,
+        "train__epochs": 1,
+    }
+    folder = kept(tmp_path, "acseg", weights, **settings)
+    with pytest.raises(UserError, match=r"acseg on test_vit cannot be one graph .* take every"):
+        to_onnx(Segmenter.open(folder, torch.device("cpu")))
+
+
+def test_what_is_too_large_for_a_file_is_said(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_MOST_BYTES", 8)
+    with pytest.raises(UserError, match="more than the 2 GB of a file of ONNX"):
+        to_onnx(segmenter)
+
+
+def test_packages_that_are_missing_are_named() -> None:
+    require(("numpy",))
+    with pytest.raises(
+        UserError, match=r'missing \(onnx_of_nobody\): pip install "usseg-ray\[onnx'
+    ):
+        require(("numpy", "onnx_of_nobody"))

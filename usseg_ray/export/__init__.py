@@ -1,0 +1,1 @@
+"""A model for elsewhere: an ONNX graph, a folder for MLflow, or one that needs nothing else."""
