@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Train one method once.",
     "prepare": "Make a prepared set of a folder or of a published set.",
     "predict": "Segment images with a model: masks, overlays and other formats.",
+    "look": "Show what a model's clusters are, on a page that names them.",
     "name": "Name, colour, merge and leave out a model's clusters.",
     "evaluate": "Score a trained trial again, by any protocol.",
     "report": "Put sweeps side by side, or write a page about them.",

@@ -64,6 +64,11 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     verdict = json.loads((run / "k" / "kmeans.json").read_text())["verdict"]
     assert verdict in done.stdout
 
+    assert f"to look at and to name: {Path('runs/first/gallery.html')}" in done.stdout
+    gallery = (run / "gallery.html").read_text("utf-8")
+    assert "Under every K that was tried" in gallery
+    assert f"Seen in {COUNT} images" in gallery
+
     model = usseg_ray.load(run)
     outputs = run / "outputs"
     written = sorted((outputs / "masks").rglob("*.png"))

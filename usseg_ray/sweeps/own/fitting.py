@@ -32,13 +32,15 @@ from usseg_ray.data.library import open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import TEXTONS, build_backbone
 from usseg_ray.features.presets import PRESETS, backbone_settings
+from usseg_ray.models.description import read_description
 from usseg_ray.models.find import KEPT
-from usseg_ray.models.folder import read_model
+from usseg_ray.outputs.gallery.page import GALLERY, write_gallery
 from usseg_ray.outputs.places import find_images
 from usseg_ray.outputs.run import Predicted, check_room, predict
 from usseg_ray.prepare.own import image_folder, is_raw, prepare_own
 from usseg_ray.scoring.objective import WITHOUT_LABELS
-from usseg_ray.sweeps.k.answer import ANSWER
+from usseg_ray.sweeps.drawn import drawn
+from usseg_ray.sweeps.k.answer import ANSWER, maps_path
 from usseg_ray.sweeps.launch import launch, reopened
 from usseg_ray.sweeps.request import Request, with_spaces
 
@@ -63,6 +65,7 @@ class Fitted:
     Attributes:
         run: The run's folder.
         model: Folder of its model.
+        gallery: The page that shows its clusters, and has them named.
         outputs: What `predict` wrote: `masks` and `overlays`, named after their images.
         images: How many have both.
         method: The method that was chosen.
@@ -73,6 +76,7 @@ class Fitted:
 
     run: Path
     model: Path
+    gallery: Path
     outputs: Path
     images: int
     method: str
@@ -86,7 +90,7 @@ class Fitted:
         run, name = shlex.quote(str(self.run)), shlex.quote(self.run.name)
         return {
             "a page about the run": f"{CONSOLE} report --sweep {name} --out report.html",
-            "names for its clusters": f"{CONSOLE} name --model {run} > names.yaml",
+            "names from that page": f"{CONSOLE} name names.yaml --model {run}",
             "masks of images that you add": f"{CONSOLE} fit FOLDER --resume {run}",
             "train on them too": f"{CONSOLE} fit FOLDER",
             "in Python": f"usseg_ray.load({str(self.run)!r}).predict('image.jpg')",
@@ -95,10 +99,11 @@ class Fitted:
     def lines(self) -> list[str]:
         """Says it all, a line each."""
         how = [f"{what}: {command}" for what, command in self.commands.items()]
-        maps = self.run / ANSWER / f"{self.method}-maps.png"
+        maps = maps_path(self.run, self.method)
         return [
             self.verdict,
             f"{self.method}, K = {self.num_clusters}; model: {self.model}",
+            f"What its clusters are, to look at and to name: {self.gallery}",
             f"Masks of {self.images} images, plain and over the image: {self.outputs}",
             *([f"Label maps under every K, side by side: {maps}"] if maps.exists() else []),
             *how,
@@ -168,7 +173,9 @@ def fit(
         run = launch(request, out, None, dry_run=False, again=f"{CONSOLE} fit")
     else:
         raise UserError(f"which images? {CONSOLE} fit FOLDER, or {CONSOLE} fit --resume RUN")
-    found = _fitted(run, _masks(images, run))
+    made = _masks(images, run)
+    _show(images, run)
+    found = _fitted(run, made)
     for line in found.lines():
         _say(line)
     return found
@@ -276,8 +283,23 @@ def _masks(images: str, run: Path) -> Predicted:
         )
 
 
+def _show(images: str, run: Path) -> None:
+    """Writes the page of the run's model, as it is named now."""
+    with _bar("Looking at clusters") as (progress, task):
+        write_gallery(
+            run / KEPT,
+            images,
+            run / GALLERY,
+            pictures=drawn(run / KEPT),
+            device=chosen_device(None),
+            on_progress=lambda done, _bad, total: progress.update(
+                task, completed=done, total=total
+            ),
+        )
+
+
 def _fitted(run: Path, made: Predicted) -> Fitted:
-    about, _ = read_model(run / KEPT)
+    about = read_description(run / KEPT)
     said = run / ANSWER / f"{about.method}.json"
     verdict = json.loads(said.read_bytes())["verdict"] if said.is_file() else ""
     network = about.backbone.name
@@ -285,6 +307,7 @@ def _fitted(run: Path, made: Predicted) -> Fitted:
     return Fitted(
         run,
         run / KEPT,
+        run / GALLERY,
         run / OUTPUTS,
         made.written + made.kept,
         about.method,
