@@ -67,7 +67,7 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     assert f"to look at and to name: {Path('runs/first/gallery.html')}" in done.stdout
     gallery = (run / "gallery.html").read_text("utf-8")
     assert "Under every K that was tried" in gallery
-    assert f"Seen in {COUNT} images" in gallery
+    assert f"Seen in {COUNT} of {COUNT + 1} images. 1 could not be used." in gallery
 
     model = usseg_ray.load(run)
     outputs = run / "outputs"
