@@ -17,6 +17,7 @@ def request(**changed: Any) -> Request:
         "methods": files or with_spaces(names, None if space == "own" else space),
         "data": "synthetic",
         "assigned": {},
+        "calibrate": "off",
         "num_samples": 6,
         "search": "random",
         "scheduler": "none",

@@ -4,10 +4,12 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, console, make_app, run
+from usseg_ray.core.foreign import printable
 from usseg_ray.core.table import Column, Table, TableRow
 from usseg_ray.core.table_text import as_rich
 
@@ -70,17 +72,18 @@ def main(
         bar = progress.add_task("Loading", total=None)
 
         def watch(what: str, images: int, total: int) -> None:
-            progress.update(bar, description=what, completed=images, total=total)
+            progress.update(bar, description=escape(printable(what)), completed=images, total=total)
 
         done = evaluate_trial(trial, asked, kept_at, watch)
-    console.print(f"[bold]{done.trial.name}[/] ({done.trial.method})", highlight=False)
+    console.print(f"[bold]{escape(done.trial.name)}[/] ({done.trial.method})", highlight=False)
     console.print(as_rich(scores_table(done)), highlight=False)
     if done.metrics["collapsed"]:
         share = done.metrics["largest_share"]
         console.print(f"[red]Collapsed: one cluster has {share:.1f} % of the pixels.[/]")
     classes = classes_table(json.loads((done.folder / "per_class.json").read_text()))
     console.print(as_rich(classes), highlight=False)
-    console.print(f"Pictures and tables: {done.folder}", highlight=False, soft_wrap=True)
+    said = f"Pictures and tables: {done.folder}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _progress() -> Progress:

@@ -36,7 +36,8 @@ def main(
     from usseg_ray.tracking.model import find_model  # noqa: PLC0415
 
     address = push(find_model(model, tracking_uri), to, private=not public)
-    console.print(f"{address}\nAnybody who may see it: usseg_ray.load({to!r})", highlight=False)
+    said = f"{address}\nAnybody who may see it: usseg_ray.load({to!r})"
+    console.print(said, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -72,12 +72,20 @@ class Choice(Settings):
         value: What was chosen.
         paper: What the setting would be without.
         rule: Why, in a few words.
+        ends: Between which values a shipped search space draws it, in place of the published
+            ones; a space that has no such ends leaves it as it is.
     """
 
     key: str
     value: JsonValue
     paper: JsonValue = None
     rule: str
+    ends: tuple[float, float] | None = None
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the setting would be another without; a rule may come to what was there."""
+        return self.value != self.paper
 
 
 class Calibration(Settings):

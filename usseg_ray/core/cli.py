@@ -10,18 +10,34 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.errors import MarkupError
 from rich.markup import escape
+from rich.text import Text
 
 from usseg_ray import __version__
 from usseg_ray.core.errors import UserError, redacted
+from usseg_ray.core.foreign import printable
 
-console = Console()
 
-errors = Console(stderr=True)
+class Terminal(Console):
+    """Prints text from anywhere: no letter of it is obeyed, nor is markup that is none."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 (rich's own)
+        """Turns a string of a line, or of a table's cell, into what is shown."""
+        safe = printable(text)
+        try:
+            return super().render_str(safe, **options)
+        except MarkupError:
+            return super().render_str(safe, **options | {"markup": False})
+
+
+console = Terminal(emoji=False)
+
+errors = Terminal(stderr=True, emoji=False)
 
 INTERRUPTED = 130
 

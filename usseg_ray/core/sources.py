@@ -5,7 +5,6 @@ All of it comes from elsewhere, so what is read is bounded and what is wrong is 
 
 import json
 import os
-import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line
+from usseg_ray.core.foreign import is_shown
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx", "$recycle.bin"})
 
@@ -140,8 +140,13 @@ def check_name(name: str, where: str) -> str:
     Raises:
         UserError: It is empty, too long, or has separators, control characters or a dot in front.
     """
-    odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
-    if not name.strip() or len(name) > 120 or odd or name[0] == "." or set(name) & set("/\\:"):
+    if (
+        not name.strip()
+        or len(name) > 120
+        or not is_shown(name)
+        or name[0] == "."
+        or set(name) & set("/\\:")
+    ):
         raise UserError(
             f"{where} {name[:120]!r} cannot be part of a path: no /, \\ or : in it, no dot "
             "in front, 120 characters at most."

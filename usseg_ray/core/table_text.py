@@ -8,6 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from usseg_ray.core import foreign
 from usseg_ray.core.table import OURS, Column, Table, TableRow, flat, written
 
 
@@ -64,12 +65,7 @@ def as_markdown(table: Table) -> list[str]:
     columns = table.shown()
     lines = [[column.title for column in columns], ["---"] * len(columns)]
     lines += [[written(c, row.cells.get(c.key)) for c in columns] for row in table.rows]
-    return [f"| {' | '.join(escaped(cell) for cell in line)} |" for line in lines]
-
-
-def escaped(text: str) -> str:
-    """Writes a text so that Markdown shows it as it is, in one line of a table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return [f"| {' | '.join(map(foreign.as_markdown, line))} |" for line in lines]
 
 
 def as_csv(tables: Iterable[Table]) -> str:
@@ -80,10 +76,15 @@ def as_csv(tables: Iterable[Table]) -> str:
         for row in table.rows
     ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in found for key in row)))
-    writer.writeheader()
-    writer.writerows(found)
+    keys = list(dict.fromkeys(key for row in found for key in row))
+    writer = csv.writer(text)
+    writer.writerow(map(foreign.printable, keys))
+    writer.writerows([_plain(row.get(key, "")) for key in keys] for row in found)
     return text.getvalue()
+
+
+def _plain(cell: str | float) -> str | float:
+    return foreign.printable(cell) if isinstance(cell, str) else cell
 
 
 def as_records(table: Table) -> dict[str, object]:

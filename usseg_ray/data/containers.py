@@ -12,11 +12,20 @@ JPEG = b"\xff\xd8\xff"
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
+AVIF, HEIC = b"avif", b"heic"
+
 MAX_SCANNED = 2**30
 """Largest number of pixels times scans of a JPEG file: sixteen scans of the largest picture."""
 
+MAX_PARTS = 2**18
+"""Largest number of chunks or segments of a file, each of which costs a step of Python."""
+
 # What pixels are made of; text, colour profiles and the frames of animations are left out.
 _NEEDED = frozenset({b"IHDR", b"PLTE", b"IDAT", b"tRNS"})
+
+_HEIC_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+)
 
 _END = b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 
@@ -51,8 +60,9 @@ def plain_png(data: bytes) -> tuple[bytes, bytes]:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yields the kind and all bytes of each chunk before the end."""
-    at, view = len(PNG), memoryview(data)
+    at, view, parts = len(PNG), memoryview(data), 0
     while at < len(data):
+        parts = _counted(parts)
         length, kind = struct.unpack_from(">I4s", data, at) if at + 8 <= len(data) else (0, b"")
         end = at + length + 12
         if end > len(data):
@@ -67,9 +77,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def jpeg_exif(data: bytes) -> bytes:
-    """Finds the EXIF block of a JPEG file, behind however many others; empty if there is none."""
-    at = 2
+    """Finds the EXIF block of a JPEG file, behind however many others; empty if there is none.
+
+    Raises:
+        UndecodableError: There are more than `MAX_PARTS`.
+    """
+    at, parts = 2, 0
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xDA, 0xD9):
+        parts = _counted(parts)
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if marker == 0xFF:  # padding before a marker
             at += 1
@@ -81,8 +96,32 @@ def jpeg_exif(data: bytes) -> bytes:
     return b""
 
 
+def _counted(parts: int) -> int:
+    if parts == MAX_PARTS:
+        raise UndecodableError(f"more than {MAX_PARTS} parts, which would take too long to read")
+    return parts + 1
+
+
+def container_of(start: bytes) -> bytes:
+    """Tells AVIF from HEIC files by the brands in their first box; the first may name neither.
+
+    Args:
+        start: Of the file.
+
+    Returns:
+        `AVIF`, `HEIC`, or nothing.
+    """
+    if start[4:8] != b"ftyp":
+        return b""
+    end = int.from_bytes(start[:4])
+    brands = {start[at : at + 4] for at in (8, *range(16, min(end, len(start)), 4))}
+    if brands & {b"avif", b"avis"}:
+        return AVIF
+    return HEIC if brands & _HEIC_BRANDS else b""
+
+
 def check_scans(data: bytes, height: int, width: int) -> None:
-    """Refuses a JPEG file with more scans than its size is worth, each of which costs a pass.
+    """Refuses a JPEG stream with more scans than its size is worth, each of which costs a pass.
 
     Raises:
         UndecodableError: Pixels times scans are above `MAX_SCANNED`.

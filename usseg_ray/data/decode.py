@@ -24,11 +24,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from usseg_ray.data.containers import (
+    AVIF,
+    HEIC,
     JPEG,
     ORIENTATION_TAG,
     PNG,
     UndecodableError,
     check_scans,
+    container_of,
     jpeg_exif,
     orientation,
     plain_png,
@@ -62,17 +65,21 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"II+\0", TiffImageFile),  # BigTIFF
     (b"MM\0+", TiffImageFile),
     (b"GIF8", GifImageFile),
-    (b"ftypavi", AvifImageFile),  # behind the length of its first box
-    *(() if HeifImageFile is None else ((b"ftyphei", HeifImageFile),)),
+    (AVIF, AvifImageFile),
+    *(() if HeifImageFile is None else ((HEIC, HeifImageFile),)),
 )
 
 _END_OF_JPEG = b"\xff\xd9"
 
 _PNG_DEPTH_BYTE = 24
 
+_START = 256  # bytes: what tells a format, with the brands of AVIF and HEIC
+
 _BAND_PIXELS = 2**20
 
 _BITS_TAG, _INTERPRETATION_TAG, _WHITE_IS_ZERO = 258, 262, 0
+
+_COMPRESSION_TAG, _OF_JPEG, _PIECES_TAGS = 259, (6, 7), (273, 324)
 
 
 @contextmanager
@@ -127,7 +134,8 @@ def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """
     with guarded():
         if data.startswith(JPEG):
-            pixels, exif = _decode_jpeg(data), jpeg_exif(data)
+            exif = jpeg_exif(data)
+            pixels = _decode_jpeg(data)
         else:
             pixels, exif = _decode_by_pillow(data)
         return _turned(pixels, orientation(exif))
@@ -254,6 +262,9 @@ def _decode_by_pillow(data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
     image = _open(io.BytesIO(data))
     if data.startswith(JPEG):
         check_scans(data, image.height, image.width)
+    elif isinstance(image, TiffImageFile) and image.tag_v2.get(_COMPRESSION_TAG) in _OF_JPEG:
+        pieces = max(len(image.tag_v2.get(tag, ())) for tag in _PIECES_TAGS)
+        check_scans(data, image.height, -(-image.width // max(1, pieces)))
     image.load()
     if isinstance(image, WebPImageFile | AvifImageFile):
         exif = image.info.get("exif", b"")
@@ -262,17 +273,23 @@ def _decode_by_pillow(data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
 
 def _open(stream: io.BytesIO | io.BufferedReader) -> ImageFile:
     """Reads the header only. The reader is picked here, as `Image.open` warns of large sizes."""
-    start = stream.read(12)
+    start = stream.read(_START)
     stream.seek(0)
+    kind = container_of(start)
     reader = next(
-        (kind for magic, kind in _FORMATS if magic in (start[: len(magic)], start[4:11])), None
+        (one for magic, one in _FORMATS if magic == kind or start.startswith(magic)), None
     )
     if reader is None:
-        known = "not a JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF file"
-        raise UndecodableError(known if start else "empty file")
+        raise UndecodableError(_unread(start, kind))
     image = reader(stream)
     _bound(image.height, image.width)
     return image
+
+
+def _unread(start: bytes, kind: bytes) -> str:
+    if kind == HEIC:
+        return "a HEIC file, which is read with an extra: pip install 'usseg-ray[heic]'"
+    return "not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file" if start else "empty file"
 
 
 def _bound(height: int, width: int) -> None:

@@ -19,6 +19,7 @@ from usseg_ray.core.sources import walk
 from usseg_ray.data import synthetic
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.data.manifest import (
+    AGAIN,
     MANIFEST,
     Manifest,
     SplitInfo,
@@ -27,6 +28,7 @@ from usseg_ray.data.manifest import (
     split_totals,
 )
 from usseg_ray.data.shards import Row, write_split
+from usseg_ray.data.verified import verify_once
 
 
 def cache_root() -> Path:
@@ -113,6 +115,9 @@ def _explain_folder(folder: Path) -> str:
 
 SYNTHETIC = "synthetic"
 
+VERIFIED = ".verified"
+"""Below `cache_root()`: which shards were found right, by size and time of their files."""
+
 ROWS_PER_SHARD = 64
 
 
@@ -121,13 +126,14 @@ def open_data(config: DataConfig, *, make: bool = True) -> tuple[str, Manifest]:
 
     Args:
         config: Names the set and the splits.
-        make: Whether to generate the embedded set; without, only its facts are returned.
+        make: Whether to generate the embedded set, and to check shards that were not checked yet;
+            without, only facts are returned.
 
     Returns:
         URI of the set and its manifest.
 
     Raises:
-        UserError: There is no such set, or it lacks the training split.
+        UserError: There is no such set, it lacks the training split, or a shard is damaged.
     """
     if config.name == SYNTHETIC:
         folder = cache_root() / f"{SYNTHETIC}-v{synthetic.VERSION}-seed{config.generator_seed}"
@@ -139,6 +145,9 @@ def open_data(config: DataConfig, *, make: bool = True) -> tuple[str, Manifest]:
     else:
         root = find_prepared(config.name)
         manifest = load_manifest(root)
+    if make:
+        cure = f"Remove {root}: it is made again." if config.name == SYNTHETIC else AGAIN
+        verify_once(manifest, root, cache_root() / VERIFIED, cure)
     if config.train_split not in manifest.splits:
         raise UserError(
             f"{root} has no split {config.train_split!r} (data.train_split), only "

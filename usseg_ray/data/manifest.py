@@ -22,7 +22,7 @@ FORMAT_VERSION: Literal[1] = 1
 
 MANIFEST = "manifest.json"
 
-_AGAIN = "Prepare the set again with --overwrite."
+AGAIN = "Prepare the set again with --overwrite."
 
 
 class ShardInfo(Settings):
@@ -134,18 +134,19 @@ def load_manifest(uri: str | Path) -> Manifest:
         ) from None
     except OSError as error:
         raise UserError(f"{uri}: cannot be read ({first_line(error)}).") from None
-    except ValueError:
-        raise UserError(f"{where}: not a JSON file. {_AGAIN}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: not a JSON file. {AGAIN}") from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{where}: format version {version}, this program reads {FORMAT_VERSION}. {_AGAIN}"
+            f"{where}: format version {version}, this program reads {FORMAT_VERSION}. {AGAIN}"
         )
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: key {key!r}: {first['msg']}. {_AGAIN}") from None
-    check_name(manifest.name, f"{where}: name")
+        raise UserError(f"{where}: key {key!r}: {first['msg']}. {AGAIN}") from None
+    for name in (manifest.name, *manifest.splits):
+        check_name(name, f"{where}: name")
     return manifest

@@ -10,9 +10,11 @@ the old one whole. Everything goes through `pyarrow.fs`: a folder, `file://`, `s
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +24,7 @@ from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import UNFINISHED, first_line, resolve, write_named
-from usseg_ray.data.manifest import _AGAIN, MANIFEST, Manifest, ShardInfo, load_manifest
+from usseg_ray.data.manifest import AGAIN, MANIFEST, Manifest, ShardInfo, load_manifest
 
 SHARD_FOLDER = "shards"
 
@@ -31,6 +33,11 @@ ROWS_PER_SHARD = 256
 ROWS_PER_GROUP = 32
 
 BYTES_PER_GROUP = 64 * 2**20
+
+_READERS = 4
+
+State = tuple[int, int, str]
+"""Of a shard's file: its size in bytes, when it was written, and its hash in the manifest."""
 
 SCHEMA = pa.schema(
     [
@@ -156,32 +163,74 @@ def read_rows(
         with filesystem.open_input_file(path) as file:
             return pq.ParquetFile(file).read_row_group(row_group, columns)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: cannot be read ({first_line(error)}). {_AGAIN}") from None
+        raise UserError(f"{path}: cannot be read ({first_line(error)}). {AGAIN}") from None
 
 
-def verify(manifest: Manifest, uri: str | Path) -> None:
+def verify(
+    manifest: Manifest, uri: str | Path, known: Mapping[str, State] | None = None, cure: str = AGAIN
+) -> dict[str, State]:
     """Reads every shard and compares it with its hash in the manifest.
 
     Args:
         manifest: Of the set.
         uri: Root of the set.
+        known: Shards that were right when they had such a state; they are not read again.
+        cure: What to do about one that is not right.
+
+    Returns:
+        The state of every shard.
 
     Raises:
         UserError: A shard is missing or has other bytes.
     """
+    filesystem, _ = resolve(uri)
+    states = check_sizes(manifest, uri, cure)
+    unread = [path for path, state in states.items() if (known or {}).get(path) != state]
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = zip(unread, readers.map(partial(_digest, filesystem), unread), strict=True)
+        for path, digest in found:
+            wanted = states[path][2]
+            if digest != wanted:
+                raise _damaged(path, f"sha256 {digest[:12]}...", f"{wanted[:12]}...", cure)
+    return states
+
+
+def check_sizes(manifest: Manifest, uri: str | Path, cure: str = AGAIN) -> dict[str, State]:
+    """Asks for the size and time of every shard, and reads none.
+
+    Args:
+        manifest: Of the set.
+        uri: Root of the set.
+        cure: What to do about a shard that is not right.
+
+    Returns:
+        Their states, by path.
+
+    Raises:
+        UserError: A shard is missing or has another size.
+    """
     filesystem, root = resolve(uri)
-    for shard in manifest.shards:
-        path = f"{root}/{shard.path}"
-        try:
-            with filesystem.open_input_stream(path) as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-        except FileNotFoundError:
-            raise UserError(f"{path}: the shard is missing. {_AGAIN}") from None
-        if found != shard.sha256:
-            raise UserError(
-                f"{path}: the shard is damaged (sha256 {found[:12]}..., "
-                f"the manifest says {shard.sha256[:12]}...). {_AGAIN}"
-            )
+    shards = {f"{root}/{shard.path}": shard for shard in manifest.shards}
+    states: dict[str, State] = {}
+    for path, info in zip(shards, filesystem.get_file_info(list(shards)), strict=True):
+        if info.type != pafs.FileType.File:
+            raise UserError(f"{path}: the shard is missing. {cure}")
+        if info.size != shards[path].num_bytes:
+            raise _damaged(path, f"{info.size} bytes", f"{shards[path].num_bytes}", cure)
+        states[path] = info.size, info.mtime_ns or 0, shards[path].sha256
+    return states
+
+
+def _digest(filesystem: pafs.FileSystem, path: str) -> str:
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}).") from None
+
+
+def _damaged(path: str, found: str, wanted: str, cure: str) -> UserError:
+    return UserError(f"{path}: the shard is damaged ({found}, the manifest says {wanted}). {cure}")
 
 
 def remove_strays(uri: str | Path) -> None:

@@ -196,7 +196,7 @@ def listing(entries: list["EntryState"]) -> Table:
 
 def card(kept: "EntryState") -> Table:
     """Lays out all that an entry says of itself."""
-    table = Table(title=kept.manifest.key, show_header=False, title_justify="left")
+    table = Table(title=escape(kept.manifest.key), show_header=False, title_justify="left")
     rows = {
         **kept.manifest.says,
         "rows": f"{kept.manifest.rows}: {kept.manifest.images} images x "

@@ -228,8 +228,8 @@ class CAUSE(CodeClassifier):
             fixed("method.clusterbook_epochs", 3, "as long as most of the concepts"),
             fixed("method.num_codes", 256, "codes that few images can fill"),
             fixed("method.window", max(1, facts.grid // 7), "49 tokens an image, as published"),
-            fixed("method.positive_above", 0.9, short),
-            fixed("method.negative_below", 0.6, short),
+            fixed("method.positive_above", 0.9, short, (0.8, 0.95)),
+            fixed("method.negative_below", 0.6, short, (0.4, 0.7)),
             fixed("method.clip_norm", 2.0, "of few steps"),
             fixed("method.ema_decay", 0.9, "a teacher that keeps up in few steps"),
         )

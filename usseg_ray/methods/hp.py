@@ -226,7 +226,7 @@ class HP(CodeMethod):
             fixed("method.pool_size", min(2048, facts.images), "a row an image, at most 2048"),
             fixed("method.renewal_steps", max(1, facts.steps // 10), "ten pools in a run"),
             fixed("method.denominator_share", share, "as many pairs as the published 2 % of 64"),
-            fixed("method.temperature", 0.3, "of few steps, which leave codes alike"),
+            fixed("method.temperature", 0.3, "of few steps, which leave codes alike", (0.2, 0.6)),
             fixed("method.dim", 64, "codes for few images"),
             fixed("method.weight_decay", 0.0, "of few steps"),
             fixed("method.consistency_weight", 0.0, "a view costs the backbone again; Potsdam's"),

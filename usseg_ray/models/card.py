@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from usseg_ray.core.files import write_whole
+from usseg_ray.core.foreign import as_markdown as _text
 
 if TYPE_CHECKING:
     from usseg_ray.models.description import Description, Scores
@@ -111,12 +112,6 @@ def _origin(about: "Description") -> Iterator[str]:
         yield f"- Data: {_text(about.data)}, digest `{about.data_digest[:16]}`"
     weights = f", weights `{backbone.sha256[:16]}`" if backbone.sha256 else ""
     yield f"- Backbone: `{backbone.name}`{weights}"
-    limits = f". {backbone.limits}" if backbone.limits else ""
-    yield f"- Licence of the backbone's weights: {backbone.licence}{limits}"
+    limits = f". {_text(backbone.limits)}" if backbone.limits else ""
+    yield f"- Licence of the backbone's weights: {_text(backbone.licence)}{limits}"
     yield "- Everything that it was trained with stands in `model.yaml`\n"
-
-
-def _text(given: str) -> str:
-    """Keeps a name from being read as Markdown or HTML."""
-    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in given)
-    return " ".join(escaped.split())

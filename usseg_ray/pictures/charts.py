@@ -34,8 +34,15 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Im
     axes = figure.subplots()
     drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     spare = [f"unmatched {k + 1}" for k in range(num_clusters - num_classes)]
-    axes.set_xticks(range(num_classes), classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(num_clusters), [*classes, *spare])
+    axes.set_xticks(
+        range(num_classes),
+        classes,
+        rotation=45,
+        ha="right",
+        rotation_mode="anchor",
+        parse_math=False,
+    )
+    axes.set_yticks(range(num_clusters), [*classes, *spare], parse_math=False)
     axes.set_xlabel("ground truth")
     axes.set_ylabel("predicted, clusters after matching")
     axes.tick_params(length=0)
@@ -93,7 +100,7 @@ def per_class_bars(
         mean = float(np.nanmean(iou))
         axes.axvline(mean, color="#222222", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
         axes.set_title(f"mean {mean:.1f}", loc="left", size=10)
-    axes.set_yticks(rows, [classes[index] for index in order])
+    axes.set_yticks(rows, [classes[index] for index in order], parse_math=False)
     axes.set_xlabel("IoU, %")
     axes.set_xlim(0, 100)
     axes.set_ylim(-0.6, len(order) - 0.4)

@@ -195,10 +195,10 @@ def _print_summary(prepared: Prepared) -> None:
     console.print(table)
     for split, info in manifest.splits.items():
         if info.origin:
-            console.print(f"{split}: {escape(info.origin)}", highlight=False)
+            _say(f"{split}: {info.origin}")
         if info.expected not in (None, info.rows):
             console.print(
-                f"[yellow]{split} has {info.rows} images, officially {info.expected}: "
+                f"[yellow]{escape(split)} has {info.rows} images, officially {info.expected}: "
                 "its scores do not compare with published ones.[/]",
                 highlight=False,
             )

@@ -15,9 +15,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import is_uri
 from usseg_ray.core.sources import listed, read_json
+from usseg_ray.prepare.description import in_words
 from usseg_ray.prepare.drawing import Drawing, Shape
 from usseg_ray.prepare.entries import Entry
+from usseg_ray.prepare.packed import KEPT, below, fetch_json
 from usseg_ray.prepare.pairing import DEFAULT_SPLIT
 from usseg_ray.prepare.patterns import is_split, roots
 
@@ -91,22 +94,37 @@ def _split_of(name: str) -> str | None:
     return DEFAULT_SPLIT if word in (DEFAULT_SPLIT, "annotations", "default") else None
 
 
+def is_said(labels: str) -> bool:
+    """Tells `--labels FILE.json`, which may be a URI, from folders and patterns of label maps."""
+    return (labels.partition("?")[0] if is_uri(labels) else labels).endswith(".json")
+
+
 def said(source: Path, text: str) -> dict[str, Path]:
-    """Reads `--labels FILE.json`, perhaps with `{split}` in it: split -> file.
+    """Reads `--labels FILE.json`, perhaps a URI or with `{split}` in it: split -> file.
 
     Raises:
         UserError: No file fits.
     """
+    asked, where = text, source
+    if is_uri(text):
+        where, text = _fetched(text)
     before, split, behind = text.partition("{split}")
     if not split:
-        found = {DEFAULT_SPLIT: source / text} if (source / text).is_file() else {}
+        found = {DEFAULT_SPLIT: where / text} if (where / text).is_file() else {}
     else:
-        fits = re.compile(re.escape(str(source / before)) + r"([^/]+)" + re.escape(behind))
-        named = {path: fits.fullmatch(str(path)) for path in source.rglob("*.json")}
+        fits = re.compile(re.escape(str(where / before)) + r"([^/]+)" + re.escape(behind))
+        named = {path: fits.fullmatch(str(path)) for path in where.rglob("*.json")}
         found = {match[1]: path for path, match in sorted(named.items()) if match}
     if not found:
-        raise UserError(f"--labels {text}: there is no such file below {source}.")
+        place = "" if is_uri(asked) else f" below {source}"
+        raise UserError(f"--labels {asked}: there is no such file{place}.")
     return found
+
+
+def _fetched(uri: str) -> tuple[Path, str]:
+    place, rest = below(uri, folder=False)
+    name = r"[^/]+".join(map(re.escape, rest.split("{split}")))
+    return fetch_json(place, re.compile(name), KEPT), rest
 
 
 @dataclass(frozen=True)
@@ -209,7 +227,11 @@ def _read(path: Path) -> _Content:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: no COCO annotations: {place}: {first['msg']}.") from None
+        reason = "is missing" if first["type"] == "missing" else in_words(first)
+        raise UserError(
+            f"{path}: no COCO annotations: {place}: {reason}. If it is something else, rename "
+            "it or move it away; or say what counts: --labels FILE.json."
+        ) from None
 
 
 def _classes(path: Path, categories: list[_Category]) -> dict[int, str]:

@@ -23,6 +23,8 @@ DEFAULT_IGNORE_INDEX = 255
 # What pydantic calls an error -> what to say of a JSON file.
 _WORDS = {
     "tuple_type": "must be a list",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
     "list_type": "must be a list",
     "string_type": "must be text in quotes",
     "string_too_short": "must not be empty",
@@ -32,6 +34,7 @@ _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "missing": "is missing: a colour is three numbers from 0 to 255",
+    "too_short": "must not be empty",
     "too_long": "has too many numbers: a colour is three from 0 to 255",
 }
 
@@ -227,10 +230,17 @@ def _colour(value: object) -> object:
     return value
 
 
+def in_words(error: ErrorDetails) -> str:
+    """Says what is wrong with a value of a JSON file, in words of the file."""
+    words = _WORDS.get(error["type"])
+    if words is None:
+        return error["msg"].removeprefix("Value error, ")
+    return words.format(**error.get("ctx", {}))
+
+
 def _worded(error: ErrorDetails) -> str:
     key = ".".join(str(part) for part in error["loc"])
-    words = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
-    reason = words.format(**error.get("ctx", {})) if error["type"] in _WORDS else words
+    reason = in_words(error)
     if reason.startswith("'"):
         return reason
     return f"key {key!r}: {reason}" if key else reason

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.sources import check_name
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare import annotations
 from usseg_ray.prepare.description import FILE, Description, read_description
@@ -53,7 +54,7 @@ def discover(
         what = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"--source {source}: {root} {what}. Give a folder that holds images.")
     about = read_description(root / FILE, classes)
-    described = annotations.said(root, labels) if labels and labels.endswith(".json") else {}
+    described = annotations.said(root, labels) if labels and annotations.is_said(labels) else {}
     maps = None if described else labels
     if images is None and labels is None:
         described = annotations.find(root)
@@ -64,6 +65,8 @@ def discover(
         raise UserError(f"--labels {labels} needs --images: {HOW_TO_SAY}")
     else:
         entries = _by_layout(root, passed)
+    for split in {entry.split for entry in entries}:
+        check_name(split, f"{root}: split")
     beside: list[str] = []
     if described and (labels or all(entry.label is None for entry in entries)):
         about, entries = _described(about, entries, described)

@@ -14,11 +14,8 @@ from usseg_ray.core.files import is_uri
 from usseg_ray.data.library import SYNTHETIC, cache_root, is_prepared
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.layouts import discover
-from usseg_ray.prepare.packed import is_packed, unpack_images
+from usseg_ray.prepare.packed import KEPT, is_packed, unpack_images
 from usseg_ray.prepare.write import Prepared, fingerprint, write_set
-
-KEPT = Path("runs", ".prepared")
-"""Beside the runs: the sets that were made for them."""
 
 FEWEST = 2
 

@@ -6,8 +6,9 @@ for every source. Names come from elsewhere: none of them leads out of that plac
 
 import hashlib
 import json
+import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -16,11 +17,14 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import first_line, is_uri, resolve
+from usseg_ray.core.files import copy_here, first_line, is_uri, resolve
 from usseg_ray.core.sources import is_junk, walk
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 
 PARQUET, TAR = ".parquet", ".tar"
+
+KEPT = Path("runs", ".prepared")
+"""Beside the runs: the sets that were made for them, and what was fetched for those."""
 
 _NAMES = ("image", "img", "picture", "photo", "jpg", "png")
 """Columns that are images rather than masks, the surest first."""
@@ -28,6 +32,64 @@ _NAMES = ("image", "img", "picture", "photo", "jpg", "png")
 _ROWS_AT_A_TIME = 64
 
 _PNG = b"\x89PNG"
+
+
+def below(pattern: str, folder: bool = True) -> tuple[str, str]:
+    """Divides a URI at the first folder of which only a pattern is known.
+
+    Args:
+        pattern: Such as `s3://bucket/labels/{id}.png?region=eu-west-1`.
+        folder: Whether one without a pattern is a folder; else it is a file in one.
+
+    Returns:
+        The URI of the folder that is known, and what lies below it.
+    """
+    place, mark, options = pattern.partition("?")
+    parts = place.split("/")
+    last = len(parts) if folder else len(parts) - 1
+    fixed = next((at for at, part in enumerate(parts) if set(part) & set("{*")), last)
+    return "/".join(parts[:fixed]) + mark + options, "/".join(parts[fixed:])
+
+
+def fetch_json(uri: str, name: re.Pattern[str], home: Path) -> Path:
+    """Copies JSON files below a URI whose path below it fits.
+
+    Args:
+        uri: Of the folder.
+        name: What their paths look like.
+        home: Below which they are kept.
+
+    Returns:
+        The folder of the copies.
+
+    Raises:
+        UserError: The place cannot be read.
+    """
+    filesystem, root = resolve(uri)
+    below_root = pafs.FileSelector(root, recursive=True)
+    try:
+        files = [
+            (info, inside)
+            for info in filesystem.get_file_info(below_root)
+            if info.type == pafs.FileType.File
+            and name.fullmatch(inside := str(PurePosixPath(info.path).relative_to(root)))
+        ]
+        target = home / f"annotations-{_key(info for info, _ in files)}"
+        if not target.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=target.parent) as made:
+                for info, inside in files:
+                    copy_here(filesystem, info.path, Path(made, *_inside(PurePosixPath(inside))))
+                Path(made).rename(target)
+                Path(made).mkdir()
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be read ({first_line(error)}).") from None
+    return target
+
+
+def _key(files: Iterable[pafs.FileInfo]) -> str:
+    state = sorted((info.path, info.size, info.mtime_ns) for info in files)
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
 
 
 def is_packed(source: str) -> bool:
@@ -65,10 +127,8 @@ def unpack_images(source: str, home: Path) -> Path:
             f"{source}: no images, *{PARQUET} or *{TAR} here. Give a folder, a bucket or an archive"
             " of images."
         )
-    state = [(info.path, info.size, info.mtime_ns) for info in files]
-    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
     name = PurePosixPath(root).name.split(".")[0] or "images"
-    target = home / f"{name}-{key}" / name
+    target = home / f"{name}-{_key(files)}" / name
     if not target.is_dir():
         _lay_out(filesystem, root, files, target)
     return target

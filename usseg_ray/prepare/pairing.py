@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.foreign import is_shown
 from usseg_ray.data.containers import PNG
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare.entries import Entry
@@ -21,8 +22,6 @@ DEFAULT_SPLIT = "train"
 HOW_TO_SAY = "Say where they lie: --images 'FOLDER/{id}' --labels 'FOLDER/{id}.png'."
 
 _PEEKS = 16
-
-_HIDES_WHAT = ("Cc", "Cs")  # control characters and halves of letters: no name is made of them
 
 
 @dataclass
@@ -160,7 +159,7 @@ def is_picture(path: Path) -> bool:
 
 def _id(path: Path, found: Found) -> str:
     key = unicodedata.normalize("NFC", found.id)
-    if any(unicodedata.category(letter) in _HIDES_WHAT for letter in key):
+    if not is_shown(key):
         raise UserError(f"{str(path)!r}: the name has characters that cannot be printed.")
     return key
 

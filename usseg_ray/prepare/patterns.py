@@ -13,7 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import is_uri
 from usseg_ray.core.sources import is_junk
+from usseg_ray.prepare.packed import KEPT, below, unpack_images
 
 _IMAGES = r"images?|imgs?|JPEGImages|leftImg8bit"
 _LABELS = (
@@ -112,7 +114,7 @@ def own_pattern(text: str, root: Path, option: str) -> tuple[Path, Pattern]:
 
     Args:
         text: A folder, or a path with `{id}` and perhaps `{split}` and `*`; below the source,
-            absolute, or a `file://` URI.
+            absolute, or a URI, whose images are fetched.
         root: The source.
         option: Its name, for messages.
 
@@ -120,21 +122,27 @@ def own_pattern(text: str, root: Path, option: str) -> tuple[Path, Pattern]:
         The folder below which the pattern looks, and the pattern.
 
     Raises:
-        UserError: A word in braces is not known, or another kind of URI.
+        UserError: A word in braces is not known, or there is no such place.
     """
-    if "://" in text:
-        if not text.startswith("file://"):
-            raise UserError(f"{option} {text}: must be a path that every node sees, or file://.")
-        text = unquote(urlsplit(text).path)
     strange = set(re.findall(r"\{(.*?)\}", text)) - {"id", "split"}
     if strange or text.count("{id}") > 1 or text.count("{split}") > 1:
         raise UserError(f"{option} {text}: the words are {{id}} and {{split}}, each once.")
+    if is_uri(text):
+        text = _fetched(text)
     parts = Path(text if "{id}" in text else f"{text}/{{id}}").parts
     fixed = next(index for index, part in enumerate(parts) if set(part) & set("{*"))
     base = root.joinpath(*parts[:fixed])
     if not base.is_dir():
         raise UserError(f"{option} {text}: {base} is no folder.")
     return base, Pattern("/".join(map(_as_regex, parts[fixed:])))
+
+
+def _fetched(text: str) -> str:
+    """Brings what a URI holds here, and writes the pattern as a path."""
+    if text.startswith("file://"):
+        return unquote(urlsplit(text).path)
+    place, pattern = below(text)
+    return f"{unpack_images(place, KEPT).absolute()}/{pattern or '{id}'}"
 
 
 def _as_regex(part: str) -> str:

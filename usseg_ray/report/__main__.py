@@ -114,7 +114,8 @@ def _save(text: str, path: Path) -> None:
         write_whole(path, text)
     except OSError as error:
         raise UserError(f"--out {path}: {error.strerror}.") from None
-    console.print(f"{path}: {len(text.encode()) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    said = f"{path}: {len(text.encode()) / 1e6:.1f} MB"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
@@ -153,6 +154,7 @@ def _deliver(folder: Path) -> None:
 
 def _write(tables: list[Table], layout: Format) -> None:
     from usseg_ray.core import table_text  # noqa: PLC0415 (rich's tables: not for --help)
+    from usseg_ray.core.foreign import as_markdown as escaped  # noqa: PLC0415
 
     match layout:
         case Format.JSON:
@@ -161,7 +163,7 @@ def _write(tables: list[Table], layout: Format) -> None:
             print(table_text.as_csv(tables), end="")
         case Format.MD:
             for table in tables:
-                print("\n".join([table.caption, "", *table_text.as_markdown(table), ""]))
+                print("\n".join([escaped(table.caption), "", *table_text.as_markdown(table), ""]))
         case _:
             for table in tables:
                 console.print(table_text.as_rich(table), "", highlight=False)

@@ -7,21 +7,23 @@ import json
 from collections.abc import Sequence
 
 from usseg_ray.core import table_text
-from usseg_ray.core.table_text import as_records, escaped
+from usseg_ray.core.foreign import as_markdown as escaped
+from usseg_ray.core.foreign import in_one_line
+from usseg_ray.core.table_text import as_records
 from usseg_ray.report.content import Report
 
 
 def as_markdown(report: Report) -> str:
     """Writes all tables as Markdown."""
-    lines = [f"# {report.title}"]
+    lines = [f"# {escaped(report.title)}"]
     for answer in report.answers:
         lines += ["", f"**{escaped(answer.caption)}**", *_fenced(answer.lines)]
     heading = ""
     for section, table in report.tables():
         if section.title != heading:
             heading = section.title
-            lines += ["", f"## {heading}"]
-        lines += ["", table.caption, "", *table_text.as_markdown(table)]
+            lines += ["", f"## {escaped(heading)}"]
+        lines += ["", escaped(table.caption), "", *table_text.as_markdown(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -42,4 +44,4 @@ def as_json(report: Report) -> str:
 
 
 def _fenced(lines: Sequence[str]) -> list[str]:
-    return ["", "```sh", *lines, "```"] if lines else []
+    return ["", "```sh", *map(in_one_line, lines), "```"] if lines else []

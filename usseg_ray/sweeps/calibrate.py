@@ -34,6 +34,7 @@ from usseg_ray.features.calibration import IMAGES, measure
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.features.store.recipe import make_recipe
 from usseg_ray.features.store.store import default_store
+from usseg_ray.ops import context
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.method_plan import MethodPlan
 
@@ -43,6 +44,8 @@ PASSES: dict[Effort, int] = {"quick": 4, "normal": 12}
 FEWEST_STEPS: dict[Effort, int] = {"quick": 80, "normal": 240}
 _SCHEDULE = ("train.epochs", "train.steps_per_epoch", "train.batch_size")
 _CROPS = ("data.crops", "data.crop_ratios", "data.flip", "data.crop_scale", "data.crop_jpeg")
+_CONTEXT = "method.context"
+_IN_CONTEXT = "places of an image that are alike are described alike"
 _FOLDER = ".calibration"
 """Beside the entries of the feature store."""
 
@@ -78,14 +81,20 @@ def calibrate(
 
 
 def with_calibration(part: MethodPlan, calibration: Calibration) -> MethodPlan:
-    """Gives a method its calibrated settings."""
+    """Gives a method its calibrated settings; a shipped space draws around them."""
     found = calibration.choices.get(part.method, ())
-    return replace(part, config=assign(part.config, {one.key: one.value for one in found}))
+    config = assign(part.config, {one.key: one.value for one in found})
+    if not part.space.is_shipped:
+        return replace(part, config=config)
+    space = part.space.around({one.key: one.ends for one in found})
+    samples = tuple(space.sample(len(part.samples), config.seed)) if part.samples else ()
+    return replace(part, config=config, space=space, samples=samples)
 
 
 def described(calibration: Calibration) -> list[str]:
     """Says to the user what was calibrated, and from what."""
-    count = sum(len(found) for found in calibration.choices.values())
+    chosen = [one for found in calibration.choices.values() for one in found]
+    count = sum(one.is_change for one in chosen)
     said = [
         f"{count} settings of {', '.join(calibration.choices)} follow from the data (effort "
         f"{calibration.effort}); --calibrate off takes the published ones."
@@ -135,6 +144,8 @@ def _choices(
         found += _left(_schedule(part.config, rows, effort), part, _SCHEDULE)
         if method.needs(part.config.method).pair is None:
             found += _left(_crops(part.config), part, _CROPS)
+    if method.needs(part.config.method).features and _CONTEXT not in part.given:
+        found.append(Choice(key=_CONTEXT, value=context.USUAL, rule=_IN_CONTEXT))
     config = assign(part.config, {one.key: one.value for one in found})
     spec = feature_spec(config.backbone, config.data)
     facts = Facts(
@@ -146,9 +157,7 @@ def _choices(
         has_attention=spec.has_attention,
     )
     found += [one for one in method.calibrated(facts) if one.key not in part.given]
-    # A rule may come to what was there.
-    changed = (one for one in found if before.get(one.key) != one.value)
-    return tuple(one.model_copy(update={"paper": before.get(one.key)}) for one in changed)
+    return tuple(one.model_copy(update={"paper": before.get(one.key)}) for one in found)
 
 
 def _left(choices: list[Choice], part: MethodPlan, whole: tuple[str, ...]) -> list[Choice]:

@@ -8,6 +8,7 @@ and the jobs name them.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -87,7 +88,7 @@ def stored_features(
     Raises:
         UserError: `resources.features` asks for a store that other machines cannot read.
     """
-    store = default_store(lambda said: console.print(said, highlight=False))
+    store = default_store(lambda said: console.print(said, markup=False, highlight=False))
     mode = plan.config.resources.features
     uses = _uses(plan) if mode != "recompute" else []
     if uses and not _readable_everywhere(store, sum(node["Alive"] for node in ray.nodes()), mode):
@@ -133,6 +134,7 @@ def _chosen(
     known = load_chosen(folder)
     if known is not None:
         return known
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     mode, there, promised = plan.config.resources.features, [], 0
     with ExitStack() as held:
         missing = []
@@ -143,10 +145,10 @@ def _chosen(
             else:
                 held.enter_context(entry)
                 there.append(wanted.entry.key)
-                console.print(f"{wanted.name}: in the store.", highlight=False, soft_wrap=True)
+                say(f"{wanted.name}: in the store.")
         for use, wanted in missing:
             decision = store.decide(wanted, passes=use.passes, promised=promised, mode=mode)
-            console.print(decision.sentence, highlight=False, soft_wrap=True)
+            say(decision.sentence)
             if decision.stored:
                 there.append(wanted.entry.key)
                 promised += wanted.num_bytes

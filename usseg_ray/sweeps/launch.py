@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from usseg_ray import methods
@@ -120,6 +121,7 @@ def launch(
             place = redacted(plan.request.storage) or folder
             console.print(
                 f"To go on: {again} --resume {place}",
+                markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
@@ -134,10 +136,10 @@ def _begun(plan: Plan, folder: Path) -> Plan:
         request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}", plan.calibration)
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
-    console.print(f"[bold]{folder.name}[/]  {plan.protocol()}", highlight=False)
+    console.print(f"[bold]{escape(folder.name)}[/]  {escape(plan.protocol())}", highlight=False)
     if plan.calibration is not None:
         for sentence in described(plan.calibration):
-            console.print(sentence, highlight=False)
+            console.print(sentence, markup=False, highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
     if request.warm_start == EVERY:
@@ -147,12 +149,12 @@ def _begun(plan: Plan, folder: Path) -> Plan:
 
 def _say_left_out(plan: Plan) -> None:
     if sentence := left_out(plan.objective):
-        console.print(sentence, highlight=False)
+        console.print(sentence, markup=False, highlight=False)
 
 
 def _offer(plan: Plan) -> None:
     if sentence := offer(settings_of(plan.parts), plan.objective):
-        console.print(sentence, highlight=False)
+        console.print(sentence, markup=False, highlight=False)
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
@@ -222,10 +224,10 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
     for part in plan.parts if not plan.is_planned else ():
         for key, distribution in part.space.space.items():
             what = f"{part.method}: {key}" if len(plan.parts) > 1 else key
-            console.print(f"Optuna draws {what} from {distribution}", highlight=False)
+            console.print(f"Optuna draws {what} from {distribution}", markup=False, highlight=False)
     if plan.calibration is not None:
         _print_calibration(plan.calibration)
-    console.print(f"Scores: {plan.protocol()}.", highlight=False)
+    console.print(f"Scores: {plan.protocol()}.", markup=False, highlight=False)
     _print_cost(plan)
     if keys:
         _print_keys(plan)
@@ -251,11 +253,12 @@ def _print_calibration(calibration: Calibration) -> None:
     title = f"Calibrated to the data, effort {calibration.effort}"
     table = Table(*columns, title=title, title_justify="left")
     for method, choices in calibration.choices.items():
-        for one in choices:
-            table.add_row(method, one.key, value(one.value), value(one.paper), one.rule)
+        for one in filter(lambda one: one.is_change, choices):
+            cells = (method, one.key, value(one.value), value(one.paper), one.rule)
+            table.add_row(*map(escape, cells))
     console.print(table)
     for sentence in described(calibration):
-        console.print(sentence, highlight=False)
+        console.print(sentence, markup=False, highlight=False)
 
 
 def _print_cost(plan: Plan) -> None:
@@ -267,14 +270,14 @@ def _print_cost(plan: Plan) -> None:
     gpus = plan.config.resources.processes * plan.config.resources.gpus_per_worker
     price = plan.request.gpu_hour_price
     for line in cost.lines(None if price is None else price * gpus):
-        console.print(line, highlight=False)
+        console.print(line, markup=False, highlight=False)
 
 
 def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:
     meanings = known_keys(methods.get(method).Config)
     table = Table("key", "value", "meaning", title=title, title_justify="left")
     for key, setting in settings.items():
-        table.add_row(key, str(setting), meanings.get(key, ""))
+        table.add_row(key, escape(str(setting)), escape(meanings.get(key, "")))
     return table
 
 
@@ -287,7 +290,7 @@ def _trial_table(plan: Plan) -> Table:
         settings = flatten(plan.job(method, sample or {}).config)
         clusters = str(settings["num_clusters"])
         if several:
-            table.add_row(name, method, clusters, sampled(sample or {}))
+            table.add_row(name, method, clusters, escape(sampled(sample or {})))
         else:
-            table.add_row(name, clusters, *(value(settings[key]) for key in keys))
+            table.add_row(name, clusters, *(escape(value(settings[key])) for key in keys))
     return table

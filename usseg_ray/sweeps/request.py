@@ -69,7 +69,7 @@ class Request(Settings):
     )
     assigned: dict[str, Any]
     calibrate: Calibrate = Field(
-        "off",
+        "on",
         description="on: fit thresholds, rates and schedules to a prepared set, without labels; "
         "off: the published ones, as a preset and the built-in data always have them.",
     )

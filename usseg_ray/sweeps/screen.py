@@ -145,16 +145,16 @@ class Screen:
             style = STATUS_STYLE[trial.status]
             epoch = int(trial.metrics.get("epoch", 0))
             table.add_row(
-                trial.name,
-                trial.method,
+                escape(trial.name),
+                escape(trial.method),
                 f"[{style}]{trial.status.lower()}[/]",
                 f"{epoch}/{trial.epochs}",
                 number(trial.metrics.get("loss"), 4),
                 _score(trial),
-                sampled(trial.sample),
+                escape(sampled(trial.sample)),
             )
         for name, score in self.floors.items():
-            cells = ("", f"[dim]{label(name)}[/]", "", "", "", number(score, 1), "")
+            cells = ("", f"[dim]{escape(label(name))}[/]", "", "", "", number(score, 1), "")
             table.add_row(*cells)
         pace = self._pace.line(self._trials.values(), self._total)
         return Group(self._progress, *([pace] if pace else []), table)

@@ -75,6 +75,19 @@ class SearchSpace:
         space = {key: d for key, d in self.space.items() if key not in keys}
         return SearchSpace(self.fixed, space, self.source)
 
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it came with the package, and was not written by the user."""
+        return Path(self.source).parent in PLACES
+
+    def around(self, ends: Mapping[str, tuple[float, float] | None]) -> "SearchSpace":
+        """Draws settings between other ends; those that have none are not drawn."""
+        space = self.without({key: found for key, found in ends.items() if found is None}).space
+        moved = {key: Distribution("uniform", found) for key, found in ends.items() if found}
+        return SearchSpace(
+            self.fixed, {key: moved.get(key, d) for key, d in space.items()}, self.source
+        )
+
     def sample(self, count: int, seed: int) -> list[Sample]:
         """Draws trials that fill the space evenly; the first is the defaults, drawn from nothing.
 

@@ -151,7 +151,7 @@ def _num_workers(plan: Plan, folder: Path, console: Console) -> int | str:
     except Exception as error:  # noqa: BLE001 (what a trial may raise, it says itself)
         (*_, cause) = "".join(format_exception_only(error)).strip().splitlines()
         choice = Choice(0, f"Trials run in their own process: trying one out failed ({cause})")
-    console.print(choice.reason, highlight=False)
+    console.print(choice.reason, markup=False, highlight=False)
     return choice.num_workers
 
 

@@ -100,13 +100,14 @@ def print_outcome(
     console.print(cost_line(runs, plan.trial_hour_price), highlight=False)
     console.print(
         f"Peak memory of all processes: {outcome.peak_bytes / 2**30:.2f} GiB. Folder: {folder}",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )
     print_answer(console, outcome.answer)
     if command:
-        console.print(f"Dashboard: [bold]{command}[/]", highlight=False, soft_wrap=True)
-    console.print(f"  then open {url}", highlight=False, soft_wrap=True)
+        console.print(f"Dashboard: [bold]{escape(command)}[/]", highlight=False, soft_wrap=True)
+    console.print(f"  then open {url}", markup=False, highlight=False, soft_wrap=True)
 
 
 def cost_line(runs: Collection[Trial], hour_price: float | None) -> str:
@@ -144,7 +145,7 @@ def _print_finals(console: Console, outcome: Outcome, split: str, picked: str) -
             highlight=False,
         )
         if picked:
-            console.print(f"  {picked}", highlight=False)
+            console.print(f"  {picked}", markup=False, highlight=False)
         if "label_selected_miou" in metrics:
             console.print(
                 f"  its epoch {metrics['label_selected_epoch']:.0f}, picked by labels of the "
@@ -213,7 +214,7 @@ def draws_table(trials: Iterable[Trial]) -> Grid:
     table = Grid.grid(padding=(0, 2))
     for trial in ranked(trials):
         if trial.sample:
-            table.add_row(trial.name, trial.method, sampled(trial.sample))
+            table.add_row(*map(escape, (trial.name, trial.method, sampled(trial.sample))))
     return table
 
 

@@ -51,11 +51,13 @@ SECONDS, GPUS_TAG = "trial_seconds", "usseg.trial_gpus"
 
 _OTHER_SCHEMA = re.compile("out-of-date database schema|Can't locate revision")
 
+_ENDING = frozenset("?%")
+
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
 def store_uri(tracking_uri: str | None) -> str:
-    """Chooses the store and makes its address absolute, since a dashboard starts elsewhere.
+    """Chooses the store; its address is absolute where it can be, as a dashboard starts elsewhere.
 
     Args:
         tracking_uri: MLflow store; else `MLFLOW_TRACKING_URI`, else SQLite in this folder.
@@ -70,12 +72,7 @@ def store_uri(tracking_uri: str | None) -> str:
     scheme = urlsplit(uri).scheme
     if scheme == "sqlite":
         path, _, options = uri.removeprefix("sqlite:///").partition("?")
-        if "?" in str(Path(path).resolve()):
-            raise UserError(
-                f"{Path(path).resolve()}: an address of a database ends at a '?'. Work in a folder "
-                "without one, or set --tracking-uri sqlite:////FOLDER/mlflow.db."
-            )
-        return f"sqlite:///{Path(path).resolve()}" + (f"?{options}" if options else "")
+        return _address(Path(path), options)
     if scheme in ("http", "https") or scheme.split("+")[0] in _DATABASES:
         return uri
     raise UserError(
@@ -87,6 +84,22 @@ def store_uri(tracking_uri: str | None) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """Returns the file of a SQLite store, and `None` for any other."""
     return Path(uri[len("sqlite:///") :].partition("?")[0]) if uri.startswith("sqlite:") else None
+
+
+def _address(path: Path, options: str) -> str:
+    """Writes a file's address: absolute, or from here where a folder's name would end it.
+
+    What SQLAlchemy and MLflow make of a `?` or `%` in a path differs with their versions.
+    """
+    name = str(path.resolve())
+    if set(name) & _ENDING:
+        name = os.path.relpath(name)
+    if set(name) & _ENDING:
+        raise UserError(
+            f"{path.resolve()}: an address of a database has neither ? nor % in it. Run in that "
+            "folder, or set --tracking-uri sqlite:////FOLDER/mlflow.db."
+        )
+    return f"sqlite:///{name}" + (f"?{options}" if options else "")
 
 
 @contextlib.contextmanager
@@ -194,7 +207,7 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         path = sqlite_path(uri)
-        location = (path.parent / "mlartifacts").as_uri() if path else None
+        location = (path.resolve().parent / "mlartifacts").as_uri() if path else None
         return str(client.create_experiment(name, location))
     if experiment.lifecycle_stage != "active":
         raise UserError(

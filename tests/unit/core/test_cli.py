@@ -1,3 +1,4 @@
+import io
 import re
 import shlex
 import signal
@@ -7,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from rich.markup import escape
+from rich.table import Table
 
 import usseg_ray
 from tests.conftest import PROJECT
@@ -177,3 +180,28 @@ def test_secrets_in_addresses_are_left_out(address: str, told: str) -> None:
 )
 def test_what_would_not_repeat_a_sweep_is_not_told(argv: list[str]) -> None:
     assert repeatable(argv) == ""
+
+
+@pytest.mark.parametrize("text", ["[/red] closed", "[bold]shown[/]", "\x1b]0;t\x07:car:", "[red"])
+def test_a_name_in_a_line_neither_ends_a_command_nor_acts(text: str) -> None:
+    said = io.StringIO()
+    terminal = cli.Terminal(file=said, width=80, emoji=False, force_terminal=True)
+    terminal.print(f"[bold]{escape(text)}[/]", highlight=False)
+    grid = Table("[/x]")
+    grid.add_row(escape(text))
+    terminal.print(grid)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+    assert plain.count(text.replace("\x1b", "\\x1b").replace("\x07", "\\x07")) == 2
+    assert not set(plain) & {"\x1b", "\x07"}
+
+
+def test_markup_that_is_none_is_shown_as_it_is() -> None:
+    said = io.StringIO()
+    cli.Terminal(file=said, width=80).print("a [/x] b")
+    assert said.getvalue() == "a [/x] b\n"
+
+
+def test_a_refusal_shows_what_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli._refuse("\x1b[2J[/x]: no such class")
+    assert capsys.readouterr().err == "Error: \\x1b[2J[/x]: no such class\n"

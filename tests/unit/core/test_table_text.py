@@ -7,6 +7,7 @@ import pytest
 from rich.text import Text
 
 from tests.told import cells, shown
+from usseg_ray.core.cli import Terminal
 from usseg_ray.core.table import Column, Spread, Table, TableRow
 from usseg_ray.core.table_text import as_csv, as_markdown, as_records, as_rich
 
@@ -65,3 +66,16 @@ def test_csv_and_records_have_numbers_in_full() -> None:
         {"kind": "", "name": "<c>", "miou": 20.06, "acc": 50.0},
         {"kind": "floor", "name": "floor", "miou": 10.0},
     ]
+
+
+def test_names_from_strangers_act_in_no_format() -> None:
+    name = "\x1b]0;t\x07[/x] _a_ ![i](u)\n# b"
+    table = Table(name, COLUMNS, (TableRow({"name": name, "miou": 1.0, name: "x"}),))
+    assert "\x1b" not in as_csv([table])
+    assert as_markdown(table)[2].startswith(
+        "| \\\\x1b\\]0;t\\\\x07\\[/x\\] \\_a\\_ !\\[i\\](u) # b | "
+    )
+    said = io.StringIO()
+    Terminal(file=said, width=200).print(as_rich(table))
+    assert said.getvalue().count("\\x1b]0;t\\x07[/x] _a_ ![i](u)") == 2
+    assert "\x1b" not in said.getvalue()

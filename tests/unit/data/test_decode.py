@@ -2,6 +2,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.encoded import encode, noise, picture
-from usseg_ray.data.containers import UndecodableError
+from usseg_ray.data.containers import MAX_SCANNED, UndecodableError
 from usseg_ray.data.decode import (
     BYTES_PER_PIXEL,
     MAX_PIXELS,
@@ -32,11 +33,12 @@ def encoded(form: str, **options: Any) -> bytes:
     return encode(Image.fromarray(picture()), form, **options)
 
 
-def png(width: int, height: int, depth: int, colour: int, scanlines: bytes) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
+def chunk(kind: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
 
+
+def png(width: int, height: int, depth: int, colour: int, scanlines: bytes) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(scanlines)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
@@ -420,3 +422,82 @@ def test_a_truncated_heic_is_refused(share: float) -> None:
     data = heic(noise())
     with pytest.raises(UndecodableError):
         decode_image(data[: int(len(data) * share)])
+
+
+def branded(data: bytes, major: bytes, *others: bytes) -> bytes:
+    """Names other brands in the first box of an AVIF or HEIC file."""
+    (size,) = struct.unpack_from(">I", data)
+    box = major + data[12:16] + b"".join(others)
+    box += b"mif1" * ((size - 8 - len(box)) // 4)
+    return bytes(data[:8] + box + data[8 + len(box) :])
+
+
+@pytest.mark.parametrize(
+    ("major", "others"),
+    [(b"mif1", (b"heic",)), (b"msf1", ()), (b"heix", ()), (b"hevc", (b"mif1",))],
+)
+def test_heic_is_known_by_any_of_its_brands(major: bytes, others: tuple[bytes, ...]) -> None:
+    data = heic(Image.new("RGB", (40, 24), (200, 30, 60)))
+    assert decode_image(branded(data, major, *others)).shape == (24, 40, 3)
+
+
+def test_avif_is_known_by_any_of_its_brands() -> None:
+    data = encode(Image.new("RGB", (40, 24), (200, 30, 60)), "AVIF")
+    assert decode_image(branded(data, b"mif1", b"avif")).shape == (24, 40, 3)
+
+
+WITHOUT_HEIC = """
+import sys
+sys.modules["pillow_heif"] = None  # as where the extra is not installed
+from usseg_ray.data.decode import decode_image
+try:
+    decode_image(open(sys.argv[1], "rb").read())
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_heic_without_its_extra_is_told_under_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "renamed.jpg"
+    path.write_bytes(branded(heic(noise()), b"mif1", b"heic"))
+    command = [sys.executable, "-c", WITHOUT_HEIC, str(path)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert told == "a HEIC file, which is read with an extra: pip install 'usseg-ray[heic]'\n"
+
+
+def test_scans_inside_a_tiff_are_counted_too() -> None:
+    data = encode(noise(), "TIFF", compression="jpeg")
+    assert decode_image(data).shape == (48, 64, 3)
+    with pytest.raises(UndecodableError, match=r"scans of .* would take too long"):
+        decode_image(data + b"\xff\xda" * 400_000)
+
+
+def test_scans_of_many_tiles_are_no_reason() -> None:
+    image = Image.new("RGB", (4096, 4096))
+    strips = encode(image, "TIFF", compression="jpeg", strip_size=16 * 3 * 4096)
+    assert decode_image(strips).shape == (4096, 4096, 3)
+    assert strips.count(b"\xff\xda") * 4096**2 > MAX_SCANNED
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_files_of_very_many_parts_are_refused(form: str) -> None:
+    data = encoded(form)
+    part = chunk(b"teXt", b"") if form == "PNG" else b"\xff\xfe\0\2"
+    at = 33 if form == "PNG" else 2
+    assert decode_image(data[:at] + part * 1000 + data[at:]).shape == (48, 64, 3)
+    with pytest.raises(UndecodableError, match="more than 262144 parts"):
+        decode_image(data[:at] + part * 2**18 + data[at:])
+
+
+@pytest.mark.parametrize("seen", ["flat", "noise"])
+def test_the_dearest_scans_that_are_allowed_take_seconds(seen: str) -> None:
+    side = 512
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    shown = pixels if seen == "noise" else np.zeros_like(pixels)
+    data = encode(Image.fromarray(shown), "JPEG", progressive=True)
+    at = data.rindex(b"\xff\xda")
+    few = MAX_SCANNED // 32 // side**2 - data.count(b"\xff\xda")
+    begun = time.process_time()
+    decode_image(data[:-2] + data[at:-2] * few + data[-2:])
+    # A 32nd of what is allowed: half a minute at most for all of it, a third of that measured.
+    assert time.process_time() - begun < 1

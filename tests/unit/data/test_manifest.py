@@ -129,3 +129,16 @@ def test_a_path_that_leads_out_of_the_set_is_refused(tmp_path: Path, path: str) 
 def test_a_name_that_cannot_be_part_of_a_path_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot be part of a path"):
         load_manifest(written(tmp_path, name=name))
+
+
+def test_a_split_of_such_a_name_is_refused(tmp_path: Path) -> None:
+    place = written(tmp_path) / MANIFEST
+    place.write_text(place.read_text().replace('"train": {', '"../x": {'))
+    with pytest.raises(UserError, match=r"name '\.\./x' cannot be part of a path"):
+        load_manifest(tmp_path)
+
+
+def test_json_of_any_depth_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(UserError, match="not a JSON file"):
+        load_manifest(tmp_path)

@@ -72,7 +72,7 @@ def test_a_card_follows_names_until_somebody_makes_it_theirs(
     named = about.model_copy(update={"names": Names.of_tree(tree, "a test")})
     write_description(named, folder)
     text = (folder / CARD_FILE).read_text()
-    assert "| 0 | sand \\| \\<b\\> sea | `" in text
+    assert "| 0 | sand \\| &lt;b> sea | `" in text
     assert "| part of 0 |" in text
     (folder / CARD_FILE).write_text("# Ours\n")
     write_description(about, folder)

@@ -40,3 +40,9 @@ def test_the_same_scores_give_the_same_pixels() -> None:
     counts, iou = np.diag([5, 6, 7]).astype(np.int64), np.array([50.0, np.nan, 3.0])
     assert confusion_figure(counts, CLASSES) == confusion_figure(counts, CLASSES)
     assert per_class_bars(iou, CLASSES) == per_class_bars(iou, CLASSES)
+
+
+def test_a_class_of_any_name_is_drawn() -> None:
+    names = (r"$\frac$", "$a", r"\x1b[0m")
+    assert confusion_figure(np.eye(3, dtype=np.int64), names).size
+    assert per_class_bars(np.array([50.0, 20.0, 10.0]), names).size

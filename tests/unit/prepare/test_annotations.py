@@ -145,9 +145,11 @@ ANNOTATION = {"image_id": 0, "category_id": 7, "segmentation": SQUARE}
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        ([], "no COCO annotations: the file"),
-        ({"images": []}, "no COCO annotations: annotations"),
-        (content("a.png", categories=[]), "no COCO annotations: categories"),
+        ([], "no COCO annotations: the file: must be an object. If it is something else, rename"),
+        ({"images": []}, "no COCO annotations: annotations: is missing"),
+        (content("a.png", categories=[]), "no COCO annotations: categories: must not be empty"),
+        (content("a.png") | {"images": [3]}, "images.0: must be an object"),
+        (content("a.png", annotations=[{"image_id": "x"}]), "image_id: must be a whole number"),
         (content("a.png", annotations=[ANNOTATION | {"image_id": 9}]), "there is no image 9"),
         (content("a.png", annotations=[ANNOTATION | {"category_id": 9}]), "no category 9"),
         (content("a.png", categories=[*CATEGORIES, CATEGORIES[0]]), "two categories have the id 7"),
@@ -196,3 +198,13 @@ def test_around_a_single_category_lies_the_background(tmp_path: Path) -> None:
     expected = np.ones((4, 5), int)
     expected[1:3, 1:3] = 0
     assert np.array_equal(decode_label(row.label), expected)
+
+
+@pytest.mark.parametrize("told", [[{"file": "a.png"}], {"train": ["a.png"]}, "text"])
+def test_a_file_of_another_tool_is_refused_with_ways_on(tmp_path: Path, told: Any) -> None:
+    pictures(tmp_path, "train/a.png")
+    write(tmp_path, "annotations/train.json", told)
+    with pytest.raises(UserError, match=r"rename it or move it away; or say what counts: --labels"):
+        discover(tmp_path)
+    (tmp_path / "annotations/train.json").rename(tmp_path / "annotations/notes.json")
+    assert discover(tmp_path).notes == ("1 files passed over: .json 1.",)

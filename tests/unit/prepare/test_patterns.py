@@ -1,8 +1,15 @@
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.encoded import encode, picture
+from tests.integration.bucket import bucket
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import resolve
+from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.patterns import (
     LAYOUTS,
     Found,
@@ -88,3 +95,72 @@ def test_a_folder_that_is_alone_is_looked_through(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_bytes(b"")
     inner = tmp_path / "VOCdevkit"
     assert list(roots(tmp_path)) == [inner / "VOC2012", inner, tmp_path]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """Yields the options of an address in a bucket on loopback."""
+    with bucket() as settings:
+        host = settings["AWS_ENDPOINT_URL"].removeprefix("http://")
+        yield f"scheme=http&endpoint_override={host}&region=us-east-1"
+
+
+def put(options: str, name: str, content: bytes) -> None:
+    filesystem, root = resolve(f"s3://key:secret@bucket?{options}")
+    with filesystem.open_output_stream(f"{root}/{name}") as stream:
+        stream.write(content)
+
+
+def test_labels_in_a_bucket_are_fetched_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = encode(Image.fromarray(picture()), "JPEG")
+    truth = encode(Image.fromarray(picture()[..., 0]), "PNG")
+    for split in ("train", "val"):
+        put(served, f"farm/gt/{split}/a_ids.png", truth)
+        (tmp_path / "photos" / "rgb" / split).mkdir(parents=True)
+        (tmp_path / "photos" / "rgb" / split / "a.jpg").write_bytes(image)
+    labels = f"s3://key:secret@bucket/farm/gt/{{split}}/{{id}}_ids.png?{served}"
+    asked = {"images": "rgb/{split}/{id}.jpg", "labels": labels}
+    found = discover(tmp_path / "photos", **asked)
+    assert [entry.split for entry in found.entries] == ["train", "val"]
+    for entry in found.entries:
+        assert entry.label is not None
+        assert Path(entry.label).read_bytes() == truth
+    assert discover(tmp_path / "photos", **asked) == found
+    lost = f"s3://key:secret@bucket/lost/{{id}}.png?{served}"
+    with pytest.raises(UserError, match="no images") as refused:
+        discover(tmp_path / "photos", images="rgb/{split}/{id}.jpg", labels=lost)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("split", ["val", "{split}"])
+def test_annotations_in_a_bucket_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: str, split: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(encode(Image.fromarray(picture()), "JPEG"))
+    square = {"image_id": 0, "category_id": 1, "segmentation": [[1, 1, 3, 1, 3, 3]]}
+    told = {
+        "images": [{"id": 0, "file_name": "a.jpg", "height": 48, "width": 64}],
+        "annotations": [square],
+        "categories": [{"id": 1, "name": "cow"}, {"id": 2, "name": "grass"}],
+    }
+    put(served, "export/stuff_val.json", json.dumps(told).encode())
+    labels = f"s3://key:secret@bucket/export/stuff_{split}.json?{served}"
+    found = discover(tmp_path / "photos", labels=labels)
+    assert [entry.drawing is not None for entry in found.entries] == [True]
+    assert found.classes == ("cow", "grass")
+    assert discover(tmp_path / "photos", labels=labels) == found
+    with pytest.raises(UserError, match="there is no such file"):
+        discover(tmp_path / "photos", labels=labels.replace("stuff_", "other_"))
+
+
+def test_annotations_at_a_uri_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be read"):
+        discover(tmp_path, labels=f"file://{tmp_path}/lost/a.json")

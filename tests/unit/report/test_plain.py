@@ -10,6 +10,8 @@ from tests.reported import (
     FINALS_TABLE,
     TRIALS_TABLE,
 )
+from usseg_ray.core.table import Column, Table, TableRow
+from usseg_ray.report.content import Code, Report, Section
 from usseg_ray.report.plain import as_csv, as_json, as_markdown
 from usseg_ray.report.read import Store
 from usseg_ray.report.repeat import compose
@@ -28,3 +30,14 @@ def test_other_formats_have_the_same_numbers(store: Store, trials: dict[str, Run
     text = as_markdown(found)
     assert all(f"| {name} | " in text for name in scores)
     assert f"| {scores['trial_003']:.1f} | " in text
+
+
+def test_headings_and_commands_are_no_markdown_of_a_stranger() -> None:
+    name = "![i](u)\x1b\n# b"
+    table = Table(name, (Column("name", "name"),), (TableRow({"name": "a"}),))
+    section = Section("leaderboard", name, (table,))
+    text = as_markdown(Report(name, {}, (section,), (Code(name, ("cd x\n```\x1b",)),)))
+    assert "\x1b" not in text
+    assert text.count("!\\[i\\](u)") == 4
+    assert "\n# b" not in text
+    assert "cd x ```\\x1b" in text

@@ -7,6 +7,7 @@ from tests import tiny
 from tests.planned import request
 from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
+from usseg_ray.ops.context import USUAL
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request
@@ -62,7 +63,8 @@ def test_what_is_given_is_left_alone(many: Path) -> None:
     found = settings(planned(many, ["stego"], assigned=given), "stego")
     without = settings(planned(many, ["stego"], assigned=given, calibrate="off"), "stego")
     calibrated = {key for key, value in found.items() if value != without[key]}
-    assert calibrated == {"method.lr", "method.shift_inter", "method.shift_negative"}
+    shifts = {"method.shift_inter", "method.shift_negative"}
+    assert calibrated == {"method.lr", "method.context", *shifts}
 
 
 def test_off_and_presets_keep_the_published_settings(many: Path) -> None:
@@ -83,6 +85,36 @@ def test_labels_change_nothing(many: Path, tmp_path: Path) -> None:
     assert second is not None
     assert first.statistics == second.statistics
     assert first.choices == second.choices
+
+
+def test_a_shipped_space_draws_around_what_was_calibrated(many: Path) -> None:
+    plan = planned(many, ["stego", "hp"], num_samples=4, space="own")
+    assert plan.calibration is not None
+    ends = {one.key: one.ends for one in plan.calibration.choices["stego"] if one.ends}
+    assert {"method.shift_intra", "method.shift_inter"} <= set(ends)
+    for key, (low, high) in ends.items():
+        assert low <= settings(plan, "stego")[key] <= high
+        drawn = [sample[key] for sample in plan.parts[0].samples[1:]]
+        assert all(low <= value <= high for value in drawn)
+        assert len(set(drawn)) == 3
+    # Calibrated without ends: the published range says nothing here.
+    assert "method.consistency_weight" not in plan.parts[1].space.space
+    assert plan.parts[1].samples[0] == {}
+
+
+def test_a_space_of_ones_own_is_drawn_as_it_is_written(many: Path, tmp_path: Path) -> None:
+    own = tmp_path / "stego.yaml"
+    own.write_text("space: {method.shift_intra: {uniform: [0.01, 0.02]}}")
+    plan = planned(many, ["stego"], num_samples=3, space=str(own))
+    drawn = [sample["method.shift_intra"] for sample in plan.parts[0].samples[1:]]
+    assert all(0.01 <= value <= 0.02 for value in drawn)
+
+
+def test_codes_are_described_in_context_unless_that_is_given(many: Path) -> None:
+    assert settings(planned(many, ["stego"]), "stego")["method.context"] == USUAL
+    own = planned(many, ["stego"], assigned={"method.context": None})
+    assert settings(own, "stego")["method.context"] is None
+    assert settings(planned(many, ["kmeans"]), "kmeans")["method.context"] is None
 
 
 def test_few_images_keep_published_thresholds_and_say_so(tmp_path: Path) -> None:

@@ -102,3 +102,10 @@ def test_the_live_table_does_not_grow_with_the_sweep() -> None:
         table = screen._render().renderables[1]
         assert isinstance(table, Table)
         assert [row[0] for row in cells(table)] == [f"trial_{i:03d}" for i in range(80, 101)]
+
+
+def test_what_a_trial_drew_is_shown_as_it_is() -> None:
+    drew = Trial(0, "acseg", {"backbone.name": "[/x]"}, {}, 3, "RUNNING")
+    screen = Screen(Console(file=io.StringIO()), 1)
+    screen._trials[drew.name] = drew
+    assert "name=[/x]" in shown(screen._render())

@@ -241,3 +241,17 @@ def test_assignments_that_are_none(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_assignments([text])
     assert message in str(caught.value)
+
+
+def test_a_space_around_other_ends_draws_what_has_some() -> None:
+    shipped = load_space(find_space("stego"))
+    around = shipped.around({"method.shift_intra": (0.01, 0.02), "method.weight_intra": None})
+    assert around.space["method.shift_intra"].values == (0.01, 0.02)
+    assert "method.weight_intra" not in around.space
+    assert around.space["method.shift_inter"] == shipped.space["method.shift_inter"]
+    assert around.is_shipped
+
+
+def test_a_space_of_the_user_is_not_one_that_came_with_the_package(tmp_path: Path) -> None:
+    (tmp_path / "stego.yaml").write_text("fixed: {}")
+    assert not load_space(tmp_path / "stego.yaml").is_shipped

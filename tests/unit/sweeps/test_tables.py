@@ -185,3 +185,8 @@ def test_what_all_runs_took_and_cost() -> None:
     runs = [replace(trial(index, 1.0), seconds=900.04) for index in range(4)]
     assert cost_line(runs, None) == "Training and scoring: 3600.2 s in all 4 runs."
     assert cost_line(runs, 2.5).endswith("s in all 4 runs, price 2.50.")
+
+
+def test_what_trials_drew_is_shown_as_it_is() -> None:
+    drew = Trial(0, "acseg", {"backbone.name": "[/x]"}, {}, 3, "FINISHED")
+    assert "name=[/x]" in shown(draws_table([drew]))

@@ -34,6 +34,7 @@ from usseg_ray.features.backbones import TEXTONS, build_backbone
 from usseg_ray.features.presets import PRESETS, backbone_settings
 from usseg_ray.models.description import read_description
 from usseg_ray.models.find import KEPT
+from usseg_ray.ops import context
 from usseg_ray.outputs.gallery.page import GALLERY, write_gallery
 from usseg_ray.outputs.places import find_images
 from usseg_ray.outputs.run import Predicted, check_room, predict
@@ -204,7 +205,7 @@ def _check_room(images: str, run: Path) -> None:
 
 
 def schedule(manifest: Manifest) -> dict[str, Any]:
-    """Lists settings of short trials, by the number of images."""
+    """Lists settings of short trials, by the number of images; what is alike is grouped alike."""
     images = sum(split.rows for split in manifest.splits.values())
     few, many = STEPS
     return {
@@ -213,6 +214,7 @@ def schedule(manifest: Manifest) -> dict[str, Any]:
         "train.epochs": 1,
         "train.steps_per_epoch": min(max(images // 2, few), many),
         "train.batch_size": 16,
+        "method.context": context.USUAL,
     }
 
 

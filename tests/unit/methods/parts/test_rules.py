@@ -22,6 +22,18 @@ def test_a_threshold_is_a_cosine_that_a_share_of_pairs_lies_above(
     assert found.rule == "60 % of pairs within an image lie above it"
 
 
+def test_a_space_draws_between_shares_of_four_times_the_odds() -> None:
+    pairs = Cosines(levels=tuple(1 - share for share in SHARES))
+    found = threshold("method.shift_intra", pairs, 0.5, "pairs within an image")
+    assert found.ends == pytest.approx((0.2, 0.8))
+    # Beyond what is known there is nothing to draw.
+    rare = threshold("method.shift_negative", pairs, SHARES[0], "pairs with another image").ends
+    assert rare is not None
+    assert rare[1] == pytest.approx(1 - SHARES[0], abs=1e-4)
+    equal = Cosines(levels=(0.5,) * len(SHARES))
+    assert threshold("method.shift_intra", equal, 0.5, "pairs").ends is None
+
+
 def test_what_a_circumstance_decides_is_said_with_its_reason() -> None:
     found = fixed("method.affinity", "cosine", "this backbone has no attention")
     assert (found.key, found.value) == ("method.affinity", "cosine")
