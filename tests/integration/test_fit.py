@@ -98,8 +98,11 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     named = here("name", "--model", run, folder=tmp_path)
     (tmp_path / "names.yaml").write_text(named.stdout.replace("cluster 0", "rock"))
     assert here("name", "names.yaml", "--model", run, folder=tmp_path).returncode == 0
-    assert here("fit", "--resume", "runs/first", folder=tmp_path).returncode == 0
+    again = here("fit", "--resume", "runs/first", "--names-of", "runs/first", folder=tmp_path)
+    assert again.returncode == 0
+    assert "0: rock (was 0, overlap 1.00, margin" in again.stdout
     assert "rock" in (outputs / "names.yaml").read_text()
+    assert "0: rock" in (run / "gallery.html").read_text("utf-8")
 
 
 def test_the_guide_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,10 @@ class Segmentation:
     Attributes:
         mask: (H, W) int64, the output of every pixel: merged clusters are one, ignored ones
             `names.ignored`.
-        confidence: (H, W) float32 in [0, 1], the probability of the cluster that was chosen.
-        scores: (K, H, W) float32, the probability of every cluster, if it was asked for.
+        confidence: (H, W) float32 in [0, 1], the probability of the output that was chosen: of
+            merged clusters, the sum.
+        scores: (K, H, W) float32, the probability of every cluster, if it was asked for; a cluster
+            that is merged into another has 0, and that one the sum.
         names: What outputs are called.
     """
 
@@ -84,6 +86,8 @@ class Segmenter:
         model.method.eval()
         self.description, self.model = description, model
         self.names, self.num_clusters = description.names, description.num_clusters
+        self._groups = self.names.groups
+        self._joined = np.unique(self._groups)
         self._predictors: dict[Refinement, Predictor] = {}
         self._held = ExitStack()
         weakref.finalize(self, self._held.close)
@@ -134,15 +138,41 @@ class Segmenter:
         predictor, shown = self._predictor(refinement), self.description.preprocessing
         pixels = frame_image(image, Frame(shown.size, "whole", shown.filter))
         seen = Images(("0",), torch.from_numpy(pixels)[None])
-        logits = predictor.predict(seen).logits(refinement)[0]
+        logits = self.join(predictor.predict(seen).logits(refinement)[0])
         chosen, confidence = _chosen(logits, (height, width))
         found = _upsampled(logits[None], (height, width))[0].softmax(0) if scores else None
         return Segmentation(
-            self.names.apply(chosen.cpu().numpy()),
+            self.outputs(chosen.cpu().numpy()),
             confidence.cpu().numpy(),
-            None if found is None else found.cpu().numpy(),
+            None if found is None else self._apart(found.cpu().numpy()),
             self.names,
         )
+
+    def join(self, logits: Float[Tensor, "K h w"]) -> Float[Tensor, "M h w"]:
+        """Adds up the probabilities of clusters that are merged, of which M are left.
+
+        Args:
+            logits: What the softmax over K makes probabilities of.
+
+        Returns:
+            The same of the M; `outputs` says which they are.
+        """
+        if len(self._joined) == len(self._groups):
+            return logits
+        parts = [torch.from_numpy(np.flatnonzero(self._groups == one)) for one in self._joined]
+        return torch.stack([logits[part.to(logits.device)].logsumexp(0) for part in parts])
+
+    def outputs(self, chosen: Int64[np.ndarray, "*size"]) -> Int64[np.ndarray, "*size"]:
+        """Makes a label map of what `join` left one of outputs."""
+        return self.names.apply(self._joined[chosen])
+
+    def _apart(self, probabilities: Float32[np.ndarray, "M H W"]) -> Float32[np.ndarray, "K H W"]:
+        """Gives what `join` left the places of K clusters; one that went into another has 0."""
+        if len(self._joined) == len(self._groups):
+            return probabilities
+        found = np.zeros((len(self._groups), *probabilities.shape[1:]), np.float32)
+        found[self._joined] = probabilities
+        return found
 
     @torch.no_grad()
     def probabilities(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B K h w"]:

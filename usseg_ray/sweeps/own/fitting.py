@@ -33,8 +33,9 @@ from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.backbones import TEXTONS, build_backbone
 from usseg_ray.features.presets import PRESETS, backbone_settings
 from usseg_ray.models.description import read_description
-from usseg_ray.models.find import KEPT
+from usseg_ray.models.find import KEPT, find_model
 from usseg_ray.ops import context
+from usseg_ray.outputs.gallery.carry import take_over
 from usseg_ray.outputs.gallery.page import GALLERY, write_gallery
 from usseg_ray.outputs.places import find_images
 from usseg_ray.outputs.run import Predicted, check_room, predict
@@ -93,7 +94,7 @@ class Fitted:
             "a page about the run": f"{CONSOLE} report --sweep {name} --out report.html",
             "names from that page": f"{CONSOLE} name names.yaml --model {run}",
             "masks of images that you add": f"{CONSOLE} fit FOLDER --resume {run}",
-            "train on them too": f"{CONSOLE} fit FOLDER",
+            "train on them too": f"{CONSOLE} fit FOLDER --names-of {run}",
             "in Python": f"usseg_ray.load({str(self.run)!r}).predict('image.jpg')",
         }
 
@@ -125,6 +126,7 @@ def fit(
     num_samples: int = COUNTS,
     seeds: int = SEEDS,
     assigned: dict[str, Any] | None = None,
+    names_of: str | None = None,
     tracking_uri: str | None = None,
 ) -> Fitted:
     """Segments photographs without labels.
@@ -140,6 +142,7 @@ def fit(
         num_samples: Values of K that are tried.
         seeds: With which each is tried.
         assigned: Dotted keys and values, above all else.
+        names_of: A model whose names its own takes over, by what both see in the images.
         tracking_uri: As `--tracking-uri`.
 
     Returns:
@@ -148,6 +151,7 @@ def fit(
     Raises:
         UserError: Something is wrong with the images, the options or the place; says what to do.
     """
+    named = None if names_of is None else find_model(names_of)
     if resume is not None:
         run, request = reopened(resume)
         images = str(image_folder(source)) if source is not None else _images_of(request.data)
@@ -174,6 +178,8 @@ def fit(
         run = launch(request, out, None, dry_run=False, again=f"{CONSOLE} fit")
     else:
         raise UserError(f"which images? {CONSOLE} fit FOLDER, or {CONSOLE} fit --resume RUN")
+    if named is not None:
+        _say("\n".join(take_over(named, run / KEPT, images, chosen_device(None)).lines()))
     made = _masks(images, run)
     _show(images, run)
     found = _fitted(run, made)
