@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "Segment images with a model: masks, overlays and other formats.",
     "serve": "Answer over HTTP with a model: label maps, shares, confidence.",
     "demo": "Try a model in a browser.",
+    "look": "Show what a model's clusters are, on a page that names them.",
     "name": "Name, colour, merge and leave out a model's clusters.",
     "evaluate": "Score a trained trial again, by any protocol.",
     "report": "Put sweeps side by side, or write a page about them.",

@@ -54,6 +54,7 @@ def fit(
     num_samples: int | None = None,
     seeds: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    names_of: "str | Path | None" = None,
     tracking_uri: str | None = None,
 ) -> "Fitted":
     """Segments photographs without labels, as `usseg-ray fit` does.
@@ -68,6 +69,7 @@ def fit(
         num_samples: Values of K that are tried.
         seeds: With which each is tried.
         settings: Dotted keys and values, as `--set`.
+        names_of: A model whose names the new one takes over.
         tracking_uri: As `--tracking-uri`.
 
     Returns:
@@ -89,6 +91,7 @@ def fit(
         num_samples=num_samples or fitting.COUNTS,
         seeds=seeds or fitting.SEEDS,
         assigned=dict(settings or {}),
+        names_of=None if names_of is None else str(names_of),
         tracking_uri=tracking_uri,
     )
 

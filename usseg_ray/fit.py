@@ -47,6 +47,14 @@ def fit(
             help="Go on with a run; images that were added since get masks from its model.",
         ),
     ] = None,
+    names_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Take over the names of a model that was trained before, such as on fewer of "
+            "these images.",
+        ),
+    ] = None,
     tracking_uri: cli.TrackingUri = None,
     version: Version = False,  # noqa: ARG001
 ) -> None:
@@ -70,6 +78,7 @@ def fit(
         assigned=launch.assignments(
             assign, backbone=None, device=device, precision=None, seed=None, workers=None
         ),
+        names_of=names_of,
         tracking_uri=tracking_uri,
     )
 

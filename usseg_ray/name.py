@@ -26,11 +26,22 @@ def main(
     model: Annotated[
         str, typer.Option(help="A run (its name under ./runs, or its folder), or a model's folder.")
     ],
+    names_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Take over the names of another model, such as the one before training again: "
+            "each cluster has that of the one that covers the same pixels of --images.",
+        ),
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="For --names-of: images that both models look at.")
+    ] = None,
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Name a model's clusters: everything that it makes from then on says so.
 
-    To begin: usseg-ray name --model RUN > names.yaml
+    To begin: usseg-ray look, whose page makes a names.yaml, or usseg-ray name --model RUN
     """
     # torch: not for --help
     from usseg_ray.models.description import read_description, write_description  # noqa: PLC0415
@@ -43,6 +54,11 @@ def main(
             "model, and register or push it again."
         )
     folder = find_model(model)
+    if names_of is not None:
+        if names is not None or images is None:
+            raise UserError("--names-of takes --images, and no names.yaml beside it.")
+        _take_over(folder, names_of, images)
+        return
     known = read_description(folder)
     if names is None:
         typer.echo(known.names.text(), nl=False)
@@ -53,12 +69,21 @@ def main(
         one != other for one, other in zip(given.clusters, known.names.clusters, strict=True)
     )
     outputs = ", ".join(given.clusters[output].name for output in given.outputs)
-    console.print(
-        f"{changed} of {len(given)} clusters changed in {folder}. Label maps have: {outputs}.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(f"{changed} of {len(given)} clusters changed in {folder}. Label maps have: {outputs}.")
+
+
+def _take_over(folder: Path, names_of: str, images: str) -> None:
+    # torch: not for --help
+    from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
+    from usseg_ray.models.find import find_model  # noqa: PLC0415
+    from usseg_ray.outputs.gallery.carry import take_over  # noqa: PLC0415
+
+    for line in take_over(find_model(names_of), folder, images, chosen_device(None)).lines():
+        _say(line)
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

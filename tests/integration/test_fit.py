@@ -64,6 +64,11 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     verdict = json.loads((run / "k" / "kmeans.json").read_text())["verdict"]
     assert verdict in done.stdout
 
+    assert f"to look at and to name: {Path('runs/first/gallery.html')}" in done.stdout
+    gallery = (run / "gallery.html").read_text("utf-8")
+    assert "Under every K that was tried" in gallery
+    assert f"Seen in {COUNT} of {COUNT + 1} images. 1 could not be used." in gallery
+
     model = usseg_ray.load(run)
     outputs = run / "outputs"
     written = sorted((outputs / "masks").rglob("*.png"))
@@ -93,8 +98,11 @@ def test_photographs_to_masks_and_on(tmp_path: Path) -> None:
     named = here("name", "--model", run, folder=tmp_path)
     (tmp_path / "names.yaml").write_text(named.stdout.replace("cluster 0", "rock"))
     assert here("name", "names.yaml", "--model", run, folder=tmp_path).returncode == 0
-    assert here("fit", "--resume", "runs/first", folder=tmp_path).returncode == 0
+    again = here("fit", "--resume", "runs/first", "--names-of", "runs/first", folder=tmp_path)
+    assert again.returncode == 0
+    assert "0: rock (was 0, overlap 1.00, margin" in again.stdout
     assert "rock" in (outputs / "names.yaml").read_text()
+    assert "0: rock" in (run / "gallery.html").read_text("utf-8")
 
 
 def test_the_guide_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

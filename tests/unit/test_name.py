@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests import tiny
 from tests.integration.commands import here
 from tests.unit.models.conftest import kept
 from usseg_ray.models.description import read_description
@@ -65,3 +67,24 @@ def test_a_model_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     done = here("name", "names.yaml", "--model", "models:/road@champion", folder=tmp_path)
     assert done.returncode == 2
     assert "a folder of this machine" in done.stderr
+
+
+def test_names_of_another_model_are_taken_over(model: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    (tmp_path / "names.yaml").write_text("0: {name: rock}\n1: {merge_into: 0}\n")
+    here("name", "names.yaml", "--model", str(other), folder=tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.fromarray(tiny.picture(number)[0]).save(tmp_path / "photos" / f"{number}.png")
+    asked = ("name", "--model", str(model), "--names-of", str(other))
+    done = here(*asked, "--images", "photos", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0: rock (was 0, overlap 1.00, margin " in done.stdout
+    assert read_description(model).names == read_description(other).names
+
+    before = (model / "model.yaml").read_bytes()
+    for wrong in ((), ("names.yaml", "--images", "photos")):
+        refused = here(*asked, *wrong, folder=tmp_path)
+        assert refused.returncode == 2
+        assert "--names-of takes --images, and no names.yaml" in refused.stderr
+    assert (model / "model.yaml").read_bytes() == before

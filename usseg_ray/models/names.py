@@ -26,6 +26,11 @@ IGNORED = 255
 _IGNORED_OF_MANY = 65535
 
 
+def unnamed(cluster: int) -> str:
+    """Calls a cluster by its number, as long as nobody has named it."""
+    return f"cluster {cluster}"
+
+
 class Name(Settings):
     """What one cluster is called and what becomes of it.
 
@@ -67,7 +72,7 @@ class Names:
             k: How many.
             palette: RGB of each; chosen if unset.
         """
-        called = [f"cluster {cluster}" for cluster in range(k)]
+        called = [unnamed(cluster) for cluster in range(k)]
         colours = colour_for(called, palette)
         return cls(
             tuple(
@@ -134,6 +139,12 @@ class Names:
         return np.array([self._final(cluster) for cluster in range(len(self))], np.int64)
 
     @property
+    def groups(self) -> Int64[np.ndarray, " K"]:
+        """The cluster that the probability of every cluster counts for: what it is merged into."""
+        parts = enumerate(self.clusters)
+        return np.array([k if name.ignore else self._end(k) for k, name in parts], np.int64)
+
+    @property
     def ignored(self) -> int:
         """What label maps have where a cluster is ignored."""
         return IGNORED if len(self) <= IGNORED else _IGNORED_OF_MANY
@@ -164,6 +175,10 @@ class Names:
         return np.asarray(self.final[mask])
 
     def _final(self, cluster: int) -> int:
+        end = self._end(cluster)
+        return self.ignored if self.clusters[end].ignore or self.clusters[cluster].ignore else end
+
+    def _end(self, cluster: int) -> int:
         """Follows merges to their end."""
         seen, first = [cluster], cluster
         while (onward := self.clusters[cluster].merge_into) is not None:
@@ -176,8 +191,7 @@ class Names:
                 raise UserError(f"Cluster {first} is merged round a loop: {[*seen, onward]}.")
             seen.append(onward)
             cluster = onward
-        left_out = self.clusters[cluster].ignore or self.clusters[first].ignore
-        return self.ignored if left_out else cluster
+        return cluster
 
 
 def _name(cluster: int, given: object, known: Mapping[str, Any] | None, where: str) -> Name:

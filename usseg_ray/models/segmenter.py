@@ -42,8 +42,10 @@ class Segmentation:
     Attributes:
         mask: (H, W) int64, the output of every pixel: merged clusters are one, ignored ones
             `names.ignored`.
-        confidence: (H, W) float32 in [0, 1], the probability of the cluster that was chosen.
-        scores: (K, H, W) float32, the probability of every cluster, if it was asked for.
+        confidence: (H, W) float32 in [0, 1], the probability of the output that was chosen: of
+            merged clusters, the sum.
+        scores: (K, H, W) float32, the probability of every cluster, if it was asked for; a cluster
+            that is merged into another has 0, and that one the sum.
         names: What outputs are called.
     """
 
@@ -86,6 +88,8 @@ class Segmenter:
         model.method.eval()
         self.description, self.model = description, model
         self.names, self.num_clusters = description.names, description.num_clusters
+        self._groups = self.names.groups
+        self._joined = np.unique(self._groups)
         self._predictors: dict[Refinement, Predictor] = {}
         self._held = ExitStack()
         weakref.finalize(self, self._held.close)
@@ -156,12 +160,13 @@ class Segmenter:
         refinement = Refinement.parse(refine) if refine else PLAIN
         for image, logits in zip(images, self._logits(images, refinement), strict=True):
             size = (image.shape[0], image.shape[1])
-            chosen, confidence = _chosen(logits, size)
-            found = _upsampled(logits[None], size)[0].softmax(0) if scores else None
+            joined = self.join(logits)
+            chosen, confidence = _chosen(joined, size)
+            found = _upsampled(joined[None], size)[0].softmax(0) if scores else None
             yield Segmentation(
-                self.names.apply(chosen.cpu().numpy()),
+                self.outputs(chosen.cpu().numpy()),
                 confidence.cpu().numpy(),
-                None if found is None else found.cpu().numpy(),
+                None if found is None else self._apart(found.cpu().numpy()),
                 self.names,
             )
 
@@ -181,6 +186,32 @@ class Segmenter:
             logits = predictor.predict(seen).logits(refinement)
             found.update(zip(numbers, logits, strict=True))
         return [found[number] for number in range(len(images))]
+
+    def join(self, logits: Float[Tensor, "K h w"]) -> Float[Tensor, "M h w"]:
+        """Adds up the probabilities of clusters that are merged, of which M are left.
+
+        Args:
+            logits: What the softmax over K makes probabilities of.
+
+        Returns:
+            The same of the M; `outputs` says which they are.
+        """
+        if len(self._joined) == len(self._groups):
+            return logits
+        parts = [torch.from_numpy(np.flatnonzero(self._groups == one)) for one in self._joined]
+        return torch.stack([logits[part.to(logits.device)].logsumexp(0) for part in parts])
+
+    def outputs(self, chosen: Int64[np.ndarray, "*size"]) -> Int64[np.ndarray, "*size"]:
+        """Makes a label map of what `join` left one of outputs."""
+        return self.names.apply(self._joined[chosen])
+
+    def _apart(self, probabilities: Float32[np.ndarray, "M H W"]) -> Float32[np.ndarray, "K H W"]:
+        """Gives what `join` left the places of K clusters; one that went into another has 0."""
+        if len(self._joined) == len(self._groups):
+            return probabilities
+        found = np.zeros((len(self._groups), *probabilities.shape[1:]), np.float32)
+        found[self._joined] = probabilities
+        return found
 
     @torch.no_grad()
     def probabilities(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B K h w"]:

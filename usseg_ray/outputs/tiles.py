@@ -173,7 +173,7 @@ def _strips(height: int) -> Iterator[tuple[int, int]]:
 def _row_of_tiles(
     segmenter: Segmenter, pixels: Pixels, rows: Axis, columns: Axis, row: int
 ) -> list[Tensor]:
-    """Scores a row of tiles: logarithms of probabilities, (K, h, w) each.
+    """Scores a row of tiles: logarithms of probabilities, (K, h, w) each, merged ones joined.
 
     They are scores less a number for each place, which the softmax does not see.
     """
@@ -187,7 +187,8 @@ def _row_of_tiles(
         ]
         seen = np.stack([frame_image(tile, frame) for tile in tiles])
         probabilities = segmenter.probabilities(np.moveaxis(seen, 1, -1))
-        found += probabilities.clamp(min=torch.finfo(torch.float32).tiny).log().unbind()
+        logs = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+        found += map(segmenter.join, logs)
     return found
 
 
@@ -226,7 +227,7 @@ def _strip(
     segmenter: Segmenter, pixels: Pixels, first: int, chosen: np.ndarray, confidence: np.ndarray
 ) -> Strip:
     names, (height, width) = segmenter.names, chosen.shape
-    mask = narrow(names.apply(chosen), names.ignored)
+    mask = narrow(segmenter.outputs(chosen), names.ignored)
     absent = pixels.absent(first, height)
     if absent is not None:
         mask[absent], confidence[absent] = names.ignored, 0

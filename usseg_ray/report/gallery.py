@@ -4,7 +4,6 @@ It stands after `read`. A finalist's `examples.npz` has its label maps of the im
 trials show; where one has none, its whole mosaic stands in.
 """
 
-import base64
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 
 from usseg_ray.core.npz import read_arrays
 from usseg_ray.core.records import DamagedError
+from usseg_ray.pictures import encoding
 from usseg_ray.pictures.palettes import paint
 from usseg_ray.report.content import Note, PageBlock, Picture, PictureGrid, Section
 from usseg_ray.report.details import shown_runs
@@ -168,23 +168,5 @@ def embedded(data: bytes, text: str, caption: str, *, side: int, budget: int) ->
         The picture as WebP in a data URI.
     """
     with Image.open(io.BytesIO(data)) as file:
-        full = file.convert("RGB")
-    width = min(side, full.width)
-    while True:
-        size = (width, max(1, round(full.height * width / full.width)))
-        small = full.resize(size, Image.Resampling.LANCZOS)
-        coded = _coded(small)
-        if len(coded) <= budget or width <= side // 4:
-            source = f"data:image/webp;base64,{base64.b64encode(coded).decode()}"
-            return Picture(source, size, text, caption)
-        width = width * 3 // 4
-
-
-def _coded(image: Image.Image) -> bytes:
-    """Codes an image both ways and keeps the shorter: label maps are flat, photographs are not."""
-    found = []
-    for options in ({"lossless": True}, {"quality": 72}):
-        file = io.BytesIO()
-        image.save(file, "WEBP", method=4, **options)
-        found.append(file.getvalue())
-    return min(found, key=len)
+        source, size = encoding.embedded(file.convert("RGB"), side=side, budget=budget)
+    return Picture(source, size, text, caption)

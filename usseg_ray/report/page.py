@@ -1,17 +1,16 @@
 """Writes a report as one HTML page that needs nothing else: no network, no script, no other file.
 
 It stands at the end, beside `plain`. The page is plain semantic HTML; its style sheet is
-`page.css`, and `page.js` lets its reader sort tables. A content security policy lets the browser
-load nothing and run no other script, and every text is escaped: names in a store come from anybody.
+`page.css`, and `page.js` lets its reader sort tables. Every text is escaped: names in a store come
+from anybody.
 """
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from itertools import groupby
 
+from usseg_ray.core.page import document
 from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow, written
 from usseg_ray.report.content import (
     Chart,
@@ -37,26 +36,17 @@ def as_html(report: Report) -> str:
     Returns:
         The page, in UTF-8's characters.
     """
-    style, script = _resource("page.css"), _resource("page.js")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.facts.items())
     answers = "".join(map(_answer, report.answers))
     links = "".join(f'<li><a href="#{s.key}">{escape(s.title)}</a></li>' for s in report.sections)
     sections = "".join(map(_section, report.sections))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(report.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+    body = (
         f'<a class="skip" href="#main">To the leaderboard</a>\n'
         f"<header><h1>{escape(report.title)}</h1>{answers}<dl>{facts}</dl></header>\n"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n'
-        f'<main id="main">\n{sections}</main>\n<script>{script}</script>\n</body>\n</html>\n'
+        f'<main id="main">\n{sections}</main>\n'
     )
+    return document(report.title, _resource("page.css"), _resource("page.js"), body)
 
 
 def _answer(answer: Code) -> str:
@@ -68,11 +58,6 @@ def _answer(answer: Code) -> str:
 
 def _resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _section(section: Section) -> str:

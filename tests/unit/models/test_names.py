@@ -88,3 +88,14 @@ def test_a_file_alone_names_every_cluster(tmp_path: Path) -> None:
     assert Names.of_tree({0: {"name": "a", "colour": "#000000"}}, "here").clusters == (
         Name(name="a", colour="#000000"),
     )
+
+
+def test_probabilities_count_for_what_a_cluster_is_merged_into() -> None:
+    tree = Names.default(5).tree()
+    tree[0]["merge_into"], tree[1]["merge_into"] = 1, 2
+    tree[3] |= {"merge_into": 2, "ignore": True}
+    tree[4]["ignore"] = True
+    names = Names.of_tree(tree, "test")
+    # What is left out itself is no part of what is not.
+    assert names.groups.tolist() == [2, 2, 2, 3, 4]
+    assert names.final.tolist() == [2, 2, 2, 255, 255]

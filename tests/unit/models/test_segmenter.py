@@ -51,7 +51,7 @@ def test_it_finds_what_the_run_found(opened: Segmenter) -> None:
 
 
 def test_names_are_applied_and_saved(opened: Segmenter, model: Path, tmp_path: Path) -> None:
-    plain = opened.segment(IMAGE)
+    plain = opened.segment(IMAGE, scores=True)
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     about = read_description(folder)
@@ -63,8 +63,25 @@ def test_names_are_applied_and_saved(opened: Segmenter, model: Path, tmp_path: P
         )
     )
     write_description(about.model_copy(update={"names": named}), folder)
-    found = Segmenter.open(folder, torch.device("cpu")).segment(IMAGE)
-    assert np.array_equal(found.mask, np.array([0, 0, 255])[plain.mask])
+    segmenter = Segmenter.open(folder, torch.device("cpu"))
+    found = segmenter.segment(IMAGE, scores=True)
+    assert plain.scores is not None
+    assert found.scores is not None
+    both = plain.scores[0] + plain.scores[1]
+    clear = np.abs(both - plain.scores[2]) > 0.1
+    expected = np.where(both > plain.scores[2], 0, 255)
+    assert clear.mean() > 0.5
+    assert np.array_equal(found.mask[clear], expected[clear])
+    # A merged cluster's probability counts for the one that it is a part of.
+    assert np.allclose(found.scores[0], both, atol=0.03)
+    assert np.allclose(found.scores[2], plain.scores[2], atol=0.03)
+    assert not found.scores[1].any()
+    assert np.allclose(found.scores.max(0), found.confidence, atol=1e-5)
+    logits = torch.from_numpy(np.random.default_rng(0).normal(0, 3, (3, 4, 5)))
+    parts = logits.softmax(0)
+    assert torch.allclose(
+        segmenter.join(logits).softmax(0), torch.stack([parts[0] + parts[1], parts[2]])
+    )
     found.save(tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as picture:
         assert picture.mode == "P"

@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 
 from tests import tiny
 from usseg_ray.core.errors import UserError
+from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs import tiles
 from usseg_ray.outputs.base import Strip
@@ -51,6 +52,20 @@ def test_an_image_of_one_tile_is_seen_as_without_tiles(segmenter: Segmenter) -> 
     image = tiny.picture(4, (64, 64))[0]
     mask, confidence = tiled(segmenter, image, Tiling(1024))
     plain = segmenter.segment(image)
+    assert np.array_equal(mask, plain.mask)
+    assert np.allclose(confidence, plain.confidence, atol=1e-5)
+
+
+def test_merged_clusters_are_one_in_tiles_too(segmenter: Segmenter) -> None:
+    tree = segmenter.names.tree()
+    tree[2]["merge_into"] = 0
+    names = Names.of_tree(tree, "test")
+    about = segmenter.description.model_copy(update={"names": names})
+    merged = Segmenter(about, segmenter.model)
+    image = tiny.picture(4, (64, 64))[0]
+    mask, confidence = tiled(merged, image, Tiling(1024))
+    plain = merged.segment(image)
+    assert set(np.unique(mask)) == {0, 1}
     assert np.array_equal(mask, plain.mask)
     assert np.allclose(confidence, plain.confidence, atol=1e-5)
 

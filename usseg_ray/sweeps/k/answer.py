@@ -35,6 +35,11 @@ ANSWER = "k"
 """Folder of the answers in a sweep's own."""
 
 
+def maps_path(run: Path, method: str) -> Path:
+    """Says where the picture of a method's label maps under every K lies, if there is one."""
+    return run / ANSWER / f"{method}-maps.png"
+
+
 @dataclass(frozen=True)
 class Answer:
     """How many clusters a method should have on a data set.
@@ -157,7 +162,7 @@ def write_answer(found: Answer, trials: Iterable[Trial], folder: Path) -> None:
     maps = [(k, _arrays(folder / trial.name)) for k, trial in pictured(trials).items()]
     shown = [(k, arrays) for k, arrays in maps if arrays is not None]
     if shown:
-        _draw(shown, best, home / f"{found.method}-maps.png")
+        _draw(shown, best, maps_path(folder, found.method))
 
 
 def _curve(points: list[Point], metric: str) -> list[tuple[int, float, float]]:

@@ -33,14 +33,17 @@ from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.scaling import parse_bands
 from usseg_ray.features.backbones import TEXTONS, build_backbone
 from usseg_ray.features.presets import PRESETS, backbone_settings
-from usseg_ray.models.find import KEPT
-from usseg_ray.models.folder import read_model
+from usseg_ray.models.description import read_description
+from usseg_ray.models.find import KEPT, find_model
 from usseg_ray.ops import context
+from usseg_ray.outputs.gallery.carry import take_over
+from usseg_ray.outputs.gallery.page import GALLERY, write_gallery
 from usseg_ray.outputs.places import find_images
 from usseg_ray.outputs.run import Predicted, check_room, predict
 from usseg_ray.prepare.own import image_folder, is_raw, prepare_own
 from usseg_ray.scoring.objective import WITHOUT_LABELS
-from usseg_ray.sweeps.k.answer import ANSWER
+from usseg_ray.sweeps.drawn import drawn
+from usseg_ray.sweeps.k.answer import ANSWER, maps_path
 from usseg_ray.sweeps.launch import launch, reopened
 from usseg_ray.sweeps.request import Request, with_spaces
 
@@ -65,6 +68,7 @@ class Fitted:
     Attributes:
         run: The run's folder.
         model: Folder of its model.
+        gallery: The page that shows its clusters, and has them named.
         outputs: What `predict` wrote: `masks` and `overlays`, named after their images.
         images: How many have both.
         method: The method that was chosen.
@@ -75,6 +79,7 @@ class Fitted:
 
     run: Path
     model: Path
+    gallery: Path
     outputs: Path
     images: int
     method: str
@@ -88,19 +93,20 @@ class Fitted:
         run, name = shlex.quote(str(self.run)), shlex.quote(self.run.name)
         return {
             "a page about the run": f"{CONSOLE} report --sweep {name} --out report.html",
-            "names for its clusters": f"{CONSOLE} name --model {run} > names.yaml",
+            "names from that page": f"{CONSOLE} name names.yaml --model {run}",
             "masks of images that you add": f"{CONSOLE} fit FOLDER --resume {run}",
-            "train on them too": f"{CONSOLE} fit FOLDER",
+            "train on them too": f"{CONSOLE} fit FOLDER --names-of {run}",
             "in Python": f"usseg_ray.load({str(self.run)!r}).predict('image.jpg')",
         }
 
     def lines(self) -> list[str]:
         """Says it all, a line each."""
         how = [f"{what}: {command}" for what, command in self.commands.items()]
-        maps = self.run / ANSWER / f"{self.method}-maps.png"
+        maps = maps_path(self.run, self.method)
         return [
             self.verdict,
             f"{self.method}, K = {self.num_clusters}; model: {self.model}",
+            f"What its clusters are, to look at and to name: {self.gallery}",
             f"Masks of {self.images} images, plain and over the image: {self.outputs}",
             *([f"Label maps under every K, side by side: {maps}"] if maps.exists() else []),
             *how,
@@ -122,6 +128,7 @@ def fit(
     num_samples: int = COUNTS,
     seeds: int = SEEDS,
     assigned: dict[str, Any] | None = None,
+    names_of: str | None = None,
     tracking_uri: str | None = None,
 ) -> Fitted:
     """Segments photographs without labels.
@@ -138,6 +145,7 @@ def fit(
         num_samples: Values of K that are tried.
         seeds: With which each is tried.
         assigned: Dotted keys and values, above all else.
+        names_of: A model whose names its own takes over, by what both see in the images.
         tracking_uri: As `--tracking-uri`.
 
     Returns:
@@ -146,6 +154,7 @@ def fit(
     Raises:
         UserError: Something is wrong with the images, the options or the place; says what to do.
     """
+    named = None if names_of is None else find_model(names_of)
     if resume is not None:
         run, request = reopened(resume)
         images = str(image_folder(source)) if source is not None else _images_of(request.data)
@@ -172,7 +181,11 @@ def fit(
         run = launch(request, out, None, dry_run=False, again=f"{CONSOLE} fit")
     else:
         raise UserError(f"which images? {CONSOLE} fit FOLDER, or {CONSOLE} fit --resume RUN")
-    found = _fitted(run, _masks(images, run))
+    if named is not None:
+        _say("\n".join(take_over(named, run / KEPT, images, chosen_device(None)).lines()))
+    made = _masks(images, run)
+    _show(images, run)
+    found = _fitted(run, made)
     for line in found.lines():
         _say(line)
     return found
@@ -283,8 +296,23 @@ def _masks(images: str, run: Path) -> Predicted:
         )
 
 
+def _show(images: str, run: Path) -> None:
+    """Writes the page of the run's model, as it is named now."""
+    with _bar("Looking at clusters") as (progress, task):
+        write_gallery(
+            run / KEPT,
+            images,
+            run / GALLERY,
+            pictures=drawn(run / KEPT),
+            device=chosen_device(None),
+            on_progress=lambda done, _bad, total: progress.update(
+                task, completed=done, total=total
+            ),
+        )
+
+
 def _fitted(run: Path, made: Predicted) -> Fitted:
-    about, _ = read_model(run / KEPT)
+    about = read_description(run / KEPT)
     said = run / ANSWER / f"{about.method}.json"
     verdict = json.loads(said.read_bytes())["verdict"] if said.is_file() else ""
     network = about.backbone.name
@@ -292,6 +320,7 @@ def _fitted(run: Path, made: Predicted) -> Fitted:
     return Fitted(
         run,
         run / KEPT,
+        run / GALLERY,
         run / OUTPUTS,
         made.written + made.kept,
         about.method,
