@@ -223,7 +223,7 @@ class CAUSE(CodeClassifier):
         """Keeps how far the student walks, and gives the clusterbook what few images can fill."""
         short = "of codes that have learnt for few steps"
         return (
-            rate("method.lr", facts.steps, HEAD / 2),
+            rate("method.lr", facts.steps, HEAD / 10),
             rate("method.clusterbook_lr", facts.steps),
             fixed("method.clusterbook_epochs", 3, "as long as most of the concepts"),
             fixed("method.num_codes", 256, "codes that few images can fill"),
