@@ -6,6 +6,7 @@ named there: `tests/unit/tracking/test_store.py` has folders with a `?`, and
 """
 
 import json
+import shlex
 import struct
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from tests.conftest import PROJECT
 from tests.encoded import encode, picture
-from tests.integration.commands import apart
+from tests.integration.commands import apart, here
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.manifest import load_manifest
 from usseg_ray.prepare.tally import QUARANTINE
 from usseg_ray.prepare.write import Prepared, prepare
 
@@ -422,3 +425,16 @@ def test_a_folder_in_which_only_some_images_have_labels_is_said(root: Path) -> N
         photograph(root / f"train/images/{name}.jpg")
     truth(root / "train/labels/a.png")
     assert "train: 2 of 3 images have no label." in prepare(root, root.parent / "out").notes
+
+
+def test_the_readme_prepares_a_plain_folder_as_written(tmp_path: Path) -> None:
+    line = next(
+        line
+        for line in (PROJECT / "README.md").read_text("utf-8").splitlines()
+        if line.startswith("python -m usseg_ray.prepare --source photos ")
+    )
+    for number in range(3):
+        photograph(tmp_path / f"photos/{number}.jpg", number)
+    done = here("prepare", *shlex.split(line)[3:], folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert load_manifest(tmp_path / "prepared/photos").splits["train"].rows == 3
