@@ -64,7 +64,7 @@ class TileGraph(nn.Module):
         size = (self.side, self.side)
         if tuple(scores.shape[-2:]) != size:
             scores = interpolate(scores, size, mode="bilinear", align_corners=False)
-        return scores.softmax(1)
+        return _softmax(scores)
 
 
 def require(packages: Sequence[str]) -> None:
@@ -179,6 +179,12 @@ def _shapes() -> tuple[dict[int, Any]]:
 
 def _called(about: Description) -> str:
     return f"{about.method} on {about.backbone.name}"
+
+
+def _softmax(scores: Float[Tensor, "B K S S"]) -> Float[Tensor, "B K S S"]:
+    """Is the softmax over K, in parts: onnxruntime is slow at its own but over the last axis."""
+    likely = (scores - scores.amax(1, keepdim=True)).exp()
+    return likely * (1 / likely.sum(1, keepdim=True))
 
 
 def _distances(
