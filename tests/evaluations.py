@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usseg_ray.scoring.evaluation import Evaluation, Examples, GroundTruth, Result
+from usseg_ray.scoring.evaluation import Evaluation, Examples, GroundTruth, RefinementResult
 from usseg_ray.scoring.metrics import MatchedCounts, score
 from usseg_ray.scoring.patches import Patches
 from usseg_ray.scoring.protocols import PLAIN, Refinement
@@ -27,7 +27,7 @@ def examples(*, labelled: bool = True, count: int = 2) -> Examples:
     return found
 
 
-def evaluation_of(results: dict[Refinement, Result], shown: Examples) -> Evaluation:
+def evaluation_of(results: dict[Refinement, RefinementResult], shown: Examples) -> Evaluation:
     random = np.random.default_rng(1)
     pixels = random.integers(0, 256, (4, 3, 32, 32, 3), np.uint8)
     patches = Patches(pixels, np.where(np.eye(4, 3) > 0, 0.5, -np.inf).astype(np.float32))
@@ -35,7 +35,7 @@ def evaluation_of(results: dict[Refinement, Result], shown: Examples) -> Evaluat
 
 
 def scored(confusion: np.ndarray = CONFUSION, count: int = 2) -> Evaluation:
-    return evaluation_of({PLAIN: Result(score(confusion), 50.0)}, examples(count=count))
+    return evaluation_of({PLAIN: RefinementResult(score(confusion), 50.0)}, examples(count=count))
 
 
 def files_below(folder: Path) -> set[str]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from usseg_ray.models.names import Name, Names
 from usseg_ray.outputs.base import About, Format, Georeference, Record, Strip
-from usseg_ray.outputs.places import Found
-from usseg_ray.outputs.work import Tally
+from usseg_ray.outputs.places import ImageFile
+from usseg_ray.outputs.work import OutputCounts
 
 NAMES = Names(
     (
@@ -68,10 +68,10 @@ def written(form: Format, of: About, given: Sequence[Strip]) -> bytes:
 
 
 def record(of: About, given: Sequence[Strip], name: str = "") -> Record:
-    tally = Tally(of)
+    tally = OutputCounts(of)
     for strip in given:
         tally.add(strip)
-    found = Found(of.name, of.key, "", (1, 2))
+    found = ImageFile(of.name, of.key, "", (1, 2))
     return tally.record(found, {name: name} if name else {})
 
 

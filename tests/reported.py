@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.arrays import write_counts, write_evaluation
-from usseg_ray.scoring.evaluation import Evaluation, Examples, GroundTruth, Result
+from usseg_ray.scoring.evaluation import Evaluation, Examples, GroundTruth, RefinementResult
 from usseg_ray.scoring.metrics import MatchedCounts, score
 from usseg_ray.scoring.patches import Patches
 from usseg_ray.scoring.protocols import PLAIN
@@ -131,7 +131,7 @@ def _evaluated(folder: Path, salt: int) -> None:
         examples.clusters.append(random.integers(0, 4, (24, 32)))
     patches = Patches(np.zeros((4, 3, 32, 32, 3), np.uint8), np.full((4, 3), -np.inf, np.float32))
     image_counts = MatchedCounts(*(np.ones((2, 3), np.int64) for _ in range(3)))
-    results = {PLAIN: Result(score(confusion), 50.0)}
+    results = {PLAIN: RefinementResult(score(confusion), 50.0)}
     evaluation = Evaluation(results, 2, np.arange(2), image_counts, patches, examples)
     write_evaluation(evaluation, folder)
     write_counts(evaluation, folder)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from usseg_ray.export.formats import Exported, Format
+    from usseg_ray.export.formats import Export, Format
     from usseg_ray.models.loaded import LoadedModel
-    from usseg_ray.sweeps.own.fitting import Fitted
-    from usseg_ray.sweeps.own.results import PreparedSet, Swept
+    from usseg_ray.sweeps.own.fitting import FitResult
+    from usseg_ray.sweeps.own.results import PreparedSet, SweepResult
 
 
 def load(
@@ -56,7 +56,7 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     names_of: "str | Path | None" = None,
     tracking_uri: str | None = None,
-) -> "Fitted":
+) -> "FitResult":
     """Segments photographs without labels, as `usseg-ray fit` does.
 
     Args:
@@ -104,7 +104,7 @@ def sweep(
     backbone: str | None = None,
     settings: Mapping[str, Any] | None = None,
     **options: Any,  # noqa: ANN401 (fields of a request, which checks them)
-) -> "Swept":
+) -> "SweepResult":
     """Sweeps methods, as `usseg-ray tune` does.
 
     Args:
@@ -165,7 +165,7 @@ def export(
     check: bool = False,
     images: "str | Path | None" = None,
     tracking_uri: str | None = None,
-) -> "Exported":
+) -> "Export":
     """Writes a model for elsewhere, as `usseg-ray export` does.
 
     Args:

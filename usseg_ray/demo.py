@@ -26,7 +26,7 @@ def main(
     """
     # torch, Ray: not for --help.
     from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
-    from usseg_ray.serve.serving import Order, check_extra, serve  # noqa: PLC0415
+    from usseg_ray.serve.serving import ServeOptions, check_extra, serve  # noqa: PLC0415
     from usseg_ray.tracking.model import find_model  # noqa: PLC0415
 
     def started(address: str) -> None:
@@ -36,7 +36,7 @@ def main(
 
     check_extra()
     folder = find_model(model, tracking_uri)
-    serve(Order(folder, "127.0.0.1", port, chosen_device(device), page=True), started)
+    serve(ServeOptions(folder, "127.0.0.1", port, chosen_device(device), page=True), started)
     console.print("Ended.")
 
 

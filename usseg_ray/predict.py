@@ -64,7 +64,7 @@ def main(
     # torch, Ray, MLflow: not for --help.
     from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.outputs.formats import parse_formats  # noqa: PLC0415
-    from usseg_ray.outputs.run import Predicted, predict  # noqa: PLC0415
+    from usseg_ray.outputs.run import PredictionRun, predict  # noqa: PLC0415
     from usseg_ray.outputs.tiles import Tiling  # noqa: PLC0415
 
     formats = parse_formats(save)
@@ -79,7 +79,7 @@ def main(
     )
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("Segmenting", total=None, bad=0)
-        found: Predicted = predict(
+        found: PredictionRun = predict(
             located(model),
             images,
             out,
@@ -114,11 +114,11 @@ def summary(found: object) -> list[str]:
     """Says what a run did, a line each.
 
     Args:
-        found: An `outputs.run.Predicted`.
+        found: An `outputs.run.PredictionRun`.
     """
-    from usseg_ray.outputs.run import QUARANTINE, Predicted  # noqa: PLC0415
+    from usseg_ray.outputs.run import QUARANTINE, PredictionRun  # noqa: PLC0415
 
-    if not isinstance(found, Predicted):
+    if not isinstance(found, PredictionRun):
         raise TypeError(type(found))
     lines = list(found.notes)
     if found.bad:

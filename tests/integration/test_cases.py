@@ -20,7 +20,7 @@ from tests.integration.commands import apart, here
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.prepare.tally import QUARANTINE
-from usseg_ray.prepare.write import Prepared, prepare
+from usseg_ray.prepare.write import Preparation, prepare
 
 pytestmark = [
     pytest.mark.ray,
@@ -57,7 +57,7 @@ def put(path: Path, data: bytes) -> bytes:
     return data
 
 
-def counts(prepared: Prepared) -> dict[str, tuple[int, int]]:
+def counts(prepared: Preparation) -> dict[str, tuple[int, int]]:
     return {name: (info.rows, info.labelled) for name, info in prepared.manifest.splits.items()}
 
 

@@ -115,7 +115,7 @@ def test_the_guide_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyP
     names: dict[str, Any] = {}
     exec(block, names)
     found = names["found"]
-    assert isinstance(found, fitting.Fitted)
+    assert isinstance(found, fitting.FitResult)
     assert (found.images, found.method) == (4, "kmeans")
     assert found.num_clusters in {int(t.settings["num_clusters"]) for t in load_trials(found.run)}
     assert html.escape(found.verdict) in found._repr_html_()
@@ -137,7 +137,7 @@ def test_a_sweep_in_python_of_parquet(tmp_path: Path, monkeypatch: pytest.Monkey
         seeds=1,
         finalists=0,
     )
-    assert isinstance(swept, results.Swept)
+    assert isinstance(swept, results.SweepResult)
     assert swept.best.name in swept._repr_html_()
     assert [t.method for t in swept.trials] == ["kmeans"] * len(swept.trials)
     with pytest.raises(UserError, match="sweep: num_sample"):

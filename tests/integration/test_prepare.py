@@ -21,7 +21,7 @@ from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.shards import Row, read_rows, verify
 from usseg_ray.prepare.sets import get
 from usseg_ray.prepare.tally import QUARANTINE
-from usseg_ray.prepare.write import Patterns, Prepared, prepare
+from usseg_ray.prepare.write import Patterns, Preparation, prepare
 
 pytestmark = [
     pytest.mark.ray,
@@ -60,7 +60,7 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def rows_of(prepared: Prepared, split: str) -> list[Row]:
+def rows_of(prepared: Preparation, split: str) -> list[Row]:
     filesystem, root = resolve(prepared.out)
     tables = [
         read_rows(filesystem, f"{root}/{shard.path}", group)
@@ -350,7 +350,7 @@ def test_a_published_set_is_prepared_by_its_name(tmp_path: Path) -> None:
         "val": 1,
         "test": 2,
     }
-    prepared = Prepared(manifest, str(out), fresh=True, images_per_second=None)
+    prepared = Preparation(manifest, str(out), fresh=True, images_per_second=None)
     first = next(iter(rows_of(prepared, "test")))
     assert first.label is not None
     assert set(np.unique(decode_label(first.label))) == {0, 1, 2, 255}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.numerics.comparing import Vectors
-from usseg_ray.methods.parts.clusterbook import Windows
+from usseg_ray.methods.parts.clusterbook import WindowSample
 from usseg_ray.methods.parts.concept_head import ConceptHead, ConceptNetwork
 from usseg_ray.methods.parts.concepts import ConceptBank
 from usseg_ray.methods.parts.heads import SegmentationHead
@@ -44,10 +44,10 @@ def as_rows(maps: Tensor) -> Tensor:
     return maps.flatten(2).mT
 
 
-def as_windows(order: Any, images: int) -> Windows:
+def as_windows(order: Any, images: int) -> WindowSample:
     order = tensor(order)
     side = int((len(order) // images) ** 0.5)
-    return Windows(order.view(images, side, side), 4)
+    return WindowSample(order.view(images, side, side), 4)
 
 
 def official_state(network: ConceptNetwork) -> dict[str, Tensor]:

@@ -26,9 +26,9 @@ from usseg_ray.data.transforms import View, frame_image, view_image
 from usseg_ray.methods.parts.geometry import crop_and_flip, crop_box
 from usseg_ray.methods.parts.joint import mean_squared_difference, weighted_cross_entropy
 from usseg_ray.methods.parts.minibatch_kmeans import (
+    CellSums,
     MiniBatchKMeans,
     Schedule,
-    Tally,
     lloyd,
     nearest,
     nearness,
@@ -336,10 +336,10 @@ def test_section_10_sums_do_not_depend_on_the_split(golden: Golden, splits: int)
     images, centroids = cells_of(vectors["feats"]), tensor(vectors["centroids_init"])
     parts = []
     for part in range(splits):
-        tally = Tally.empty(centroids)
+        tally = CellSums.empty(centroids)
         tally.add(images[part::splits], centroids)
         parts.append(tally)
-    whole = Tally.empty(centroids)
+    whole = CellSums.empty(centroids)
     for image in images.flip(0).split(1):
         whole.add(image, centroids)
     for name in ("sums", "counts", "distance"):

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.commands import here
 from tests.unit.models.conftest import kept
 from usseg_ray.serve import serving
-from usseg_ray.serve.serving import Order
+from usseg_ray.serve.serving import ServeOptions
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def test_the_page_is_opened_if_asked(
     model: Path, monkeypatch: pytest.MonkeyPatch, opens: bool
 ) -> None:
     opened: list[str] = []
-    orders: list[Order] = []
+    orders: list[ServeOptions] = []
 
-    def served(order: Order, say: object) -> None:
+    def served(order: ServeOptions, say: object) -> None:
         orders.append(order)
         assert callable(say)
         say("http://127.0.0.1:8000")

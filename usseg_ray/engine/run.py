@@ -28,7 +28,7 @@ from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.scoring.evaluation import (
     Evaluation,
     GroundTruth,
-    Result,
+    RefinementResult,
     evaluate,
     ground_truth,
     score_metrics,
@@ -224,7 +224,7 @@ class Run(Model):
         *,
         encode: Encode | None = None,
         refining: Refiners = Refiners(),  # noqa: B008 (frozen)
-    ) -> Mapping[Refinement, Result]:
+    ) -> Mapping[Refinement, RefinementResult]:
         """Trains a linear probe on codes of the training split and scores a split with it.
 
         At most `PROBE_BATCHES` batches of training images are used. Nothing of the method changes.

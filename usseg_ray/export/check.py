@@ -35,7 +35,7 @@ Tile = UInt8[np.ndarray, "S S 3"]
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """How onnxruntime did beside torch, on a CPU.
 
     Attributes:
@@ -51,7 +51,7 @@ class Compared:
     speed: float
 
 
-def compare(content: bytes, graph: TileGraph, tiles: Sequence[Tile], source: str) -> Compared:
+def compare(content: bytes, graph: TileGraph, tiles: Sequence[Tile], source: str) -> Comparison:
     """Runs a file of ONNX beside the graph that it was written from.
 
     Args:
@@ -81,7 +81,7 @@ def compare(content: bytes, graph: TileGraph, tiles: Sequence[Tile], source: str
             f"onnxruntime's probabilities differ by {max(differences):.2g} from torch's on "
             f"{source}: this graph is not the model. {WAY_ON}"
         )
-    return Compared(len(tiles), source, max(differences), speed)
+    return Comparison(len(tiles), source, max(differences), speed)
 
 
 def tiles_of(images: Path | None, shown: Preprocessing) -> tuple[list[Tile], str]:

@@ -9,7 +9,7 @@ import torch
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
-from usseg_ray.export.check import RUNTIME, Compared, compare, tiles_of
+from usseg_ray.export.check import RUNTIME, Comparison, compare, tiles_of
 from usseg_ray.export.folder import write_folder
 from usseg_ray.export.graph import WRITERS, TileGraph, require, to_onnx
 from usseg_ray.models.description import Description
@@ -22,7 +22,7 @@ ONNX: Format = "onnx"
 
 
 @dataclass(frozen=True)
-class Exported:
+class Export:
     """What was written.
 
     Attributes:
@@ -35,7 +35,7 @@ class Exported:
     path: Path
     format: Format
     description: Description
-    compared: Compared | None = None
+    compared: Comparison | None = None
 
 
 def export(
@@ -46,7 +46,7 @@ def export(
     check: bool = False,
     images: Path | None = None,
     tracking_uri: str | None = None,
-) -> Exported:
+) -> Export:
     """Writes a model for elsewhere.
 
     Args:
@@ -71,13 +71,13 @@ def export(
     segmenter = Segmenter.open(source, torch.device("cpu"))
     if form != ONNX:
         _write_folder(segmenter, source, out, form)
-        return Exported(out, form, segmenter.description)
+        return Export(out, form, segmenter.description)
     content, compared = to_onnx(segmenter), None
     if check:
         tiles, of = tiles_of(images, segmenter.description.preprocessing)
         compared = compare(content, TileGraph(segmenter).eval(), tiles, of)
     write_whole(out, content)
-    return Exported(out, form, segmenter.description, compared)
+    return Export(out, form, segmenter.description, compared)
 
 
 def _check_options(out: Path, form: Format, *, check: bool, images: Path | None) -> None:

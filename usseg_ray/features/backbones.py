@@ -20,7 +20,7 @@ from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.core.types import FeatureMap, FeatureSpec, Needs
 from usseg_ray.features.projections import (
-    Recorded,
+    PassRecord,
     facet_dim,
     last_attention,
     readable_attention,
@@ -114,7 +114,7 @@ class TimmFeatures(nn.Module):
 
     def _read(
         self, normalised: Float[Tensor, "B 3 H W"], needs: Needs
-    ) -> tuple[Float[Tensor, "B D h w"], Recorded]:
+    ) -> tuple[Float[Tensor, "B D h w"], PassRecord]:
         with recorded(self.model, needs, self._facet, self.layers) as found:
             maps = [tokens.float() for tokens in self._intermediates(normalised)]
         if self._facet != "token":

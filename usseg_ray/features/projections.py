@@ -26,7 +26,7 @@ Heads = Float[Tensor, "B H N d"]
 
 
 @dataclass
-class Recorded:
+class PassRecord:
     """What one forward pass left.
 
     Attributes:
@@ -67,7 +67,7 @@ def facet_dim(model: nn.Module) -> int | None:
 @contextmanager
 def recorded(
     model: nn.Module, needs: Needs, facet: Facet, layers: Sequence[int]
-) -> Iterator[Recorded]:
+) -> Iterator[PassRecord]:
     """Records the one forward pass inside the block.
 
     Args:
@@ -76,7 +76,7 @@ def recorded(
         facet: What is wanted of each of `layers`; nothing where it is the token.
         layers: Numbers of blocks.
     """
-    found = Recorded()
+    found = PassRecord()
     last = readable_attention(model)
     prefix: int = getattr(model, "num_prefix_tokens", 1)
     with ExitStack() as hooks:
@@ -89,7 +89,7 @@ def recorded(
 
 @contextmanager
 def _keep(
-    found: Recorded,
+    found: PassRecord,
     model: Any,  # noqa: ANN401
     layer: int,
     facet: Facet,
@@ -154,7 +154,7 @@ def _rotated(module: Any, part: Heads, rope: Tensor) -> Heads:  # noqa: ANN401
 
 
 def _reduce(
-    found: Recorded,
+    found: PassRecord,
     needs: Needs,
     prefix: int,
     module: Any,  # noqa: ANN401

@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 
-class _Unopened:
+class _LazyModule:
     """Stands for a module until something of it is used."""
 
     def __init__(self, name: str) -> None:
@@ -18,5 +18,5 @@ class _Unopened:
         return getattr(importlib.import_module(self._name), name)
 
 
-timm: Any = _Unopened("timm")
-huggingface_hub: Any = _Unopened("huggingface_hub")
+timm: Any = _LazyModule("timm")
+huggingface_hub: Any = _LazyModule("huggingface_hub")

@@ -31,7 +31,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes, Stage
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
-from usseg_ray.methods.parts.clusterbook import Windows, clusterbook_losses, draw_windows
+from usseg_ray.methods.parts.clusterbook import WindowSample, clusterbook_losses, draw_windows
 from usseg_ray.methods.parts.codes import Clustering, fit_centroids
 from usseg_ray.methods.parts.concept_head import ConceptHead, ConceptNetwork, Masks
 from usseg_ray.methods.parts.concepts import (
@@ -135,7 +135,7 @@ class CAUSEDraws(NamedTuple):
         priorities: (B, r, c) random numbers; the lowest of each code enter the bank.
     """
 
-    windows: Windows
+    windows: WindowSample
     student: Masks | None
     teacher: Masks | None
     priorities: Float[Tensor, "B r c"]

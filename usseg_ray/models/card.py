@@ -10,7 +10,7 @@ from usseg_ray.core.files import write_whole
 from usseg_ray.core.foreign import as_markdown as _text
 
 if TYPE_CHECKING:
-    from usseg_ray.models.description import Description, Scores
+    from usseg_ray.models.description import Description, ModelScores
     from usseg_ray.models.names import Names
 
 CARD_FILE = "README.md"
@@ -90,7 +90,7 @@ def _clusters(names: "Names") -> Iterator[str]:
     yield ""
 
 
-def _scores(scores: "Scores | None") -> Iterator[str]:
+def _scores(scores: "ModelScores | None") -> Iterator[str]:
     yield "## Scores\n"
     if scores is None or not scores.values:
         yield "None: nothing was measured.\n"

@@ -58,7 +58,7 @@ class Preprocessing(Settings):
     sight: Sight = AS_THEY_ARE
 
 
-class Scores(Settings):
+class ModelScores(Settings):
     """What was measured of a model.
 
     Attributes:
@@ -104,7 +104,7 @@ class Description(Settings):
     names: Names
     data: str = ""
     data_digest: str = ""
-    scores: Scores | None = None
+    scores: ModelScores | None = None
     weights_sha256: str = ""
 
     @field_validator("names", mode="before")

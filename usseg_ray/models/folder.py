@@ -28,8 +28,8 @@ from usseg_ray.features.store.recipe import weights_digest
 from usseg_ray.models.description import (
     BackboneNote,
     Description,
+    ModelScores,
     Preprocessing,
-    Scores,
     read_description,
     write_description,
 )
@@ -51,7 +51,7 @@ def describe(
     config: Config[MethodConfig],
     backbone: Backbone | None,
     manifest: Manifest | None = None,
-    scores: Scores | None = None,
+    scores: ModelScores | None = None,
 ) -> Description:
     """Describes a trained method.
 
@@ -90,7 +90,7 @@ def describe_run(
     method: str,
     settings: Mapping[str, Any],
     manifest: Manifest | None = None,
-    scores: Scores | None = None,
+    scores: ModelScores | None = None,
 ) -> Description:
     """Describes what a run trained, from the settings in its record.
 

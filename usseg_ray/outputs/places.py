@@ -19,7 +19,7 @@ from usseg_ray.data.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageFile:
     """An image's file.
 
     Attributes:
@@ -36,7 +36,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageFiles:
     """All images of a place.
 
     Attributes:
@@ -46,11 +46,11 @@ class Images:
     """
 
     place: str
-    found: tuple[Found, ...]
+    found: tuple[ImageFile, ...]
     notes: tuple[str, ...]
 
 
-def find_images(place: str, out: str) -> Images:
+def find_images(place: str, out: str) -> ImageFiles:
     """Lists the images of a place.
 
     Args:
@@ -80,7 +80,7 @@ def find_images(place: str, out: str) -> Images:
             f"--images {place}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
             f"{' '.join(_told(passed))}".rstrip()
         )
-    return Images(place, tuple(_named(images)), tuple(_told(passed)))
+    return ImageFiles(place, tuple(_named(images)), tuple(_told(passed)))
 
 
 def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.FileInfo]:
@@ -118,13 +118,13 @@ def _is_image(info: pafs.FileInfo, passed: Counter[str]) -> bool:
     return False
 
 
-def _named(images: list[tuple[str, pafs.FileInfo]]) -> Iterator[Found]:
+def _named(images: list[tuple[str, pafs.FileInfo]]) -> Iterator[ImageFile]:
     """Names outputs; where two images would have one, both keep their suffixes."""
     keys = [str(PurePosixPath(name).with_suffix("")) for name, _ in images]
     taken = Counter(key.casefold() for key in keys)
     for (name, info), key in sorted(zip(images, keys, strict=True), key=lambda pair: pair[0][0]):
         own = key if taken[key.casefold()] == 1 else name
-        yield Found(name, own, info.path, (info.size or 0, info.mtime_ns or 0))
+        yield ImageFile(name, own, info.path, (info.size or 0, info.mtime_ns or 0))
 
 
 def _told(passed: Counter[str]) -> list[str]:

@@ -26,9 +26,9 @@ from usseg_ray.models.names import Names
 from usseg_ray.outputs.base import Record
 from usseg_ray.outputs.formats import FORMATS
 from usseg_ray.outputs.manifest import Folder, Header
-from usseg_ray.outputs.places import Found, Images, find_images
+from usseg_ray.outputs.places import ImageFile, ImageFiles, find_images
 from usseg_ray.outputs.tiles import Tiling
-from usseg_ray.outputs.work import Order, Outcome, Worker
+from usseg_ray.outputs.work import ImageOutcome, Order, Worker
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -43,7 +43,7 @@ OnProgress = Callable[[int, int, int], object]
 
 
 @dataclass
-class Predicted:
+class PredictionRun:
     """What a run did.
 
     Attributes:
@@ -59,7 +59,7 @@ class Predicted:
     out: str
     written: int = 0
     kept: int = 0
-    bad: list[Outcome] = field(default_factory=list)
+    bad: list[ImageOutcome] = field(default_factory=list)
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ def predict(
     overwrite: bool = False,
     device: str = "cpu",
     on_progress: OnProgress = lambda *_: None,
-) -> Predicted:
+) -> PredictionRun:
     """Segments all images of a place.
 
     Args:
@@ -110,7 +110,7 @@ def predict(
         if overwrite and (there := _header(folder)) is not None and there.differs(header):
             folder.clear()
         folder.begin(header, description.names.text())
-        result = Predicted(out, notes=found.notes)
+        result = PredictionRun(out, notes=found.notes)
         left = _left(folder, found, formats)
         result.kept = len(found.found) - len(left)
         check_room(out, left, found, formats)
@@ -146,7 +146,9 @@ def check_owner(folder: Folder, header: Header, images: str, *, overwrite: bool)
         )
 
 
-def check_room(out: str, left: Sequence[Found], images: Images, formats: Sequence[str]) -> None:
+def check_room(
+    out: str, left: Sequence[ImageFile], images: ImageFiles, formats: Sequence[str]
+) -> None:
     """Makes sure that the outputs fit on the disk, by the headers of some images.
 
     Raises:
@@ -166,7 +168,7 @@ def check_room(out: str, left: Sequence[Found], images: Images, formats: Sequenc
         )
 
 
-def _mean_pixels(left: Sequence[Found], images: Images) -> float:
+def _mean_pixels(left: Sequence[ImageFile], images: ImageFiles) -> float:
     if is_uri(images.place):
         return _USUAL_PIXELS
     sizes = []
@@ -211,12 +213,12 @@ def _part(folder: Folder, name: str, record: Record) -> bytes:
     return folder.read(record.files[name])
 
 
-def _left(folder: Folder, images: Images, formats: Sequence[str]) -> list[Found]:
+def _left(folder: Folder, images: ImageFiles, formats: Sequence[str]) -> list[ImageFile]:
     """Lists the images of which something is missing."""
     done, there = folder.done(), folder.sizes()
     wanted = {name for name in formats if FORMATS[name].sink is not None}
 
-    def is_whole(found: Found) -> bool:
+    def is_whole(found: ImageFile) -> bool:
         record = done.get(found.name)
         if record is None or (record.key, record.stamp) != (found.key, found.stamp):
             return False
@@ -226,7 +228,7 @@ def _left(folder: Folder, images: Images, formats: Sequence[str]) -> list[Found]
 
 
 def _run(
-    order: Order, left: list[Found], result: Predicted, device: str, on_progress: OnProgress
+    order: Order, left: list[ImageFile], result: PredictionRun, device: str, on_progress: OnProgress
 ) -> None:
     all_images = result.kept + len(left)
     on_progress(result.kept, 0, all_images)

@@ -77,7 +77,7 @@ class Tiling:
 
 
 @dataclass(frozen=True)
-class Axis:
+class EdgeTiles:
     """Tiles along one edge of an image.
 
     Attributes:
@@ -91,7 +91,7 @@ class Axis:
     starts: tuple[int, ...]
 
     @classmethod
-    def of(cls, length: int, side: int, overlap: float) -> "Axis":
+    def of(cls, length: int, side: int, overlap: float) -> "EdgeTiles":
         """Places tiles evenly so that they cover the edge and neighbours share enough."""
         count = 1 + math.ceil((length - side) / (side * (1 - overlap)))
         starts = [round(index * (length - side) / max(count - 1, 1)) for index in range(count)]
@@ -152,7 +152,7 @@ def segment_tiles(segmenter: Segmenter, pixels: Pixels, tiling: Tiling) -> Itera
     """
     side = min(tiling.side, pixels.height, pixels.width)
     rows, columns = (
-        Axis.of(length, side, tiling.overlap) for length in (pixels.height, pixels.width)
+        EdgeTiles.of(length, side, tiling.overlap) for length in (pixels.height, pixels.width)
     )
     kept: dict[int, list[Tensor]] = {}
     for first, end in _strips(pixels.height):
@@ -171,7 +171,7 @@ def _strips(height: int) -> Iterator[tuple[int, int]]:
 
 @torch.no_grad()
 def _row_of_tiles(
-    segmenter: Segmenter, pixels: Pixels, rows: Axis, columns: Axis, row: int
+    segmenter: Segmenter, pixels: Pixels, rows: EdgeTiles, columns: EdgeTiles, row: int
 ) -> list[Tensor]:
     """Scores a row of tiles: logarithms of probabilities, (K, h, w) each, merged ones joined.
 
@@ -193,7 +193,7 @@ def _row_of_tiles(
 
 
 def _blended(
-    kept: dict[int, list[Tensor]], rows: Axis, columns: Axis, first: int, end: int
+    kept: dict[int, list[Tensor]], rows: EdgeTiles, columns: EdgeTiles, first: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the clusters of some rows of pixels, and their probabilities."""
     known = next(iter(kept.values()))[0]

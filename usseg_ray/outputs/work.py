@@ -36,7 +36,7 @@ from usseg_ray.outputs.pixels import (
     decoded,
     georeference_of,
 )
-from usseg_ray.outputs.places import Found
+from usseg_ray.outputs.places import ImageFile
 from usseg_ray.outputs.tiles import Tiling, narrow, segment_tiles
 
 _AHEAD = 4
@@ -66,7 +66,7 @@ class Order:
     rasters: bool
 
 
-class Outcome(Settings):
+class ImageOutcome(Settings):
     """What became of an image.
 
     Attributes:
@@ -82,7 +82,7 @@ class Outcome(Settings):
 class _Read:
     """An image that was read, and where it lies; of a raster, its file here."""
 
-    found: Found
+    found: ImageFile
     pixels: DecodedPixels | None
 
 
@@ -104,7 +104,7 @@ class Worker:
         self._folder = Folder(order.out)
         self._readers, self._writers = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
 
-    def __call__(self, images: Iterable[Found]) -> list[Outcome]:
+    def __call__(self, images: Iterable[ImageFile]) -> list[ImageOutcome]:
         """Does what was ordered with some images, and notes those that were written.
 
         Raises:
@@ -118,21 +118,21 @@ class Worker:
                 "place; the same command goes on where it was."
             ) from None
 
-    def _done(self, images: Iterable[Found]) -> list[Outcome]:
-        outcomes, records = list[Outcome](), list[Record]()
+    def _done(self, images: Iterable[ImageFile]) -> list[ImageOutcome]:
+        outcomes, records = list[ImageOutcome](), list[Record]()
         for name, written in self._written(iter(images)):
             try:
                 records.append(written.result())
-                outcomes.append(Outcome(name=name))
+                outcomes.append(ImageOutcome(name=name))
             except UndecodableError as error:
-                outcomes.append(Outcome(name=name, reason=str(error)))
+                outcomes.append(ImageOutcome(name=name, reason=str(error)))
         if records:
             self._folder.note(records)
         return outcomes
 
-    def _written(self, images: Iterator[Found]) -> Iterator[tuple[str, Future[Record]]]:
+    def _written(self, images: Iterator[ImageFile]) -> Iterator[tuple[str, Future[Record]]]:
         """Begins to read a few images ahead, and leaves a few to be written behind."""
-        reading = deque[tuple[Found, Future[_Read]]]()
+        reading = deque[tuple[ImageFile, Future[_Read]]]()
         writing = deque[tuple[str, Future[Record]]]()
         while True:
             while len(reading) < _AHEAD and (found := next(images, None)) is not None:
@@ -155,7 +155,7 @@ class Worker:
         except UndecodableError as error:
             return _failed(error)
 
-    def _read(self, found: Found) -> _Read:
+    def _read(self, found: ImageFile) -> _Read:
         """Reads and decodes a file, unless it is one that is read by window."""
         raster = PurePosixPath(found.name).suffix.lower() in RASTER_SUFFIXES and self._order.rasters
         if raster and self._order.tiling is not None:
@@ -170,7 +170,7 @@ class Worker:
                 pixels.georeference = georeference_of(dataset)
         return _Read(found, pixels)
 
-    def _bytes(self, found: Found) -> bytes:
+    def _bytes(self, found: ImageFile) -> bytes:
         try:
             with self._filesystem.open_input_stream(found.path) as stream:
                 data: bytes = stream.read()
@@ -178,13 +178,13 @@ class Worker:
         except OSError as error:
             raise UndecodableError(f"cannot be read ({first_line(error)})") from None
 
-    def _by_window(self, found: Found) -> Record:
+    def _by_window(self, found: ImageFile) -> Record:
         with self._here(found) as path, opened_raster(path) as dataset:
             pixels = RasterPixels(dataset, self._sight)
             return self._write(found, self._about(found, pixels), self._strips(pixels))
 
     @contextmanager
-    def _here(self, found: Found) -> Iterator[Path]:
+    def _here(self, found: ImageFile) -> Iterator[Path]:
         """Gives a file a path on this machine."""
         if isinstance(self._filesystem, pafs.LocalFileSystem):
             yield Path(found.path)
@@ -193,7 +193,7 @@ class Worker:
             copy_here(self._filesystem, found.path, Path(folder, "raster.tif"))
             yield Path(folder, "raster.tif")
 
-    def _about(self, found: Found, pixels: DecodedPixels | RasterPixels) -> About:
+    def _about(self, found: ImageFile, pixels: DecodedPixels | RasterPixels) -> About:
         height, width = pixels.height, pixels.width
         for name in self._order.formats:
             most = FORMATS[name].most_pixels
@@ -213,9 +213,9 @@ class Worker:
         found = self._segmenter.segment(image)
         yield Strip(narrow(found.mask, found.names.ignored), found.confidence, image)
 
-    def _write(self, found: Found, about: About, strips: Iterable[Strip]) -> Record:
+    def _write(self, found: ImageFile, about: About, strips: Iterable[Strip]) -> Record:
         """Writes the files of an image and counts its outputs."""
-        tally, files = Tally(about), {}
+        tally, files = OutputCounts(about), {}
         with ExitStack() as held:
             sinks = self._sinks(about, held)
             for strip in strips:
@@ -249,7 +249,7 @@ class _Copy:
         shutil.copyfileobj(self._source, target, 2**20)
 
 
-class Tally:
+class OutputCounts:
     """Counts an image's outputs.
 
     Args:
@@ -267,7 +267,7 @@ class Tally:
         self._pixels += np.bincount(flat, minlength=size)
         self._sums += np.bincount(flat, strip.confidence.ravel(), minlength=size)
 
-    def record(self, found: Found, files: dict[str, str]) -> Record:
+    def record(self, found: ImageFile, files: dict[str, str]) -> Record:
         """Says what was counted; ignored pixels are left out."""
         outputs = [value for value in self._about.names.outputs if self._pixels[value]]
         return Record(

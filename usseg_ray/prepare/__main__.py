@@ -23,7 +23,7 @@ from usseg_ray.data.scaling import parse_bands
 from usseg_ray.data.shards import ROWS_PER_SHARD
 from usseg_ray.prepare.download import Archive, missing
 from usseg_ray.prepare.sets import BENCHMARKS, Benchmark, get
-from usseg_ray.prepare.write import Patterns, Prepared, prepare
+from usseg_ray.prepare.write import Patterns, Preparation, prepare
 
 app = make_app()
 
@@ -192,7 +192,7 @@ def _say(text: str) -> None:
     console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _print_summary(prepared: Prepared) -> None:
+def _print_summary(prepared: Preparation) -> None:
     manifest = prepared.manifest
     table = Table(title=f"{escape(manifest.name)}: {len(manifest.classes)} classes")
     table.add_column("split")
@@ -218,7 +218,9 @@ def _print_summary(prepared: Prepared) -> None:
     if prepared.images_per_second:
         console.print(f"{prepared.images_per_second:.0f} images/s", highlight=False)
     done = (
-        "Prepared" if prepared.fresh else "Already prepared, nothing to do (--overwrite redoes it)"
+        "Preparation"
+        if prepared.fresh
+        else "Already prepared, nothing to do (--overwrite redoes it)"
     )
     console.print(f"{done}: {escape(prepared.out)}", highlight=False, soft_wrap=True)
 

@@ -55,7 +55,7 @@ class _Category(BaseModel):
     name: str = Field(min_length=1)
 
 
-class _Content(BaseModel):
+class _CocoFile(BaseModel):
     images: list[_Image]
     annotations: list[_Annotation]
     categories: list[_Category] = Field(min_length=1)
@@ -128,7 +128,7 @@ def _fetched(uri: str) -> tuple[Path, str]:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Annotations:
     """Images with what their annotations say.
 
     Attributes:
@@ -142,7 +142,7 @@ class Labelled:
     void: int
 
 
-def label(entries: Iterable[Entry], files: Mapping[str, Path]) -> Labelled:
+def label(entries: Iterable[Entry], files: Mapping[str, Path]) -> Annotations:
     """Gives images the labels that COCO files describe.
 
     Where the layout names no splits, an image belongs to the split of its file. An image that a
@@ -170,7 +170,7 @@ def label(entries: Iterable[Entry], files: Mapping[str, Path]) -> Labelled:
             drawing = Drawing(image.height, image.width, rest, shapes) if shapes else None
             images.give(image.file_name, split, path, drawing)
     names = (*classes.values(), *((BACKGROUND,) if rest != void else ()))
-    return Labelled(images.ordered(), names, void)
+    return Annotations(images.ordered(), names, void)
 
 
 class _Images:
@@ -221,9 +221,9 @@ class _Images:
         return tuple(sorted(self._entries.values(), key=lambda entry: (entry.split, entry.id)))
 
 
-def _read(path: Path) -> _Content:
+def _read(path: Path) -> _CocoFile:
     try:
-        return _Content.model_validate(read_json(path, MAX_BYTES))
+        return _CocoFile.model_validate(read_json(path, MAX_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -246,7 +246,7 @@ def _classes(path: Path, categories: list[_Category]) -> dict[int, str]:
 
 
 def _shapes(
-    path: Path, content: _Content, classes: Mapping[int, str]
+    path: Path, content: _CocoFile, classes: Mapping[int, str]
 ) -> list[tuple[_Image, tuple[Shape, ...]]]:
     images = {image.id: image for image in content.images}
     index_of = {number: index for index, number in enumerate(classes)}

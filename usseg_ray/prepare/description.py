@@ -82,7 +82,7 @@ class _Content(Settings):
 
 
 @dataclass(frozen=True)
-class Description:
+class SetDescription:
     """What is known of a set's classes.
 
     Attributes:
@@ -106,7 +106,7 @@ class Description:
     notes: tuple[str, ...] = ()
 
 
-def read_description(path: Path, classes: str | None = None) -> Description:
+def read_description(path: Path, classes: str | None = None) -> SetDescription:
     """Reads a `dataset.json`.
 
     Args:
@@ -123,7 +123,7 @@ def read_description(path: Path, classes: str | None = None) -> Description:
     return describe(content, path)
 
 
-def describe(content: object, path: Path) -> Description:
+def describe(content: object, path: Path) -> SetDescription:
     """Checks what a `dataset.json` holds.
 
     Args:
@@ -145,7 +145,7 @@ def describe(content: object, path: Path) -> Description:
     return _meant(known, values)
 
 
-def _meant(known: _Content, values: Mapping[int, int] | None) -> Description:
+def _meant(known: _Content, values: Mapping[int, int] | None) -> SetDescription:
     ignore, notes = known.ignore_index, tuple[str, ...]()
     if values is not None:
         void = DEFAULT_IGNORE_INDEX if ignore < len(known.classes) else ignore
@@ -159,7 +159,7 @@ def _meant(known: _Content, values: Mapping[int, int] | None) -> Description:
     colours = {colour: index for index, colour in enumerate(known.palette or ())}
     if known.void_colour is not None:
         colours[known.void_colour] = ignore
-    return Description(
+    return SetDescription(
         known.name, known.classes, known.things, ignore, known.palette, values, colours, notes
     )
 

@@ -68,7 +68,7 @@ class _Version:
     size: int | None
 
 
-class _Broken(Exception):  # noqa: N818
+class _BrokenTransfer(Exception):  # noqa: N818
     """An attempt ended early; another may go on where it ended."""
 
 
@@ -201,7 +201,7 @@ def _download(archive: Archive, part: Path, on_progress: Progress, pause: float)
     while True:
         try:
             return _attempt(archive, part, on_progress)
-        except _Broken as error:
+        except _BrokenTransfer as error:
             failures = 1 if _size(part) > most else failures + 1
             most = max(most, _size(part))
             if failures == ATTEMPTS:
@@ -223,7 +223,7 @@ def _attempt(archive: Archive, part: Path, on_progress: Progress) -> None:
         version, start = _offered(response)
         if response.status == _PARTIAL and (start, version) != (have, before):
             _discard(part)
-            raise _Broken("the file changed on the server")
+            raise _BrokenTransfer("the file changed on the server")
         if archive.size is not None and version.size not in (None, archive.size):
             raise UserError(
                 f"{archive.url}: not the file that was expected, it has {version.size} bytes "
@@ -240,7 +240,7 @@ def _attempt(archive: Archive, part: Path, on_progress: Progress) -> None:
                 have += len(chunk)
                 on_progress(f"{part.stem}: downloading", have, version.size)
     if have != (version.size or have):
-        raise _Broken(f"it ended after {have} of {version.size} bytes")
+        raise _BrokenTransfer(f"it ended after {have} of {version.size} bytes")
 
 
 @contextmanager
@@ -258,9 +258,9 @@ def _opened(archive: Archive, have: int, part: Path) -> Iterator[http.client.HTT
                 f"{archive.url}: the server refuses it ({error.code} {error.reason}). "
                 f"If it moved, fetch it by hand and put it at {part.with_suffix('')}."
             ) from None
-        raise _Broken(f"{error.code} {error.reason}") from None
+        raise _BrokenTransfer(f"{error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(str(getattr(error, "reason", error))) from None
+        raise _BrokenTransfer(str(getattr(error, "reason", error))) from None
     with response:
         yield response
 
@@ -304,7 +304,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         while chunk := response.read(_CHUNK_BYTES):
             yield chunk
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(str(error)) from None
+        raise _BrokenTransfer(str(error)) from None
 
 
 def _sha256(path: Path, what: str, on_progress: Progress) -> str:

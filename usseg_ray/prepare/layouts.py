@@ -14,11 +14,11 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.sources import check_name
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare import annotations
-from usseg_ray.prepare.description import FILE, Description, read_description
+from usseg_ray.prepare.description import FILE, SetDescription, read_description
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.lists import assigned, split_lists
 from usseg_ray.prepare.pairing import DEFAULT_SPLIT, HOW_TO_SAY, Pairing, is_picture
-from usseg_ray.prepare.passed import Passed
+from usseg_ray.prepare.passed import PassedFiles
 from usseg_ray.prepare.patterns import LAYOUTS, PLAIN, Layout, Pattern, is_split, own_pattern, roots
 
 
@@ -58,7 +58,7 @@ def discover(
     maps = None if described else labels
     if images is None and labels is None:
         described = annotations.find(root)
-    passed = Passed(described.values())
+    passed = PassedFiles(described.values())
     if images is not None:
         entries = _by_own_patterns(root, images, maps, passed)
     elif maps is not None:
@@ -86,8 +86,8 @@ def discover(
 
 
 def _described(
-    about: Description, entries: list[Entry], files: dict[str, Path]
-) -> tuple[Description, list[Entry]]:
+    about: SetDescription, entries: list[Entry], files: dict[str, Path]
+) -> tuple[SetDescription, list[Entry]]:
     """Takes labels and classes from COCO files."""
     if about.classes:
         raise UserError(
@@ -99,7 +99,7 @@ def _described(
     return about, list(found.entries)
 
 
-def _by_layout(source: Path, passed: Passed) -> list[Entry]:
+def _by_layout(source: Path, passed: PassedFiles) -> list[Entry]:
     files = passed.walk(source)
     pictures = [path for path in files if is_picture(path)]
     for root in roots(source):
@@ -110,7 +110,7 @@ def _by_layout(source: Path, passed: Passed) -> list[Entry]:
     return _read(source, PLAIN, files, passed)
 
 
-def _read(root: Path, layout: Layout, files: Iterable[Path], passed: Passed) -> list[Entry]:
+def _read(root: Path, layout: Layout, files: Iterable[Path], passed: PassedFiles) -> list[Entry]:
     image, label = Pattern(layout.images), Pattern(layout.labels)
     lists = {} if image.has_split else split_lists(root)
     pairing = Pairing(passed)
@@ -157,13 +157,15 @@ def _refuse_merged_splits(root: Path, entries: Iterable[Entry]) -> None:
         )
 
 
-def _by_own_patterns(root: Path, images: str, labels: str | None, passed: Passed) -> list[Entry]:
+def _by_own_patterns(
+    root: Path, images: str, labels: str | None, passed: PassedFiles
+) -> list[Entry]:
     base, image = own_pattern(images, root, "--images")
     pairing = Pairing(passed)
     truths = set[Path]()
     if labels is not None:
         place, label = own_pattern(labels, root, "--labels")
-        for path in Passed().walk(place):
+        for path in PassedFiles().walk(place):
             found = label.find(path.relative_to(place))
             if found is not None:
                 truths.add(path)
@@ -178,7 +180,7 @@ def _by_own_patterns(root: Path, images: str, labels: str | None, passed: Passed
 
 
 def _by_lists(
-    root: Path, entries: list[Entry], lists: dict[str, Path], passed: Passed
+    root: Path, entries: list[Entry], lists: dict[str, Path], passed: PassedFiles
 ) -> list[Entry]:
     names: dict[str, str] = {}
     for entry in entries:

@@ -16,7 +16,7 @@ from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.packed import KEPT, is_packed, unpack_images
 from usseg_ray.prepare.windows import cut_large
-from usseg_ray.prepare.write import Prepared, fingerprint, write_set
+from usseg_ray.prepare.write import Preparation, fingerprint, write_set
 
 FEWEST = 2
 
@@ -34,7 +34,7 @@ class OwnSet:
         notes: What was passed over, a line each.
     """
 
-    prepared: Prepared
+    prepared: Preparation
     found: str
     notes: tuple[str, ...]
 
@@ -106,7 +106,7 @@ def prepare_own(
     return OwnSet(prepared, _found(prepared, source), (*prepared.notes, *outside, *broken))
 
 
-def _found(prepared: Prepared, source: str) -> str:
+def _found(prepared: Preparation, source: str) -> str:
     splits = prepared.manifest.splits
     images = sum(info.rows for info in splits.values())
     labelled = sum(info.labelled for info in splits.values())

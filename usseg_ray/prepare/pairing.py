@@ -14,8 +14,8 @@ from usseg_ray.core.foreign import is_shown
 from usseg_ray.data.containers import JPEG, PNG, container_of
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare.entries import Entry
-from usseg_ray.prepare.passed import Passed
-from usseg_ray.prepare.patterns import Found, is_label_name, label_folder, without_tail
+from usseg_ray.prepare.passed import PassedFiles
+from usseg_ray.prepare.patterns import FileMatch, is_label_name, label_folder, without_tail
 
 DEFAULT_SPLIT = "train"
 
@@ -38,11 +38,11 @@ class Pairing:
         passed: Told what is neither image nor label.
     """
 
-    def __init__(self, passed: Passed) -> None:
+    def __init__(self, passed: PassedFiles) -> None:
         self._passed = passed
         self._splits = defaultdict[str, _Split](_Split)
 
-    def add(self, path: Path, image: Found | None, label: Found | None) -> None:
+    def add(self, path: Path, image: FileMatch | None, label: FileMatch | None) -> None:
         """Takes a file.
 
         Args:
@@ -57,7 +57,7 @@ class Pairing:
         else:
             self._add_image(path, image)
 
-    def _add_image(self, path: Path, image: Found) -> None:
+    def _add_image(self, path: Path, image: FileMatch) -> None:
         images, key = self._splits[image.split or DEFAULT_SPLIT].images, _id(path, image)
         if (first := images.get(key)) is not None:
             if not _differ_in_format(first, path):
@@ -167,7 +167,7 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _id(path: Path, found: Found) -> str:
+def _id(path: Path, found: FileMatch) -> str:
     key = unicodedata.normalize("NFC", found.id)
     if not is_shown(key):
         raise UserError(f"{str(path)!r}: the name has characters that cannot be printed.")

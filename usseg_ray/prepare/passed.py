@@ -9,7 +9,7 @@ from usseg_ray.data.decode import HEIC_SUFFIXES
 from usseg_ray.prepare.description import FILE
 
 
-class Passed:
+class PassedFiles:
     """Counts what is not read, by kind.
 
     Args:

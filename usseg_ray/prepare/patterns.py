@@ -69,7 +69,7 @@ PLAIN = Layout("{id}", "(?!){id}")
 
 
 @dataclass(frozen=True)
-class Found:
+class FileMatch:
     """A file that a pattern fits.
 
     Attributes:
@@ -99,14 +99,14 @@ class Pattern:
         """Whether the path names the split."""
         return "split" in self._regex.groupindex
 
-    def find(self, path: Path) -> Found | None:
+    def find(self, path: Path) -> FileMatch | None:
         """Says what a path below the source is, `None` if it does not fit."""
         text = path.as_posix() if self._whole else path.with_suffix("").as_posix()
         fits = self._regex.fullmatch(text)
         if fits is None:
             return None
         split = fits.groupdict().get("split") or ""
-        return Found(split.lower() if _SPLIT.fullmatch(split) else split, fits["id"])
+        return FileMatch(split.lower() if _SPLIT.fullmatch(split) else split, fits["id"])
 
 
 def own_pattern(text: str, root: Path, option: str) -> tuple[Path, Pattern]:

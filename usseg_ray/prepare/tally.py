@@ -13,7 +13,7 @@ MIN_MARKS = 10
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ShardOutcome:
     """What came of a plan; `failure` says why `out` could not be written."""
 
     number: int
@@ -45,7 +45,7 @@ class Tally:
     problems: list[Problem] = field(default_factory=list)
     marks: list[tuple[float, int]] = field(default_factory=list)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: ShardOutcome) -> None:
         """Counts what came of a shard, and tells how far it is."""
         self.done += outcome.images
         self.turned += outcome.turned

@@ -37,7 +37,7 @@ from usseg_ray.prepare.inspection import Inspector, Problem
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.meaning import Meaning, check_values
 from usseg_ray.prepare.survey import survey
-from usseg_ray.prepare.tally import QUARANTINE, Outcome, Tally
+from usseg_ray.prepare.tally import QUARANTINE, ShardOutcome, Tally
 from usseg_ray.prepare.windows import cut_large
 
 _LOOKS = 32
@@ -62,7 +62,7 @@ class Patterns:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Preparation:
     """A prepared set, and how it came about.
 
     Attributes:
@@ -93,7 +93,7 @@ def prepare(
     patterns: Patterns = Patterns(),
     bands: tuple[str, ...] = (),
     on_progress: Callable[[int, int, int], None] | None = None,
-) -> Prepared:
+) -> Preparation:
     """Checks a folder of images and writes it as a prepared set.
 
     An image that does not decode is left out; a label that does not, or does not fit its image or
@@ -148,7 +148,7 @@ def write_set(
     overwrite: bool = False,
     bands: tuple[str, ...] = (),
     on_progress: Callable[[int, int, int], None] | None = None,
-) -> Prepared:
+) -> Preparation:
     """Checks images that were found and writes them as a prepared set.
 
     Args:
@@ -172,7 +172,7 @@ def write_set(
     if not overwrite and is_prepared(out):
         there = _the_same(out, identity)
         notes = (*images.notes, *there.sight.lines)
-        return Prepared(there, out, fresh=False, images_per_second=None, notes=notes)
+        return Preparation(there, out, fresh=False, images_per_second=None, notes=notes)
     sight = survey(images, bands)
     _look(images, sight)
     tally = Tally(len(images.entries), max_bad_share, on_progress)
@@ -185,7 +185,7 @@ def write_set(
             save_manifest(manifest, out)
     except OSError as error:
         raise _unwritable(out, error) from None
-    return Prepared(manifest, out, fresh=True, images_per_second=tally.rate(), notes=notes)
+    return Preparation(manifest, out, fresh=True, images_per_second=tally.rate(), notes=notes)
 
 
 def _absolute(out: str | Path) -> str:
@@ -295,7 +295,7 @@ def _run(plans: list[_Plan], meaning: Meaning, sight: Sight, out: str, tally: Ta
 
 def _outcomes(
     plans: list[_Plan], meaning: Meaning, sight: Sight, out: str
-) -> Generator[Outcome, None, None]:
+) -> Generator[ShardOutcome, None, None]:
     """Has Ray write shards, a few more at a time than there are processors, and ends all of it."""
     ahead = 2 * int(ray.cluster_resources().get("CPU", 1)) + 2
     write = ray.remote(_write_planned)
@@ -318,7 +318,7 @@ def _unwritable(out: str, error: object) -> UserError:
     return UserError(f"--out {out}: cannot be written ({error}). Free or choose another place.")
 
 
-def _write_planned(plan: _Plan, meaning: Meaning, sight: Sight, out: str) -> Outcome:
+def _write_planned(plan: _Plan, meaning: Meaning, sight: Sight, out: str) -> ShardOutcome:
     """Checks and writes one shard; runs as a Ray task."""
     inspector = Inspector(meaning, sight)
     filesystem, root = resolve(out)
@@ -328,7 +328,7 @@ def _write_planned(plan: _Plan, meaning: Meaning, sight: Sight, out: str) -> Out
         shard = write_shard(filesystem, root, plan.split, plan.index, rows)
     except OSError as error:
         failure = str(error)
-    return Outcome(
+    return ShardOutcome(
         plan.number,
         len(plan.entries),
         shard,

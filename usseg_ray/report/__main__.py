@@ -23,7 +23,7 @@ EXPERIMENT = "usseg_ray"
 PAGE = Path("report.html")
 
 
-class Format(StrEnum):
+class ReportFormat(StrEnum):
     """How the scores are written."""
 
     HTML = "html"
@@ -64,7 +64,7 @@ def report(
         ),
     ] = None,
     layout: Annotated[
-        Format | None,
+        ReportFormat | None,
         typer.Option("--format", help="How to write it.", show_default="html, and table for RUNS"),
     ] = None,
     version: Version = False,  # noqa: ARG001
@@ -75,24 +75,24 @@ def report(
     over seeds, with paired intervals. Scores of different protocols stand in different tables.
     """
     if runs:
-        if experiment or sweep or tracking_uri or out or layout is Format.HTML:
+        if experiment or sweep or tracking_uri or out or layout is ReportFormat.HTML:
             raise UserError(
                 "RUNS are ranked from their folders, as a table: leave them out for a report from "
                 "the MLflow store, with --sweep NAME for each sweep."
             )
-        _rank(runs, protocol, layout or Format.TABLE)
+        _rank(runs, protocol, layout or ReportFormat.TABLE)
         return
-    if protocol or layout is Format.TABLE:
+    if protocol or layout is ReportFormat.TABLE:
         raise UserError("--protocol and --format table are for RUNS: name some.")
-    text = _compose(tracking_uri, experiment or EXPERIMENT, sweep, layout or Format.HTML)
-    if out is None and layout in (Format.MD, Format.CSV, Format.JSON):
+    text = _compose(tracking_uri, experiment or EXPERIMENT, sweep, layout or ReportFormat.HTML)
+    if out is None and layout in (ReportFormat.MD, ReportFormat.CSV, ReportFormat.JSON):
         print(text, end="")
     else:
         _save(text, out or PAGE)
 
 
 def _compose(
-    tracking_uri: str | None, experiment: str, names: Sequence[str], layout: Format
+    tracking_uri: str | None, experiment: str, names: Sequence[str], layout: ReportFormat
 ) -> str:
     """Writes the report on sweeps of a store."""
     from usseg_ray.core.cli import repeatable  # noqa: PLC0415 (MLflow: not for --help)
@@ -102,7 +102,7 @@ def _compose(
     from usseg_ray.report.repeat import compose  # noqa: PLC0415
 
     store = Store(tracking_uri, experiment)
-    writers = {Format.MD: as_markdown, Format.CSV: as_csv, Format.JSON: as_json}
+    writers = {ReportFormat.MD: as_markdown, ReportFormat.CSV: as_csv, ReportFormat.JSON: as_json}
     write = writers.get(layout, as_html)
     return write(compose(store, store.sweeps(names), repeatable(sys.argv)))
 
@@ -118,7 +118,7 @@ def _save(text: str, path: Path) -> None:
     console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
-def _rank(runs: list[str], protocol: str | None, layout: Format) -> None:
+def _rank(runs: list[str], protocol: str | None, layout: ReportFormat) -> None:
     """Ranks the scores in the folders of runs."""
     from usseg_ray.report.runs import compare  # noqa: PLC0415 (torch: not for --help)
     from usseg_ray.trials.trial import find_run  # noqa: PLC0415
@@ -152,16 +152,16 @@ def _deliver(folder: Path) -> None:
         say(str(error))
 
 
-def _write(tables: list[Table], layout: Format) -> None:
+def _write(tables: list[Table], layout: ReportFormat) -> None:
     from usseg_ray.core import table_text  # noqa: PLC0415 (rich's tables: not for --help)
     from usseg_ray.core.foreign import as_markdown as escaped  # noqa: PLC0415
 
     match layout:
-        case Format.JSON:
+        case ReportFormat.JSON:
             print(json.dumps({"tables": list(map(table_text.as_records, tables))}, indent=1))
-        case Format.CSV:
+        case ReportFormat.CSV:
             print(table_text.as_csv(tables), end="")
-        case Format.MD:
+        case ReportFormat.MD:
             for table in tables:
                 print("\n".join([escaped(table.caption), "", *table_text.as_markdown(table), ""]))
         case _:

@@ -84,7 +84,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Result:
+class RefinementResult:
     """What one refinement of a prediction scored.
 
     Attributes:
@@ -111,7 +111,7 @@ class Evaluation:
             `label_free`. Empty but at the end of an epoch.
     """
 
-    results: Mapping[Refinement, Result]
+    results: Mapping[Refinement, RefinementResult]
     rows: int
     numbers: Int64[np.ndarray, " n"]
     counts: MatchedCounts | None
@@ -208,10 +208,12 @@ def evaluate(
     return Evaluation(results, total, np.array(numbers, np.int64), matched, gallery.patches())
 
 
-def _result(tally: _ScoreTally, class_of: np.ndarray | None, device: torch.device) -> Result:
+def _result(
+    tally: _ScoreTally, class_of: np.ndarray | None, device: torch.device
+) -> RefinementResult:
     """Adds the workers' counts up and scores them."""
     confusion, sizes, boundaries = tally.counts(device)
-    return Result(score(confusion, class_of, sizes), boundary_f(boundaries))
+    return RefinementResult(score(confusion, class_of, sizes), boundary_f(boundaries))
 
 
 def telling_rows(evaluation: Evaluation) -> dict[int, str]:
@@ -311,7 +313,7 @@ def score_metrics(evaluation: Evaluation, truth: GroundTruth | None) -> dict[str
     return found
 
 
-def linear_metrics(results: Mapping[Refinement, Result]) -> dict[str, float]:
+def linear_metrics(results: Mapping[Refinement, RefinementResult]) -> dict[str, float]:
     """Names the scalars of a linear probe: `linear_miou` and `linear_acc`, by refinement."""
     return {
         f"{refinement.prefix}linear_{unit}": value
@@ -323,7 +325,7 @@ def linear_metrics(results: Mapping[Refinement, Result]) -> dict[str, float]:
     }
 
 
-def _named(result: Result, truth: GroundTruth) -> dict[str, float]:
+def _named(result: RefinementResult, truth: GroundTruth) -> dict[str, float]:
     scores = result.scores
     parts = things_and_stuff(scores.iou, truth.classes, truth.things) if truth.things else {}
     return {

@@ -35,7 +35,7 @@ class GoneError(Exception):
     """The worker ended while it had a request."""
 
 
-class Model(Protocol):
+class Responder(Protocol):
     """What answers requests."""
 
     async def answer(self, data: bytes, wish: Wish) -> bytes:
@@ -52,7 +52,7 @@ class Model(Protocol):
 
 
 def create_app(
-    model: Model,
+    model: Responder,
     description: Description,
     limits: Limits,
     *,
@@ -83,7 +83,7 @@ def create_app(
     return app
 
 
-def _add_predict(app: FastAPI, model: Model, limits: Limits) -> None:
+def _add_predict(app: FastAPI, model: Responder, limits: Limits) -> None:
     @app.post("/predict", response_class=Response)
     async def predict(
         image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF.")],
@@ -136,7 +136,7 @@ def _weighed(part: str) -> tuple[str, float]:
         return kind, 0.0
 
 
-def _add_facts(app: FastAPI, model: Model, description: Description) -> None:
+def _add_facts(app: FastAPI, model: Responder, description: Description) -> None:
     @app.get("/names")
     async def names() -> dict[str, Any]:
         """Says what the model is, and what its clusters are called."""

@@ -57,7 +57,7 @@ class Gate:
             return
         self._inside += 1
         try:
-            await self._app(scope, _Bounded(receive, self._upload), send)
+            await self._app(scope, _BoundedBody(receive, self._upload), send)
         finally:
             self._inside -= 1
 
@@ -74,7 +74,7 @@ class Gate:
         return None
 
 
-class _Bounded:
+class _BoundedBody:
     """Receives a body up to a number of bytes, and in time."""
 
     def __init__(self, receive: Receive, upload: int) -> None:

@@ -21,7 +21,7 @@ from usseg_ray.data.containers import UndecodableError
 from usseg_ray.serve.answers import Wish
 from usseg_ray.serve.app import BusyError, GoneError
 from usseg_ray.serve.limits import ONGOING
-from usseg_ray.serve.worker import Worker
+from usseg_ray.serve.worker import ModelWorker
 
 _END_S = 5.0
 
@@ -29,7 +29,7 @@ _END_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
-class Pool:
+class ModelPool:
     """Which workers there are to be.
 
     Attributes:
@@ -46,7 +46,7 @@ class Pool:
 
 
 @contextmanager
-def pooled(pool: Pool, *, joined: bool) -> Iterator["ServedModel"]:
+def pooled(pool: ModelPool, *, joined: bool) -> Iterator["ServedModel"]:
     """Starts workers on Ray, for a `with` block.
 
     Args:
@@ -60,7 +60,7 @@ def pooled(pool: Pool, *, joined: bool) -> Iterator["ServedModel"]:
     name = f"usseg-{uuid.uuid4().hex[:8]}"
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(
-        Worker,
+        ModelWorker,
         num_replicas=pool.workers,
         max_ongoing_requests=ONGOING,
         max_queued_requests=pool.queue,
@@ -80,7 +80,7 @@ def pooled(pool: Pool, *, joined: bool) -> Iterator["ServedModel"]:
 
 
 class ServedModel:
-    """Workers as `app.Model`.
+    """Workers as `app.Responder`.
 
     Args:
         handle: Of their deployment.

@@ -31,7 +31,7 @@ _END_S = 10
 
 
 @dataclass(frozen=True)
-class Order:
+class ServeOptions:
     """What is to be served, and how.
 
     Attributes:
@@ -69,7 +69,7 @@ def check_extra() -> None:
         )
 
 
-def serve(order: Order, say: Callable[[str], object]) -> None:
+def serve(order: ServeOptions, say: Callable[[str], object]) -> None:
     """Serves a model until Ctrl-C or SIGTERM; requests that have begun are answered first.
 
     Args:
@@ -81,10 +81,10 @@ def serve(order: Order, say: Callable[[str], object]) -> None:
     """
     # Of the extra `serve`.
     from usseg_ray.serve.app import create_app  # noqa: PLC0415
-    from usseg_ray.serve.pool import Pool, pooled  # noqa: PLC0415
+    from usseg_ray.serve.pool import ModelPool, pooled  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, _interrupt)
-    pool = Pool(str(order.model.absolute()), order.device, order.workers, order.limits.queue)
+    pool = ModelPool(str(order.model.absolute()), order.device, order.workers, order.limits.queue)
     hosts = _LOOPBACK_NAMES if is_loopback(order.host) else ("*",)
     description = read_description(order.model)
     with (

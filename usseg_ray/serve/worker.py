@@ -52,7 +52,7 @@ def _keep_to_this_machine() -> None:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What came of an image.
 
     Attributes:
@@ -64,7 +64,7 @@ class Answer:
     reason: str = ""
 
 
-class Worker:
+class ModelWorker:
     """A model that answers requests, in batches.
 
     What is wrong with it is answered by `ready`: Ray Serve would try again for minutes, and make
@@ -90,7 +90,7 @@ class Worker:
         """Says why the model cannot be used; nothing if it can."""
         return self._refusal
 
-    async def answer(self, data: bytes, wish: Wish) -> Answer:
+    async def answer(self, data: bytes, wish: Wish) -> Reply:
         """Segments an image.
 
         Args:
@@ -103,8 +103,8 @@ class Worker:
         try:
             image = await loop.run_in_executor(self._threads, decode_seen, data, sight)
         except UndecodableError as error:
-            return Answer(reason=str(error))
-        return Answer(await self._segment((image, wish)))
+            return Reply(reason=str(error))
+        return Reply(await self._segment((image, wish)))
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=_BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _segment(self, asked: Any) -> Any:  # noqa: ANN401 (one goes in, a list comes here)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.engine.checkpoint import RunState
-from usseg_ray.models.description import Scores
+from usseg_ray.models.description import ModelScores
 from usseg_ray.models.find import KEPT
 from usseg_ray.models.folder import backbone_file, describe_run, read_model, save_model
 from usseg_ray.models.names import Names
@@ -75,7 +75,7 @@ class ModelKeeper:
         return None
 
     def _keep(
-        self, run: Trial, state: RunState, place: str, scores: Scores, *, chosen: bool
+        self, run: Trial, state: RunState, place: str, scores: ModelScores, *, chosen: bool
     ) -> None:
         """Keeps a run's model below a place, and the chosen one as the sweep's, registered."""
         name = Path(place).name
@@ -88,18 +88,18 @@ class ModelKeeper:
         self.storage.push(f"{place}/{KEPT}", *([KEPT] if chosen else []))
         self.ledger.log_model(name, folder, self.plan.request.register_as if chosen else None)
 
-    def _tested(self, finalist: Finalist) -> Scores:
+    def _tested(self, finalist: Finalist) -> ModelScores:
         split, own = self.plan.config.data.test_split, finalist.metrics()
         values = {k.removeprefix(_TEST): v for k, v in own.items() if k.startswith(_TEST)}
         floors = self.beside.wait().get(split, {})
-        return Scores(
+        return ModelScores(
             protocol=self.plan.protocol(split),
             values=values,
             floors=dict(floors),
             seeds=len(finalist.scores),
         )
 
-    def _ranked(self, trial: Trial, state: RunState) -> Scores:
+    def _ranked(self, trial: Trial, state: RunState) -> ModelScores:
         """Says what a trial scored on the selection split; without labels, by which criteria."""
         same = trial.metrics.get("epoch") == state.epoch
         values = {
@@ -109,7 +109,7 @@ class ModelKeeper:
         }
         split = self.plan.config.data.selection_split
         floors = self.beside.wait().get(split, {}) if MIOU in values else {}
-        return Scores(protocol=self.plan.protocol(), values=values, floors=dict(floors))
+        return ModelScores(protocol=self.plan.protocol(), values=values, floors=dict(floors))
 
 
 def _names(folder: Path, state: Mapping[str, Tensor]) -> Names | None:

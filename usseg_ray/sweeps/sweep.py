@@ -46,8 +46,7 @@ from usseg_ray.sweeps.finals import (
     pick,
     score_finalists,
 )
-from usseg_ray.sweeps.k.answer import ANSWER, answer, chosen, write_answer
-from usseg_ray.sweeps.k.answer import Answer as KAnswer
+from usseg_ray.sweeps.k.answer import ANSWER, KAnswer, answer, chosen, write_answer
 from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, recommend
 from usseg_ray.sweeps.method_plan import settings_of
 from usseg_ray.sweeps.models import ModelKeeper, best_of
@@ -59,7 +58,7 @@ from usseg_ray.sweeps.tables import Outcome, print_outcome
 from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.store import GPUS_TAG
-from usseg_ray.trials.forecast import Choice, choose, longest_seconds
+from usseg_ray.trials.forecast import TrialForm, choose, longest_seconds
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask, as_task
@@ -150,7 +149,7 @@ def _num_workers(plan: Plan, folder: Path, console: Console) -> int | str:
         choice = choose(_longest_seconds(first))
     except Exception as error:  # noqa: BLE001 (what a trial may raise, it says itself)
         (*_, cause) = "".join(format_exception_only(error)).strip().splitlines()
-        choice = Choice(0, f"Trials run in their own process: trying one out failed ({cause})")
+        choice = TrialForm(0, f"Trials run in their own process: trying one out failed ({cause})")
     console.print(choice.reason, markup=False, highlight=False)
     return choice.num_workers
 

@@ -28,7 +28,7 @@ NEVER = 10**9
 
 
 @dataclass(frozen=True)
-class Choice:
+class TrialForm:
     """The form that trials run in.
 
     Attributes:
@@ -40,15 +40,15 @@ class Choice:
     reason: str
 
 
-def choose(seconds: float) -> Choice:
+def choose(seconds: float) -> TrialForm:
     """Chooses by the duration of the longest method's first trial, in seconds."""
     if seconds < SHORT_S:
-        return Choice(
+        return TrialForm(
             0,
             f"Trials run in their own process: about {seconds:.0f} s each "
             "(--workers-per-trial 1 for worker groups)",
         )
-    return Choice(
+    return TrialForm(
         1,
         f"Each trial has a worker group: about {seconds / 60:.0f} min each "
         "(--workers-per-trial 0 for the trial's own process)",

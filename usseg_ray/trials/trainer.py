@@ -104,10 +104,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text
 
 
-def _run_of(job: Job, storage: Storage) -> "Run | _Group":
+def _run_of(job: Job, storage: Storage) -> "Run | _WorkerGroup":
     """Makes what fits a job: a run in this process, or a group of workers."""
     if job.config.resources.num_workers != 0:
-        return _Group(job, storage.place)
+        return _WorkerGroup(job, storage.place)
     from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm)
 
     return worker.run_here(job, storage)
@@ -130,7 +130,7 @@ def trial_resources(resources: ResourceConfig, device: str) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _WorkerGroup:
     """A group of workers that Ray Train starts.
 
     Attributes:

@@ -45,7 +45,7 @@ def test_a_graph_says_what_it_is(segmenter: Segmenter, content: bytes) -> None:
     assert [name["name"] for name in read["names"]] == ["cluster 0", "cluster 1", "cluster 2"]
     assert read["outputs"] == [0, 1, 2]
     assert read["palette"] == segmenter.names.palette[:3].tolist()
-    sight = {"bands": [], "scaling": None}
+    sight: dict[str, object] = {"bands": [], "scaling": None}
     assert read["preprocessing"] == {"size": 32, "filter": "bilinear", "sight": sight}
     assert read["model"]["method"] == "kmeans"
 

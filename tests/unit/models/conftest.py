@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import fitting, tiny
-from usseg_ray.models.description import Scores
+from usseg_ray.models.description import ModelScores
 from usseg_ray.models.folder import describe, save_model
 
 
@@ -23,7 +23,7 @@ def kept(folder: Path, method: str, weights: Path | None = None, **settings: obj
     place = str(folder / "elsewhere")
     run, context = fitting.run_of((place, manifest), method, data__name=place, **settings)
     run.fit()
-    scores = Scores(protocol="tiny val", values={"unsup_miou": 90.0}, floors={"colour": 50.0})
+    scores = ModelScores(protocol="tiny val", values={"unsup_miou": 90.0}, floors={"colour": 50.0})
     about = describe(method, run.config, run.featurise.backbone, manifest, scores)
     assert context.state is not None
     save_model(folder / "model", about, context.state.method, weights)

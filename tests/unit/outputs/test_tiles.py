@@ -12,7 +12,7 @@ from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs import tiles
 from usseg_ray.outputs.base import Strip
 from usseg_ray.outputs.pixels import DecodedPixels
-from usseg_ray.outputs.tiles import Axis, Tiling, narrow, segment_tiles
+from usseg_ray.outputs.tiles import EdgeTiles, Tiling, narrow, segment_tiles
 
 IMAGE = tiny.picture(8, (320, 448))[0]
 TILING = Tiling(64, 0.25)
@@ -33,7 +33,7 @@ def tiled(segmenter: Segmenter, image: np.ndarray, tiling: Tiling) -> tuple[np.n
     ("length", "side", "overlap"), [(64, 64, 0.25), (65, 64, 0.25), (321, 64, 0.5)]
 )
 def test_tiles_cover_an_edge_with_weights_of_one(length: int, side: int, overlap: float) -> None:
-    axis = Axis.of(length, side, overlap)
+    axis = EdgeTiles.of(length, side, overlap)
     assert (axis.starts[0], axis.starts[-1]) == (0, length - side)
     steps = np.diff(axis.starts)
     assert (steps <= np.ceil(side * (1 - overlap))).all()
@@ -43,7 +43,7 @@ def test_tiles_cover_an_edge_with_weights_of_one(length: int, side: int, overlap
 
 def test_upsampling_is_that_of_interpolate() -> None:
     grid = torch.rand(1, 2, 4, 4, dtype=torch.float64)
-    matrix = torch.from_numpy(Axis.of(50, 50, 0.25).matrix(0, 0, 50, 4))
+    matrix = torch.from_numpy(EdgeTiles.of(50, 50, 0.25).matrix(0, 0, 50, 4))
     expected = interpolate(grid, (50, 50), mode="bilinear", align_corners=False)
     assert torch.allclose(matrix @ grid[0] @ matrix.T, expected[0])
 
@@ -85,7 +85,7 @@ def test_strips_and_blocks_change_nothing(
 
 def test_neighbouring_pixels_differ_no_more_at_a_seam_than_inside(segmenter: Segmenter) -> None:
     _, confidence = tiled(segmenter, IMAGE, TILING)
-    columns = Axis.of(448, 64, 0.25)
+    columns = EdgeTiles.of(448, 64, 0.25)
     edges = sorted({*columns.starts[1:], *(start + 64 for start in columns.starts[:-1])})
     steps = np.abs(np.diff(confidence, axis=1)).mean(0)
     at_seams = steps[np.array(edges) - 1]

@@ -17,7 +17,7 @@ from usseg_ray.outputs.formats import FORMATS, parse_formats
 from usseg_ray.outputs.manifest import Folder
 from usseg_ray.outputs.places import find_images
 from usseg_ray.outputs.tiles import Tiling
-from usseg_ray.outputs.work import Order, Outcome, Worker
+from usseg_ray.outputs.work import ImageOutcome, Order, Worker
 
 ALL = parse_formats(",".join(FORMATS))
 
@@ -37,7 +37,7 @@ def done(
     tiling: Tiling | None = None,
 ) -> dict[str, str]:
     order = Order(str(model), str(images), str(out), formats, tiling, rasters=True)
-    outcomes: list[Outcome] = Worker(order, "cpu", 1)(find_images(str(images), str(out)).found)
+    outcomes: list[ImageOutcome] = Worker(order, "cpu", 1)(find_images(str(images), str(out)).found)
     return {outcome.name: outcome.reason for outcome in outcomes}
 
 

@@ -6,25 +6,25 @@ from PIL import Image
 from usseg_ray.core.errors import UserError
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.pairing import Pairing, is_picture
-from usseg_ray.prepare.passed import Passed
-from usseg_ray.prepare.patterns import Found
+from usseg_ray.prepare.passed import PassedFiles
+from usseg_ray.prepare.patterns import FileMatch
 
 
 @pytest.fixture
-def passed() -> Passed:
-    return Passed()
+def passed() -> PassedFiles:
+    return PassedFiles()
 
 
 @pytest.fixture
-def pairing(passed: Passed) -> Pairing:
+def pairing(passed: PassedFiles) -> Pairing:
     return Pairing(passed)
 
 
 def add(pairing: Pairing, *, images: tuple[str, ...] = (), labels: tuple[str, ...] = ()) -> None:
     for name in images:
-        pairing.add(Path("rgb", name), Found("", Path(name).with_suffix("").as_posix()), None)
+        pairing.add(Path("rgb", name), FileMatch("", Path(name).with_suffix("").as_posix()), None)
     for name in labels:
-        pairing.add(Path("gt", name), None, Found("", Path(name).with_suffix("").as_posix()))
+        pairing.add(Path("gt", name), None, FileMatch("", Path(name).with_suffix("").as_posix()))
 
 
 def test_labels_go_to_images_of_their_name(pairing: Pairing) -> None:
@@ -35,7 +35,7 @@ def test_labels_go_to_images_of_their_name(pairing: Pairing) -> None:
     ]
 
 
-def test_the_exact_name_wins_over_one_with_a_tail(pairing: Pairing, passed: Passed) -> None:
+def test_the_exact_name_wins_over_one_with_a_tail(pairing: Pairing, passed: PassedFiles) -> None:
     add(pairing, images=("a.jpg",), labels=("a_mask.png", "a.png"))
     assert [entry.label for entry in pairing.entries()] == ["gt/a.png"]
     assert passed.lines() == ["1 files passed over: .png 1."]
@@ -59,8 +59,8 @@ def test_names_in_both_normal_forms_are_one(pairing: Pairing) -> None:
     ]
 
 
-def test_other_files_are_passed_over(pairing: Pairing, passed: Passed) -> None:
-    pairing.add(Path("notes.txt"), Found("", "notes"), None)
+def test_other_files_are_passed_over(pairing: Pairing, passed: PassedFiles) -> None:
+    pairing.add(Path("notes.txt"), FileMatch("", "notes"), None)
     pairing.add(Path("a.jpg"), None, None)
     assert pairing.entries() == []
     assert passed.lines() == ["2 files passed over: .jpg 1, .txt 1."]
@@ -100,7 +100,7 @@ def test_a_picture_of_one_channel_is_no_second_image(
     for folder, kind in (("x", "RGB"), ("y", mode)):
         (tmp_path / folder).mkdir()
         Image.new(kind, (4, 4)).save(tmp_path / folder / "a.png")
-        pairing.add(tmp_path / folder / "a.png", Found("", f"{folder}/a"), None)
+        pairing.add(tmp_path / folder / "a.png", FileMatch("", f"{folder}/a"), None)
     if refused:
         with pytest.raises(UserError, match="Is it a label"):
             pairing.refuse_label_like()

@@ -2,15 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from usseg_ray.prepare.passed import Passed
+from usseg_ray.prepare.passed import PassedFiles
 
 
 def test_nothing_passed_over_is_not_said() -> None:
-    assert Passed().lines() == []
+    assert PassedFiles().lines() == []
 
 
 def test_kinds_are_counted_in_any_capitals_and_sorted() -> None:
-    passed = Passed()
+    passed = PassedFiles()
     for name in ("a.TXT", "b.txt", "README", "c.mov", "dataset.json"):
         passed.other(Path(name))
     assert passed.lines() == ["4 files passed over: .mov 1, .txt 2, without suffix 1."]
@@ -18,7 +18,7 @@ def test_kinds_are_counted_in_any_capitals_and_sorted() -> None:
 
 def test_files_that_others_read_are_not_counted() -> None:
     read = Path("annotations/train.json")
-    passed = Passed({read})
+    passed = PassedFiles({read})
     passed.other(read)
     passed.other(Path("other/train.json"))
     assert passed.lines() == ["1 files passed over: .json 1."]
@@ -26,7 +26,7 @@ def test_files_that_others_read_are_not_counted() -> None:
 
 @pytest.mark.parametrize("name", ["a.heic", "b.HEIF"])
 def test_heic_files_that_are_not_read_name_their_extra(name: str) -> None:
-    passed = Passed()
+    passed = PassedFiles()
     passed.other(Path(name))
     assert "pip install 'usseg-ray[heic]'" in passed.lines()[1]
 
@@ -35,14 +35,14 @@ def test_a_walk_counts_what_systems_leave_behind(tmp_path: Path) -> None:
     for name in ("a.jpg", "._a.jpg", ".DS_Store", "Thumbs.db", "sub/b.jpg", "@eaDir/b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    passed = Passed()
+    passed = PassedFiles()
     found = {path.relative_to(tmp_path).as_posix() for path in passed.walk(tmp_path)}
     assert found == {"a.jpg", "sub/b.jpg"}
     assert passed.lines()[0].startswith("4 files passed over: hidden 4")
 
 
 def test_images_in_no_list_and_unreadable_folders_are_said() -> None:
-    passed = Passed()
+    passed = PassedFiles()
     passed.unlisted(3)
     passed.unreadable(PermissionError(13, "Permission denied", "farm/locked"))
     assert passed.lines() == [

@@ -12,7 +12,7 @@ from usseg_ray.core.files import resolve
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.patterns import (
     LAYOUTS,
-    Found,
+    FileMatch,
     Pattern,
     is_label_name,
     is_split,
@@ -26,19 +26,19 @@ from usseg_ray.prepare.patterns import (
 @pytest.mark.parametrize(
     ("path", "layout", "found"),
     [
-        ("night/images/a/1.jpg", 0, Found("night", "a/1")),
-        ("JPEGImages/Train2017/1.jpg", 1, Found("train2017", "1")),
-        ("IMGS/1.jpg", 2, Found("", "1")),
-        ("VAL/1.jpg", 3, Found("val", "1")),
+        ("night/images/a/1.jpg", 0, FileMatch("night", "a/1")),
+        ("JPEGImages/Train2017/1.jpg", 1, FileMatch("train2017", "1")),
+        ("IMGS/1.jpg", 2, FileMatch("", "1")),
+        ("VAL/1.jpg", 3, FileMatch("val", "1")),
     ],
 )
-def test_images_of_a_layout(path: str, layout: int, found: Found) -> None:
+def test_images_of_a_layout(path: str, layout: int, found: FileMatch) -> None:
     assert Pattern(LAYOUTS[layout].images).find(Path(path)) == found
 
 
 @pytest.mark.parametrize("folder", ["trainannot", "train-masks", "train_labels", "Train_GT"])
 def test_labels_in_a_folder_beside_the_split(folder: str) -> None:
-    assert Pattern(LAYOUTS[3].labels).find(Path(folder, "1.png")) == Found("train", "1")
+    assert Pattern(LAYOUTS[3].labels).find(Path(folder, "1.png")) == FileMatch("train", "1")
 
 
 def test_only_layouts_with_a_folder_of_images_keep_labels_out_of_it() -> None:
@@ -50,7 +50,7 @@ def test_a_suffix_in_a_pattern_leaves_others_out(tmp_path: Path) -> None:
     base, pattern = own_pattern("rgb/{split}/*/{id}.jpg", tmp_path, "--images")
     assert base == tmp_path / "rgb"
     assert pattern.has_split
-    assert pattern.find(Path("night/cam/1.jpg")) == Found("night", "1")
+    assert pattern.find(Path("night/cam/1.jpg")) == FileMatch("night", "1")
     assert pattern.find(Path("night/cam/1.png")) is None
 
 
@@ -59,7 +59,7 @@ def test_a_folder_whose_name_is_no_pattern_is_taken_by_letter(tmp_path: Path) ->
     uri = (tmp_path / "rgb (1)+").as_uri()
     base, pattern = own_pattern(uri, tmp_path, "--images")
     assert base == tmp_path / "rgb (1)+"
-    assert pattern.find(Path("a.b/1.jpg")) == Found("", "a.b/1")
+    assert pattern.find(Path("a.b/1.jpg")) == FileMatch("", "a.b/1")
 
 
 @pytest.mark.parametrize("text", ["{name}.jpg", "{id}/{id}.jpg", "{split}/{split}/{id}", "gone"])

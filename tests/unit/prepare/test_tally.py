@@ -7,10 +7,10 @@ import pytest
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import ShardInfo
 from usseg_ray.prepare.inspection import Problem
-from usseg_ray.prepare.tally import Outcome, Tally
+from usseg_ray.prepare.tally import ShardOutcome, Tally
 
 
-def outcome(number: int, images: int = 10, bad: int = 0, turned: int = 0) -> Outcome:
+def outcome(number: int, images: int = 10, bad: int = 0, turned: int = 0) -> ShardOutcome:
     shard = ShardInfo(
         path=f"shards/{number}.parquet",
         split="train",
@@ -23,7 +23,7 @@ def outcome(number: int, images: int = 10, bad: int = 0, turned: int = 0) -> Out
     problems = [
         Problem("train", str(one), "image", f"{number}-{one}.jpg", "torn") for one in range(bad)
     ]
-    return Outcome(number, images, shard, problems, {number}, turned, "")
+    return ShardOutcome(number, images, shard, problems, {number}, turned, "")
 
 
 def test_what_ends_is_counted_and_told() -> None:

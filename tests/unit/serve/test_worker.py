@@ -16,7 +16,7 @@ from tests import tiny
 from tests.unit.serve.conftest import run
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.serve.answers import Wish
-from usseg_ray.serve.worker import Worker
+from usseg_ray.serve.worker import ModelWorker
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_images_of_several_sizes_are_answered_together(model: Path, segmenter: Segmenter) -> None:
     shapes = [(32, 32), (48, 64), (32, 32), (64, 48), (48, 64)]
     images = [tiny.picture(number, shape)[0] for number, shape in enumerate(shapes)]
-    worker = Worker(str(model), "cpu", 1)
+    worker = ModelWorker(str(model), "cpu", 1)
     assert run(worker.ready()) == ""
     wishes = [Wish("json" if number == 3 else "png") for number in range(5)]
     answers = worker.segmented(list(zip(images, wishes, strict=True)))
@@ -47,12 +47,12 @@ def test_images_of_several_sizes_are_answered_together(model: Path, segmenter: S
 
 @pytest.mark.usefixtures("opened")
 def test_what_cannot_be_decoded_is_answered(model: Path) -> None:
-    found = run(Worker(str(model), "cpu", 1).answer(b"no image", Wish()))
+    found = run(ModelWorker(str(model), "cpu", 1).answer(b"no image", Wish()))
     assert (found.content, "not a JPEG" in found.reason) == (b"", True)
 
 
 def test_a_port_of_ray_serve_is_kept_to_this_machine(model: Path, opened: list[str]) -> None:
-    run(Worker(str(model), "cpu", 1).ready())
+    run(ModelWorker(str(model), "cpu", 1).ready())
     replica.add_port_to_grpc_server(None, "[::]:0")
     assert opened == ["127.0.0.1:0"]
 
@@ -61,6 +61,6 @@ def test_a_port_of_ray_serve_is_kept_to_this_machine(model: Path, opened: list[s
 def test_what_is_wrong_is_said_when_it_is_asked(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "model.yaml" in run(Worker(str(tmp_path), "cpu", 1).ready())
+    assert "model.yaml" in run(ModelWorker(str(tmp_path), "cpu", 1).ready())
     monkeypatch.delattr(replica, "add_port_to_grpc_server")
-    assert "install ray 2.60" in run(Worker(str(model), "cpu", 1).ready())
+    assert "install ray 2.60" in run(ModelWorker(str(model), "cpu", 1).ready())

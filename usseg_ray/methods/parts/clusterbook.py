@@ -42,7 +42,7 @@ class Agreement(NamedTuple):
     winner: Int64[Tensor, "M"]
 
 
-class Windows(NamedTuple):
+class WindowSample(NamedTuple):
     """A random token of every square window of a grid, which stands for the window.
 
     Attributes:
@@ -73,7 +73,9 @@ class Windows(NamedTuple):
         return maps.flatten(2).gather(2, index).view(*maps.shape[:2], rows, columns)
 
 
-def draw_windows(ids: Sequence[str], grid: tuple[int, int], side: int, *key: int | str) -> Windows:
+def draw_windows(
+    ids: Sequence[str], grid: tuple[int, int], side: int, *key: int | str
+) -> WindowSample:
     """Picks a token of every window at random.
 
     Args:
@@ -87,7 +89,7 @@ def draw_windows(ids: Sequence[str], grid: tuple[int, int], side: int, *key: int
     """
     side = max(1, min(side, *(extent // 2 for extent in grid)))
     draws = uniforms(ids, [extent // side for extent in grid], *key)
-    return Windows((draws * side**2).long(), side)
+    return WindowSample((draws * side**2).long(), side)
 
 
 def clusterbook_losses(

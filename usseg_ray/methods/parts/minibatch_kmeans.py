@@ -98,7 +98,7 @@ def nearest(
 
 
 @dataclass
-class Tally:
+class CellSums:
     """Sums over assigned cells, in integers.
 
     Attributes:
@@ -112,7 +112,7 @@ class Tally:
     distance: Int64[Tensor, ""]
 
     @classmethod
-    def empty(cls, centroids: Float[Tensor, "K C"]) -> "Tally":
+    def empty(cls, centroids: Float[Tensor, "K C"]) -> "CellSums":
         """Starts with no cells."""
         sums = torch.zeros_like(centroids, dtype=torch.int64)
         return cls(sums, sums.new_zeros(len(sums)), sums.new_zeros(()))
@@ -135,11 +135,11 @@ class Tally:
                 self.distance += _fixed(distance)
                 self.sums += _fixed(_sums(image, label, len(centroids))).T
 
-    def joint(self) -> "Tally":
+    def joint(self) -> "CellSums":
         """Adds up the workers' tallies; all workers call it together."""
         flat = torch.cat([self.sums.flatten(), self.counts, self.distance[None]])
         sums, counts, distance = all_sum(flat).split([self.sums.numel(), len(self.counts), 1])
-        return Tally(sums.view_as(self.sums), counts, distance[0])
+        return CellSums(sums.view_as(self.sums), counts, distance[0])
 
     def means(self) -> Float[Tensor, "K C"]:
         """Returns the mean cell of every centroid, float64; 0 where there is none."""
@@ -194,8 +194,8 @@ def lloyd(
     return Clusters(centroids, tally.counts, tally.mean_distance())
 
 
-def _tally(batches: Batches, centroids: Float[Tensor, "K C"]) -> Tally:
-    tally = Tally.empty(centroids)
+def _tally(batches: Batches, centroids: Float[Tensor, "K C"]) -> CellSums:
+    tally = CellSums.empty(centroids)
     for cells in batches:
         tally.add(cells, centroids)
     return tally.joint()
@@ -262,7 +262,7 @@ class MiniBatchKMeans:
         self._sample = PointSample(dim, k, device)
         self._kept: list[Tensor] = []
         self._fed = 0
-        self._tally = Tally.empty(self.centroids)
+        self._tally = CellSums.empty(self.centroids)
 
     @property
     def collecting(self) -> bool:
@@ -329,7 +329,7 @@ class MiniBatchKMeans:
     def _update(self) -> None:
         """Moves centroids towards their new cells: they stay the mean of all cells seen."""
         tally = self._tally.joint()
-        self._tally = Tally.empty(self.centroids)
+        self._tally = CellSums.empty(self.centroids)
         self.counts = self.counts + tally.counts
         rate = (tally.counts / (self.counts.double() + 1e-6))[:, None]
         moved = (1 - rate) * self.centroids.double() + rate * tally.means()

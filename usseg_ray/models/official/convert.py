@@ -15,7 +15,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.engine.model import build_model
 from usseg_ray.models.description import Description
 from usseg_ray.models.folder import BACKBONE_WEIGHTS, describe, save_model
-from usseg_ray.models.official.layouts import Found, recognise
+from usseg_ray.models.official.layouts import OfficialModel, recognise
 from usseg_ray.models.official.tensors import read_tensors
 
 _WIDTHS = {384: "small", 768: "base"}
@@ -56,7 +56,7 @@ def convert(
         return _built(found, settings, folder)
 
 
-def _settings(found: Found, weights: Path | None) -> dict[str, Any]:
+def _settings(found: OfficialModel, weights: Path | None) -> dict[str, Any]:
     if not found.width:
         # No frozen network: the cheapest stands for it, and is never asked.
         return found.settings | {"backbone.name": "textons"}
@@ -74,7 +74,7 @@ def _settings(found: Found, weights: Path | None) -> dict[str, Any]:
     }
 
 
-def _built(found: Found, settings: Mapping[str, Any], folder: Path) -> Description:
+def _built(found: OfficialModel, settings: Mapping[str, Any], folder: Path) -> Description:
     """Puts the tensors into the method, as it is built here, and keeps both."""
     method_class = methods.get(found.method)
     config = build_config(method_class.Config, [settings, method_class.defaults.trained])

@@ -44,7 +44,7 @@ _PARTS = ("weight", "bias")
 
 
 @dataclass(frozen=True)
-class Found:
+class OfficialModel:
     """What a checkpoint is.
 
     Attributes:
@@ -62,7 +62,7 @@ class Found:
     width: int = 0
 
 
-def recognise(tensors: Tensors) -> Found:
+def recognise(tensors: Tensors) -> OfficialModel:
     """Says which method's checkpoint some tensors are.
 
     Args:
@@ -94,14 +94,14 @@ def _bare(name: str) -> str:
     return f"{within}{mark}{own.removeprefix('module.')}"
 
 
-def _stego(tensors: Tensors) -> Found:
+def _stego(tensors: Tensors) -> OfficialModel:
     own = _below(tensors, f"state_dict{SEPARATOR}")
     clusters = own["cluster_probe.clusters"]
     state = {"probe.centroids": clusters, **_layers(_below(own, "net."), _HEAD, "head")}
     return _coded("stego", state, clusters, _below(own, "net.model."), "head")
 
 
-def _hp(tensors: Tensors) -> Found:
+def _hp(tensors: Tensors) -> OfficialModel:
     own = _below(tensors, f"net_model_state_dict{SEPARATOR}")
     clusters = tensors[f"cluster_model_state_dict{SEPARATOR}clusters"]
     state = {
@@ -112,7 +112,7 @@ def _hp(tensors: Tensors) -> Found:
     return _coded("hp", state, clusters, _below(own, "model."), "head")
 
 
-def _smooseg(tensors: Tensors) -> Found:
+def _smooseg(tensors: Tensors) -> OfficialModel:
     own = _below(tensors, f"state_dict{SEPARATOR}")
     teacher, student = (own[f"prediction.{name}_clusters"] for name in ("global", "local"))
     state = {
@@ -128,7 +128,7 @@ def _smooseg(tensors: Tensors) -> Found:
 
 def _coded(
     method: str, state: dict[str, Tensor], clusters: Tensor, backbone: dict[str, Tensor], head: str
-) -> Found:
+) -> OfficialModel:
     """Words what methods with a head and clusters of its codes have in common."""
     settings = {
         "num_clusters": len(clusters),
@@ -138,10 +138,10 @@ def _coded(
         "data.eval_size": 320,
         "protocol": "stego-320",
     }
-    return Found(method, settings, state, backbone, state[f"{head}.hidden.weight"].shape[0])
+    return OfficialModel(method, settings, state, backbone, state[f"{head}.hidden.weight"].shape[0])
 
 
-def _cause(tensors: Tensors) -> Found:
+def _cause(tensors: Tensors) -> OfficialModel:
     clusters = tensors["cluster_probe"]
     # A file of its own has the one that was used; the cluster's state a copy of it.
     clusterbook = tensors["array"] if "array" in tensors else tensors["codebook"]
@@ -178,7 +178,7 @@ def _cause_head(own: Tensors, ours: str) -> dict[str, Tensor]:
     return found
 
 
-def _picie(tensors: Tensors) -> Found:
+def _picie(tensors: Tensors) -> OfficialModel:
     own = _below(tensors, f"state_dict{SEPARATOR}")
     network = {
         f"stages.{name}": tensor
@@ -208,7 +208,7 @@ def _picie(tensors: Tensors) -> Found:
         state |= {"classifier.weight": weight, "classifier.bias": bias}
     else:
         state["clustering.centroids"] = torch.stack([first, second.flatten(1)])
-    return Found("picie", settings, state)
+    return OfficialModel("picie", settings, state)
 
 
 def _below(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
@@ -224,7 +224,7 @@ def _layers(tensors: Tensors, names: Mapping[str, str], ours: str) -> dict[str, 
     }
 
 
-_MARKS: dict[str, Callable[[Tensors], Found]] = {
+_MARKS: dict[str, Callable[[Tensors], OfficialModel]] = {
     f"state_dict{SEPARATOR}cluster_probe.clusters": _stego,
     f"state_dict{SEPARATOR}prediction.global_clusters": _smooseg,
     f"net_model_state_dict{SEPARATOR}cluster1.0.weight": _hp,

@@ -99,7 +99,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     return found
 
 
-class _Inert:
+class _InertObject:
     """Stands for whatever a checkpoint names: what is made of it holds what is put into it."""
 
     def __new__(cls, *_: object, **__: object) -> Any:  # noqa: ANN401
@@ -123,7 +123,7 @@ def _load(path: Path) -> Any:  # noqa: ANN401 (whatever the checkpoint holds)
     if system := [name for name in named if name.partition(".")[0] in _SYSTEM]:
         raise UserError(f"it calls {system[0]}, as no checkpoint does")
     # Each its own class, as they may be keys of a mapping.
-    inert = [(type(name, (_Inert,), {}), name) for name in named]
+    inert = [(type(name, (_InertObject,), {}), name) for name in named]
     with torch.serialization.safe_globals([*known, *inert]):
         return torch.load(path, map_location="cpu", weights_only=True)
 

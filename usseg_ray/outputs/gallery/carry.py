@@ -22,7 +22,7 @@ DOUBTFUL = 0.1
 
 
 @dataclass(frozen=True)
-class Pair:
+class NameSource:
     """Where a cluster has its name from.
 
     Attributes:
@@ -45,7 +45,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Carried:
+class NameTransfer:
     """Names that were taken over.
 
     Attributes:
@@ -55,7 +55,7 @@ class Carried:
     """
 
     names: Names
-    pairs: tuple[Pair, ...]
+    pairs: tuple[NameSource, ...]
     lost: tuple[str, ...]
 
     def lines(self) -> list[str]:
@@ -75,7 +75,7 @@ class Carried:
         return said
 
 
-def take_over(old: Path, new: Path, images: str, device: str = "cpu") -> Carried:
+def take_over(old: Path, new: Path, images: str, device: str = "cpu") -> NameTransfer:
     """Has both models look at images, and writes the names of one into the other.
 
     Args:
@@ -93,7 +93,7 @@ def take_over(old: Path, new: Path, images: str, device: str = "cpu") -> Carried
     return found
 
 
-def carry(old: Survey, new: Survey) -> Carried:
+def carry(old: Survey, new: Survey) -> NameTransfer:
     """Gives the clusters of a model the names of another's.
 
     Args:
@@ -104,7 +104,7 @@ def carry(old: Survey, new: Survey) -> Carried:
     pairs = paired(overlaps(old, new))
     now = {pair.was: pair.cluster for pair in pairs if pair.was is not None}
     lost = tuple(name.name for was, name in enumerate(known.clusters) if was not in now)
-    return Carried(_renamed(known, pairs, now), tuple(pairs), lost)
+    return NameTransfer(_renamed(known, pairs, now), tuple(pairs), lost)
 
 
 def overlaps(old: Survey, new: Survey) -> Float[np.ndarray, "K L"]:
@@ -118,7 +118,7 @@ def overlaps(old: Survey, new: Survey) -> Float[np.ndarray, "K L"]:
     return np.asarray(counts / np.maximum(union, 1))
 
 
-def paired(overlap: Float[np.ndarray, "K L"]) -> list[Pair]:
+def paired(overlap: Float[np.ndarray, "K L"]) -> list[NameSource]:
     """Pairs clusters one to one; those that share nothing have no partner.
 
     Args:
@@ -131,17 +131,17 @@ def paired(overlap: Float[np.ndarray, "K L"]) -> list[Pair]:
     for cluster in range(overlap.shape[1]):
         was = found.get(cluster)
         if was is None:
-            pairs.append(Pair(cluster, None, 0.0, 0.0))
+            pairs.append(NameSource(cluster, None, 0.0, 0.0))
             continue
         others = np.concatenate(
             [np.delete(overlap[was], cluster), np.delete(overlap[:, cluster], was)]
         )
         shared = float(overlap[was, cluster])
-        pairs.append(Pair(cluster, was, shared, shared - float(others.max(initial=0.0))))
+        pairs.append(NameSource(cluster, was, shared, shared - float(others.max(initial=0.0))))
     return pairs
 
 
-def _renamed(known: Names, pairs: Sequence[Pair], now: dict[int, int]) -> Names:
+def _renamed(known: Names, pairs: Sequence[NameSource], now: dict[int, int]) -> Names:
     """Copies names; merges go with them where what a cluster was merged into is there."""
     taken = {known.clusters[pair.was].colour for pair in pairs if pair.was is not None}
     fresh = Names.default(len(pairs) + len(known)).clusters

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from usseg_ray.outputs.gallery.seen import SMALL, Seen
+from usseg_ray.outputs.gallery.seen import SMALL, GalleryImage
 from usseg_ray.outputs.gallery.survey import Survey
 from usseg_ray.pictures.encoding import embedded
 
@@ -88,7 +88,7 @@ def examples(survey: Survey, count: int) -> list[Shot]:
     return shots
 
 
-def marked(one: Seen, patch: int) -> UInt8[np.ndarray, "h w 3"]:
+def marked(one: GalleryImage, patch: int) -> UInt8[np.ndarray, "h w 3"]:
     """Frames a patch in its image."""
     rows, columns = one.patches.grid
     height, width = one.small.shape[:2]
@@ -106,7 +106,7 @@ def marked(one: Seen, patch: int) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(picture)
 
 
-def lit(one: Seen, cluster: int) -> UInt8[np.ndarray, "h w 3"]:
+def lit(one: GalleryImage, cluster: int) -> UInt8[np.ndarray, "h w 3"]:
     """Dims all but a cluster."""
     dim = (_DIM * one.small).astype(np.uint8)
     return np.where((one.clusters == cluster)[..., None], one.small, dim)

@@ -21,7 +21,7 @@ CELLS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Patches:
+class ClusterPatches:
     """Where clusters win with the highest probability, and by the smallest margin.
 
     Attributes:
@@ -42,7 +42,7 @@ class Patches:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class GalleryImage:
     """An image.
 
     Attributes:
@@ -59,10 +59,10 @@ class Seen:
     clusters: UInt16[np.ndarray, "h w"]
     code: Float32[np.ndarray, " C"]
     shares: Float32[np.ndarray, " K"]
-    patches: Patches
+    patches: ClusterPatches
 
 
-def see(segmenter: Segmenter, image: UInt8[np.ndarray, "H W 3"], name: str) -> Seen:
+def see(segmenter: Segmenter, image: UInt8[np.ndarray, "H W 3"], name: str) -> GalleryImage:
     """Looks at an image.
 
     Args:
@@ -78,7 +78,7 @@ def see(segmenter: Segmenter, image: UInt8[np.ndarray, "H W 3"], name: str) -> S
     clusters = scores.argmax(0)
     small = Image.fromarray(image)
     small.thumbnail((SMALL, SMALL))
-    return Seen(
+    return GalleryImage(
         name,
         np.asarray(small),
         _nearest(clusters, (small.height, small.width)),
@@ -122,7 +122,7 @@ def touching(clusters: Integer[np.ndarray, "H W"], count: int) -> Int64[np.ndarr
     return found + found.T
 
 
-def clearest(scores: Float32[np.ndarray, "K H W"]) -> Patches:
+def clearest(scores: Float32[np.ndarray, "K H W"]) -> ClusterPatches:
     """Finds the patches where clusters win most and least clearly.
 
     Args:
@@ -142,7 +142,7 @@ def clearest(scores: Float32[np.ndarray, "K H W"]) -> Patches:
         sure[cluster], typical[cluster] = highest[best], best
         margin[cluster], borderline[cluster] = ahead[worst], worst
         rival[cluster] = following[worst]
-    return Patches(grid, sure, typical, margin, borderline, rival)
+    return ClusterPatches(grid, sure, typical, margin, borderline, rival)
 
 
 def _ranked(patches: Float[np.ndarray, "K n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,9 +20,9 @@ from usseg_ray.data.decode import MAX_FILE_BYTES, check_aspect
 from usseg_ray.models.description import Description
 from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
-from usseg_ray.outputs.gallery.seen import Seen, see, touching
+from usseg_ray.outputs.gallery.seen import GalleryImage, see, touching
 from usseg_ray.outputs.pixels import decoded
-from usseg_ray.outputs.places import Found, find_images
+from usseg_ray.outputs.places import ImageFile, find_images
 
 MOST = 300
 """Images that are looked at."""
@@ -43,7 +43,7 @@ class Survey:
     """
 
     description: Description
-    seen: tuple[Seen, ...]
+    seen: tuple[GalleryImage, ...]
     images: int
     bad: int
 
@@ -61,24 +61,24 @@ class Survey:
             total += touching(one.clusters, count)
         return np.asarray(total / np.maximum(total.sum(1, keepdims=True), 1))
 
-    def typical(self, cluster: int, count: int) -> list[Seen]:
+    def typical(self, cluster: int, count: int) -> list[GalleryImage]:
         """Lists images with the patches that a cluster is surest of, one an image."""
         return self._first(np.array([-one.patches.sure[cluster] for one in self.seen]), count)
 
-    def borderline(self, cluster: int, count: int) -> list[Seen]:
+    def borderline(self, cluster: int, count: int) -> list[GalleryImage]:
         """Lists images with the patches that a cluster nearly lost, one an image."""
         return self._first(np.array([one.patches.margin[cluster] for one in self.seen]), count)
 
-    def largest(self, cluster: int, count: int) -> list[Seen]:
+    def largest(self, cluster: int, count: int) -> list[GalleryImage]:
         """Lists the images of which a cluster has most."""
         shares = np.array([one.shares[cluster] for one in self.seen])
         return self._first(np.where(shares > 0, -shares, np.inf), count)
 
-    def spread(self, count: int) -> list[Seen]:
+    def spread(self, count: int) -> list[GalleryImage]:
         """Lists images that differ most, by what the method says of them as a whole."""
         return [self.seen[index] for index in spread(np.stack([s.code for s in self.seen]), count)]
 
-    def _first(self, cost: np.ndarray, count: int) -> list[Seen]:
+    def _first(self, cost: np.ndarray, count: int) -> list[GalleryImage]:
         order = np.argsort(cost, kind="stable")[:count]
         return [self.seen[index] for index in order if np.isfinite(cost[index])]
 
@@ -125,7 +125,7 @@ def survey(
     segmenter = Segmenter(description.model_copy(update={"names": plain}), named.model)
     found = find_images(images, "").found
     chosen = found[:: -(-len(found) // MOST)]
-    seen, reasons = list[Seen](), list[str]()
+    seen, reasons = list[GalleryImage](), list[str]()
     for done, one in enumerate(chosen):
         on_progress(done, len(reasons), len(chosen))
         try:
@@ -137,7 +137,7 @@ def survey(
     return Survey(description, tuple(seen), len(found), len(reasons))
 
 
-def _read(place: str, found: Found) -> np.ndarray:
+def _read(place: str, found: ImageFile) -> np.ndarray:
     if found.stamp[0] > MAX_FILE_BYTES:
         raise UndecodableError(f"larger than {MAX_FILE_BYTES // 2**30} GiB")
     try:

@@ -15,7 +15,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import Palette
 from usseg_ray.prepare.download import Archive, Progress, obtain
 from usseg_ray.prepare.entries import Entry, ImageSet
-from usseg_ray.prepare.passed import Passed
+from usseg_ray.prepare.passed import PassedFiles
 
 IGNORE_INDEX = 255
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 500
@@ -119,7 +119,7 @@ class Benchmark:
 
 def hidden_below(root: Path) -> tuple[str, ...]:
     """Says how many hidden files, which no adapter reads, lie below a folder."""
-    passed = Passed()
+    passed = PassedFiles()
     passed.walk(root)
     return tuple(passed.lines())
 

@@ -41,7 +41,7 @@ def maps_path(run: Path, method: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Answer:
+class KAnswer:
     """How many clusters a method should have on a data set.
 
     Attributes:
@@ -71,7 +71,7 @@ class Answer:
         return " ".join(said)
 
 
-def answer(trials: Iterable[Trial], method: str, objective: str) -> Answer:
+def answer(trials: Iterable[Trial], method: str, objective: str) -> KAnswer:
     """Reads the answer off a method's trials.
 
     Args:
@@ -84,7 +84,7 @@ def answer(trials: Iterable[Trial], method: str, objective: str) -> Answer:
         recommend(rows, metric) for metric in dict.fromkeys((objective, WITHOUT_LABELS, STABILITY))
     )
     points = curve(rows, (MIOU, *CRITERIA))
-    return Answer(method, points, [advice for advice in found if advice is not None])
+    return KAnswer(method, points, [advice for advice in found if advice is not None])
 
 
 def _choice(method: str, advice: Recommendation, points: list[Point]) -> str:
@@ -117,7 +117,7 @@ def _doubts(advice: Recommendation) -> list[str]:
     return said
 
 
-def chosen(answers: Iterable[Answer], trials: Iterable[Trial], objective: str) -> Trial | None:
+def chosen(answers: Iterable[KAnswer], trials: Iterable[Trial], objective: str) -> Trial | None:
     """Finds the trial whose model is to be kept: of the best method at its K, the best seed.
 
     Args:
@@ -144,7 +144,7 @@ def chosen(answers: Iterable[Answer], trials: Iterable[Trial], objective: str) -
     return max(able, key=lambda trial: trial.metrics.get(objective, -1.0), default=None)
 
 
-def write_answer(found: Answer, trials: Iterable[Trial], folder: Path) -> None:
+def write_answer(found: KAnswer, trials: Iterable[Trial], folder: Path) -> None:
     """Writes an answer as JSON, a curve and a picture.
 
     Args:

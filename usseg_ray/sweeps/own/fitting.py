@@ -39,7 +39,7 @@ from usseg_ray.ops import context
 from usseg_ray.outputs.gallery.carry import take_over
 from usseg_ray.outputs.gallery.page import GALLERY, write_gallery
 from usseg_ray.outputs.places import find_images
-from usseg_ray.outputs.run import Predicted, check_room, predict
+from usseg_ray.outputs.run import PredictionRun, check_room, predict
 from usseg_ray.prepare.own import image_folder, is_raw, prepare_own
 from usseg_ray.scoring.objective import WITHOUT_LABELS
 from usseg_ray.sweeps.drawn import drawn
@@ -62,7 +62,7 @@ STEPS = (15, 500)
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What `fit` made of photographs; shows itself in a notebook.
 
     Attributes:
@@ -130,7 +130,7 @@ def fit(
     assigned: dict[str, Any] | None = None,
     names_of: str | None = None,
     tracking_uri: str | None = None,
-) -> Fitted:
+) -> FitResult:
     """Segments photographs without labels.
 
     Args:
@@ -280,7 +280,7 @@ def ready(data: str, bands: str | None = None) -> str:
     return own.prepared.out
 
 
-def _masks(images: str, run: Path) -> Predicted:
+def _masks(images: str, run: Path) -> PredictionRun:
     """Has every image segmented that is not yet, by the run's model as it is named now."""
     with _bar("Writing masks") as (progress, task):
         return predict(
@@ -311,13 +311,13 @@ def _show(images: str, run: Path) -> None:
         )
 
 
-def _fitted(run: Path, made: Predicted) -> Fitted:
+def _fitted(run: Path, made: PredictionRun) -> FitResult:
     about = read_description(run / KEPT)
     said = run / ANSWER / f"{about.method}.json"
     verdict = json.loads(said.read_bytes())["verdict"] if said.is_file() else ""
     network = about.backbone.name
     change = f"--backbone {PRESETS[1].name}" if network == TEXTONS else f"--backbone {TEXTONS}"
-    return Fitted(
+    return FitResult(
         run,
         run / KEPT,
         run / GALLERY,

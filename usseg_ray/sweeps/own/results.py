@@ -12,7 +12,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import first_fault
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.features.presets import backbone_settings
-from usseg_ray.prepare.write import Prepared
+from usseg_ray.prepare.write import Preparation
 from usseg_ray.sweeps.launch import launch
 from usseg_ray.sweeps.own.fitting import ready
 from usseg_ray.sweeps.request import Request, named_methods, with_spaces
@@ -27,7 +27,7 @@ class PreparedSet:
         prepared: What preparing it said.
     """
 
-    prepared: Prepared
+    prepared: Preparation
 
     @property
     def place(self) -> str:
@@ -50,7 +50,7 @@ class PreparedSet:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """A sweep that ended.
 
     Attributes:
@@ -95,7 +95,7 @@ def run(
     backbone: str | None,
     settings: Mapping[str, Any],
     options: Mapping[str, Any],
-) -> Swept:
+) -> SweepResult:
     """Runs a sweep; see `usseg_ray.api.sweep`.
 
     Raises:
@@ -113,7 +113,7 @@ def run(
     except ValidationError as error:
         raise UserError(f"sweep: {first_fault(error)}") from None
     folder = launch(request, out, None, dry_run=False)
-    return Swept(folder, tuple(ranked(load_trials(folder))))
+    return SweepResult(folder, tuple(ranked(load_trials(folder))))
 
 
 def shown(trial: Trial) -> str:

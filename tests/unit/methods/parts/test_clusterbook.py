@@ -8,7 +8,7 @@ from torch import Tensor
 
 from usseg_ray.methods.parts import clusterbook as module
 from usseg_ray.methods.parts.clusterbook import (
-    Windows,
+    WindowSample,
     best_agreement,
     clusterbook_losses,
     draw_windows,
@@ -172,4 +172,4 @@ def test_draws_depend_on_the_image_alone() -> None:
 
 def test_windows_of_one_token_keep_all() -> None:
     maps = draw(2, 3, 4, 5)
-    assert torch.equal(Windows(torch.zeros(2, 4, 5, dtype=torch.int64), 1).pick(maps), maps)
+    assert torch.equal(WindowSample(torch.zeros(2, 4, 5, dtype=torch.int64), 1).pick(maps), maps)

@@ -7,9 +7,9 @@ from torch.nn.functional import normalize
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.methods.parts.minibatch_kmeans import (
+    CellSums,
     MiniBatchKMeans,
     Schedule,
-    Tally,
     lloyd,
     nearest,
     nearness,
@@ -48,7 +48,7 @@ def test_nearest_is_by_distance_not_by_product() -> None:
 def test_tally_sums_what_it_assigns() -> None:
     rows = blobs(1)[0].T
     centroids = rows[:3]
-    tally = Tally.empty(centroids)
+    tally = CellSums.empty(centroids)
     tally.add(rows.T[None], centroids)
     distances = torch.cdist(rows, centroids).square()
     label = distances.argmin(1)

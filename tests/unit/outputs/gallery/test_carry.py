@@ -6,7 +6,7 @@ import pytest
 from usseg_ray.models.description import BackboneNote, Description, Preprocessing
 from usseg_ray.models.names import Names
 from usseg_ray.outputs.gallery.carry import carry, overlaps, paired
-from usseg_ray.outputs.gallery.seen import Seen, clearest
+from usseg_ray.outputs.gallery.seen import GalleryImage, clearest
 from usseg_ray.outputs.gallery.survey import Survey
 
 
@@ -21,7 +21,7 @@ def survey(names: Names, *maps: np.ndarray) -> Survey:
     )
     nothing = clearest(np.ones((len(names), 4, 4), np.float32))
     seen = [
-        Seen(
+        GalleryImage(
             f"{number}",
             np.zeros((*clusters.shape, 3), np.uint8),
             clusters.astype(np.uint16),

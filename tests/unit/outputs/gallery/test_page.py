@@ -11,7 +11,7 @@ from tests import tiny
 from usseg_ray.models.description import Description, read_description
 from usseg_ray.models.names import Names
 from usseg_ray.outputs.gallery.page import gallery, write_gallery
-from usseg_ray.outputs.gallery.seen import Patches, Seen
+from usseg_ray.outputs.gallery.seen import ClusterPatches, GalleryImage
 from usseg_ray.outputs.gallery.survey import Survey
 
 HOSTILE = '"><script>alert(1)</script>'
@@ -42,7 +42,7 @@ def test_every_cluster_has_its_pictures_and_its_form(
         assert f'data-cluster="{cluster}"' in part
     assert "<h2>Maps &amp; more</h2>" in page
     assert f"usseg-ray name names.yaml --model {model}" in page
-    assert "Seen in 4 images." in page
+    assert "GalleryImage in 4 images." in page
     assert "<b>" not in page
     assert "http://" not in page
     assert "https://" not in page
@@ -67,9 +67,9 @@ def noisy(about: Description, clusters: int, images: int) -> Survey:
     """The worst that can come: noise, which no picture codes short."""
     random = np.random.default_rng(0)
 
-    def one(number: int) -> Seen:
+    def one(number: int) -> GalleryImage:
         everywhere = random.integers(0, 144, (3, clusters))
-        patches = Patches(
+        patches = ClusterPatches(
             (12, 12),
             random.random(clusters).astype(np.float32),
             everywhere[0],
@@ -77,7 +77,7 @@ def noisy(about: Description, clusters: int, images: int) -> Survey:
             everywhere[1],
             everywhere[2] % clusters,
         )
-        return Seen(
+        return GalleryImage(
             f"{number}.jpg",
             random.integers(0, 256, (160, 160, 3), np.uint8),
             random.integers(0, clusters, (160, 160)).astype(np.uint16),

@@ -17,16 +17,16 @@ from usseg_ray.outputs.gallery.pictures import (
     per_row,
     typical,
 )
-from usseg_ray.outputs.gallery.seen import Seen, see
+from usseg_ray.outputs.gallery.seen import GalleryImage, see
 from usseg_ray.outputs.gallery.survey import Survey
 
 
 @pytest.fixture(scope="module")
-def one(segmenter: Segmenter) -> Seen:
+def one(segmenter: Segmenter) -> GalleryImage:
     return see(segmenter, tiny.picture(3, (96, 144))[0], "<i>.jpg")
 
 
-def test_a_patch_is_framed_where_it_is(one: Seen) -> None:
+def test_a_patch_is_framed_where_it_is(one: GalleryImage) -> None:
     columns = one.patches.grid[1]
     patch = 5 * columns + 7
     changed = (marked(one, patch) != one.small).any(2)
@@ -39,13 +39,13 @@ def test_a_patch_is_framed_where_it_is(one: Seen) -> None:
     assert changed.sum() < 600
 
 
-def test_all_but_a_cluster_is_dimmed(one: Seen) -> None:
+def test_all_but_a_cluster_is_dimmed(one: GalleryImage) -> None:
     shown, inside = lit(one, 1), one.clusters == 1
     assert np.array_equal(shown[inside], one.small[inside])
     assert np.all(shown[~inside] <= one.small[~inside] * 0.25)
 
 
-def test_captions_say_what_is_seen(one: Seen, segmenter: Segmenter) -> None:
+def test_captions_say_what_is_seen(one: GalleryImage, segmenter: Segmenter) -> None:
     found = Survey(segmenter.description, (one,), 1, 0)
     (shot,) = typical(found, 0, 4)
     assert "&lt;i&gt;.jpg: patch that cluster 0 is surest of" in shot.html
