@@ -37,9 +37,9 @@ def load(
 
     from usseg_ray.models.loaded import LoadedModel  # noqa: PLC0415
     from usseg_ray.models.segmenter import Segmenter  # noqa: PLC0415
-    from usseg_ray.tracking.model import find_model  # noqa: PLC0415
+    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
-    found = find_model(str(place), tracking_uri)
+    found = find_model_anywhere(str(place), tracking_uri)
     return LoadedModel(Segmenter.open(found, torch.device(device) if device else None))
 
 
@@ -122,10 +122,10 @@ def sweep(
         UserError: Something is wrong with the data or the options; says what to do.
     """
     # torch, Ray: not for `import usseg_ray`.
-    from usseg_ray.sweeps.own.results import run  # noqa: PLC0415
+    from usseg_ray.sweeps.own.results import run_own_sweep  # noqa: PLC0415
 
     place = None if out is None else str(out)
-    return run(str(data), tuple(methods), place, backbone, dict(settings or {}), options)
+    return run_own_sweep(str(data), tuple(methods), place, backbone, dict(settings or {}), options)
 
 
 def prepare(

@@ -27,7 +27,7 @@ def main(
     # torch, Ray: not for --help.
     from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.serve.serving import ServeOptions, check_extra, serve  # noqa: PLC0415
-    from usseg_ray.tracking.model import find_model  # noqa: PLC0415
+    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
     def started(address: str) -> None:
         console.print(f"Try {model} at {address}", highlight=False, markup=False, soft_wrap=True)
@@ -35,7 +35,7 @@ def main(
             webbrowser.open(address)
 
     check_extra()
-    folder = find_model(model, tracking_uri)
+    folder = find_model_anywhere(model, tracking_uri)
     serve(ServeOptions(folder, "127.0.0.1", port, chosen_device(device), page=True), started)
     console.print("Ended.")
 

@@ -91,7 +91,7 @@ def main(
                 bar, completed=done, bad=bad, total=total
             ),
         )
-    for line in summary(found):
+    for line in summary_lines(found):
         console.print(escape(line), highlight=False, soft_wrap=True)
 
 
@@ -104,13 +104,13 @@ def located(place: str) -> Path:
     if place.startswith("models:/"):
         from usseg_ray.tracking import model  # noqa: PLC0415 (see `main`)
 
-        return model.find_model(place)
+        return model.find_model_anywhere(place)
     from usseg_ray.models.find import find_model  # noqa: PLC0415 (see `main`)
 
     return find_model(place)
 
 
-def summary(found: object) -> list[str]:
+def summary_lines(found: object) -> list[str]:
     """Says what a run did, a line each.
 
     Args:

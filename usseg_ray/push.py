@@ -33,9 +33,9 @@ def main(
     """
     # torch: not for --help
     from usseg_ray.models.hub import push  # noqa: PLC0415
-    from usseg_ray.tracking.model import find_model  # noqa: PLC0415
+    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
-    address = push(find_model(model, tracking_uri), to, private=not public)
+    address = push(find_model_anywhere(model, tracking_uri), to, private=not public)
     said = f"{address}\nAnybody who may see it: usseg_ray.load({to!r})"
     console.print(said, markup=False, highlight=False)
 

@@ -19,7 +19,7 @@ from usseg_ray.core.files import resolve
 from usseg_ray.data.decode import decode_label
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.shards import Row, read_rows, verify
-from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.sets import find_set
 from usseg_ray.prepare.tally import QUARANTINE
 from usseg_ray.prepare.write import Patterns, Preparation, prepare
 
@@ -373,7 +373,7 @@ def test_a_published_set_is_downloaded_and_prepared(
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     made, source = plant(tmp_path / "made", "voc2012"), tmp_path / "source"
-    official = get("voc2012")
+    official = find_set("voc2012")
     with publishing() as publisher:
         archive = serve(publisher, official.archives[0], archived(made, "VOCdevkit"))
         replace(official, archives=(archive,)).download(source)

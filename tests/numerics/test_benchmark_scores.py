@@ -18,7 +18,7 @@ from usseg_ray.data.manifest import Manifest, split_totals
 from usseg_ray.data.reader import Reader
 from usseg_ray.data.shards import write_split
 from usseg_ray.prepare.inspection import Inspector
-from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.sets import find_set
 from usseg_ray.scoring.evaluation import GroundTruth, evaluate
 from usseg_ray.scoring.prediction import Predictor
 from usseg_ray.scoring.protocols import find_protocol
@@ -102,7 +102,7 @@ def expected(labels: list[list[list[int]]], class_of: dict[int, int], crop: str)
     ],
 )
 def test_a_miniature_scores_as_counted_by_hand(tmp_path: Path, name: str, protocol: str) -> None:
-    images = get(name).discover(plant(tmp_path / "source", name))
+    images = find_set(name).discover(plant(tmp_path / "source", name))
     inspector = Inspector(images.meaning)
     entries = images.splits["test"]
     shards = tuple(write_split(tmp_path, "test", inspector.rows(entries), 2))

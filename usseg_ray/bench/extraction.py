@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, write_set
+from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, write_generated_set
 from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
 from usseg_ray.core.views import Frame
 from usseg_ray.features.backbones import Backbone, TimmFeatures, build_backbone
@@ -111,7 +111,7 @@ def _on_gpu(name: str) -> Iterator[Measure]:
 def _wanted(folder: Path, images: int, name: str) -> tuple[FeatureRequest, TimmFeatures]:
     config = random_backbone(folder, name)
     backbone = _timm(build_backbone(config))
-    manifest = write_set(folder / "set", {"train": images})
+    manifest = write_generated_set(folder / "set", {"train": images})
     asked = want(
         str(folder / "set"),
         manifest,

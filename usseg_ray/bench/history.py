@@ -111,7 +111,7 @@ def append(record: Record) -> Path:
     return path
 
 
-def load() -> list[Record]:
+def load_history() -> list[Record]:
     """Reads the runs on a machine like this one, the oldest first.
 
     Raises:
@@ -170,7 +170,7 @@ class Change:
         return {**same, "before": self.before.value, "last": self.last.value, **judged}
 
 
-def compare(records: Sequence[Record], what: str = "all") -> list[Change]:
+def changes_since(records: Sequence[Record], what: str = "all") -> list[Change]:
     """Compares the last run with the runs before it, figure by figure.
 
     Args:
@@ -229,7 +229,7 @@ def change_table(changes: Sequence[Change]) -> Table:
     """Draws a comparison.
 
     Args:
-        changes: From `compare`.
+        changes: From `changes_since`.
 
     Returns:
         A row for each figure; what is worse by more than the noise is marked.

@@ -68,7 +68,7 @@ def scratch() -> Iterator[Path]:
         yield Path(place)
 
 
-def write_set(
+def write_generated_set(
     folder: Path,
     splits: Mapping[str, int],
     *,

@@ -16,7 +16,7 @@ import ray
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from usseg_ray.bench.inputs import scratch, write_set
+from usseg_ray.bench.inputs import scratch, write_generated_set
 from usseg_ray.bench.meter import Measure
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
@@ -56,7 +56,9 @@ def streaming_measures(
     torch.set_num_threads(1)
     with scratch() as folder, local_ray(), quiet():
         root = str(folder)
-        manifest = write_set(folder, {DataConfig().train_split: rows // _EPOCHS}, jpegs=jpegs)
+        manifest = write_generated_set(
+            folder, {DataConfig().train_split: rows // _EPOCHS}, jpegs=jpegs
+        )
         count = processes or int(ray.cluster_resources()["CPU"])
         with reading_group(count, 1) as group:
             stream = RayStream(group, count)

@@ -14,7 +14,7 @@ from usseg_ray.bench.crf import crf_bars
 from usseg_ray.bench.eval import evaluation_bars
 from usseg_ray.bench.extraction import extraction_bars
 from usseg_ray.bench.features import reading_bars
-from usseg_ray.bench.history import append, change_table, compare, load, make_record
+from usseg_ray.bench.history import append, change_table, changes_since, load_history, make_record
 from usseg_ray.bench.inputs import make_jpegs
 from usseg_ray.bench.io import io_bars
 from usseg_ray.bench.meter import Measure
@@ -93,7 +93,7 @@ def show_changes(what: str, *, as_json: bool) -> None:
     Raises:
         UserError: There are no two runs to compare.
     """
-    changes = compare(load(), what)
+    changes = changes_since(load_history(), what)
     if as_json:
         typer.echo(json.dumps([one.row() for one in changes], indent=1))
     else:

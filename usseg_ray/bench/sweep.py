@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from usseg_ray.bench.inputs import CAMVID_SPLITS, random_backbone, scratch, storable, write_set
+from usseg_ray.bench.inputs import (
+    CAMVID_SPLITS,
+    random_backbone,
+    scratch,
+    storable,
+    write_generated_set,
+)
 from usseg_ray.bench.meter import Measure, environment_variables, least_seconds, product
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.stopwatch import Seconds, timed
@@ -80,7 +86,7 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
         precision = _faster_precision()
         settings = _settings(folder, precision)
         if not full:
-            write_set(folder / "set", SMALL_SPLITS, labelled=True)
+            write_generated_set(folder / "set", SMALL_SPLITS, labelled=True)
             sweep = SweepCase("stego", 2, 2, stored=True)
             yield from _parts("stego, 2 trials", time_sweep(sweep, folder / "set", settings))
             return
@@ -212,5 +218,5 @@ def _camvid(folder: Path) -> tuple[str, str]:
     try:
         return find_prepared("camvid"), "CamVid"
     except UserError:
-        write_set(folder / "set", CAMVID_SPLITS, labelled=True)
+        write_generated_set(folder / "set", CAMVID_SPLITS, labelled=True)
         return str(folder / "set"), "701 generated images of CamVid's size"

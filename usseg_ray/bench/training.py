@@ -16,7 +16,14 @@ import numpy as np
 import torch
 
 from usseg_ray import methods
-from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, storable, write_set
+from usseg_ray.bench.inputs import (
+    BACKBONE,
+    SIDE,
+    random_backbone,
+    scratch,
+    storable,
+    write_generated_set,
+)
 from usseg_ray.bench.meter import Measure, apart
 from usseg_ray.core.config import build_config
 from usseg_ray.core.views import FixedView, Frame
@@ -95,7 +102,7 @@ def _epoch(method: str, images: int, backbone: str, stored: bool) -> tuple[float
 def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
     """Writes a set of images and random features of all views that training looks at."""
     network, root = random_backbone(folder, backbone), str(folder / "set")
-    manifest = write_set(folder / "set", {"train": images})
+    manifest = write_generated_set(folder / "set", {"train": images})
     settings: dict[str, Any] = {
         **storable(network),
         "data.view_draws": 1,

@@ -171,7 +171,7 @@ def _connect() -> bool:
                 "python -m usseg_ray.doctor may know why; unset it to use this machine alone."
             ) from None
         return False
-    check_folder()
+    check_socket_folder()
     ray.init(
         address="local",
         include_dashboard=False,
@@ -183,7 +183,7 @@ def _connect() -> bool:
     return True
 
 
-def check_folder(environment: Mapping[str, str] = os.environ) -> None:
+def check_socket_folder(environment: Mapping[str, str] = os.environ) -> None:
     """Makes sure that the names of Ray's sockets fit, which lie in its folder for temporary files.
 
     Raises:

@@ -49,7 +49,7 @@ class Statistics(Settings):
     Attributes:
         images: Images that were looked at.
         within: Pairs of tokens of one image, as a correspondence loss sees them: centred, see
-            `features.calibration.measure`.
+            `features.calibration.measure_tokens`.
         similar: The same of an image and the one that is most like it.
         random: The same of two images that have nothing to do with each other.
         effective_rank: Of all tokens: exp of the entropy of the shares of variance.

@@ -290,7 +290,7 @@ def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) ->
     return _validated(method_config, unflatten({"method": {}} | merged))
 
 
-def assign(config: Config[M], values: Mapping[str, Any]) -> Config[M]:
+def with_values(config: Config[M], values: Mapping[str, Any]) -> Config[M]:
     """Gives dotted keys of a config other values; only the groups that have them are checked.
 
     Args:

@@ -38,7 +38,7 @@ def in_one_line(text: str) -> str:
     return printable(re.sub(r"[\n\t\u2028\u2029]", " ", text))
 
 
-def as_markdown(text: str) -> str:
+def markdown_safe(text: str) -> str:
     """Writes a text so that Markdown shows it as it is: in one line, without links, styles or HTML.
 
     Args:

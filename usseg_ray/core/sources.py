@@ -85,7 +85,7 @@ def read_text(path: Path, max_bytes: int = _MAX_TEXT_BYTES) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def read_json(path: Path, max_bytes: int = _MAX_TEXT_BYTES) -> Any:  # noqa: ANN401
+def load_json(path: Path, max_bytes: int = _MAX_TEXT_BYTES) -> Any:  # noqa: ANN401
     """Reads a JSON file that people write.
 
     Args:

@@ -65,7 +65,7 @@ def as_markdown(table: Table) -> list[str]:
     columns = table.shown()
     lines = [[column.title for column in columns], ["---"] * len(columns)]
     lines += [[written(c, row.cells.get(c.key)) for c in columns] for row in table.rows]
-    return [f"| {' | '.join(map(foreign.as_markdown, line))} |" for line in lines]
+    return [f"| {' | '.join(map(foreign.markdown_safe, line))} |" for line in lines]
 
 
 def as_csv(tables: Iterable[Table]) -> str:

@@ -221,7 +221,7 @@ def check_sockets(environment: Mapping[str, str] = os.environ) -> list[Finding]:
         environment: Variables of this process.
     """
     try:
-        join.check_folder(environment)
+        join.check_socket_folder(environment)
     except UserError as problem:
         what, _, fix = str(problem).rpartition(": ")
         return [error(f"{what}.", "Ray's folder", fix)]

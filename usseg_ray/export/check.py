@@ -51,7 +51,9 @@ class Comparison:
     speed: float
 
 
-def compare(content: bytes, graph: TileGraph, tiles: Sequence[Tile], source: str) -> Comparison:
+def compare_with_torch(
+    content: bytes, graph: TileGraph, tiles: Sequence[Tile], source: str
+) -> Comparison:
     """Runs a file of ONNX beside the graph that it was written from.
 
     Args:

@@ -9,12 +9,12 @@ import torch
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
-from usseg_ray.export.check import RUNTIME, Comparison, compare, tiles_of
+from usseg_ray.export.check import RUNTIME, Comparison, compare_with_torch, tiles_of
 from usseg_ray.export.folder import write_folder
 from usseg_ray.export.graph import WRITERS, TileGraph, require, to_onnx
 from usseg_ray.models.description import Description
 from usseg_ray.models.segmenter import Segmenter
-from usseg_ray.tracking.model import find_model, save_model
+from usseg_ray.tracking.model import find_model_anywhere, save_mlflow_model
 
 Format = Literal["onnx", "pyfunc", "safetensors"]
 
@@ -67,7 +67,7 @@ def export(
     """
     out = out.expanduser().absolute()
     _check_options(out, form, check=check, images=images)
-    source = find_model(model, tracking_uri)
+    source = find_model_anywhere(model, tracking_uri)
     segmenter = Segmenter.open(source, torch.device("cpu"))
     if form != ONNX:
         _write_folder(segmenter, source, out, form)
@@ -75,7 +75,7 @@ def export(
     content, compared = to_onnx(segmenter), None
     if check:
         tiles, of = tiles_of(images, segmenter.description.preprocessing)
-        compared = compare(content, TileGraph(segmenter).eval(), tiles, of)
+        compared = compare_with_torch(content, TileGraph(segmenter).eval(), tiles, of)
     write_whole(out, content)
     return Export(out, form, segmenter.description, compared)
 
@@ -100,6 +100,6 @@ def _write_folder(segmenter: Segmenter, source: Path, out: Path, form: Format) -
         whole = Path(place) / "model"
         write_folder(segmenter, source, whole)
         if form == "pyfunc":
-            save_model(whole, Path(place) / form)
+            save_mlflow_model(whole, Path(place) / form)
             whole = Path(place) / form
         whole.replace(out)

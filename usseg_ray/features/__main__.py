@@ -75,7 +75,7 @@ def features(
         raise typer.Exit(DAMAGED if verify_entries(folder, chosen or entries) else 0)
     if chosen:
         for kept in chosen:
-            console.print(card(kept))
+            console.print(entry_table(kept))
         return
     console.print(listing(entries))
     total = sum(kept.num_bytes for kept in entries) / 1e9
@@ -194,7 +194,7 @@ def listing(entries: list["EntryState"]) -> Table:
     return table
 
 
-def card(kept: "EntryState") -> Table:
+def entry_table(kept: "EntryState") -> Table:
     """Lays out all that an entry says of itself."""
     table = Table(title=escape(kept.manifest.key), show_header=False, title_justify="left")
     rows = {

@@ -220,7 +220,7 @@ def feature_spec(config: BackboneConfig, data: DataConfig) -> FeatureSpec:
         UserError: The model or the layer does not exist, or patches do not tile the images.
     """
     bare = TextonFeatures(config) if config.name == TEXTONS else _bare(config)
-    check_sizes(data, bare.spec.patch_size)
+    check_image_sizes(data, bare.spec.patch_size)
     grid, eval_grid = (side // bare.spec.patch_size for side in (data.train_size, data.eval_size))
     return replace(bare.spec, grid=grid, eval_grid=eval_grid)
 
@@ -230,7 +230,7 @@ def _bare(config: BackboneConfig) -> TimmFeatures:
         return TimmFeatures(config, pretrained=False)
 
 
-def check_sizes(data: DataConfig, patch_size: int) -> None:
+def check_image_sizes(data: DataConfig, patch_size: int) -> None:
     """Refuses image sizes that patches do not tile.
 
     Raises:

@@ -22,7 +22,7 @@ _TOKENS = 20_000
 
 
 @torch.no_grad()
-def measure(tokens: Float[Tensor, "B D h w"]) -> Statistics:
+def measure_tokens(tokens: Float[Tensor, "B D h w"]) -> Statistics:
     """Measures the tokens of some training images.
 
     Cosines are centred as STEGO's and SmooSeg's losses do it: each token's mean cosine to the other

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from usseg_ray.core.files import write_whole
-from usseg_ray.core.foreign import as_markdown as _text
+from usseg_ray.core.foreign import markdown_safe as _text
 
 if TYPE_CHECKING:
     from usseg_ray.models.description import Description, ModelScores

@@ -27,8 +27,8 @@ def find_model(place: str) -> Path:
 
     Args:
         place: A model's folder, a run (its name under ./runs, or its folder; then its chosen
-            model), a trial's folder, or `hf://OWNER/NAME`. `tracking.model.find_model` knows
-            `models:/NAME@champion`, too.
+            model), a trial's folder, or `hf://OWNER/NAME`.
+            `tracking.model.find_model_anywhere` knows `models:/NAME@champion`, too.
 
     Returns:
         Its folder; in a run of an earlier version that kept none, one is made.

@@ -116,7 +116,7 @@ def predict(
         check_room(out, left, found, formats)
         if left:
             _run(order, left, result, device, on_progress)
-        result.files = gather(folder, formats, description.names)
+        result.files = gather_all(folder, formats, description.names)
     if not result.written and not result.kept:
         raise UserError(
             f"--images {images}: none of {len(result.bad)} images can be used; the first, "
@@ -181,7 +181,7 @@ def _mean_pixels(left: Sequence[ImageFile], images: ImageFiles) -> float:
     return sum(sizes) / len(sizes) if sizes else _USUAL_PIXELS
 
 
-def gather(folder: Folder, formats: Sequence[str], names: Names) -> tuple[str, ...]:
+def gather_all(folder: Folder, formats: Sequence[str], names: Names) -> tuple[str, ...]:
     """Makes the files of all images, of what was written for each.
 
     Args:

@@ -22,7 +22,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data.scaling import parse_bands
 from usseg_ray.data.shards import ROWS_PER_SHARD
 from usseg_ray.prepare.download import Archive, missing
-from usseg_ray.prepare.sets import BENCHMARKS, Benchmark, get
+from usseg_ray.prepare.sets import PUBLISHED_SETS, PublishedSet, find_set
 from usseg_ray.prepare.write import Patterns, Preparation, prepare
 
 app = make_app()
@@ -80,7 +80,9 @@ def main(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help=f"A published set: {', '.join(BENCHMARKS)}.", show_default="your own"),
+        typer.Option(
+            help=f"A published set: {', '.join(PUBLISHED_SETS)}.", show_default="your own"
+        ),
     ] = None,
     download: Annotated[
         bool,
@@ -105,8 +107,8 @@ def main(
         raise UserError("--images, --labels and --classes are for a folder of your own.")
     if download:
         if dataset is None:
-            raise UserError(f"--download needs --dataset: one of {', '.join(BENCHMARKS)}.")
-        fetch_published(get(dataset), source)
+            raise UserError(f"--download needs --dataset: one of {', '.join(PUBLISHED_SETS)}.")
+        fetch_published(find_set(dataset), source)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -133,22 +135,22 @@ def main(
     _print_summary(prepared)
 
 
-def fetch_published(benchmark: Benchmark, folder: str) -> None:
+def fetch_published(published: PublishedSet, folder: str) -> None:
     """Fetches a published set into a folder: says what, whence and under whose terms, then does.
 
     Args:
-        benchmark: Which.
+        published: Which.
         folder: Where it goes; what is there of it already is neither fetched nor told.
 
     Raises:
-        UserError: As for `Benchmark.download`.
+        UserError: As for `PublishedSet.download`.
     """
-    wanted = missing(benchmark.archives, folder)
+    wanted = missing(published.archives, folder)
     if not wanted:
         # Nothing is left to fetch, or nothing may be.
-        benchmark.download(folder)
+        published.download(folder)
         return
-    _say(_announcement(benchmark, wanted, folder))
+    _say(_announcement(published, wanted, folder))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -167,7 +169,7 @@ def fetch_published(benchmark: Benchmark, folder: str) -> None:
                 bars[what] = progress.add_task(escape(what), completed=done)
             progress.update(bars[what], completed=done, total=total)
 
-        benchmark.download(folder, show)
+        published.download(folder, show)
     for archive in wanted:
         if archive.sha256 is None:
             _say(
@@ -176,15 +178,15 @@ def fetch_published(benchmark: Benchmark, folder: str) -> None:
             )
 
 
-def _announcement(benchmark: Benchmark, wanted: list[Archive], folder: str) -> str:
+def _announcement(published: PublishedSet, wanted: list[Archive], folder: str) -> str:
     sizes = [archive.size for archive in wanted]
     told = f"{sum(size or 0 for size in sizes) / 1e9:.1f} GB"
     if None in sizes:
         told += f" and {sizes.count(None)} of unstated size"
     hosts = ", ".join(dict.fromkeys(str(urlsplit(archive.url).hostname) for archive in wanted))
     return (
-        f"Downloading {benchmark.name} to {folder}: {len(wanted)} files, {told}, from {hosts}.\n"
-        f"Home and terms: {benchmark.home}"
+        f"Downloading {published.name} to {folder}: {len(wanted)} files, {told}, from {hosts}.\n"
+        f"Home and terms: {published.home}"
     )
 
 
@@ -218,9 +220,7 @@ def _print_summary(prepared: Preparation) -> None:
     if prepared.images_per_second:
         console.print(f"{prepared.images_per_second:.0f} images/s", highlight=False)
     done = (
-        "Preparation"
-        if prepared.fresh
-        else "Already prepared, nothing to do (--overwrite redoes it)"
+        "Prepared" if prepared.fresh else "Already prepared, nothing to do (--overwrite redoes it)"
     )
     console.print(f"{done}: {escape(prepared.out)}", highlight=False, soft_wrap=True)
 

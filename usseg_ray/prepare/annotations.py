@@ -16,11 +16,11 @@ from pydantic import BaseModel, Field, ValidationError
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
-from usseg_ray.core.sources import listed, read_json
+from usseg_ray.core.sources import listed, load_json
 from usseg_ray.prepare.description import in_words
 from usseg_ray.prepare.drawing import Drawing, Shape
 from usseg_ray.prepare.entries import Entry
-from usseg_ray.prepare.packed import KEPT, below, fetch_json
+from usseg_ray.prepare.packed import KEPT, divided, fetch_json
 from usseg_ray.prepare.pairing import DEFAULT_SPLIT
 from usseg_ray.prepare.patterns import is_split, roots
 
@@ -122,7 +122,7 @@ def said(source: Path, text: str) -> dict[str, Path]:
 
 
 def _fetched(uri: str) -> tuple[Path, str]:
-    place, rest = below(uri, folder=False)
+    place, rest = divided(uri, folder=False)
     name = r"[^/]+".join(map(re.escape, rest.split("{split}")))
     return fetch_json(place, re.compile(name), KEPT), rest
 
@@ -142,7 +142,7 @@ class Annotations:
     void: int
 
 
-def label(entries: Iterable[Entry], files: Mapping[str, Path]) -> Annotations:
+def add_labels(entries: Iterable[Entry], files: Mapping[str, Path]) -> Annotations:
     """Gives images the labels that COCO files describe.
 
     Where the layout names no splits, an image belongs to the split of its file. An image that a
@@ -223,7 +223,7 @@ class _Images:
 
 def _read(path: Path) -> _CocoFile:
     try:
-        return _CocoFile.model_validate(read_json(path, MAX_BYTES))
+        return _CocoFile.model_validate(load_json(path, MAX_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

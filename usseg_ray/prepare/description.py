@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.sources import check_name, read_json
+from usseg_ray.core.sources import check_name, load_json
 from usseg_ray.data.manifest import Palette
 from usseg_ray.prepare.meaning import Colour
 
@@ -106,7 +106,7 @@ class SetDescription:
     notes: tuple[str, ...] = ()
 
 
-def read_description(path: Path, classes: str | None = None) -> SetDescription:
+def read_set_description(path: Path, classes: str | None = None) -> SetDescription:
     """Reads a `dataset.json`.
 
     Args:
@@ -117,13 +117,13 @@ def read_description(path: Path, classes: str | None = None) -> SetDescription:
     Raises:
         UserError: It is no JSON, or says what cannot be; names the key.
     """
-    content = read_json(path) if path.exists() else {}
+    content = load_json(path) if path.exists() else {}
     if classes is not None:
         content = _as_object(path, content) | {"classes": _named_classes(classes)}
-    return describe(content, path)
+    return describe_set(content, path)
 
 
-def describe(content: object, path: Path) -> SetDescription:
+def describe_set(content: object, path: Path) -> SetDescription:
     """Checks what a `dataset.json` holds.
 
     Args:

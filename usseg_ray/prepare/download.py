@@ -99,7 +99,7 @@ def obtain(
             _check_places(archive, root)
         require_space(root, sum(_bytes_to_write(archive, root) for archive in wanted), "the files")
         for archive in wanted:
-            path = fetch(archive, root, on_progress, pause=pause)
+            path = fetch_archive(archive, root, on_progress, pause=pause)
             if archive.unpacks:
                 _unpack(archive, path, root, on_progress)
     except OSError as error:
@@ -112,7 +112,7 @@ def missing(archives: Sequence[Archive], folder: str | Path) -> list[Archive]:
     return [archive for archive in archives if not _is_complete(archive, root)]
 
 
-def fetch(
+def fetch_archive(
     archive: Archive, root: Path, on_progress: Progress = lambda *_: None, *, pause: float = 1.0
 ) -> Path:
     """Fetches one file, or checks the one that is there.

@@ -48,7 +48,7 @@ class Drawing:
     shapes: tuple[Shape, ...]
 
 
-def draw(drawing: Drawing) -> Int32[np.ndarray, "H W"]:
+def draw_labels(drawing: Drawing) -> Int32[np.ndarray, "H W"]:
     """Draws a label map.
 
     Returns:

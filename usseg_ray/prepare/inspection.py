@@ -33,7 +33,7 @@ from usseg_ray.prepare.conversion import (
     png_bytes,
     read_mat,
 )
-from usseg_ray.prepare.drawing import draw
+from usseg_ray.prepare.drawing import draw_labels
 from usseg_ray.prepare.entries import Cut, Entry, Window
 from usseg_ray.prepare.meaning import Meaning
 from usseg_ray.prepare.windows import Windows
@@ -131,7 +131,7 @@ class Inspector:
         if isinstance(entry.cut, Window):
             return windows.label(path, entry.cut)
         if entry.drawing is not None:
-            return png_bytes(draw(entry.drawing))
+            return png_bytes(draw_labels(entry.drawing))
         return _picture(path, entry.cut, self._labels)
 
     def _leave_out(

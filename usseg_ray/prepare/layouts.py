@@ -14,7 +14,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.sources import check_name
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare import annotations
-from usseg_ray.prepare.description import FILE, SetDescription, read_description
+from usseg_ray.prepare.description import FILE, SetDescription, read_set_description
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.lists import assigned, split_lists
 from usseg_ray.prepare.pairing import DEFAULT_SPLIT, HOW_TO_SAY, Pairing, is_picture
@@ -39,7 +39,7 @@ def discover(
         source: The folder.
         images: Pattern of the images, if the layout is none of `patterns.LAYOUTS`.
         labels: Pattern of the labels, with `images`; or a COCO JSON, perhaps with `{split}`.
-        classes: `--classes`, see `description.read_description`.
+        classes: `--classes`, see `description.read_set_description`.
 
     Returns:
         The set, sorted, the same for the same folder.
@@ -53,7 +53,7 @@ def discover(
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"--source {source}: {root} {what}. Give a folder that holds images.")
-    about = read_description(root / FILE, classes)
+    about = read_set_description(root / FILE, classes)
     described = annotations.said(root, labels) if labels and annotations.is_said(labels) else {}
     maps = None if described else labels
     if images is None and labels is None:
@@ -94,7 +94,7 @@ def _described(
             f"{next(iter(files.values()))}: its categories name the classes. Take 'classes' out of "
             f"{FILE}, and --classes away."
         )
-    found = annotations.label((replace(entry, label=None) for entry in entries), files)
+    found = annotations.add_labels((replace(entry, label=None) for entry in entries), files)
     about = replace(about, classes=found.classes, ignore_index=found.void, class_of=None)
     return about, list(found.entries)
 

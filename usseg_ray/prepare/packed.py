@@ -34,7 +34,7 @@ _ROWS_AT_A_TIME = 64
 _PNG = b"\x89PNG"
 
 
-def below(pattern: str, folder: bool = True) -> tuple[str, str]:
+def divided(pattern: str, folder: bool = True) -> tuple[str, str]:
     """Divides a URI at the first folder of which only a pattern is known.
 
     Args:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
 from usseg_ray.core.sources import is_junk
-from usseg_ray.prepare.packed import KEPT, below, unpack_images
+from usseg_ray.prepare.packed import KEPT, divided, unpack_images
 
 _IMAGES = r"images?|imgs?|JPEGImages|leftImg8bit"
 _LABELS = (
@@ -141,7 +141,7 @@ def _fetched(text: str) -> str:
     """Brings what a URI holds here, and writes the pattern as a path."""
     if text.startswith("file://"):
         return unquote(urlsplit(text).path)
-    place, pattern = below(text)
+    place, pattern = divided(text)
     return f"{unpack_images(place, KEPT).absolute()}/{pattern or '{id}'}"
 
 

@@ -124,7 +124,7 @@ def prepare(
     if dataset is None:
         images = discover(source, **vars(patterns))
     else:
-        images = sets.get(dataset).discover(source)
+        images = sets.find_set(dataset).discover(source)
     name = images.name if name is None else check_name(name, "--name")
     return write_set(
         replace(images, name=name),

@@ -97,12 +97,16 @@ def _compose(
     """Writes the report on sweeps of a store."""
     from usseg_ray.core.cli import repeatable  # noqa: PLC0415 (MLflow: not for --help)
     from usseg_ray.report.page import as_html  # noqa: PLC0415
-    from usseg_ray.report.plain import as_csv, as_json, as_markdown  # noqa: PLC0415
+    from usseg_ray.report.plain import report_csv, report_json, report_markdown  # noqa: PLC0415
     from usseg_ray.report.read import Store  # noqa: PLC0415
     from usseg_ray.report.repeat import compose  # noqa: PLC0415
 
     store = Store(tracking_uri, experiment)
-    writers = {ReportFormat.MD: as_markdown, ReportFormat.CSV: as_csv, ReportFormat.JSON: as_json}
+    writers = {
+        ReportFormat.MD: report_markdown,
+        ReportFormat.CSV: report_csv,
+        ReportFormat.JSON: report_json,
+    }
     write = writers.get(layout, as_html)
     return write(compose(store, store.sweeps(names), repeatable(sys.argv)))
 
@@ -154,7 +158,7 @@ def _deliver(folder: Path) -> None:
 
 def _write(tables: list[Table], layout: ReportFormat) -> None:
     from usseg_ray.core import table_text  # noqa: PLC0415 (rich's tables: not for --help)
-    from usseg_ray.core.foreign import as_markdown as escaped  # noqa: PLC0415
+    from usseg_ray.core.foreign import markdown_safe as escaped  # noqa: PLC0415
 
     match layout:
         case ReportFormat.JSON:

@@ -55,7 +55,7 @@ def _compared(
     for name, (_, holder) in zip(names, group, strict=True):
         if data := store.artifact(holder, "pictures/mosaic.png"):
             text = f"Images, ground truth and predictions of {name}, one image a row."
-            pictures.append(embedded(data, text, name, side=_MOSAIC, budget=4 * budget))
+            pictures.append(embedded_picture(data, text, name, side=_MOSAIC, budget=4 * budget))
     return (
         [PictureGrid(f"Mosaics of the finalists: {protocol}", tuple(pictures), ())]
         if pictures
@@ -72,7 +72,7 @@ def _clusters(
         if data := store.artifact(holder, "pictures/clusters.png"):
             name = f"{trial.method} {trial.trial}"
             text = f"Patches that {name} puts in each of its clusters, a cluster a row."
-            pictures.append(embedded(data, text, name, side=_MOSAIC, budget=4 * budget))
+            pictures.append(embedded_picture(data, text, name, side=_MOSAIC, budget=4 * budget))
     title = f"What is in each cluster: {protocol}"
     return [PictureGrid(title, tuple(pictures), ())] if pictures else []
 
@@ -84,7 +84,7 @@ def k_maps(store: Store, sweep: SweepRecord) -> list[PageBlock]:
         if data := store.artifact(sweep.parent, f"k/{method}-maps.png"):
             text = f"Images, and label maps of {method} with every number of clusters tried."
             budget = _BUDGET // (4 * len(sweep.methods))
-            pictures.append(embedded(data, text, method, side=_MOSAIC, budget=budget))
+            pictures.append(embedded_picture(data, text, method, side=_MOSAIC, budget=budget))
     title = f"Label maps by number of clusters: {sweep.protocol}"
     return [PictureGrid(title, tuple(pictures), ())] if pictures else []
 
@@ -143,7 +143,7 @@ def _gallery(
 def _tile(pixels: np.ndarray, text: str, caption: str, budget: int) -> Picture:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return embedded(file.getvalue(), text, caption, side=_TILE, budget=budget)
+    return embedded_picture(file.getvalue(), text, caption, side=_TILE, budget=budget)
 
 
 def _said(ids: np.ndarray, classes: Sequence[str]) -> str:
@@ -154,7 +154,7 @@ def _said(ids: np.ndarray, classes: Sequence[str]) -> str:
     return (", ".join(parts) or "no class") + "."
 
 
-def embedded(data: bytes, text: str, caption: str, *, side: int, budget: int) -> Picture:
+def embedded_picture(data: bytes, text: str, caption: str, *, side: int, budget: int) -> Picture:
     """Shrinks a picture until its bytes fit.
 
     Args:

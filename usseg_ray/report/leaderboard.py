@@ -60,7 +60,7 @@ _PUBLISHED = (
 )
 
 
-def leaderboard(sweeps: Sequence[SweepRecord]) -> Section:
+def leaderboard_section(sweeps: Sequence[SweepRecord]) -> Section:
     """Builds the leaderboards of sweeps, those of one protocol in one table.
 
     Args:

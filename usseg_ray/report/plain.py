@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 
 from usseg_ray.core import table_text
-from usseg_ray.core.foreign import as_markdown as escaped
 from usseg_ray.core.foreign import in_one_line
+from usseg_ray.core.foreign import markdown_safe as escaped
 from usseg_ray.core.table_text import as_records
 from usseg_ray.report.content import Report
 
 
-def as_markdown(report: Report) -> str:
+def report_markdown(report: Report) -> str:
     """Writes all tables as Markdown."""
     lines = [f"# {escaped(report.title)}"]
     for answer in report.answers:
@@ -27,13 +27,13 @@ def as_markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_csv(report: Report) -> str:
+def report_csv(report: Report) -> str:
     """Writes the leaderboards, one row a line; `table` says which, and with it the protocol."""
     leaderboards = (t for section, t in report.tables() if section.key == "leaderboard")
     return table_text.as_csv(leaderboards)
 
 
-def as_json(report: Report) -> str:
+def report_json(report: Report) -> str:
     """Writes all tables, section by section."""
     sections: dict[str, list[dict[str, object]]] = {}
     for section, table in report.tables():

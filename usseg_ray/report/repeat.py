@@ -14,7 +14,7 @@ from usseg_ray.report.content import Code, Note, PageBlock, Report, Section
 from usseg_ray.report.curves import k_curve, learning_curves, parallel_coordinates
 from usseg_ray.report.details import cost, per_class, trust
 from usseg_ray.report.gallery import galleries
-from usseg_ray.report.leaderboard import leaderboard
+from usseg_ray.report.leaderboard import leaderboard_section
 from usseg_ray.report.read import Store, SweepRecord
 
 _COMMAND, _DIGEST = "usseg.command", "usseg.data_digest"
@@ -46,7 +46,7 @@ def compose(store: Store, sweeps: Sequence[SweepRecord], own_command: str) -> Re
         f"Report on {', '.join(sweep.name for sweep in sweeps)}",
         facts,
         (
-            leaderboard(sweeps),
+            leaderboard_section(sweeps),
             k_curve(store, sweeps),
             parallel_coordinates(sweeps),
             learning_curves(store, sweeps),

@@ -38,7 +38,7 @@ def refine(log_probs: np.ndarray, pixels: np.ndarray, crf: dict[str, float]) -> 
     return np.array(field.inference(int(crf["steps"])), np.float32).reshape(log_probs.shape)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, crf: dict[str, float]) -> None:
+def answer_requests(requests: BinaryIO, answers: BinaryIO, crf: dict[str, float]) -> None:
     """Answers requests until there are no more.
 
     Args:
@@ -61,4 +61,4 @@ def serve(requests: BinaryIO, answers: BinaryIO, crf: dict[str, float]) -> None:
 if __name__ == "__main__":
     # Ctrl-C reaches the whole group; the parent closes the pipes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(sys.stdin.buffer, sys.stdout.buffer, json.loads(sys.argv[1]))
+    answer_requests(sys.stdin.buffer, sys.stdout.buffer, json.loads(sys.argv[1]))

@@ -50,13 +50,13 @@ def main(
     from usseg_ray.serve.access import check_host, read_token  # noqa: PLC0415
     from usseg_ray.serve.limits import Limits  # noqa: PLC0415
     from usseg_ray.serve.serving import ServeOptions, check_extra, serve  # noqa: PLC0415
-    from usseg_ray.tracking.model import find_model  # noqa: PLC0415
+    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
     check_extra()
     token = read_token(token_file, os.environ)
     check_host(host, token)
     order = ServeOptions(
-        find_model(model, tracking_uri),
+        find_model_anywhere(model, tracking_uri),
         host,
         port,
         chosen_device(device),

@@ -31,7 +31,7 @@ class Wish:
     maps: int | None = None
 
 
-def written(strip: Strip, names: Names, wish: Wish) -> bytes:
+def encoded(strip: Strip, names: Names, wish: Wish) -> bytes:
     """Writes what is wanted of an image.
 
     Args:
@@ -40,14 +40,14 @@ def written(strip: Strip, names: Names, wish: Wish) -> bytes:
         wish: What is wanted.
     """
     if wish.form == "png":
-        return label_map(strip, names)
+        return label_map_png(strip, names)
     tree = summary(strip.mask, strip.confidence, names)
     if wish.maps is not None:
         tree["maps"] = maps(strip.mask, strip.confidence, wish.maps)
     return json.dumps(tree, ensure_ascii=False).encode()
 
 
-def label_map(strip: Strip, names: Names) -> bytes:
+def label_map_png(strip: Strip, names: Names) -> bytes:
     """Writes a label map as `predict` does: indices with the colours of the names."""
     height, width = strip.mask.shape
     sink = PngSink(About("", "", height, width, names))
@@ -125,6 +125,6 @@ def _packed(array: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(array.tobytes(), 1)).decode()
 
 
-def named(names: Names) -> list[dict[str, Any]]:
+def cluster_list(names: Names) -> list[dict[str, Any]]:
     """Lists a model's clusters as `names.yaml` has them, each with its number."""
     return [{"id": cluster, **about} for cluster, about in names.tree().items()]

@@ -13,7 +13,7 @@ from usseg_ray import __version__
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import check_header
 from usseg_ray.models.description import Description
-from usseg_ray.serve.answers import MEDIA_TYPES, Form, Wish, named
+from usseg_ray.serve.answers import MEDIA_TYPES, Form, Wish, cluster_list
 from usseg_ray.serve.gate import HEALTH, Gate, busy, refusal
 from usseg_ray.serve.limits import Limits
 
@@ -145,7 +145,7 @@ def _add_facts(app: FastAPI, model: Responder, description: Description) -> None
             "num_clusters": description.num_clusters,
             "backbone": description.backbone.name,
             "data": description.data,
-            "names": named(description.names),
+            "names": cluster_list(description.names),
         }
 
     @app.get(HEALTH)

@@ -46,7 +46,7 @@ class ModelPool:
 
 
 @contextmanager
-def pooled(pool: ModelPool, *, joined: bool) -> Iterator["ServedModel"]:
+def started_pool(pool: ModelPool, *, joined: bool) -> Iterator["ServedModel"]:
     """Starts workers on Ray, for a `with` block.
 
     Args:

@@ -81,7 +81,7 @@ def serve(order: ServeOptions, say: Callable[[str], object]) -> None:
     """
     # Of the extra `serve`.
     from usseg_ray.serve.app import create_app  # noqa: PLC0415
-    from usseg_ray.serve.pool import ModelPool, pooled  # noqa: PLC0415
+    from usseg_ray.serve.pool import ModelPool, started_pool  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, _interrupt)
     pool = ModelPool(str(order.model.absolute()), order.device, order.workers, order.limits.queue)
@@ -90,12 +90,12 @@ def serve(order: ServeOptions, say: Callable[[str], object]) -> None:
     with (
         bound(order.host, order.port) as listening,
         local_ray() as started,
-        pooled(pool, joined=not started) as model,
+        started_pool(pool, joined=not started) as model,
     ):
         app = create_app(
             model, description, order.limits, token=order.token, hosts=hosts, page=order.page
         )
-        say(address(listening))
+        say(url_of(listening))
         with suppress(KeyboardInterrupt):  # what uvicorn makes of either signal when it has ended
             _answer(app, listening)
 
@@ -135,7 +135,7 @@ def _unbound(host: str, port: int, error: OSError) -> UserError:
     return UserError(f"--host {host}: no address of this machine ({error.strerror}).")
 
 
-def address(listening: socket.socket) -> str:
+def url_of(listening: socket.socket) -> str:
     """Says where a server is reached."""
     host, port, *_ = listening.getsockname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

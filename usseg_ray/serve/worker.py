@@ -21,7 +21,7 @@ from usseg_ray.data.numbers import decode_seen
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.base import Strip
 from usseg_ray.outputs.tiles import narrow
-from usseg_ray.serve.answers import Wish, written
+from usseg_ray.serve.answers import Wish, encoded
 from usseg_ray.serve.limits import BATCH
 
 _BATCH_WAIT_S = 0.005
@@ -124,5 +124,5 @@ class ModelWorker:
         images = [image for image, _ in asked]
         for found, (image, wish) in zip(self._segmenter.segment_each(images), asked, strict=True):
             strip = Strip(narrow(found.mask, names.ignored), found.confidence, image)
-            writing.append(self._threads.submit(written, strip, names, wish))
+            writing.append(self._threads.submit(encoded, strip, names, wish))
         return [one.result() for one in writing]

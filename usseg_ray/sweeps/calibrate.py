@@ -22,7 +22,7 @@ from usseg_ray.core.calibration import (
     Facts,
     Statistics,
 )
-from usseg_ray.core.config import Config, MethodConfig, assign, flatten
+from usseg_ray.core.config import Config, MethodConfig, flatten, with_values
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.types import Needs
@@ -30,7 +30,7 @@ from usseg_ray.core.views import Frame
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.reader import Reader
 from usseg_ray.features.backbones import build_backbone, feature_spec
-from usseg_ray.features.calibration import IMAGES, measure
+from usseg_ray.features.calibration import IMAGES, measure_tokens
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.features.store.recipe import make_recipe
 from usseg_ray.features.store.store import default_store
@@ -83,7 +83,7 @@ def calibrate(
 def with_calibration(part: MethodPlan, calibration: Calibration) -> MethodPlan:
     """Gives a method its calibrated settings; a shipped space draws around them."""
     found = calibration.choices.get(part.method, ())
-    config = assign(part.config, {one.key: one.value for one in found})
+    config = with_values(part.config, {one.key: one.value for one in found})
     if not part.space.is_shipped:
         return replace(part, config=config)
     space = part.space.around({one.key: one.ends for one in found})
@@ -146,7 +146,7 @@ def _choices(
             found += _left(_crops(part.config), part, _CROPS)
     if method.needs(part.config.method).features and _CONTEXT not in part.given:
         found.append(Choice(key=_CONTEXT, value=context.USUAL, rule=_IN_CONTEXT))
-    config = assign(part.config, {one.key: one.value for one in found})
+    config = with_values(part.config, {one.key: one.value for one in found})
     spec = feature_spec(config.backbone, config.data)
     facts = Facts(
         images=rows,
@@ -219,7 +219,9 @@ def _statistics(
     featurise = Featuriser(backbone, Needs(), device, autocast=arithmetic == "bfloat16")
     reader = Reader(root, manifest, config.data, frame=frame)
     batches = reader.few(split, IMAGES, config.train.eval_batch_size)
-    found = measure(torch.cat([featurise(images).features.tokens for images in batches]).cpu())
+    found = measure_tokens(
+        torch.cat([featurise(images).features.tokens for images in batches]).cpu()
+    )
     write_json(kept, found.model_dump(mode="json"))
     return found, ""
 

@@ -25,7 +25,7 @@ from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE
 from usseg_ray.sweeps.finals import FINAL_FILE
-from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.method_plan import first_settings
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.space import parse_assignments
@@ -168,7 +168,7 @@ def _say_cut(plan: Plan) -> None:
 
 
 def _offer(plan: Plan) -> None:
-    if sentence := offer(settings_of(plan.parts), plan.objective):
+    if sentence := offer(first_settings(plan.parts), plan.objective):
         console.print(sentence, markup=False, highlight=False)
 
 
@@ -253,7 +253,7 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
 
 def _print_keys(plan: Plan) -> None:
     several = len(plan.parts) > 1
-    settings = settings_of(plan.parts)
+    settings = first_settings(plan.parts)
     common = agreed(list(settings.values())) if several else {}
     if several:
         console.print(_config_table("Resolved config, all methods", common, plan.parts[0].method))

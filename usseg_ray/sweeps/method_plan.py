@@ -9,11 +9,11 @@ from usseg_ray import methods
 from usseg_ray.core.config import (
     Config,
     MethodConfig,
-    assign,
     build_config,
     flatten,
     known_keys,
     unknown_key,
+    with_values,
 )
 from usseg_ray.core.errors import UserError
 from usseg_ray.sweeps.defaults import data_defaults
@@ -45,7 +45,7 @@ class MethodPlan:
     placement: Placement = HERE
 
 
-def settings_of(parts: Iterable[MethodPlan]) -> dict[str, dict[str, Any]]:
+def first_settings(parts: Iterable[MethodPlan]) -> dict[str, dict[str, Any]]:
     """Lists the flattened settings of each method's first trial."""
     return {part.method: flatten(part.config) for part in parts}
 
@@ -129,5 +129,5 @@ def count_clusters(
         )
     seeds = range(part.config.seed, part.config.seed + request.seeds)
     space, samples = k_trials(part.space, assigned, classes, request.num_samples, seeds)
-    config = part.config if classes else assign(part.config, samples[0])
+    config = part.config if classes else with_values(part.config, samples[0])
     return replace(part, config=config, space=space, samples=samples)

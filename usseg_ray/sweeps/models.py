@@ -84,7 +84,7 @@ class ModelKeeper:
         about = describe_run(run.method, run.settings, self.plan.manifest, scores)
         about = about.model_copy(update={"names": _names(model, state.method) or about.names})
         save_model(model, about, state.method, backbone_file(run.settings))
-        mlflow_model.save_model(model, folder)
+        mlflow_model.save_mlflow_model(model, folder)
         self.storage.push(f"{place}/{KEPT}", *([KEPT] if chosen else []))
         self.ledger.log_model(name, folder, self.plan.request.register_as if chosen else None)
 

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from usseg_ray import methods
 from usseg_ray.core.calibration import Calibration
-from usseg_ray.core.config import Config, MethodConfig, assign, flatten, flatten_assigned
+from usseg_ray.core.config import Config, MethodConfig, flatten, flatten_assigned, with_values
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import SYNTHETIC, open_data
@@ -35,8 +35,8 @@ from usseg_ray.sweeps.method_plan import (
     MethodPlan,
     assigned_to,
     count_clusters,
+    first_settings,
     plan_method,
-    settings_of,
 )
 from usseg_ray.sweeps.presets import preset_settings
 from usseg_ray.sweeps.request import Request
@@ -182,7 +182,7 @@ class Plan:
             UserError: The sample is not valid.
         """
         (part,) = (part for part in self.parts if part.method == method)
-        config, classes = assign(part.config, sample), len(self.manifest.classes)
+        config, classes = with_values(part.config, sample), len(self.manifest.classes)
         changed = {} if seed is None else {"seed": seed}
         if config.num_clusters is None and classes:
             changed["num_clusters"] = max(2, round(classes * config.clusters_per_class))
@@ -288,7 +288,7 @@ def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[T
         return ()
     if request.search != "optuna":
         raise UserError("--warm-start is for --search optuna, which learns from earlier trials.")
-    return known_trials(request.warm_start, settings_of(parts), objective)
+    return known_trials(request.warm_start, first_settings(parts), objective)
 
 
 @contextmanager

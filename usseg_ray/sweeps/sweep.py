@@ -48,7 +48,7 @@ from usseg_ray.sweeps.finals import (
 )
 from usseg_ray.sweeps.k.answer import ANSWER, KAnswer, answer, chosen, write_answer
 from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, recommend
-from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.method_plan import first_settings
 from usseg_ray.sweeps.models import ModelKeeper, best_of
 from usseg_ray.sweeps.monitor import Monitor, Waits
 from usseg_ray.sweeps.plan import Draws, Plan
@@ -172,7 +172,7 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
         plan.request.tracking_uri,
         EXPERIMENT,
         plan.request.key,
-        params=agreed(list(settings_of(plan.parts).values()))
+        params=agreed(list(first_settings(plan.parts).values()))
         | {"space": {part.method: part.space.source for part in plan.parts}},
         tags={
             "usseg.protocol": plan.protocol(),

@@ -226,7 +226,7 @@ class Ledger:
 
         Args:
             trial: Name of an opened trial or final.
-            model: Folder as `tracking.model.save_model` writes it; it stays there.
+            model: Folder as `tracking.model.save_mlflow_model` writes it; it stays there.
             register: Name in the model registry under which this becomes the `champion`.
         """
         path = str(model.absolute())

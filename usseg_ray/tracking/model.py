@@ -1,6 +1,6 @@
 """A model as an MLflow model, and back: images in, label maps out.
 
-`save_model` writes a folder that `tracking.ledger.Ledger.log_model` uploads; MLflow's own
+`save_mlflow_model` writes a folder that `tracking.ledger.Ledger.log_model` uploads; MLflow's own
 `mlflow.pyfunc.load_model` reads it back through this module, which models of every version name
 as their loader. What it wraps is a model's own folder (`models.folder`), of which nothing is
 pickled.
@@ -53,7 +53,7 @@ class Pyfunc:
         return np.stack([self.segmenter.segment(image).mask for image in images])
 
 
-def save_model(model: Path, folder: Path) -> None:
+def save_mlflow_model(model: Path, folder: Path) -> None:
     """Writes a model as an MLflow model, with signature, input example, names and palette.
 
     Args:
@@ -103,7 +103,7 @@ def _load_pyfunc(path: str) -> Pyfunc:
     return Pyfunc(Segmenter.open(Path(path)))
 
 
-def find_model(place: str, tracking_uri: str | None = None) -> Path:
+def find_model_anywhere(place: str, tracking_uri: str | None = None) -> Path:
     """Finds a model, in MLflow's registry too.
 
     Args:

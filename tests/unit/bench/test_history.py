@@ -11,9 +11,9 @@ from usseg_ray.bench.history import (
     Record,
     append,
     change_table,
-    compare,
+    changes_since,
     history_path,
-    load,
+    load_history,
     make_record,
 )
 from usseg_ray.bench.meter import Measure
@@ -41,7 +41,7 @@ def record(*measures: Measure) -> Record:
 def test_a_run_says_what_it_depends_on_and_comes_back() -> None:
     first, second = record(loss(3.0), rate(600.0)), record(loss(2.0))
     assert append(first) == append(second) == history_path()
-    assert load() == [first, second]
+    assert load_history() == [first, second]
     assert {"date", "what", "full", "versions", "machine", "load", "measures"} == set(first)
     assert first["machine"]["cores"] >= 1
     assert {"usseg_ray", "python", "torch"} <= set(first["versions"])
@@ -55,7 +55,7 @@ def test_runs_on_other_machines_are_left_out() -> None:
     other["machine"] = other["machine"] | {"cores": 1000}
     for one in (other, here):
         append(one)
-    assert load() == [here]
+    assert load_history() == [here]
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"date": ""}'])
@@ -64,7 +64,7 @@ def test_a_damaged_line_is_named(line: str) -> None:
     with history_path().open("a") as file:
         file.write(line + "\n")
     with pytest.raises(UserError, match=r"bench\.jsonl: line 2 is damaged"):
-        load()
+        load_history()
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None
 
 
 def changes(*runs: Measure, what: str = "all") -> Any:
-    return compare([record(run) for run in runs], what)
+    return changes_since([record(run) for run in runs], what)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_noise_is_what_earlier_runs_show() -> None:
 
 def test_a_figure_is_compared_with_the_latest_run_that_has_it() -> None:
     runs = [record(loss(1.0), rate(500.0)), record(rate(250.0)), record(loss(2.0))]
-    (change,) = compare(runs)
+    (change,) = changes_since(runs)
     assert (change.before.value, change.last.value, change.date) == (1.0, 2.0, runs[0]["date"])
-    (other,) = compare(runs, "io")
+    (other,) = changes_since(runs, "io")
     assert (other.before.value, other.last.value) == (500.0, 250.0)
 
 
@@ -124,11 +124,11 @@ def test_a_figure_without_a_reference_is_compared_itself() -> None:
 
 def test_a_comparison_takes_two_runs() -> None:
     with pytest.raises(UserError, match="has 1 run of `bench io` on a machine like this one"):
-        compare([record(rate(1.0)), record(loss(1.0))], "io")
+        changes_since([record(rate(1.0)), record(loss(1.0))], "io")
 
 
 def test_the_table_marks_what_is_worse_and_better() -> None:
-    found = compare([record(loss(3.0), rate(300.0)), record(loss(6.0), rate(600.0))])
+    found = changes_since([record(loss(3.0), rate(300.0)), record(loss(6.0), rate(600.0))])
     verdicts = list(change_table(found).columns[-1].cells)
     assert ["worse" in str(one) for one in verdicts] == [True, False]
     assert ["better" in str(one) for one in verdicts] == [False, True]

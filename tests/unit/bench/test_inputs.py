@@ -14,7 +14,7 @@ from usseg_ray.bench.inputs import (
     WIDTH,
     make_jpegs,
     random_backbone,
-    write_set,
+    write_generated_set,
 )
 from usseg_ray.data.decode import decode_image, decode_label
 from usseg_ray.data.manifest import load_manifest
@@ -37,7 +37,7 @@ def test_files_are_distinct_photographs_and_the_same_again() -> None:
 
 
 def test_a_set_has_its_splits_with_labels_where_asked(tmp_path: Path) -> None:
-    manifest = write_set(tmp_path, {"train": 3, "val": 2}, labelled=True)
+    manifest = write_generated_set(tmp_path, {"train": 3, "val": 2}, labelled=True)
     assert load_manifest(tmp_path) == manifest
     verify(manifest, tmp_path)
     splits = {name: (split.rows, split.labelled) for name, split in manifest.splits.items()}
@@ -52,7 +52,7 @@ def test_a_set_has_its_splits_with_labels_where_asked(tmp_path: Path) -> None:
 
 
 def test_without_labels_a_set_has_no_classes(tmp_path: Path) -> None:
-    manifest = write_set(tmp_path, {"train": 1})
+    manifest = write_generated_set(tmp_path, {"train": 1})
     assert manifest.classes == ()
     assert manifest.splits["train"].labelled == 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from usseg_ray.cluster.join import CONTROL, ask, check_cluster, check_folder, own_token
+from usseg_ray.cluster.join import CONTROL, ask, check_cluster, check_socket_folder, own_token
 from usseg_ray.core.errors import UserError
 
 SECRET = "f" * 32
@@ -106,7 +106,7 @@ def test_where_the_token_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
 def test_a_folder_too_long_for_rays_sockets_is_told(variable: str) -> None:
-    check_folder({variable: "/tmp/short"})
+    check_socket_folder({variable: "/tmp/short"})
     with pytest.raises(UserError, match=rf"^{variable}=/scratch.* too long for Ray's sockets"):
-        check_folder({variable: "/scratch/" + "x" * 80})
-    check_folder({"TMPDIR": "/scratch/" + "x" * 80, "RAY_TMPDIR": "/tmp"})
+        check_socket_folder({variable: "/scratch/" + "x" * 80})
+    check_socket_folder({"TMPDIR": "/scratch/" + "x" * 80, "RAY_TMPDIR": "/tmp"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from usseg_ray.core.foreign import as_markdown, in_one_line, is_shown, printable
+from usseg_ray.core.foreign import in_one_line, is_shown, markdown_safe, printable
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_line_stays_one() -> None:
     ],
 )
 def test_markdown_shows_signs_as_they_are(text: str, told: str) -> None:
-    assert as_markdown(text) == told
+    assert markdown_safe(text) == told
 
 
 def test_names_that_cannot_be_shown_are_told() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from tests import tiny
 from usseg_ray.core.errors import UserError
-from usseg_ray.export.check import compare, tiles_of
+from usseg_ray.export.check import compare_with_torch, tiles_of
 from usseg_ray.export.graph import TileGraph
 from usseg_ray.models.description import Preprocessing
 from usseg_ray.models.segmenter import Segmenter
@@ -17,7 +17,7 @@ TILES = [tiny.picture(number)[0] for number in range(2)]
 
 
 def test_the_same_model_finds_the_same(segmenter: Segmenter, content: bytes) -> None:
-    found = compare(content, TileGraph(segmenter).eval(), TILES, "two pictures")
+    found = compare_with_torch(content, TileGraph(segmenter).eval(), TILES, "two pictures")
     assert (found.tiles, found.source) == (2, "two pictures")
     assert 0 <= found.difference < 1e-5
     assert found.speed > 0
@@ -28,12 +28,12 @@ def test_another_model_is_refused(model: Path, content: bytes) -> None:
     for buffer in other.model.method.buffers():
         buffer.copy_(buffer.flip(0))
     with pytest.raises(UserError, match=r"probabilities differ by .* on two pictures: this graph"):
-        compare(content, TileGraph(other).eval(), TILES, "two pictures")
+        compare_with_torch(content, TileGraph(other).eval(), TILES, "two pictures")
 
 
 def test_what_onnxruntime_cannot_read_is_said(segmenter: Segmenter) -> None:
     with pytest.raises(UserError, match="onnxruntime refuses the graph"):
-        compare(b"no graph", TileGraph(segmenter).eval(), TILES, "two pictures")
+        compare_with_torch(b"no graph", TileGraph(segmenter).eval(), TILES, "two pictures")
 
 
 def test_tiles_are_centre_squares_of_all_over_a_folder(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from usseg_ray.features.backbones import (
     Backbone,
     TimmFeatures,
     build_backbone,
-    check_sizes,
+    check_image_sizes,
     check_weights,
     feature_spec,
 )
@@ -352,10 +352,10 @@ def test_attention_is_offered_only_where_it_is_computed_as_the_model_does() -> N
 def test_sizes_that_patches_do_not_tile(sizes: dict[str, int], patch: int, near: str) -> None:
     data = DataConfig.model_validate({"train_size": patch * 4, "eval_size": patch * 4} | sizes)
     with pytest.raises(UserError, match=f"multiple of the backbone's patch of {patch} pixels") as e:
-        check_sizes(data, patch)
+        check_image_sizes(data, patch)
     assert near in str(e.value)
     key, value = near.removeprefix("data.").split("=")
-    check_sizes(data.model_copy(update={key: int(value)}), patch)
+    check_image_sizes(data.model_copy(update={key: int(value)}), patch)
 
 
 @pytest.mark.parametrize(("name", "patch"), [("vit_tiny_patch16_224", 16), ("resnet18", 32)])

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from usseg_ray.core.calibration import Statistics
-from usseg_ray.features.calibration import measure
+from usseg_ray.features.calibration import measure_tokens
 
 
 def tokens(seed: int = 0) -> Tensor:
@@ -18,17 +18,17 @@ def tokens(seed: int = 0) -> Tensor:
 def test_channels_in_another_order_and_longer_tokens_measure_the_same() -> None:
     drawn = tokens()
     order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
-    close(measure(drawn[:, order] * 7), measure(drawn))
+    close(measure_tokens(drawn[:, order] * 7), measure_tokens(drawn))
 
 
 def test_one_vector_added_to_all_tokens_is_noticed_unless_it_is_taken_off() -> None:
     drawn = tokens()
     moved = drawn + 5 * torch.randn(8, 1, 1, generator=torch.Generator().manual_seed(1))
-    assert measure(moved).random.above(0.5) > measure(drawn).random.above(0.5) + 0.1
+    assert measure_tokens(moved).random.above(0.5) > measure_tokens(drawn).random.above(0.5) + 0.1
     mean = (0, 2, 3)
     close(
-        measure(moved - moved.mean(mean, keepdim=True)),
-        measure(drawn - drawn.mean(mean, keepdim=True)),
+        measure_tokens(moved - moved.mean(mean, keepdim=True)),
+        measure_tokens(drawn - drawn.mean(mean, keepdim=True)),
     )
 
 
@@ -36,19 +36,19 @@ def test_facts_of_tokens_that_were_made_for_it() -> None:
     generator = torch.Generator().manual_seed(0)
     # Every image has one direction of its own, shared by pairs of images.
     directions = torch.eye(8)[torch.arange(16) % 8]
-    found = measure(directions[:, :, None, None].expand(16, 8, 4, 4).contiguous())
+    found = measure_tokens(directions[:, :, None, None].expand(16, 8, 4, 4).contiguous())
     assert found.within.levels == found.similar.levels
     assert found.within.above(0.5) == pytest.approx(1.0)
     assert found.position_share == 0
-    noise = measure(torch.randn(16, 8, 8, 8, generator=generator))
+    noise = measure_tokens(torch.randn(16, 8, 8, 8, generator=generator))
     assert noise.effective_rank == pytest.approx(8, abs=0.3)
     assert noise.within.above(0.5) == pytest.approx(0, abs=0.05)
     placed = torch.arange(16.0).view(1, 1, 4, 4).expand(16, 8, 4, 4)
-    assert measure(placed).position_share == pytest.approx(1)
+    assert measure_tokens(placed).position_share == pytest.approx(1)
 
 
 def test_levels_fall() -> None:
-    levels = measure(tokens()).within.levels
+    levels = measure_tokens(tokens()).within.levels
     assert sorted(levels, reverse=True) == list(levels)
 
 

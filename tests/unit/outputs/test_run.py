@@ -12,7 +12,7 @@ from usseg_ray.models.description import read_description
 from usseg_ray.outputs.formats import FORMATS
 from usseg_ray.outputs.manifest import Folder, Header
 from usseg_ray.outputs.places import find_images
-from usseg_ray.outputs.run import check_owner, check_room, gather
+from usseg_ray.outputs.run import check_owner, check_room, gather_all
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
@@ -49,7 +49,7 @@ def test_files_of_all_images_have_those_that_were_written_for_them(tmp_path: Pat
         folder.write(f"parts/{of.key}", written(FORMATS["coco"], of, given))
         files = {"coco": f"parts/{of.key}"} if name == "a.png" else {}
         folder.note([record(of, given).model_copy(update={"files": files})])
-    assert gather(folder, ("coco", "parquet"), NAMES) == ("annotations.json", "shares.parquet")
+    assert gather_all(folder, ("coco", "parquet"), NAMES) == ("annotations.json", "shares.parquet")
     text = (tmp_path / "annotations.json").read_text()
     assert "a.png" in text
     assert "b.png" not in text

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.prepare.description import describe, read_description
+from usseg_ray.prepare.description import describe_set, read_set_description
 
 FILE = Path("dataset.json")
 
@@ -13,7 +13,7 @@ FILE = Path("dataset.json")
 def test_a_mark_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(b'\xef\xbb\xbf{"classes": ["a", "b"]}\r\n')
-    assert read_description(path).classes == ("a", "b")
+    assert read_set_description(path).classes == ("a", "b")
 
 
 @pytest.mark.parametrize("content", ['{"classes": ["a"]}'.encode("utf-16"), b"[" * 100_000, b"{"])
@@ -21,7 +21,7 @@ def test_what_is_no_json_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"dataset\.json: not") as refused:
-        read_description(path)
+        read_set_description(path)
     assert "\n" not in str(refused.value)
 
 
@@ -36,21 +36,21 @@ def test_what_is_no_json_is_one_line(tmp_path: Path, content: bytes) -> None:
 def test_classes_by_label_value(
     classes: dict[str, str], names: tuple[str, ...], class_of: dict[int, int] | None
 ) -> None:
-    about = describe({"classes": classes}, FILE)
+    about = describe_set({"classes": classes}, FILE)
     assert (about.classes, about.class_of) == (names, class_of)
 
 
 def test_the_command_names_classes_too(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"name": "x", "classes": ["c"]}))
-    assert read_description(path, "a, b").classes == ("a", "b")
-    assert read_description(path, "0=a,255=b").class_of == {0: 0, 255: 1}
+    assert read_set_description(path, "a, b").classes == ("a", "b")
+    assert read_set_description(path, "0=a,255=b").class_of == {0: 0, 255: 1}
     with pytest.raises(UserError, match="expected NAME,NAME"):
-        read_description(path, "a,1=b")
+        read_set_description(path, "a,1=b")
 
 
 def test_ignore_index_0_means_classes_from_1() -> None:
-    about = describe({"classes": ["a", "b"], "ignore_index": 0}, FILE)
+    about = describe_set({"classes": ["a", "b"], "ignore_index": 0}, FILE)
     assert about.class_of == {0: 255, 1: 0, 2: 1}
     assert about.ignore_index == 255
     assert about.notes == ("ignore_index 0: the value 0 is void, and 1 is the first class.",)
@@ -58,7 +58,7 @@ def test_ignore_index_0_means_classes_from_1() -> None:
 
 def test_colours_are_written_in_two_ways() -> None:
     told = {"classes": ["a", "b"], "palette": ["#ff0000", [0, 1, 2]], "void_colour": "#000000"}
-    about = describe(told, FILE)
+    about = describe_set(told, FILE)
     assert about.palette == ((255, 0, 0), (0, 1, 2))
     assert about.colours == {(255, 0, 0): 0, (0, 1, 2): 1, (0, 0, 0): 255}
 
@@ -84,15 +84,15 @@ def test_colours_are_written_in_two_ways() -> None:
 )
 def test_what_cannot_be_meant_is_told_in_words_of_the_file(content: Any, message: str) -> None:
     with pytest.raises(UserError, match=rf"^dataset\.json: .*{message}"):
-        describe(content, FILE)
+        describe_set(content, FILE)
 
 
 def test_a_key_that_is_there_was_not_meant_by_another() -> None:
     # Nearly `classes`, which has its own.
-    assert describe({"classes": ["a", "b"], "num_classes": 2}, FILE).classes == ("a", "b")
+    assert describe_set({"classes": ["a", "b"], "num_classes": 2}, FILE).classes == ("a", "b")
     with pytest.raises(UserError, match="did you mean 'classes'"):
-        describe({"num_classes": 2}, FILE)
+        describe_set({"num_classes": 2}, FILE)
 
 
 def test_other_keys_are_the_owners_notes() -> None:
-    assert describe({"year": 1, "licence": "x"}, FILE).classes == ()
+    assert describe_set({"year": 1, "licence": "x"}, FILE).classes == ()

@@ -22,8 +22,8 @@ from tests.served import (
 from tests.trees import plant
 from usseg_ray.core.errors import UserError
 from usseg_ray.prepare.__main__ import fetch_published, main
-from usseg_ray.prepare.download import ATTEMPTS, Archive, fetch, missing, obtain
-from usseg_ray.prepare.sets import BENCHMARKS, get
+from usseg_ray.prepare.download import ATTEMPTS, Archive, fetch_archive, missing, obtain
+from usseg_ray.prepare.sets import PUBLISHED_SETS, find_set
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
@@ -56,7 +56,7 @@ def offer(publisher: Publisher, content: bytes = CONTENT, **changes: object) -> 
 
 def test_a_file_arrives_whole(publisher: Publisher, tmp_path: Path) -> None:
     told: list[tuple[str, int, int | None]] = []
-    path = fetch(offer(publisher), tmp_path, lambda *about: told.append(about))
+    path = fetch_archive(offer(publisher), tmp_path, lambda *about: told.append(about))
     assert path.read_bytes() == CONTENT
     assert files_of(tmp_path) == ["set.bin", "set.bin.json"]
     assert publisher.requests == [("set.bin", None)]
@@ -66,7 +66,7 @@ def test_a_file_arrives_whole(publisher: Publisher, tmp_path: Path) -> None:
 
 def test_a_broken_line_goes_on_where_it_ended(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["set.bin"].cuts = [1_000_000, 500_000]
-    assert fetch(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
+    assert fetch_archive(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
     ranges = [asked for _, asked in publisher.requests]
     assert ranges == [None, "bytes=1000000-", "bytes=1500000-"]
     assert publisher.sent == len(CONTENT)
@@ -75,21 +75,21 @@ def test_a_broken_line_goes_on_where_it_ended(publisher: Publisher, tmp_path: Pa
 def test_a_later_run_goes_on_where_the_last_gave_up(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["set.bin"].cuts = [1_000_000] + [0] * ATTEMPTS
     with pytest.raises(UserError, match=r"cannot be fetched \(it ended after 1000000 of 3000000"):
-        fetch(offer(publisher), tmp_path, pause=0)
+        fetch_archive(offer(publisher), tmp_path, pause=0)
     assert files_of(tmp_path) == ["set.bin.part", "set.bin.part.json"]
     publisher.files["set.bin"].cuts = []
-    assert fetch(offer(publisher), tmp_path).read_bytes() == CONTENT
+    assert fetch_archive(offer(publisher), tmp_path).read_bytes() == CONTENT
     assert publisher.sent == len(CONTENT)
 
 
 def test_lines_that_bring_something_may_break_often(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["set.bin"].cuts = [100_000] * (3 * ATTEMPTS)
-    assert fetch(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
+    assert fetch_archive(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_starts_over(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["set.bin"] = Served(CONTENT, ranges=False, cuts=[1_000_000])
-    assert fetch(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
+    assert fetch_archive(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
     assert publisher.sent == 1_000_000 + len(CONTENT)
 
 
@@ -98,7 +98,7 @@ def test_a_server_without_ranges_that_always_breaks_is_given_up(
 ) -> None:
     publisher.files["set.bin"] = Served(CONTENT, ranges=False, cuts=[500_000, 1_000_000] * ATTEMPTS)
     with pytest.raises(UserError, match="cannot be fetched"):
-        fetch(offer(publisher), tmp_path, pause=0)
+        fetch_archive(offer(publisher), tmp_path, pause=0)
     assert len(publisher.requests) == 1 + ATTEMPTS
 
 
@@ -108,24 +108,24 @@ def test_a_file_that_changed_is_fetched_anew(
 ) -> None:
     publisher.files["set.bin"].cuts = [1_000_000] + [0] * ATTEMPTS
     with pytest.raises(UserError, match="cannot be fetched"):
-        fetch(offer(publisher), tmp_path, pause=0)
+        fetch_archive(offer(publisher), tmp_path, pause=0)
     other = CONTENT[::-1] + b"more" * (etag == '"1"')
     publisher.files["set.bin"] = Served(other, etag=etag)
-    assert fetch(offer(publisher, other), tmp_path, pause=0).read_bytes() == other
+    assert fetch_archive(offer(publisher, other), tmp_path, pause=0).read_bytes() == other
 
 
 def test_a_part_beyond_the_end_is_thrown_away(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "set.bin.part").write_bytes(CONTENT + CONTENT)
     about = {"etag": '"1"', "modified": None, "size": len(CONTENT)}
     (tmp_path / "set.bin.part.json").write_text(json.dumps(about))
-    assert fetch(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
+    assert fetch_archive(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
 
 
 def test_a_part_of_which_nothing_is_known_is_not_trusted(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     (tmp_path / "set.bin.part").write_bytes(b"x" * 1000)
-    assert fetch(offer(publisher), tmp_path).read_bytes() == CONTENT
+    assert fetch_archive(offer(publisher), tmp_path).read_bytes() == CONTENT
     assert publisher.requests == [("set.bin", None)]
 
 
@@ -133,13 +133,13 @@ def test_a_wrong_checksum_is_told_and_nothing_is_kept(publisher: Publisher, tmp_
     wrong = "0" * 64
     right = hashlib.sha256(CONTENT).hexdigest()
     with pytest.raises(UserError, match=rf"Expected sha256 {wrong} \(published\), found {right}"):
-        fetch(offer(publisher, sha256=wrong), tmp_path)
+        fetch_archive(offer(publisher, sha256=wrong), tmp_path)
     assert files_of(tmp_path) == []
 
 
 def test_another_size_is_told_before_the_file_arrives(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it has 3000000 bytes instead of 7"):
-        fetch(offer(publisher, size=7), tmp_path)
+        fetch_archive(offer(publisher, size=7), tmp_path)
     assert files_of(tmp_path) == []
 
 
@@ -148,22 +148,22 @@ def test_without_a_published_checksum_the_first_one_counts(
 ) -> None:
     publisher.files["set.bin"].sized = False
     unstated = offer(publisher, sha256=None, size=None)
-    fetch(unstated, tmp_path).unlink()
+    fetch_archive(unstated, tmp_path).unlink()
     first = json.loads((tmp_path / "set.bin.json").read_text())["sha256"]
     assert first == hashlib.sha256(CONTENT).hexdigest()
     publisher.files["set.bin"] = Served(b"other")
     with pytest.raises(UserError, match=rf"Expected sha256 {first} \(as in .*set\.bin\.json\)"):
-        fetch(unstated, tmp_path)
+        fetch_archive(unstated, tmp_path)
 
 
 def test_a_file_that_is_there_is_checked_and_never_removed(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     (tmp_path / "set.bin").write_bytes(CONTENT)
-    fetch(offer(publisher), tmp_path)
+    fetch_archive(offer(publisher), tmp_path)
     (tmp_path / "set.bin").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"Remove .*set\.bin to fetch it again"):
-        fetch(offer(publisher), tmp_path)
+        fetch_archive(offer(publisher), tmp_path)
     assert (tmp_path / "set.bin").read_bytes() == b"mine"
     assert publisher.requests == []
 
@@ -171,33 +171,33 @@ def test_a_file_that_is_there_is_checked_and_never_removed(
 def test_a_server_that_refuses_is_asked_once(publisher: Publisher, tmp_path: Path) -> None:
     del publisher.files["set.bin"]
     with pytest.raises(UserError, match=r"set\.bin: the server refuses it \(404 Not Found\)"):
-        fetch(offer(publisher), tmp_path)
+        fetch_archive(offer(publisher), tmp_path)
     assert len(publisher.requests) == 1
 
 
 def test_a_server_that_is_busy_is_asked_again(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["set.bin"].status = 503
     with pytest.raises(UserError, match=r"cannot be fetched \(503 Service Unavailable\)"):
-        fetch(offer(publisher), tmp_path, pause=0)
+        fetch_archive(offer(publisher), tmp_path, pause=0)
     assert len(publisher.requests) == ATTEMPTS
 
 
 def test_a_server_that_does_not_answer(publisher: Publisher, tmp_path: Path) -> None:
     closed = "http://127.0.0.1:9/set.bin"
     with pytest.raises(UserError, match=r"cannot be fetched \(.*refused\)"):
-        fetch(offer(publisher, url=closed), tmp_path, pause=0)
+        fetch_archive(offer(publisher, url=closed), tmp_path, pause=0)
 
 
 def test_nothing_is_fetched_over_http(publisher: Publisher, tmp_path: Path) -> None:
     for url in ("http://example.org/set.bin", "ftp://127.0.0.1/set.bin", "file:///etc/passwd"):
         with pytest.raises(UserError, match="over https only"):
-            fetch(offer(publisher, url=url), tmp_path)
+            fetch_archive(offer(publisher, url=url), tmp_path)
     publisher.files["set.bin"] = Served(b"", status=302, location="http://example.org/set.bin")
     with pytest.raises(UserError, match=r"http://example\.org/set\.bin: refused"):
-        fetch(offer(publisher), tmp_path)
+        fetch_archive(offer(publisher), tmp_path)
     publisher.files["set.bin"] = Served(b"", status=302, location=publisher.url("moved"))
     publisher.files["moved"] = Served(CONTENT, cuts=[1_000_000])
-    assert fetch(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
+    assert fetch_archive(offer(publisher), tmp_path, pause=0).read_bytes() == CONTENT
     assert publisher.requests[-1] == ("moved", "bytes=1000000-")
 
 
@@ -287,7 +287,7 @@ def test_a_published_set_is_fetched_and_found(
     made = plant(tmp_path / "made", "voc2012")
     content = archived(made, "VOCdevkit")
     benchmark = replace(
-        get("voc2012"), archives=(serve(publisher, get("voc2012").archives[0], content),)
+        find_set("voc2012"), archives=(serve(publisher, find_set("voc2012").archives[0], content),)
     )
     fetch_published(benchmark, str(tmp_path / "source"))
     found = benchmark.discover(tmp_path / "source").entries
@@ -309,7 +309,7 @@ def test_a_file_of_which_no_checksum_is_published_is_told(
     publisher: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unstated = offer(publisher, sha256=None, size=None)
-    fetch_published(replace(get("voc2012"), archives=(unstated,)), str(tmp_path))
+    fetch_published(replace(find_set("voc2012"), archives=(unstated,)), str(tmp_path))
     told = capsys.readouterr().out
     assert "1 files, 0.0 GB and 1 of unstated size, from" in told
     assert "set.bin: nobody publishes a checksum" in told
@@ -323,9 +323,9 @@ def test_what_to_download_must_be_named(tmp_path: Path) -> None:
     assert files_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+@pytest.mark.parametrize("name", sorted(PUBLISHED_SETS))
 def test_every_set_is_fetched_or_says_where_to_ask(name: str, tmp_path: Path) -> None:
-    benchmark = get(name)
+    benchmark = find_set(name)
     files = [archive.file for archive in benchmark.archives]
     assert len(set(files)) == len(files)
     for archive in benchmark.archives:
@@ -339,7 +339,7 @@ def test_every_set_is_fetched_or_says_where_to_ask(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["voc2012", "camvid", "cocostuff27", "cocostuff171"])
 def test_what_is_unpacked_is_what_is_looked_for(name: str, tmp_path: Path) -> None:
     root = plant(tmp_path, name)
-    for archive in get(name).archives:
+    for archive in find_set(name).archives:
         for place in archive.unpacks.values() or [archive.file]:
             top = root / place.removeprefix("CamVid")
             assert top.exists(), place

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.prepare.drawing import Drawing, Shape, draw, mask_of, unpack_runs
+from usseg_ray.prepare.drawing import Drawing, Shape, draw_labels, mask_of, unpack_runs
 
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]
 
@@ -70,16 +70,16 @@ def test_unpack_runs(text: str, runs: list[int]) -> None:
 )
 def test_what_is_no_shape_is_named(segmentation: Any, reason: str) -> None:
     with pytest.raises(UndecodableError, match=reason):
-        draw(Drawing(3, 4, 255, (Shape(0, segmentation),)))
+        draw_labels(Drawing(3, 4, 255, (Shape(0, segmentation),)))
 
 
 def test_smaller_shapes_lie_over_larger_ones_and_later_over_equal() -> None:
     whole, left = [0, 0, 4, 0, 4, 3, 0, 3], [0, 0, 1, 0, 1, 3, 0, 3]
     shapes = (Shape(2, [left]), Shape(1, [whole]), Shape(3, [left]))
-    assert draw(Drawing(3, 4, 9, shapes)).tolist() == [[3, 1, 1, 1]] * 3
-    assert draw(Drawing(3, 4, 9, shapes[:1])).tolist() == [[2, 9, 9, 9]] * 3
+    assert draw_labels(Drawing(3, 4, 9, shapes)).tolist() == [[3, 1, 1, 1]] * 3
+    assert draw_labels(Drawing(3, 4, 9, shapes[:1])).tolist() == [[2, 9, 9, 9]] * 3
 
 
 def test_a_drawing_too_large_to_be_a_picture_is_refused_before_it_is_made() -> None:
     with pytest.raises(UndecodableError, match="pixels"):
-        draw(Drawing(10**6, 10**6, 255, ()))
+        draw_labels(Drawing(10**6, 10**6, 255, ()))

@@ -25,7 +25,7 @@ from usseg_ray.core.sources import parse_yaml
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import decode_image, decode_label, turn_of
 from usseg_ray.data.manifest import MANIFEST, load_manifest
-from usseg_ray.prepare.description import FILE, describe, read_description
+from usseg_ray.prepare.description import FILE, describe_set, read_set_description
 from usseg_ray.prepare.inspection import Inspector
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.lists import lines_of
@@ -95,7 +95,7 @@ def test_image_bytes(form: str, edits: list[tuple[float, bytes]], cut: float) ->
 @given(content=json_values | st.dictionaries(st.sampled_from(KEYS), json_values))
 def test_descriptions(content: object) -> None:
     with suppress(UserError):
-        describe(content, Path(FILE))
+        describe_set(content, Path(FILE))
 
 
 @seldom
@@ -104,7 +104,7 @@ def test_files_of_text(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, FILE)
         path.write_bytes(data)
-        for read in (read_description, lines_of):
+        for read in (read_set_description, lines_of):
             with suppress(UserError):
                 read(path)
 

@@ -11,7 +11,7 @@ from tests.reported import (
     TEST_STAMP,
     Page,
 )
-from usseg_ray.report.gallery import embedded
+from usseg_ray.report.gallery import embedded_picture
 
 
 def coded(width: int, height: int) -> bytes:
@@ -23,7 +23,7 @@ def coded(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("budget", [200_000, 12_000])
 def test_a_picture_is_shrunk_until_it_fits(budget: int) -> None:
-    picture = embedded(coded(600, 300), "text", "caption", side=400, budget=budget)
+    picture = embedded_picture(coded(600, 300), "text", "caption", side=400, budget=budget)
     head, _, data = picture.source.partition(",")
     assert head == "data:image/webp;base64"
     decoded = base64.b64decode(data)
@@ -39,7 +39,7 @@ def test_a_small_picture_keeps_its_size_and_its_pixels() -> None:
     flat[:, 15:] = 200
     file = io.BytesIO()
     Image.fromarray(flat).save(file, "PNG")
-    picture = embedded(file.getvalue(), "text", "caption", side=400, budget=10**6)
+    picture = embedded_picture(file.getvalue(), "text", "caption", side=400, budget=10**6)
     with Image.open(io.BytesIO(base64.b64decode(picture.source.partition(",")[2]))) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), flat)
 

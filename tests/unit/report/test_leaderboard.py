@@ -16,7 +16,7 @@ from tests.reported import (
     seeds,
 )
 from usseg_ray.core.table import Table
-from usseg_ray.report.leaderboard import leaderboard
+from usseg_ray.report.leaderboard import leaderboard_section
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import RunRecord, Store, SweepRecord
 from usseg_ray.report.repeat import compose
@@ -129,7 +129,7 @@ def sweep(name: str, picked: str, behind: dict[str, float]) -> SweepRecord:
 
 
 def finalists(*sweeps: SweepRecord) -> Table:
-    table = leaderboard(sweeps).blocks[0]
+    table = leaderboard_section(sweeps).blocks[0]
     assert isinstance(table, Table)
     return table
 

@@ -3,7 +3,7 @@
 import pytest
 
 from usseg_ray import methods
-from usseg_ray.prepare.sets import BENCHMARKS
+from usseg_ray.prepare.sets import PUBLISHED_SETS
 from usseg_ray.report.published import SCORES, PublishedScore, published_scores
 from usseg_ray.scoring.protocols import find_protocol
 
@@ -11,7 +11,7 @@ from usseg_ray.scoring.protocols import find_protocol
 @pytest.mark.parametrize("score", SCORES, ids=lambda s: f"{s.method}-{s.data}-{s.backbone}")
 def test_a_published_score_names_what_exists(score: PublishedScore) -> None:
     assert methods.get(score.method).name == score.method
-    assert score.data in BENCHMARKS
+    assert score.data in PUBLISHED_SETS
     assert find_protocol(score.protocol).name == score.protocol
     assert 0 < score.unsup_miou < 100
     assert score.unsup_acc is None or score.unsup_miou < score.unsup_acc < 100

@@ -11,7 +11,7 @@ from tests.reported import (
 )
 from usseg_ray.report.content import Code
 from usseg_ray.report.page import as_html
-from usseg_ray.report.plain import as_json, as_markdown
+from usseg_ray.report.plain import report_json, report_markdown
 from usseg_ray.report.read import Store
 from usseg_ray.report.repeat import compose
 
@@ -28,13 +28,13 @@ def test_the_answer_opens_the_report(store: Store) -> None:
     told = {"usseg.answer": "a < b: 5 seeds would tell", "usseg.answer_command": "tune --seeds 5"}
     ended = replace(sweep, parent=replace(sweep.parent, tags=sweep.parent.tags | told))
     found = compose(store, [ended], "")
-    html, text = as_html(found), as_markdown(found)
+    html, text = as_html(found), report_markdown(found)
     assert "<strong>a &lt; b: 5 seeds would tell</strong>" in html.partition("<nav")[0]
     assert "<pre><code>tune --seeds 5</code></pre>" in html.partition("<nav")[0]
     start = "**a &lt; b: 5 seeds would tell**\n\n```sh\ntune --seeds 5\n```\n"
     assert text.partition("\n\n")[2].startswith(start)
     answer = {"sentence": "a < b: 5 seeds would tell", "commands": ["tune --seeds 5"]}
-    assert json.loads(as_json(found))["answers"] == [answer]
+    assert json.loads(report_json(found))["answers"] == [answer]
 
 
 def test_answers_of_several_sweeps_have_their_names(store: Store) -> None:
@@ -46,7 +46,7 @@ def test_answers_of_several_sweeps_have_their_names(store: Store) -> None:
 
 
 def test_a_section_without_anything_says_so(store: Store) -> None:
-    text = as_markdown(compose(store, store.sweeps([HOSTILE]), ""))
+    text = report_markdown(compose(store, store.sweeps([HOSTILE]), ""))
     html = as_html(compose(store, store.sweeps([HOSTILE]), ""))
     assert "## Leaderboard" in text
     for why in (

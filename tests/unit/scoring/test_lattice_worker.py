@@ -44,9 +44,9 @@ def test_without_steps_only_the_unaries_remain() -> None:
 
 
 def test_images_of_any_shape_are_answered_in_order() -> None:
-    from usseg_ray.scoring.lattice_worker import refine, serve
+    from usseg_ray.scoring.lattice_worker import answer_requests, refine
 
     given = [image(3, 12, 17), image(5, 9, 8)]
     answers = io.BytesIO()
-    serve(io.BytesIO(b"".join(request(*one) for one in given)), answers, CRF)
+    answer_requests(io.BytesIO(b"".join(request(*one) for one in given)), answers, CRF)
     assert answers.getvalue() == b"".join(refine(*one, CRF).tobytes() for one in given)

@@ -15,7 +15,7 @@ from usseg_ray.data.decode import decode_image
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.base import Strip
 from usseg_ray.outputs.tiles import narrow
-from usseg_ray.serve.answers import Wish, written
+from usseg_ray.serve.answers import Wish, encoded
 
 Kind = TypeVar("Kind")
 
@@ -49,7 +49,7 @@ class InProcess:
         image = decode_image(data)
         found = self._segmenter.segment(image)
         strip = Strip(narrow(found.mask, found.names.ignored), found.confidence, image)
-        return written(strip, found.names, wish)
+        return encoded(strip, found.names, wish)
 
     async def healthy(self) -> bool:
         return self.fails is None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from usseg_ray.models.names import Name, Names
 from usseg_ray.outputs.base import Strip
-from usseg_ray.serve.answers import Wish, label_map, maps, named, summary, written
+from usseg_ray.serve.answers import Wish, cluster_list, encoded, label_map_png, maps, summary
 
 NAMES = Names(
     (
@@ -32,7 +32,7 @@ def strip(height: int = 6, width: int = 8) -> Strip:
 
 
 def test_a_label_map_is_indices_with_the_names_colours() -> None:
-    with Image.open(io.BytesIO(written(strip(), NAMES, Wish()))) as picture:
+    with Image.open(io.BytesIO(encoded(strip(), NAMES, Wish()))) as picture:
         assert picture.mode == "P"
         assert np.array_equal(np.asarray(picture), strip().mask)
         assert picture.convert("RGB").getpixel((7, 0)) == (0x46, 0x82, 0xB4)
@@ -42,13 +42,13 @@ def test_many_clusters_are_grey_of_two_bytes() -> None:
     many = Names.default(300)
     mask = np.array([[0, 299], [256, 65535]], np.uint16)
     found = Strip(mask, np.ones((2, 2), np.float32), np.zeros((2, 2, 3), np.uint8))
-    with Image.open(io.BytesIO(label_map(found, many))) as picture:
+    with Image.open(io.BytesIO(label_map_png(found, many))) as picture:
         assert np.array_equal(np.asarray(picture), mask)
 
 
 def test_a_summary_has_shares_and_confidence_and_no_merged_or_ignored_cluster() -> None:
     found = strip()
-    tree = json.loads(written(found, NAMES, Wish("json")))
+    tree = json.loads(encoded(found, NAMES, Wish("json")))
     assert tree == summary(found.mask, found.confidence, NAMES)
     assert [segment["name"] for segment in tree["segments"]] == ["road", "sky <b>"]
     road, sky = tree["segments"]
@@ -69,7 +69,7 @@ def unpacked(text: str, kind: str) -> np.ndarray:
 
 def test_maps_hold_every_pixel_of_a_small_image() -> None:
     found = strip()
-    tree = json.loads(written(found, NAMES, Wish("json", maps=16)))["maps"]
+    tree = json.loads(encoded(found, NAMES, Wish("json", maps=16)))["maps"]
     assert (tree["width"], tree["height"]) == (8, 6)
     assert np.array_equal(unpacked(tree["labels"], "<u2").reshape(6, 8), found.mask)
     sure = unpacked(tree["confidence"], "u1").reshape(6, 8) / 255
@@ -91,7 +91,7 @@ def test_maps_of_a_large_image_are_made_smaller(height: int, width: int) -> None
 
 
 def test_all_clusters_are_listed() -> None:
-    assert named(NAMES)[1] == {
+    assert cluster_list(NAMES)[1] == {
         "id": 1,
         "name": "dirt",
         "colour": "#112233",

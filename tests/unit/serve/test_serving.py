@@ -7,13 +7,13 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.serve.serving import address, bound, check_extra
+from usseg_ray.serve.serving import bound, check_extra, url_of
 
 
 def test_a_port_is_taken_once() -> None:
     with bound("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
-        assert address(listening) == f"http://127.0.0.1:{port}"
+        assert url_of(listening) == f"http://127.0.0.1:{port}"
         with pytest.raises(UserError, match=f"--port {port}: taken"), bound("127.0.0.1", port):
             pass
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -24,7 +24,7 @@ def test_a_port_is_taken_once() -> None:
 def test_an_address_of_the_next_protocol_is_written_in_brackets() -> None:
     try:
         with bound("::1", 0) as listening:
-            assert address(listening) == f"http://[::1]:{listening.getsockname()[1]}"
+            assert url_of(listening) == f"http://[::1]:{listening.getsockname()[1]}"
     except UserError:
         pytest.skip("no IPv6 here")
 

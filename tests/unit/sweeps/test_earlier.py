@@ -8,7 +8,7 @@ from tests.planned import plan
 from usseg_ray.core.config import flatten
 from usseg_ray.core.errors import UserError
 from usseg_ray.sweeps.earlier import agreed, known_trials, left_out, offer
-from usseg_ray.sweeps.method_plan import settings_of
+from usseg_ray.sweeps.method_plan import first_settings
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.trial import Trial
 
@@ -38,28 +38,28 @@ def test_trials_of_the_named_runs_are_known(made: Plan) -> None:
     leave(made, "one", [30.0, None])
     leave(made, "two", [40.0], **{"method.gamma": 1.9})
     leave(made, "other", [50.0], **{"data.eval_size": 160})
-    assert scores(known_trials("one", settings_of(made.parts), MIOU)) == [30.0]
-    assert scores(known_trials("one,two", settings_of(made.parts), MIOU)) == [30.0, 40.0]
-    assert scores(known_trials("all", settings_of(made.parts), MIOU)) == [30.0, 40.0]
+    assert scores(known_trials("one", first_settings(made.parts), MIOU)) == [30.0]
+    assert scores(known_trials("one,two", first_settings(made.parts), MIOU)) == [30.0, 40.0]
+    assert scores(known_trials("all", first_settings(made.parts), MIOU)) == [30.0, 40.0]
 
 
 def test_runs_that_compare_are_offered(made: Plan) -> None:
-    assert offer(settings_of(made.parts), MIOU) == ""
+    assert offer(first_settings(made.parts), MIOU) == ""
     leave(made, "one", [30.0, 20.0])
     leave(made, "other", [50.0], **{"backbone.name": "vit_small_patch16_224.dino"})
-    assert offer(settings_of(made.parts), MIOU) == (
+    assert offer(first_settings(made.parts), MIOU) == (
         "Earlier sweeps of this data: one (2 trials). --warm-start all learns from them."
     )
-    assert offer(settings_of(made.parts), "label_free.entropy") == ""
+    assert offer(first_settings(made.parts), "label_free.entropy") == ""
 
 
 def test_nothing_that_compares_is_an_error(made: Plan) -> None:
     leave(made, "other", [50.0], **{"data.eval_size": 160})
     for names in ("other", "all"):
         with pytest.raises(UserError, match=f"--warm-start {names}: no trial has a score"):
-            known_trials(names, settings_of(made.parts), MIOU)
+            known_trials(names, first_settings(made.parts), MIOU)
     with pytest.raises(UserError, match="nowhere: no such run"):
-        known_trials("other,nowhere", settings_of(made.parts), MIOU)
+        known_trials("other,nowhere", first_settings(made.parts), MIOU)
 
 
 def test_a_sweep_without_labels_does_not_learn_from_what_labels_picked(made: Plan) -> None:
@@ -69,7 +69,7 @@ def test_a_sweep_without_labels_does_not_learn_from_what_labels_picked(made: Pla
         metrics = {MIOU: 30.0, criterion: 0.5}
         trial = Trial(0, "acseg", {}, settings, 3, "FINISHED", metrics, objective=objective)
         trial.save(Path("runs") / run)
-    known = settings_of(made.parts)
+    known = first_settings(made.parts)
     assert scores(known_trials("free", known, criterion)) == [0.5]
     assert scores(known_trials("all", known, criterion)) == [0.5]
     assert left_out(criterion) == (
@@ -88,12 +88,12 @@ def test_a_run_of_another_version_is_told_where_it_was_named(made: Plan) -> None
     record = Path("runs/old/trial_000/trial.json")
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"number": 0}))
-    assert scores(known_trials("all", settings_of(made.parts), MIOU)) == [30.0]
+    assert scores(known_trials("all", first_settings(made.parts), MIOU)) == [30.0]
     with pytest.raises(
         UserError,
         match=r"trial\.json is damaged: .* If another version of usseg_ray wrote it, read it",
     ):
-        known_trials("old", settings_of(made.parts), MIOU)
+        known_trials("old", first_settings(made.parts), MIOU)
 
 
 def test_what_methods_agree_in() -> None:

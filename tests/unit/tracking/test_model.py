@@ -24,7 +24,7 @@ from usseg_ray.engine.run import assemble
 from usseg_ray.models.folder import describe_run
 from usseg_ray.models.folder import save_model as keep
 from usseg_ray.models.segmenter import Segmenter
-from usseg_ray.tracking.model import find_model, save_model
+from usseg_ray.tracking.model import find_model_anywhere, save_mlflow_model
 
 SETTINGS = {
     "backbone.name": "textons",
@@ -58,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
 def test_a_logged_model_segments_images_of_any_size(
     folder: Path, trained: tuple[dict[str, Any], Path]
 ) -> None:
-    save_model(trained[1] / "kept", folder / "model")
+    save_mlflow_model(trained[1] / "kept", folder / "model")
     for _ in range(2):
         with opened() as ledger:
             ledger.open_trial("t", {}, {})
@@ -86,17 +86,17 @@ def test_a_logged_model_segments_images_of_any_size(
 
 @pytest.mark.usefixtures("store")
 def test_a_registered_model_is_found(folder: Path, trained: tuple[dict[str, Any], Path]) -> None:
-    save_model(trained[1] / "kept", folder / "model")
+    save_mlflow_model(trained[1] / "kept", folder / "model")
     with opened() as ledger:
         ledger.open_trial("t", {}, {})
         ledger.log_model("t", folder / "model", register="found")
     image = synthetic.scene(7, "val", 0)[0]
-    expected = Segmenter.open(find_model(str(trained[1] / "kept"))).segment(image).mask
-    found = find_model("models:/found@champion", ledger.uri)
+    expected = Segmenter.open(find_model_anywhere(str(trained[1] / "kept"))).segment(image).mask
+    found = find_model_anywhere("models:/found@champion", ledger.uri)
     assert np.array_equal(Segmenter.open(found).segment(image).mask, expected)
     for missing in ("models:/found@nobody", "models:/lost@champion", "models:/found/7"):
         with pytest.raises(UserError, match=missing):
-            find_model(missing, ledger.uri)
+            find_model_anywhere(missing, ledger.uri)
 
 
 def test_a_model_of_earlier_versions_still_opens(
@@ -104,7 +104,7 @@ def test_a_model_of_earlier_versions_still_opens(
 ) -> None:
     settings, checkpoint = trained
     image = synthetic.scene(7, "val", 0)[0][None]
-    save_model(checkpoint / "kept", folder / "model")
+    save_mlflow_model(checkpoint / "kept", folder / "model")
     maps = mlflow.pyfunc.load_model(str(folder / "model")).predict(image)
     earlier = earlier_model(folder / "earlier", "stego", settings, checkpoint)
     assert np.array_equal(mlflow.pyfunc.load_model(str(earlier)).predict(image), maps)
@@ -125,7 +125,7 @@ def test_the_latest_sweep_has_the_champion(
 ) -> None:
     # Neither is the store that MLflow would take by itself, ./mlflow.db.
     uri = server if store == "a server" else f"sqlite:///{folder}/elsewhere/mlflow.db"
-    save_model(trained[1] / "kept", folder / "model")
+    save_mlflow_model(trained[1] / "kept", folder / "model")
     champions = []
     for sweep in ("earlier", "later", "earlier"):
         with opened(uri, sweep=sweep) as ledger:

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from usseg_ray.models.description import read_description, write_description
 from usseg_ray.models.names import Name, Names, unnamed
-from usseg_ray.outputs.gallery.survey import Survey, survey
+from usseg_ray.outputs.gallery.survey import Survey, survey_images
 
 DOUBTFUL = 0.1
 """A pair whose margin is below may be wrong."""
@@ -85,9 +85,9 @@ def take_over(old: Path, new: Path, images: str, device: str = "cpu") -> NameTra
         device: `cpu` or `cuda`.
 
     Raises:
-        UserError: As of `survey.survey`, for either.
+        UserError: As of `survey.survey_images`, for either.
     """
-    found = carry(*(survey(model, images, device=device) for model in (old, new)))
+    found = carry(*(survey_images(model, images, device=device) for model in (old, new)))
     about = read_description(new)
     write_description(about.model_copy(update={"names": found.names}), new)
     return found

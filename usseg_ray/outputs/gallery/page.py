@@ -23,7 +23,7 @@ from usseg_ray.outputs.gallery.pictures import (
     image,
     per_row,
 )
-from usseg_ray.outputs.gallery.survey import OnProgress, Survey, survey
+from usseg_ray.outputs.gallery.survey import OnProgress, Survey, survey_images
 
 GALLERY = "gallery.html"
 """What `fit` calls it, in the run's folder."""
@@ -58,9 +58,9 @@ def write_gallery(
         What was seen.
 
     Raises:
-        UserError: As of `survey`.
+        UserError: As of `survey_images`.
     """
-    found = survey(model, images, device=device, on_progress=on_progress)
+    found = survey_images(model, images, device=device, on_progress=on_progress)
     write_whole(out, gallery(found, str(model), pictures or {}))
     return found
 

@@ -76,14 +76,16 @@ class Survey:
 
     def spread(self, count: int) -> list[GalleryImage]:
         """Lists images that differ most, by what the method says of them as a whole."""
-        return [self.seen[index] for index in spread(np.stack([s.code for s in self.seen]), count)]
+        return [
+            self.seen[index] for index in spread_codes(np.stack([s.code for s in self.seen]), count)
+        ]
 
     def _first(self, cost: np.ndarray, count: int) -> list[GalleryImage]:
         order = np.argsort(cost, kind="stable")[:count]
         return [self.seen[index] for index in order if np.isfinite(cost[index])]
 
 
-def spread(codes: Float[np.ndarray, "n C"], count: int) -> Int64[np.ndarray, " m"]:
+def spread_codes(codes: Float[np.ndarray, "n C"], count: int) -> Int64[np.ndarray, " m"]:
     """Chooses points all over a set: the one nearest the mean, then always the farthest from all.
 
     Args:
@@ -101,7 +103,7 @@ def spread(codes: Float[np.ndarray, "n C"], count: int) -> Int64[np.ndarray, " m
     return np.sort(chosen)
 
 
-def survey(
+def survey_images(
     model: Path,
     images: str,
     *,

@@ -1,7 +1,7 @@
 """The published data sets that `prepare --dataset` knows, one file a family."""
 
 from usseg_ray.core.errors import UserError, did_you_mean
-from usseg_ray.prepare.sets.base import Benchmark
+from usseg_ray.prepare.sets.base import PublishedSet
 from usseg_ray.prepare.sets.camvid import CAMVID
 from usseg_ray.prepare.sets.cityscapes import CITYSCAPES19, CITYSCAPES27
 from usseg_ray.prepare.sets.coco import (
@@ -13,9 +13,9 @@ from usseg_ray.prepare.sets.coco import (
 from usseg_ray.prepare.sets.potsdam import POTSDAM3
 from usseg_ray.prepare.sets.voc import VOC2012
 
-BENCHMARKS = {
-    benchmark.name: benchmark
-    for benchmark in (
+PUBLISHED_SETS = {
+    published.name: published
+    for published in (
         COCOSTUFF27,
         COCOSTUFF27_CURATED,
         COCOSTUFF81,
@@ -28,15 +28,15 @@ BENCHMARKS = {
     )
 }
 
-__all__ = ["BENCHMARKS", "Benchmark", "get"]
+__all__ = ["PUBLISHED_SETS", "PublishedSet", "find_set"]
 
 
-def get(name: str) -> Benchmark:
+def find_set(name: str) -> PublishedSet:
     """Returns a published data set by name; a `UserError` lists those that there are."""
-    if name not in BENCHMARKS:
-        hint = did_you_mean(name, BENCHMARKS)
+    if name not in PUBLISHED_SETS:
+        hint = did_you_mean(name, PUBLISHED_SETS)
         raise UserError(
-            f"--dataset {name!r} is not known{hint} Known: {', '.join(BENCHMARKS)}. "
+            f"--dataset {name!r} is not known{hint} Known: {', '.join(PUBLISHED_SETS)}. "
             "A folder of your own needs no --dataset."
         )
-    return BENCHMARKS[name]
+    return PUBLISHED_SETS[name]

@@ -25,7 +25,7 @@ FileOf = Callable[[str], Path]
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class PublishedSet:
     """A published data set.
 
     Attributes:
@@ -57,7 +57,7 @@ class Benchmark:
     palette: Palette | None = None
     archives: tuple[Archive, ...] = ()
     how_to_get: str = ""
-    variant: "Callable[[Path], Benchmark | None]" = lambda _: None
+    variant: "Callable[[Path], PublishedSet | None]" = lambda _: None
 
     def download(self, folder: str | Path, on_progress: Progress = lambda *_: None) -> None:
         """Fetches the set into a folder, in the layout in which `discover` finds it.

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from usseg_ray.core.sources import listed
 from usseg_ray.prepare.download import Archive
-from usseg_ray.prepare.sets.base import IGNORE_INDEX, Benchmark, Splits, entries_of, folder, named
+from usseg_ray.prepare.sets.base import (
+    IGNORE_INDEX,
+    PublishedSet,
+    Splits,
+    entries_of,
+    folder,
+    named,
+)
 
 _VOID = 11
 _COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
@@ -27,7 +34,7 @@ def _find(root: Path) -> Splits:
     return splits
 
 
-CAMVID = Benchmark(
+CAMVID = PublishedSet(
     name="camvid",
     classes=(
         "sky",

@@ -7,7 +7,7 @@ from usseg_ray.core.sources import listed
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
-    Benchmark,
+    PublishedSet,
     Splits,
     entries_of,
     folder,
@@ -82,7 +82,7 @@ def _entries(root: Path, split: str, official: str, ids: Iterable[str]) -> list[
     return entries_of(split, ids, image, label)
 
 
-def _benchmark(name: str, counts: Callable[[str], bool]) -> Benchmark:
+def _published(name: str, counts: Callable[[str], bool]) -> PublishedSet:
     classes = tuple(filter(counts, _LABELS))
     numbers = {label: index for index, label in enumerate(classes)}
     void = dict.fromkeys((*range(_FIRST_CLASS), IGNORE_INDEX), IGNORE_INDEX)
@@ -90,7 +90,7 @@ def _benchmark(name: str, counts: Callable[[str], bool]) -> Benchmark:
         value: numbers.get(label, IGNORE_INDEX)
         for value, label in enumerate(_LABELS, start=_FIRST_CLASS)
     }
-    return Benchmark(
+    return PublishedSet(
         name=name,
         classes=classes,
         things=tuple(filter(counts, _THINGS)),
@@ -108,5 +108,5 @@ def _benchmark(name: str, counts: Callable[[str], bool]) -> Benchmark:
     )
 
 
-CITYSCAPES27 = _benchmark("cityscapes27", lambda _: True)
-CITYSCAPES19 = _benchmark("cityscapes19", lambda label: label not in _NOT_AMONG_19)
+CITYSCAPES27 = _published("cityscapes27", lambda _: True)
+CITYSCAPES19 = _published("cityscapes19", lambda label: label not in _NOT_AMONG_19)

@@ -12,7 +12,7 @@ from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
-    Benchmark,
+    PublishedSet,
     Splits,
     entries_of,
     folder,
@@ -206,7 +206,7 @@ def _entries(home: Path, split: str, official: str, ids: Iterable[str]) -> list[
     return entries_of(split, ids, named(images, ".jpg"), named(labels, ".png"))
 
 
-def _benchmark(
+def _published(
     name: str,
     classes: tuple[str, ...],
     things: tuple[str, ...],
@@ -214,8 +214,8 @@ def _benchmark(
     scored_list: str,
     expected: dict[str, int],
     train_list: str = _TRAIN_LIST,
-) -> Benchmark:
-    return Benchmark(
+) -> PublishedSet:
+    return PublishedSet(
         name=name,
         classes=classes,
         things=things,
@@ -238,7 +238,7 @@ _GROUP_OF = {
     if label in members
 }
 
-COCOSTUFF27 = _benchmark(
+COCOSTUFF27 = _published(
     "cocostuff27",
     classes=tuple(_GROUPS),
     things=tuple(_GROUPS)[:12],
@@ -247,7 +247,7 @@ COCOSTUFF27 = _benchmark(
     expected={"test": 2175},
 )
 # IIC's and PiCIE's: the same rule of selection for training as for scores.
-COCOSTUFF27_CURATED = _benchmark(
+COCOSTUFF27_CURATED = _published(
     "cocostuff27-curated",
     classes=tuple(_GROUPS),
     things=tuple(_GROUPS)[:12],
@@ -256,7 +256,7 @@ COCOSTUFF27_CURATED = _benchmark(
     expected={"train": 49_129, "test": 2175},
     train_list=_CURATED_LIST,
 )
-COCOSTUFF81 = _benchmark(
+COCOSTUFF81 = _published(
     "cocostuff81",
     classes=("stuff", *map(_LABELS.__getitem__, _DRAWN_THINGS)),
     things=tuple(map(_LABELS.__getitem__, _DRAWN_THINGS)),
@@ -267,7 +267,7 @@ COCOSTUFF81 = _benchmark(
     scored_list=_TRAIN_LIST,
     expected={"test": 4172},
 )
-COCOSTUFF171 = _benchmark(
+COCOSTUFF171 = _published(
     "cocostuff171",
     classes=tuple(map(_LABELS.__getitem__, _DRAWN)),
     things=tuple(map(_LABELS.__getitem__, _DRAWN_THINGS)),

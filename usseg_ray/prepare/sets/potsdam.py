@@ -21,7 +21,7 @@ from usseg_ray.prepare.entries import Cut, Entry
 from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
-    Benchmark,
+    PublishedSet,
     Splits,
     entries_of,
     folder,
@@ -105,12 +105,12 @@ def _tiles(mosaic: str, image: Path, label: Path) -> dict[str, Entry]:
     }
 
 
-def _mosaics(root: Path) -> Benchmark | None:
+def _mosaics(root: Path) -> PublishedSet | None:
     found = any((_home(root) / name).is_dir() for name in (*_MOSAICS, *_MAPS))
     return _OF_MOSAICS if found else None
 
 
-_OF_TILES = Benchmark(
+_OF_TILES = PublishedSet(
     name="potsdam3",
     classes=("roads and cars", "buildings and clutter", "vegetation and trees"),
     things=(),

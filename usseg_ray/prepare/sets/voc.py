@@ -6,7 +6,7 @@ from usseg_ray.prepare.download import Archive
 from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
-    Benchmark,
+    PublishedSet,
     Splits,
     entries_of,
     folder,
@@ -72,7 +72,7 @@ def _colour(index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-VOC2012 = Benchmark(
+VOC2012 = PublishedSet(
     name="voc2012",
     classes=_CLASSES,
     things=_CLASSES[1:],

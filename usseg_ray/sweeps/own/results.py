@@ -88,7 +88,7 @@ class SweepResult:
         )
 
 
-def run(
+def run_own_sweep(
     data: str,
     methods: tuple[str, ...],
     out: str | None,

@@ -42,7 +42,7 @@ def test_every_cluster_has_its_pictures_and_its_form(
         assert f'data-cluster="{cluster}"' in part
     assert "<h2>Maps &amp; more</h2>" in page
     assert f"usseg-ray name names.yaml --model {model}" in page
-    assert "GalleryImage in 4 images." in page
+    assert "Seen in 4 images." in page
     assert "<b>" not in page
     assert "http://" not in page
     assert "https://" not in page

@@ -11,7 +11,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.models.description import read_description, write_description
 from usseg_ray.models.names import Names
 from usseg_ray.outputs.gallery import survey as surveys
-from usseg_ray.outputs.gallery.survey import Survey, spread, survey
+from usseg_ray.outputs.gallery.survey import Survey, spread_codes, survey_images
 
 
 def photos(folder: Path, count: int) -> Path:
@@ -24,7 +24,7 @@ def photos(folder: Path, count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def found(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Survey:
-    return survey(model, str(photos(tmp_path_factory.mktemp("photos"), 8)))
+    return survey_images(model, str(photos(tmp_path_factory.mktemp("photos"), 8)))
 
 
 def test_shares_and_borders_are_of_all_images(found: Survey) -> None:
@@ -47,10 +47,10 @@ def test_what_is_shown_is_ranked(found: Survey) -> None:
 
 def test_examples_lie_as_far_apart_as_they_can() -> None:
     codes = np.array([[0.0, 0], [0.1, 0], [0, 0.1], [5, 0], [0, 7], [0.1, 0.1]])
-    chosen = spread(codes, 3).tolist()
+    chosen = spread_codes(codes, 3).tolist()
     assert {3, 4} < set(chosen)
-    assert len(spread(codes, 99)) == 6
-    assert len(spread(np.ones((4, 2)), 3)) == 1
+    assert len(spread_codes(codes, 99)) == 6
+    assert len(spread_codes(np.ones((4, 2)), 3)) == 1
 
 
 def test_merged_clusters_are_seen_apart(found: Survey, model: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_merged_clusters_are_seen_apart(found: Survey, model: Path, tmp_path: Pa
     named = about.model_copy(update={"names": Names.of_tree(tree, "test")})
     write_description(named, model)
     try:
-        again = survey(folder, str(photos(tmp_path / "photos", 8)))
+        again = survey_images(folder, str(photos(tmp_path / "photos", 8)))
     finally:
         write_description(about, model)
     assert again.description.names.clusters[1].merge_into == 0
@@ -76,7 +76,7 @@ def test_few_of_many_are_looked_at_and_broken_ones_counted(
     place = photos(tmp_path / "photos", 6)
     (place / "a" / "1.png").write_text("no image")
     told: list[tuple[int, int, int]] = []
-    found = survey(model, str(place), on_progress=lambda *how: told.append(how))
+    found = survey_images(model, str(place), on_progress=lambda *how: told.append(how))
     assert (found.images, found.bad) == (6, 1)
     assert [one.name for one in found.seen] == ["a/5.png", "b c/2.png"]
     assert told == [(0, 0, 3), (1, 1, 3), (2, 1, 3)]
@@ -85,4 +85,4 @@ def test_few_of_many_are_looked_at_and_broken_ones_counted(
 def test_nothing_to_look_at_is_a_line(model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(UserError, match=r"none can be used; the first, a\.png: "):
-        survey(model, str(tmp_path))
+        survey_images(model, str(tmp_path))

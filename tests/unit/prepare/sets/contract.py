@@ -7,24 +7,24 @@ import pytest
 
 from tests.trees import plant
 from usseg_ray.core.errors import UserError
-from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.sets import find_set
 
 
 def check_classes(name: str, classes: int, things: int) -> None:
     """Sees how many classes and things there are."""
-    benchmark = get(name)
+    benchmark = find_set(name)
     assert (len(benchmark.classes), len(benchmark.things)) == (classes, things)
 
 
 def check_value(name: str, value: int, label: str) -> None:
     """Sees what class a label value is."""
-    benchmark = get(name)
+    benchmark = find_set(name)
     assert benchmark.classes[benchmark.class_of[value]] == label
 
 
 def check_void(name: str, value: int) -> None:
     """Sees that a label value has no class."""
-    assert get(name).class_of[value] == 255
+    assert find_set(name).class_of[value] == 255
 
 
 def check_missing(tmp_path: Path, name: str, missing: str) -> None:
@@ -32,7 +32,7 @@ def check_missing(tmp_path: Path, name: str, missing: str) -> None:
     root = plant(tmp_path / "here", name)
     (root / missing).rename(tmp_path / "moved")
     with pytest.raises(UserError) as caught:
-        get(name).discover(root)
+        find_set(name).discover(root)
     message = str(caught.value)
     assert f"{name} needs {root.resolve() / missing}, which is not there" in message
     assert "Expected: " in message
@@ -48,4 +48,4 @@ def check_emptied(tmp_path: Path, name: str, emptied: str) -> None:
     else:
         place.write_text("\n")
     with pytest.raises(UserError, match=rf"{name} has no image for its split 'test' \(.*\)"):
-        get(name).discover(tmp_path)
+        find_set(name).discover(tmp_path)

@@ -14,7 +14,7 @@ from tests.unit.prepare.sets.contract import (
 )
 from usseg_ray.data.decode import decode_label
 from usseg_ray.prepare.inspection import Inspector
-from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.sets import find_set
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_split_without_images_is_an_error(tmp_path: Path, name: str, emptied: 
 
 
 def test_labels_become_class_indices(tmp_path: Path) -> None:
-    images = get("cityscapes19").discover(plant(tmp_path, "cityscapes19"))
+    images = find_set("cityscapes19").discover(plant(tmp_path, "cityscapes19"))
     inspector = Inspector(images.meaning)
     row = next(iter(inspector.rows(images.splits["test"])))
     assert row.label is not None

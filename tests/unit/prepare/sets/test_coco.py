@@ -12,7 +12,7 @@ from tests.unit.prepare.sets.contract import (
     check_value,
     check_void,
 )
-from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.sets import find_set
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_split_without_images_is_an_error(tmp_path: Path, name: str, emptied: 
 
 def test_the_curated_set_learns_from_fewer_images(tmp_path: Path) -> None:
     root = plant(tmp_path, "cocostuff27")
-    full, curated = (get(f"cocostuff27{end}").discover(root) for end in ("", "-curated"))
+    full, curated = (find_set(f"cocostuff27{end}").discover(root) for end in ("", "-curated"))
     learnt, fewer = (
         {entry.id for split in ("train", "val") for entry in images.splits[split]}
         for images in (full, curated)

@@ -21,7 +21,7 @@ from usseg_ray.data.shards import Row
 from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.inspection import Inspector
 from usseg_ray.prepare.meaning import Meaning
-from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.sets import find_set
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_a_split_without_images_is_an_error(tmp_path: Path, name: str, emptied: 
 def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
     (plant(tmp_path, "potsdam3") / "labelled_train.txt").write_bytes(b"\xff\xfe0")
     with pytest.raises(UserError, match=r"labelled_train\.txt: not UTF-8 text"):
-        get("potsdam3").discover(tmp_path)
+        find_set("potsdam3").discover(tmp_path)
 
 
 def test_a_name_listed_twice_is_one_image(tmp_path: Path) -> None:
     (plant(tmp_path, "potsdam3") / "labelled_test.txt").write_text("3_0_0\n4_0_0\n3_0_0\n")
-    test = get("potsdam3").discover(tmp_path).splits["test"]
+    test = find_set("potsdam3").discover(tmp_path).splits["test"]
     assert [entry.id for entry in test] == ["3_0_0", "4_0_0"]
 
 
@@ -94,7 +94,7 @@ def test_tiles_may_be_unpacked(tmp_path: Path) -> None:
         (root / folder / "3_0_0.mat").unlink()
     save(root / "imgs" / "3_0_0.tif", np.dstack([colours, colours[..., 0]]))
     save(root / "gt" / "3_0_0.png", values)
-    benchmark = get("potsdam3")
+    benchmark = find_set("potsdam3")
     entries = benchmark.discover(root).splits["test"]
     row = next(iter(Inspector(Meaning(3, 255, benchmark.class_of)).rows(entries)))
     assert np.array_equal(decode_image(row.image), colours)
@@ -111,7 +111,7 @@ def rows_of(images: ImageSet) -> dict[str, Row]:
 
 
 def test_mosaics_of_potsdam_are_halved_and_cut(tmp_path: Path) -> None:
-    images = get("potsdam3").discover(plant_mosaics(tmp_path, 1000))
+    images = find_set("potsdam3").discover(plant_mosaics(tmp_path, 1000))
     rows = rows_of(images)
     # Of 1000 pixels a side 800 make two tiles, the rest none; 2_13 is not among IIC's.
     places = [f"{row:02d}_{column:02d}" for row in range(2) for column in range(2)]
@@ -147,14 +147,14 @@ def test_mosaics_of_potsdam_are_halved_and_cut(tmp_path: Path) -> None:
 
 def test_mosaics_without_infrared_give_the_same_tiles(tmp_path: Path) -> None:
     plant_mosaics(tmp_path)
-    first = rows_of(get("potsdam3").discover(tmp_path))
+    first = rows_of(find_set("potsdam3").discover(tmp_path))
     shutil.rmtree(tmp_path / "4_Ortho_RGBIR")
     # As one of the archives unpacks where each gets a folder.
     (tmp_path / "2_Ortho_RGB").rename(tmp_path / "inner")
     (tmp_path / "2_Ortho_RGB").mkdir()
     (tmp_path / "inner").rename(tmp_path / "2_Ortho_RGB" / "2_Ortho_RGB")
     (tmp_path / "5_Labels_all").rename(tmp_path / "5_Labels_for_participants")
-    assert rows_of(get("potsdam3").discover(tmp_path)) == first
+    assert rows_of(find_set("potsdam3").discover(tmp_path)) == first
 
 
 def test_a_map_in_a_colour_of_no_class_is_a_bad_label(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_map_in_a_colour_of_no_class_is_a_bad_label(tmp_path: Path) -> None:
     painted = np.array(Image.open(path))
     painted[:2, :2] = (255, 0, 255)
     Image.fromarray(painted).save(path)
-    images = get("potsdam3").discover(tmp_path)
+    images = find_set("potsdam3").discover(tmp_path)
     inspector = Inspector(images.meaning)
     assert len(list(inspector.rows(images.entries))) == 8
     (problem,) = inspector.problems
@@ -180,7 +180,7 @@ def test_what_is_missing_among_mosaics_is_named(tmp_path: Path, missing: str) ->
     else:
         shutil.rmtree(tmp_path / "5_Labels_all")
     with pytest.raises(UserError) as caught:
-        get("potsdam3").discover(tmp_path)
+        find_set("potsdam3").discover(tmp_path)
     assert f"needs {tmp_path / missing}, which is not there" in str(caught.value)
 
 
@@ -188,7 +188,7 @@ def test_a_mosaic_that_is_no_picture_is_named(tmp_path: Path) -> None:
     path = plant_mosaics(tmp_path) / "4_Ortho_RGBIR" / "top_potsdam_7_9_RGBIR.tif"
     path.write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"top_potsdam_7_9_RGBIR\.tif: cannot be read \(not a JPEG"):
-        get("potsdam3").discover(tmp_path)
+        find_set("potsdam3").discover(tmp_path)
 
 
 def test_all_mosaics_give_the_numbers_of_iic(tmp_path: Path) -> None:
@@ -201,5 +201,5 @@ def test_all_mosaics_give_the_numbers_of_iic(tmp_path: Path) -> None:
                 path = tmp_path / place / f"top_potsdam_{row}_{column}_{ending}.tif"
                 path.parent.mkdir(exist_ok=True)
                 path.hardlink_to(sheet)
-    images = get("potsdam3").discover(tmp_path)
+    images = find_set("potsdam3").discover(tmp_path)
     assert {split: len(entries) for split, entries in images.splits.items()} == images.expected

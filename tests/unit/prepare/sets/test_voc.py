@@ -8,7 +8,7 @@ from tests.trees import plant
 from tests.unit.prepare.sets.contract import check_classes, check_missing, check_value, check_void
 from usseg_ray.prepare.inspection import Inspector
 from usseg_ray.prepare.meaning import Meaning
-from usseg_ray.prepare.sets import get
+from usseg_ray.prepare.sets import find_set
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str, missing: str) -> No
 
 
 def test_an_unknown_label_value_is_named_and_its_image_kept(tmp_path: Path) -> None:
-    images = get("voc2012").discover(plant(tmp_path, "voc2012"))
+    images = find_set("voc2012").discover(plant(tmp_path, "voc2012"))
     inspector = Inspector(Meaning(21, 255, {value: value for value in range(20)} | {255: 255}))
     rows = list(inspector.rows(images.entries))
     assert len(rows) == len(images.entries)
