@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from usseg_ray.prepare.download import Archive
+from usseg_ray.prepare.sets.download import Archive
 
 
 @dataclass

@@ -38,7 +38,7 @@ def main(
     from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.models.find import find_model  # noqa: PLC0415
     from usseg_ray.outputs.gallery.page import write_gallery  # noqa: PLC0415
-    from usseg_ray.sweeps.drawn import drawn  # noqa: PLC0415
+    from usseg_ray.sweeps.own.drawn import drawn  # noqa: PLC0415
 
     folder = find_model(model)
     found = write_gallery(folder, images, out, pictures=drawn(folder), device=chosen_device(device))

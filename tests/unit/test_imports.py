@@ -58,7 +58,15 @@ def test_methods_and_engine_load_neither_ray_nor_mlflow_nor_timm() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["data.reading", "prepare.download", "trials.job", "trials.trial", "core.cli", "tune", "train"],
+    [
+        "data.reading",
+        "prepare.sets.download",
+        "trials.job",
+        "trials.trial",
+        "core.cli",
+        "tune",
+        "train",
+    ],
 )
 def test_what_reading_processes_and_help_import_loads_no_torch(module: str) -> None:
     assert not loaded((module,)) & {"torch", "ray", "mlflow", "timm", "scipy"}

@@ -18,7 +18,7 @@ ELSEWHERE = {
     "data.containers": "tests/unit/data/test_decode.py",
     "engine.context": "tests/unit/engine/test_run.py",
     "engine.open_set": "tests/unit/engine/test_baselines.py",
-    "prepare.__main__": "tests/unit/prepare/test_download.py",
+    "prepare.__main__": "tests/unit/prepare/sets/test_download.py",
     "prepare.entries": "tests/unit/prepare/test_layouts.py",
     "prepare.lists": "tests/unit/prepare/test_layouts.py",
     "prepare.pairing": "tests/unit/prepare/test_layouts.py",

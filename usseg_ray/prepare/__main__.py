@@ -21,8 +21,8 @@ from usseg_ray.core.cli import Version, console, make_app, run
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.scaling import parse_bands
 from usseg_ray.data.shards import ROWS_PER_SHARD
-from usseg_ray.prepare.download import Archive, missing
 from usseg_ray.prepare.sets import PUBLISHED_SETS, PublishedSet, find_set
+from usseg_ray.prepare.sets.download import Archive, missing
 from usseg_ray.prepare.write import Patterns, Preparation, prepare
 
 app = make_app()

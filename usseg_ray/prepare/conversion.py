@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
 
@@ -95,8 +94,10 @@ def read_mat(data: bytes) -> Integer[np.ndarray, "H W *channels"]:
     Raises:
         UndecodableError: It is no MATLAB file, or holds no such array, or several arrays.
     """
+    from scipy.io import loadmat  # noqa: PLC0415 (most sets have no such file)
+
     with guarded("not a MATLAB file: "):
-        content = scipy.io.loadmat(io.BytesIO(data))  # type: ignore[arg-type]  # stubs lag behind
+        content = loadmat(io.BytesIO(data))  # type: ignore[arg-type]  # stubs lag behind
     arrays = [value for name, value in content.items() if name[0] != "_"]
     if len(arrays) == 1:
         pixels: np.ndarray = arrays[0]

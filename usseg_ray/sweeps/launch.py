@@ -2,6 +2,7 @@
 
 import signal
 import uuid
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,6 @@ from usseg_ray.core.lock import alone_in
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
-from usseg_ray.sweeps.cost import estimate
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE
 from usseg_ray.sweeps.finals import FINAL_FILE
@@ -31,6 +31,7 @@ from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.space import parse_assignments
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
+from usseg_ray.trials.cost import estimate
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
 from usseg_ray.trials.trial import RUNS, TRIAL_FILE, WORKERS, find_run, local_copy
@@ -279,7 +280,8 @@ def _print_calibration(calibration: Calibration) -> None:
 
 def _print_cost(plan: Plan) -> None:
     with console.status("Timing a few steps of each method ..."):
-        cost = estimate(plan)
+        trials = Counter(method for method, _ in plan.draws.values())
+        cost = estimate(plan.first_jobs(), trials, plan.final_runs)
     if cost is None:
         console.print("Time: unknown until the built-in data is made, by the first run.")
         return

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import Palette
-from usseg_ray.prepare.download import Archive, Progress, obtain
 from usseg_ray.prepare.entries import Entry, ImageSet
 from usseg_ray.prepare.passed import PassedFiles
+from usseg_ray.prepare.sets.download import Archive, Progress, obtain
 
 IGNORE_INDEX = 255
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 500

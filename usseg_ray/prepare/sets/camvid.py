@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from usseg_ray.core.sources import listed
-from usseg_ray.prepare.download import Archive
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
     PublishedSet,
@@ -12,6 +11,7 @@ from usseg_ray.prepare.sets.base import (
     folder,
     named,
 )
+from usseg_ray.prepare.sets.download import Archive
 
 _VOID = 11
 _COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"

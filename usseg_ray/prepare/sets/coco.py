@@ -7,7 +7,6 @@ the groups of the label hierarchy, things first.
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from usseg_ray.prepare.download import Archive
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
@@ -20,6 +19,7 @@ from usseg_ray.prepare.sets.base import (
     named,
     origins_with_held_out,
 )
+from usseg_ray.prepare.sets.download import Archive
 
 
 def _names(text: str) -> tuple[str, ...]:

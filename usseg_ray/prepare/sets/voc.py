@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from usseg_ray.prepare.download import Archive
 from usseg_ray.prepare.lists import names_in
 from usseg_ray.prepare.sets.base import (
     IGNORE_INDEX,
@@ -14,6 +13,7 @@ from usseg_ray.prepare.sets.base import (
     named,
     origins_with_held_out,
 )
+from usseg_ray.prepare.sets.download import Archive
 
 _CLASSES = (
     "background",

@@ -42,9 +42,9 @@ from usseg_ray.outputs.places import find_images
 from usseg_ray.outputs.run import PredictionRun, check_room, predict
 from usseg_ray.prepare.own import image_folder, is_raw, prepare_own
 from usseg_ray.scoring.objective import WITHOUT_LABELS
-from usseg_ray.sweeps.drawn import drawn
 from usseg_ray.sweeps.k.answer import ANSWER, maps_path
 from usseg_ray.sweeps.launch import launch, reopened
+from usseg_ray.sweeps.own.drawn import drawn
 from usseg_ray.sweeps.request import Request, with_spaces
 
 METHODS = ("kmeans", "acseg")

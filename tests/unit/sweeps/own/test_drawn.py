@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.unit.models.conftest import kept
 from usseg_ray.models.description import read_description, write_description
-from usseg_ray.sweeps.drawn import drawn
+from usseg_ray.sweeps.own.drawn import drawn
 
 
 def laid(path: Path) -> Path:

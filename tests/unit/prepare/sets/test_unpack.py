@@ -6,7 +6,7 @@ import pytest
 
 from tests.served import MEMBERS, Publisher, files_of, packed, publishing, tarred, zipped
 from usseg_ray.core.errors import UserError
-from usseg_ray.prepare.download import obtain
+from usseg_ray.prepare.sets.download import obtain
 
 
 @pytest.fixture(autouse=True)

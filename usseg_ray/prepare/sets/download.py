@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
-from usseg_ray.prepare.unpack import require_space, unpack
+from usseg_ray.prepare.sets.unpack import require_space, unpack
 
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 60.0

@@ -1,14 +1,13 @@
 """What a sweep will cost, for `--dry-run`: a few seconds of each method tell, before it starts."""
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from usseg_ray.core.files import resolve
-from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.forecast import BUDGET_S, trial_seconds
-from usseg_ray.trials.job import Placement
+from usseg_ray.trials.job import Job, Placement
 
 
 @dataclass(frozen=True)
@@ -57,24 +56,24 @@ class Cost:
         return lines
 
 
-def estimate(plan: Plan) -> Cost | None:
+def estimate(jobs: Sequence[Job], trials: Mapping[str, int], retrained: int) -> Cost | None:
     """Measures a few steps of every method's first trial.
 
     Args:
-        plan: The checked plan.
+        jobs: The first of each method, on one set.
+        trials: Method -> its trials.
+        retrained: Runs of finalists with further seeds.
 
     Returns:
         The estimate; `None` where the embedded data was not generated yet.
     """
-    filesystem, path = resolve(plan.root)
+    filesystem, path = resolve(jobs[0].root)
     if not filesystem.get_file_info(f"{path}/manifest.json").is_file:
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    budget = BUDGET_S / len(plan.parts)
-    jobs = (replace(job, placement=Placement(device)) for job in plan.first_jobs())
-    seconds = {job.method: trial_seconds(job, budget) for job in jobs}
-    trials = Counter(method for method, _ in plan.draws.values())
-    return Cost(seconds, dict(trials), plan.final_runs, device)
+    placed = [replace(job, placement=Placement(device)) for job in jobs]
+    seconds = {job.method: trial_seconds(job, BUDGET_S / len(placed)) for job in placed}
+    return Cost(seconds, dict(trials), retrained, device)
 
 
 def _spoken(seconds: float) -> str:

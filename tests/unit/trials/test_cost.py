@@ -2,12 +2,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import tiny
-from usseg_ray.sweeps.cost import Cost, estimate
 from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
+from usseg_ray.trials.cost import Cost, estimate
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {
     "backbone.name": "textons",
     "data.train_size": 48,
@@ -33,9 +35,10 @@ def request(**changes: Any) -> Request:
 
 def test_every_method_is_timed_on_its_first_trial(tmp_path: Path) -> None:
     tiny.write(tmp_path, splits={"train": 12, "val": 6, "test": 3})
-    found = estimate(make_plan(request(data=str(tmp_path), finalists=3, seeds=2)))
+    plan = make_plan(request(data=str(tmp_path), finalists=3, seeds=2))
+    found = estimate(plan.first_jobs(), {"acseg": 2, "kmeans": 2}, plan.final_runs)
     assert found is not None
-    assert found.trials == {"acseg": 2, "kmeans": 2}
+    assert (found.device, found.trials) == (DEVICE, {"acseg": 2, "kmeans": 2})
     assert 0 < found.seconds["acseg"] < 60
     assert found.retrained == 3
 
@@ -53,7 +56,8 @@ def test_data_that_is_not_made_cannot_be_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USSEG_DATA", str(tmp_path))
-    assert estimate(make_plan(request(data="synthetic"), make_data=False)) is None
+    jobs = make_plan(request(data="synthetic"), make_data=False).first_jobs()
+    assert estimate(jobs, {"acseg": 2, "kmeans": 2}, 0) is None
     assert not list(tmp_path.iterdir())
 
 

@@ -22,8 +22,8 @@ from tests.served import (
 from tests.trees import plant
 from usseg_ray.core.errors import UserError
 from usseg_ray.prepare.__main__ import fetch_published, main
-from usseg_ray.prepare.download import ATTEMPTS, Archive, fetch_archive, missing, obtain
 from usseg_ray.prepare.sets import PUBLISHED_SETS, find_set
+from usseg_ray.prepare.sets.download import ATTEMPTS, Archive, fetch_archive, missing, obtain
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
