@@ -36,6 +36,7 @@ OF_SEVERAL = {
     "test_carriers.py",
     "test_deploy.py",
     "test_fuzz.py",
+    "test_house.py",
     "test_imports.py",
     "test_mirrors.py",
     "test_path_to_loss.py",
