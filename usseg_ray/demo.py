@@ -30,7 +30,7 @@ def main(
     from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
     def started(address: str) -> None:
-        console.print(f"Try {model} at {address}", highlight=False, markup=False, soft_wrap=True)
+        console.say(f"Try {model} at {address}")
         if open_page:
             webbrowser.open(address)
 

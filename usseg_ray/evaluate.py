@@ -82,8 +82,7 @@ def main(
         console.print(f"[red]Collapsed: one cluster has {share:.1f} % of the pixels.[/]")
     classes = classes_table(json.loads((done.folder / "per_class.json").read_text()))
     console.print(as_rich(classes), highlight=False)
-    said = f"Pictures and tables: {done.folder}"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    console.say(f"Pictures and tables: {done.folder}")
 
 
 def _progress() -> Progress:

@@ -42,12 +42,7 @@ def main(
 
     folder = find_model(model)
     found = write_gallery(folder, images, out, pictures=drawn(folder), device=chosen_device(device))
-    console.print(
-        f"{len(found.seen)} of {found.images} images seen: {out}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.say(f"{len(found.seen)} of {found.images} images seen: {out}")
 
 
 if __name__ == "__main__":

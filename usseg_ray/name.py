@@ -69,7 +69,9 @@ def main(
         one != other for one, other in zip(given.clusters, known.names.clusters, strict=True)
     )
     outputs = ", ".join(given.clusters[output].name for output in given.outputs)
-    _say(f"{changed} of {len(given)} clusters changed in {folder}. Label maps have: {outputs}.")
+    console.say(
+        f"{changed} of {len(given)} clusters changed in {folder}. Label maps have: {outputs}."
+    )
 
 
 def _take_over(folder: Path, names_of: str, images: str) -> None:
@@ -79,11 +81,7 @@ def _take_over(folder: Path, names_of: str, images: str) -> None:
     from usseg_ray.outputs.gallery.carry import take_over  # noqa: PLC0415
 
     for line in take_over(find_model(names_of), folder, images, chosen_device(None)).lines():
-        _say(line)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
 
 
 if __name__ == "__main__":

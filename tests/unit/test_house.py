@@ -20,14 +20,11 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def defined(kinds: tuple[type, ...]) -> Counter[str]:
+def defined(*kinds: type[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]) -> Counter[str]:
     """Counts in how many modules each public name of such a kind is defined."""
-    return Counter(
-        node.name
-        for path in modules()
-        for node in ast.parse(path.read_text("utf-8")).body
-        if isinstance(node, kinds) and not node.name.startswith("_")
-    )
+    trees = (ast.parse(path.read_text("utf-8")) for path in modules())
+    named = (node.name for tree in trees for node in tree.body if isinstance(node, kinds))
+    return Counter(name for name in named if not name.startswith("_"))
 
 
 def test_there_are_few_layers() -> None:
@@ -58,11 +55,11 @@ def test_a_folder_has_few_modules(folder: Path) -> None:
 
 
 def test_a_type_name_has_one_meaning() -> None:
-    found = defined((ast.ClassDef,))
+    found = defined(ast.ClassDef)
     assert "Config" in found
     assert [name for name, times in found.items() if times > 1] == []
 
 
 def test_so_has_a_public_function() -> None:
-    found = defined((ast.FunctionDef, ast.AsyncFunctionDef))
+    found = defined(ast.FunctionDef, ast.AsyncFunctionDef)
     assert {name for name, times in found.items() if times > 1} == SHARED

@@ -64,8 +64,8 @@ def training_bars(images: int = 32) -> Iterator[Measure]:
         yield Measure("features", what, share, "%", "the whole epoch", 100.0, least)
         if method == COMPARED:
             what = f"{name}: an epoch of {images} images, {BACKBONE}, bfloat16"
-            beside = "features computed in every pass"
-            yield Measure("features", what, stored, "s", beside, computed)
+            compared = "features computed in every pass"
+            yield Measure("features", what, stored, "s", compared, computed)
 
 
 class _TwoEpochsError(Exception):

@@ -34,6 +34,10 @@ class Terminal(Console):
         except MarkupError:
             return super().render_str(safe, **options | {"markup": False})
 
+    def say(self, text: str) -> None:
+        """Prints a text as it is: no markup, no colours, no line broken."""
+        self.print(text, markup=False, highlight=False, soft_wrap=True)
+
 
 console = Terminal(emoji=False)
 

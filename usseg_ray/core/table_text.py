@@ -38,11 +38,11 @@ def as_rich(table: Table) -> Grid:
         )
     ranked = any(column.key == "rank" for column in columns)
     for place, row in enumerate(table.rows):
-        beside = row.kind not in OURS
-        if beside and not ranked and place and table.rows[place - 1].kind in OURS:
+        theirs = row.kind not in OURS
+        if theirs and not ranked and place and table.rows[place - 1].kind in OURS:
             grid.add_section()
         cells = (_terminal(column, row) for column in columns)
-        grid.add_row(*cells, style="dim" if beside else None)
+        grid.add_row(*cells, style="dim" if theirs else None)
     return grid
 
 

@@ -67,7 +67,7 @@ def main(
     if about.backbone.limits:
         lines.append(f"Licence of the backbone's weights: {about.backbone.limits}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 from usseg_ray import methods
 from usseg_ray.core.config import Config, MethodConfig, build_config, flatten
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import CHUNK_BYTES, first_line, write_whole
+from usseg_ray.core.files import first_line, write_whole
 from usseg_ray.core.records import DamagedError
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.scaling import AS_THEY_ARE
@@ -194,8 +194,5 @@ def backbone_file(settings: Mapping[str, Any]) -> Path | None:
 
 
 def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            found.update(chunk)
-    return found.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

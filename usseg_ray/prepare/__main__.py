@@ -150,7 +150,7 @@ def fetch_published(published: PublishedSet, folder: str) -> None:
         # Nothing is left to fetch, or nothing may be.
         published.download(folder)
         return
-    _say(_announcement(published, wanted, folder))
+    console.say(_announcement(published, wanted, folder))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -172,7 +172,7 @@ def fetch_published(published: PublishedSet, folder: str) -> None:
         published.download(folder, show)
     for archive in wanted:
         if archive.sha256 is None:
-            _say(
+            console.say(
                 f"{archive.file}: nobody publishes a checksum. What was found is in "
                 f"{archive.file}.json, and a later download must have it again."
             )
@@ -190,10 +190,6 @@ def _announcement(published: PublishedSet, wanted: list[Archive], folder: str) -
     )
 
 
-def _say(text: str) -> None:
-    console.print(escape(text), highlight=False, soft_wrap=True)
-
-
 def _print_summary(prepared: Preparation) -> None:
     manifest = prepared.manifest
     table = Table(title=f"{escape(manifest.name)}: {len(manifest.classes)} classes")
@@ -208,7 +204,7 @@ def _print_summary(prepared: Preparation) -> None:
     console.print(table)
     for split, info in manifest.splits.items():
         if info.origin:
-            _say(f"{split}: {info.origin}")
+            console.say(f"{split}: {info.origin}")
         if info.expected not in (None, info.rows):
             console.print(
                 f"[yellow]{escape(split)} has {info.rows} images, officially {info.expected}: "
@@ -216,7 +212,7 @@ def _print_summary(prepared: Preparation) -> None:
                 highlight=False,
             )
     for note in prepared.notes:
-        _say(note)
+        console.say(note)
     if prepared.images_per_second:
         console.print(f"{prepared.images_per_second:.0f} images/s", highlight=False)
     done = (

@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -118,8 +117,7 @@ def _save(text: str, path: Path) -> None:
         write_whole(path, text)
     except OSError as error:
         raise UserError(f"--out {path}: {error.strerror}.") from None
-    said = f"{path}: {len(text.encode()) / 1e6:.1f} MB"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    console.say(f"{path}: {len(text.encode()) / 1e6:.1f} MB")
 
 
 def _rank(runs: list[str], protocol: str | None, layout: ReportFormat) -> None:
@@ -148,12 +146,11 @@ def _deliver(folder: Path) -> None:
     from usseg_ray.sweeps.request import Request  # noqa: PLC0415 (torch and MLflow: not for --help)
     from usseg_ray.tracking.ledger import EXPERIMENT, deliver  # noqa: PLC0415
 
-    say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
     try:
         request = Request.load(folder)
-        deliver(request.tracking_uri, EXPERIMENT, request.key, folder, say)
+        deliver(request.tracking_uri, EXPERIMENT, request.key, folder, errors.say)
     except UserError as error:
-        say(str(error))
+        errors.say(str(error))
 
 
 def _write(tables: list[Table], layout: ReportFormat) -> None:

@@ -73,7 +73,7 @@ def leaderboard_section(sweeps: Sequence[SweepRecord]) -> Section:
     blocks: list[PageBlock] = []
     for protocol, group in _by([s for s in sweeps if s.finalists()], "test_protocol"):
         if rows := _finalist_rows(group, several=several):
-            rows += _beside(group, "test.baseline.") + _published_rows(protocol)
+            rows += _baseline_rows(group, "test.baseline.") + _published_rows(protocol)
             caption = f"Finalists, scored on the test split: {protocol}{_picked(group)}"
             ordered = in_order(rows, MIOU)
             blocks.append(Table(caption, _FINALISTS, ordered))
@@ -83,7 +83,7 @@ def leaderboard_section(sweeps: Sequence[SweepRecord]) -> Section:
         blocks.append(Note("No trial was scored on an untouched test split."))
     for protocol, group in _by(sweeps, "protocol", "objective"):
         rows = [_trial_row(sweep, run, several=several) for sweep in group for run in sweep.trials]
-        rows += _beside(group, "baseline.") + _published_rows(protocol)
+        rows += _baseline_rows(group, "baseline.") + _published_rows(protocol)
         blocks.append(_ranked(group[0].objective, protocol, rows))
     return Section("leaderboard", "Leaderboard", (*blocks, *_published(sweeps)))
 
@@ -196,7 +196,7 @@ def _values(runs: Sequence[RunRecord], key: str) -> list[float]:
     return [run.metrics[f"test.{key}"] for run in runs if f"test.{key}" in run.metrics]
 
 
-def _beside(sweeps: Sequence[SweepRecord], prefix: str) -> list[TableRow]:
+def _baseline_rows(sweeps: Sequence[SweepRecord], prefix: str) -> list[TableRow]:
     """Lists the baselines of sweeps under one protocol, each name once unless values differ."""
     found = {
         (key.removeprefix(prefix), value): None

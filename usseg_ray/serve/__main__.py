@@ -64,13 +64,8 @@ def main(
         Limits(max_upload * 2**20, max_pixels * 2**20, queue),
         token,
     )
-    serve(order, lambda address: say(f"Serving {model} at {address}"))
-    say("Ended.")
-
-
-def say(line: str) -> None:
-    """Prints a line as it is."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    serve(order, lambda address: console.say(f"Serving {model} at {address}"))
+    console.say("Ended.")
 
 
 if __name__ == "__main__":

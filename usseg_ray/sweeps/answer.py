@@ -204,8 +204,8 @@ def _seeds(found: Findings, unknown: Sequence[_Rival]) -> tuple[str, str]:
 
 def _one_seed(found: Findings, start: str, rivals: Sequence[_Rival]) -> Answer:
     """Concludes where nothing is known of how far seeds lie apart."""
-    beside = "; ".join(f"{r.name} has {fmean(r.scores):.1f}" for r in rivals)
-    start = "; ".join(filter(None, (f"{start} with one seed", beside)))
+    rival_scores = "; ".join(f"{r.name} has {fmean(r.scores):.1f}" for r in rivals)
+    start = "; ".join(filter(None, (f"{start} with one seed", rival_scores)))
     hint = f"one seed does not say what is noise, {_SEEDS} seeds would"
     return _end(found, start, hint, _with(found.command, {"--seeds": _SEEDS}))
 

@@ -37,13 +37,13 @@ class ModelKeeper:
         plan: Its plan.
         storage: Its folder.
         ledger: Its book.
-        beside: Its baselines.
+        baselines: Its baselines.
     """
 
     plan: Plan
     storage: Storage
     ledger: Ledger
-    beside: BaselineTask
+    baselines: BaselineTask
 
     def keep(self, best: Trial | None, finalists: list[Finalist]) -> None:
         """Keeps the models of the finalists, or of the best trial where there are none.
@@ -91,7 +91,7 @@ class ModelKeeper:
     def _tested(self, finalist: Finalist) -> ModelScores:
         split, own = self.plan.config.data.test_split, finalist.metrics()
         values = {k.removeprefix(_TEST): v for k, v in own.items() if k.startswith(_TEST)}
-        floors = self.beside.wait().get(split, {})
+        floors = self.baselines.wait().get(split, {})
         return ModelScores(
             protocol=self.plan.protocol(split),
             values=values,
@@ -108,7 +108,7 @@ class ModelKeeper:
             if name.startswith((PREFIX, "unsup_"))
         }
         split = self.plan.config.data.selection_split
-        floors = self.beside.wait().get(split, {}) if MIOU in values else {}
+        floors = self.baselines.wait().get(split, {}) if MIOU in values else {}
         return ModelScores(protocol=self.plan.protocol(), values=values, floors=dict(floors))
 
 

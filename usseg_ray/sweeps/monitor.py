@@ -93,7 +93,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         screen: The terminal.
         trials: Records by name, earlier lives of the sweep included.
         waits: Tells of trials that wait for room.
-        beside: The sweep's baselines.
+        baselines: The sweep's baselines.
         split: The split that trials are ranked on.
         objective: What trials are ranked by.
     """
@@ -106,7 +106,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     screen: Screen
     trials: dict[str, Trial]
     waits: Waits
-    beside: BaselineTask
+    baselines: BaselineTask
     split: str
     objective: str = MIOU
     _silent: set[str] = field(default_factory=set)
@@ -143,7 +143,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         record.save(self.folder)
         found = {**record.metrics, SECONDS: record.seconds}
         self.ledger.log(record.name, found, int(record.metrics["epoch"]))
-        self.screen.floors = self.beside.so_far().get(self.split, {})
+        self.screen.floors = self.baselines.so_far().get(self.split, {})
         self.screen.show(record)
 
     def on_trial_recover(self, trial: TuneTrial, **_: object) -> None:

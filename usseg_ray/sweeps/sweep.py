@@ -103,30 +103,30 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         reading = held.enter_context(reading_group(resources.data_cpus_per_worker, readers))
         plan = plan.on(device, reading, stored)
         any_job = plan.first_jobs()[0]
-        beside = BaselineTask(any_job if plan.manifest.classes else None, storage)
+        baselines = BaselineTask(any_job if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
             plan = plan.in_processes(_num_workers(plan, folder, console))
         ledger.tag({GPUS_TAG: f"{plan.trial_gpus:g}"})
-        sweep = _Sweep(plan, storage, ledger, console, concurrent, beside)
+        sweep = _Sweep(plan, storage, ledger, console, concurrent, baselines)
         with timed(seconds, "trials"):
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
             if plan.request.question == "k":
                 trials |= sweep.extend(trials.values())
         with timed(seconds, "baselines, after the trials"):
-            floors = beside.wait().get(plan.config.data.selection_split)
+            floors = baselines.wait().get(plan.config.data.selection_split)
         sweep.compare(trials.values(), storage)
         if floors:
             ledger.log_baselines(floors)
         with timed(seconds, "finalists"):
             finals = sweep.finals(trials.values())
             best = sweep.best(trials.values())
-            ModelKeeper(plan, storage, ledger, beside).keep(best, finals)
+            ModelKeeper(plan, storage, ledger, baselines).keep(best, finals)
         inorder = sorted(trials.values(), key=lambda trial: trial.index)
         found = sweep.answer(inorder, finals)
         ledger.tag(found.tags() | {"mlflow.note.content": found.note()})
         command, url = ledger.dashboard()
     peak = memory.peak_bytes
-    outcome = Outcome(inorder, beside.wait(), finals, peak, seconds, concurrent, found)
+    outcome = Outcome(inorder, baselines.wait(), finals, peak, seconds, concurrent, found)
     save_trust(criterion_trust(outcome.trials), folder)
     print_outcome(console, plan, outcome, folder, command, url)
     return outcome
@@ -208,7 +208,7 @@ class _Sweep:
         ledger: Its book.
         console: Where to show progress.
         concurrent: Trials at a time.
-        beside: Its baselines.
+        baselines: Its baselines.
     """
 
     plan: Plan
@@ -216,7 +216,7 @@ class _Sweep:
     ledger: Ledger
     console: Console
     concurrent: int
-    beside: BaselineTask
+    baselines: BaselineTask
 
     def run_trials(
         self, draws: Draws, home: Storage, what: str, *, own: bool = False
@@ -278,10 +278,10 @@ class _Sweep:
         self._train_again(chosen)
         finalists = score_finalists(plan, chosen, plan.request.seeds, self.storage, self.concurrent)
         for finalist in finalists:
-            self._record(finalist, self.beside.wait().get(split, {}))
+            self._record(finalist, self.baselines.wait().get(split, {}))
         if finalists:
-            best, beside = finalists[0], self.beside.wait().get(split, {})
-            floors = {f"test.baseline.{key}": value for key, value in beside.items()}
+            best, scores = finalists[0], self.baselines.wait().get(split, {})
+            floors = {f"test.baseline.{key}": value for key, value in scores.items()}
             self.ledger.log(None, best.metrics() | floors, 0)
             shown = final_folder(self.storage.folder, best.trial, next(iter(best.scores)))
             self.ledger.attach(None, shown)
@@ -299,7 +299,7 @@ class _Sweep:
             Findings(
                 contenders(trials, finals),
                 half_width=finals[0].half_width if finals else None,
-                baselines=self.beside.wait().get(split, {}),
+                baselines=self.baselines.wait().get(split, {}),
                 split=split,
                 picked=plan.picked,
                 command=repeatable(sys.argv),
@@ -320,7 +320,7 @@ class _Sweep:
         home.fetch_named(TRIAL_FILE, ARRAYS)
         self.compare(self.run_trials(draws, home, "finalists").values(), home)
 
-    def _record(self, finalist: Finalist, beside: Mapping[str, float]) -> None:
+    def _record(self, finalist: Finalist, baselines: Mapping[str, float]) -> None:
         """Writes a finalist's scores, pictures and runs."""
         plan, trial = self.plan, finalist.trial
         protocol = plan.protocol(plan.config.data.test_split)
@@ -328,7 +328,7 @@ class _Sweep:
             name = trial_name(trial.index, seed)
             where = final_folder(self.storage.folder, trial, seed)
             what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-            SplitScores(name, trial.method, protocol, metrics, dict(beside)).save(where)
+            SplitScores(name, trial.method, protocol, metrics, dict(baselines)).save(where)
             truth, palette = ground_truth(plan.manifest), plan.manifest.palette
             if fault := try_to_draw(where, truth, palette, f"{protocol}: {what}"):
                 self.console.print(f"{name} has no pictures: {fault}", markup=False)
@@ -360,7 +360,7 @@ class _Sweep:
                 screen=screen,
                 trials=dict(before),
                 waits=Waits(screen.say),
-                beside=self.beside,
+                baselines=self.baselines,
                 split=self.plan.config.data.selection_split,
                 objective=self.plan.objective,
             )

@@ -130,15 +130,15 @@ def print_answer(console: Console, answer: Answer) -> None:
 
 
 def _print_finals(console: Console, outcome: Outcome, split: str, picked: str) -> None:
-    beside = outcome.baselines.get(split, {})
+    baselines = outcome.baselines.get(split, {})
     runs = sum(len(finalist.scores) for finalist in outcome.finals)
     if runs > 1:
-        finals = final_table(outcome.finals, beside, split, picked)
+        finals = final_table(outcome.finals, baselines, split, picked)
         console.print(as_rich(finals), highlight=False)
         return
     for finalist in outcome.finals:
         ((_, metrics),) = finalist.scores.items()
-        others = ", ".join(f"{label(k)} {v:.1f}" for k, v in beside.items())
+        others = ", ".join(f"{label(k)} {v:.1f}" for k, v in baselines.items())
         console.print(
             f"Best trial on {split}, scored once: [bold]unsup_miou {metrics['unsup_miou']:.1f}"
             f"[/], unsup_acc {metrics['unsup_acc']:.1f}   beside it: {others}",
@@ -176,15 +176,15 @@ def leaderboard(
         The table.
     """
     order = ranked(trials)
-    beside = baselines.get(split, {})
+    of_split = baselines.get(split, {})
     criterion = next((t.objective for t in order[:1] if t.objective != MIOU), None)
-    labelled = bool(beside) or any(MIOU in trial.metrics for trial in order)
+    labelled = bool(of_split) or any(MIOU in trial.metrics for trial in order)
     columns = [Column("rank", "rank", 0), _TRIAL, *([_METHOD] if keys is None else [])]
     columns += [Column(criterion, short(criterion), digits(criterion))] if criterion else []
     columns += _SCORES if labelled or not criterion else []
     columns += [_K, *(Column(key, key.split(".")[-1]) for key in keys or ())]
     rows = [_row(trial, columns) for trial in order]
-    rows += baseline_rows(beside.items())
+    rows += baseline_rows(of_split.items())
     return Table(title, tuple(columns), in_order(rows, criterion or MIOU))
 
 

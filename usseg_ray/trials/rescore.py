@@ -120,10 +120,10 @@ def evaluate_trial(
     named = stamp(config, manifest.name, split)
     caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
     draw(folder, ground_truth(manifest), manifest.palette, caption)
-    beside = _baselines(home, trial, config, data, split, device)
+    baselines = _baselines(home, trial, config, data, split, device)
     kind = crf_kind(device) if crf else ""
-    SplitScores(trial.name, trial.method, named, metrics, beside, kind).save(folder)
-    return ScoringRecord(trial, named, protocol.headline, chosen, metrics, beside, kind, folder)
+    SplitScores(trial.name, trial.method, named, metrics, baselines, kind).save(folder)
+    return ScoringRecord(trial, named, protocol.headline, chosen, metrics, baselines, kind, folder)
 
 
 def find_trial(place: str) -> Path:

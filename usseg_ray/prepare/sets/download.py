@@ -135,7 +135,7 @@ def fetch_archive(
     path = root / archive.file
     path.parent.mkdir(parents=True, exist_ok=True)
     there = path.exists()
-    found_at = path if there else _beside(path, ".part")
+    found_at = path if there else _sibling(path, ".part")
     if not there:
         _download(archive, found_at, on_progress, pause)
     found = _sha256(found_at, f"{path.name}: checking", on_progress)
@@ -143,7 +143,7 @@ def fetch_archive(
     if found != expected:
         if not there:
             _discard(found_at)
-        says = "published" if archive.sha256 else f"as in {_beside(path, '.json')}"
+        says = "published" if archive.sha256 else f"as in {_sibling(path, '.json')}"
         raise UserError(
             f"{archive.url}: not the file that was expected. "
             + (f"Remove {path} to fetch it again." if there else "What was fetched is removed.")
@@ -151,7 +151,7 @@ def fetch_archive(
         )
     size = found_at.stat().st_size
     found_at.replace(path)
-    _discard(_beside(path, ".part"))
+    _discard(_sibling(path, ".part"))
     _save(path, {"url": archive.url, "size": size, "sha256": found, "unpacked": False})
     return path
 
@@ -178,7 +178,7 @@ def _check_places(archive: Archive, root: Path) -> None:
 
 def _bytes_to_write(archive: Archive, root: Path) -> int:
     path = root / archive.file
-    there = sum(p.stat().st_size for p in (path, _beside(path, ".part")) if p.exists())
+    there = sum(p.stat().st_size for p in (path, _sibling(path, ".part")) if p.exists())
     size = archive.size or 0
     # Pictures are compressed already: unpacked, they are about as large as their archive.
     return max(0, size - there) + (size if archive.unpacks else 0)
@@ -317,7 +317,7 @@ def _sha256(path: Path, what: str, on_progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _beside(path: Path, ending: str) -> Path:
+def _sibling(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
@@ -327,16 +327,16 @@ def _size(path: Path) -> int:
 
 def _record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(_beside(path, ".json").read_text("utf-8"))
+        record = json.loads(_sibling(path, ".json").read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
 def _save(path: Path, record: Mapping[str, Any]) -> None:
-    write_whole(_beside(path, ".json"), json.dumps(record, indent=1) + "\n")
+    write_whole(_sibling(path, ".json"), json.dumps(record, indent=1) + "\n")
 
 
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
-    _beside(part, ".json").unlink(missing_ok=True)
+    _sibling(part, ".json").unlink(missing_ok=True)

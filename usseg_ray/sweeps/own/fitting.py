@@ -164,7 +164,7 @@ def fit(
     elif source is not None:
         images = str(image_folder(source))
         network, said = choose_backbone(backbone, assigned or {})
-        _say(said)
+        console.say(said)
         _check_room(images, Path(out or "."))
         root, manifest = open_data(DataConfig(name=ready(source, bands)))
         request = Request(
@@ -182,12 +182,12 @@ def fit(
     else:
         raise UserError(f"which images? {CONSOLE} fit FOLDER, or {CONSOLE} fit --resume RUN")
     if named is not None:
-        _say("\n".join(take_over(named, run / KEPT, images, chosen_device(None)).lines()))
+        console.say("\n".join(take_over(named, run / KEPT, images, chosen_device(None)).lines()))
     made = _masks(images, run)
     _show(images, run)
     found = _fitted(run, made)
     for line in found.lines():
-        _say(line)
+        console.say(line)
     return found
 
 
@@ -274,9 +274,9 @@ def ready(data: str, bands: str | None = None) -> str:
             ),
             bands=parse_bands(bands),
         )
-    _say(own.found)
+    console.say(own.found)
     for note in own.notes:
-        _say(note)
+        console.say(note)
     return own.prepared.out
 
 
@@ -335,7 +335,3 @@ def _bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield progress, progress.add_task(what, total=None)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
