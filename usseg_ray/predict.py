@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -92,7 +91,7 @@ def main(
             ),
         )
     for line in summary_lines(found):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.say(line)
 
 
 def located(place: str) -> Path:

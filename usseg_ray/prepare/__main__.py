@@ -218,7 +218,7 @@ def _print_summary(prepared: Preparation) -> None:
     done = (
         "Prepared" if prepared.fresh else "Already prepared, nothing to do (--overwrite redoes it)"
     )
-    console.print(f"{done}: {escape(prepared.out)}", highlight=False, soft_wrap=True)
+    console.say(f"{done}: {prepared.out}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.own.fitting import STEPS, FitResult, choose_backbone, fit, schedule
+
+
+def test_the_result_says_where_everything_is_and_how_to_go_on() -> None:
+    run = Path("runs/a run")
+    found = FitResult(
+        run, run / "model", run / "gallery.html", run / "outputs", 7, "kmeans", 5, "K = 5.", "No."
+    )
+    lines = found.lines()
+    assert lines[:2] == ["K = 5.", f"kmeans, K = 5; model: {run / 'model'}"]
+    assert f"Masks of 7 images, plain and over the image: {run / 'outputs'}" in lines
+    # A run's name is quoted for the shell.
+    assert found.commands["masks of images that you add"].endswith("--resume 'runs/a run'")
+    assert not any("side by side" in line for line in lines)
+    assert found._repr_html_().count("<div>") == len(lines)
+
+
+@pytest.mark.parametrize(("images", "steps"), [(4, STEPS[0]), (100, 50), (5000, STEPS[1])])
+def test_steps_follow_the_number_of_images(tmp_path: Path, images: int, steps: int) -> None:
+    manifest = tiny.write(tmp_path, splits={"train": 3})
+    splits = {"train": manifest.splits["train"].model_copy(update={"rows": images})}
+    settings = schedule(manifest.model_copy(update={"splits": splits}))
+    assert settings["train.steps_per_epoch"] == steps
+
+
+def test_a_backbone_that_was_said_is_taken() -> None:
+    assert choose_backbone("textons", {})[0]["backbone.name"] == "textons"
+    assert choose_backbone(None, {"backbone.name": "other"}) == ({}, "Backbone: as --set says.")
+
+
+def test_without_images_there_is_nothing_to_fit() -> None:
+    with pytest.raises(UserError, match=r"which images\? usseg-ray fit FOLDER"):
+        fit(None)
