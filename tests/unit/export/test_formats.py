@@ -68,7 +68,11 @@ def test_what_is_there_stays(model: Path, tmp_path: Path, form: Format) -> None:
 
 @pytest.mark.parametrize(
     ("form", "where"),
-    [("onnx", "compare"), ("pyfunc", "save_model"), ("safetensors", "write_folder")],
+    [
+        ("onnx", "compare_with_torch"),
+        ("pyfunc", "save_mlflow_model"),
+        ("safetensors", "write_folder"),
+    ],
 )
 def test_an_end_half_way_leaves_nothing(
     model: Path,
