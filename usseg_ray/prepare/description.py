@@ -155,7 +155,8 @@ def _meant(known: _Content, values: Mapping[int, int] | None) -> Description:
         count = len(known.classes) or DEFAULT_IGNORE_INDEX
         ignore = max(DEFAULT_IGNORE_INDEX, count)
         values = {0: ignore, **{value: value - 1 for value in range(1, count + 1)}}
-        notes = ("ignore_index 0: the value 0 is void, and 1 is the first class.",)
+        first = f", {known.classes[0]!r}" if known.classes else ""
+        notes = (f"ignore_index 0: the value 0 is void, and 1 is the first class{first}.",)
     colours = {colour: index for index, colour in enumerate(known.palette or ())}
     if known.void_colour is not None:
         colours[known.void_colour] = ignore

@@ -53,7 +53,8 @@ def test_ignore_index_0_means_classes_from_1() -> None:
     about = describe({"classes": ["a", "b"], "ignore_index": 0}, FILE)
     assert about.class_of == {0: 255, 1: 0, 2: 1}
     assert about.ignore_index == 255
-    assert about.notes == ("ignore_index 0: the value 0 is void, and 1 is the first class.",)
+    assert about.notes == ("ignore_index 0: the value 0 is void, and 1 is the first class, 'a'.",)
+    assert describe({"ignore_index": 0}, FILE).notes[0].endswith("and 1 is the first class.")
 
 
 def test_colours_are_written_in_two_ways() -> None:

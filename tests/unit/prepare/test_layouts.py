@@ -196,8 +196,13 @@ def splits_of(root: Path, **options: str) -> dict[str, list[tuple[str, bool]]]:
     return {name: [(e.id, e.label is not None) for e in part] for name, part in splits.items()}
 
 
-@pytest.mark.parametrize("images", ["imgs", "images", "Images", "JPEGImages", "leftImg8bit", "img"])
-@pytest.mark.parametrize("labels", ["labels", "masks", "Annotations", "SegmentationClass", "gt"])
+@pytest.mark.parametrize(
+    "images", ["imgs", "images", "Images", "JPEGImages", "leftImg8bit", "img", "img_dir"]
+)
+@pytest.mark.parametrize(
+    "labels",
+    ["labels", "masks", "Annotations", "SegmentationClass", "gt", "Ground_Truth", "ann_dir"],
+)
 @pytest.mark.parametrize("form", ["{split}/{kind}", "{kind}/{split}"])
 def test_common_layouts_are_read(root: Path, images: str, labels: str, form: str) -> None:
     for split in ("train", "val"):
