@@ -36,7 +36,7 @@ _LABEL_FOLDER = re.compile(rf"(?:{_LABELS})", re.IGNORECASE)
 _SPLIT = re.compile(_PART, re.IGNORECASE)
 _MEANT = re.compile(rf"{_PART}|{_IMAGES}|{_LABELS}", re.IGNORECASE)
 _LABEL_TAIL = re.compile(
-    r"(?:[_. -](?:masks?|labels?|gt|segs?|segmentation|annotations?|gtFine|labelIds|labelTrainIds))+",
+    r"(?:[_. -](?:masks?|labels?|gt|segs?|segmentation|annotations?|gtFine|label(?:Train)?Ids))+",
     re.IGNORECASE,
 )
 _IMAGE_TAIL = re.compile(r"[_-](?:leftImg8bit|images?|img|rgb)", re.IGNORECASE)
