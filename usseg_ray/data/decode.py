@@ -361,7 +361,7 @@ def _to_rgb(image: ImageFile, bits: int) -> UInt8[np.ndarray, "H W 3"]:
     return pixels
 
 
-def turned(pixels: Num[np.ndarray, "H W 3"], number: int) -> Num[np.ndarray, "h w 3"]:
+def turned(pixels: Num[np.ndarray, "H W *C"], number: int) -> Num[np.ndarray, "h w *C"]:
     """Turns a picture upright as EXIF numbers the ways in which it may lie."""
     if number >= 5:
         pixels = pixels.swapaxes(0, 1)
