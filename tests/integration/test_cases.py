@@ -1,8 +1,7 @@
 """What people have, prepared as they would: read as what it is, or refused in a line.
 
 Each kind of report has its own input here and at least one other. What stands in other tests is
-named there: `tests/unit/tracking/test_store.py` has folders with a `?`, and
-`tests/unit/prepare/test_fuzz.py` files of no kind at all.
+named there: `tests/unit/prepare/test_fuzz.py` has files of no kind at all.
 """
 
 import json
@@ -444,6 +443,29 @@ def test_a_long_folder_for_temporary_files_is_one_line(
     assert said[0].startswith(f"Error: {variable}={long_folder} is too long for Ray's sockets")
     assert "export RAY_TMPDIR=/tmp" in said[0]
     assert "Traceback" not in done.stderr
+
+
+def test_a_whole_run_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    home = tmp_path / "photos of 2024? #1, 50% a%20b \u202fé"
+    for split in ("train", "val"):
+        for number in range(3):
+            photograph(home / f"my photos?/{split}/images/{number} #1 50%.jpg", number)
+            truth(home / f"my photos?/{split}/labels/{number} #1 50%.png")
+    for line in (
+        "prepare --source 'my photos?' --out 'sets #1?/photos'",
+        "tune --method kmeans --data 'sets #1?/photos' --backbone textons --set num_clusters=3 "
+        "--num-samples 1 --finalists 0 --out 'runs/first #1?'",
+        "report --out 'report #1?.html'",
+        "predict --model 'runs/first #1?' --images 'my photos?/val/images' --out 'masks #1?'",
+    ):
+        command, *arguments = shlex.split(line)
+        done = here(command, *arguments, folder=home)
+        assert done.returncode == 0, (line, done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+    assert (home / "mlflow.db").is_file()
+    assert "first #1?" in (home / "report #1?.html").read_text()
+    masks = sorted(path.name for path in (home / "masks #1?").rglob("*.png"))
+    assert masks == [f"{number} #1 50%.png" for number in range(3)]
 
 
 def test_a_folder_in_which_only_some_images_have_labels_is_said(root: Path) -> None:
