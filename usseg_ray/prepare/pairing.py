@@ -27,7 +27,7 @@ from usseg_ray.prepare.patterns import (
 
 DEFAULT_SPLIT = "train"
 
-HOW_TO_SAY = "Say where they lie: --images 'FOLDER/{id}' --labels 'FOLDER/{id}.png'."
+HOW_TO_SAY = "Say where they lie: prepare --images 'FOLDER/{id}' --labels 'FOLDER/{id}.png'."
 
 _PEEKS, _START = 256, 64
 

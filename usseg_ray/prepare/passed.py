@@ -39,7 +39,7 @@ class Passed:
         if paths:
             self._remarks.append(
                 f"{len(paths)} of them are called as images are ({min(paths)}). Are they labels? "
-                "They would be PNG files in a folder of labels, or where --labels says."
+                "They would be PNG files in a folder of labels, or where prepare --labels says."
             )
 
     def walk(self, folder: Path) -> list[Path]:

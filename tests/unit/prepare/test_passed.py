@@ -61,5 +61,5 @@ def test_files_called_as_images_are_asked_about() -> None:
     assert passed.lines() == [
         "2 files passed over: .npy 2.",
         "2 of them are called as images are (x/a.npy). Are they labels? They would be PNG files in "
-        "a folder of labels, or where --labels says.",
+        "a folder of labels, or where prepare --labels says.",
     ]
