@@ -192,7 +192,8 @@ def decode_label(data: bytes) -> Int32[np.ndarray, "H W"]:
         image = _open(io.BytesIO(plain_png(data)[0]))
         if image.mode not in ("L", "P", "1", "I;16"):
             raise UndecodableError(
-                f"a label must have one channel of class indices, this one is {image.mode}"
+                f"a label must have one channel of class indices, this one is {image.mode}: "
+                "name the colours of the classes as 'palette' in dataset.json"
             )
         labels = np.array(image, dtype=np.int32)
     # Pillow stretches grey of 2 and 4 bits to the full range of a byte; indices must stay small.
