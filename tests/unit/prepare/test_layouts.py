@@ -241,7 +241,11 @@ def test_images_in_no_list_are_counted(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("c\n", r"train\.txt, line 1: there is no image 'c'"), ("a b c\n", "one image name was")],
+    [
+        ("c\n", r"train\.txt, line 1: there is no image 'c'"),
+        ("a b c\n", "one image name was"),
+        ("\n", r"train\.txt: no image in this list, so split 'train' would be empty"),
+    ],
 )
 def test_lists_that_cannot_be_meant(root: Path, content: str, message: str) -> None:
     touch(root, "images/a.jpg")
