@@ -1,8 +1,7 @@
 """What people have, prepared as they would: read as what it is, or refused in a line.
 
 Each kind of report has its own input here and at least one other. What stands in other tests is
-named there: `tests/unit/tracking/test_store.py` has folders with a `?`, and
-`tests/unit/prepare/test_fuzz.py` files of no kind at all.
+named there: `tests/unit/prepare/test_fuzz.py` has files of no kind at all.
 """
 
 import json
@@ -10,8 +9,10 @@ import re
 import shlex
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -19,6 +20,7 @@ from tests.conftest import PROJECT
 from tests.encoded import encode, picture
 from tests.integration.commands import apart, here
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.decode import decode_image
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.prepare.tally import QUARANTINE
 from usseg_ray.prepare.write import Preparation, prepare
@@ -133,12 +135,15 @@ def test_one_photograph_under_every_suffix(root: Path) -> None:
 
 
 def test_one_name_with_several_suffixes(root: Path) -> None:
-    for suffix in ("jpe", "jfif", "mpo"):
+    for suffix in ("jpe", "jfif", "mpo", "gif", "avif", "heic", "jp2"):
         photograph(root / f"p.{suffix}")
-    put(root / "p.jp2", b"x")
+    photograph(root / "q.gif", form="GIF")
+    photograph(root / "q.avif", form="AVIF")
+    photograph(root / "ok.jpg")
     prepared = prepare(root, root.parent / "out")
-    assert counts(prepared) == {"train": (3, 0)}
-    assert prepared.notes == ("1 files passed over: .jp2 1.",)
+    assert counts(prepared) == {"train": (8, 0)}
+    assert prepared.notes[0] == "2 files passed over: .gif 1, .jp2 1."
+    assert f"({root / 'q.gif'}). Are they labels?" in prepared.notes[1]
 
 
 def with_exif(data: bytes, body: bytes, *before: bytes) -> bytes:
@@ -163,11 +168,8 @@ def test_a_broken_exif_block_costs_the_turn(root: Path, body: bytes) -> None:
     assert reasons(root.parent / "out") == []
 
 
-def heights(out: Path) -> set[tuple[int, int]]:
-    import pyarrow.parquet as pq
-
-    rows = [r for p in (out / "shards").iterdir() for r in pq.read_table(p).to_pylist()]
-    return {(row["height"], row["width"]) for row in rows}
+def stored(out: Path) -> list[dict[str, Any]]:
+    return [row for path in (out / "shards").iterdir() for row in pq.read_table(path).to_pylist()]
 
 
 def test_exif_far_behind_turns(root: Path) -> None:
@@ -178,7 +180,8 @@ def test_exif_far_behind_turns(root: Path) -> None:
     text.add_text("note", "x" * 100_000)
     put(root / "b.png", encode(pixels, "PNG", pnginfo=text, exif=EXIF_TURN))
     prepare(root, root.parent / "out")
-    assert heights(root.parent / "out") == {(WIDTH, HEIGHT)}
+    sizes = {(row["height"], row["width"]) for row in stored(root.parent / "out")}
+    assert sizes == {(WIDTH, HEIGHT)}
 
 
 @pytest.mark.parametrize(
@@ -211,10 +214,17 @@ def test_values_that_are_said_are_meant(root: Path) -> None:
 
 @pytest.mark.parametrize(("bits", "form"), [(12, "TIFF"), (12, "PNG"), (10, "TIFF"), (9, "PNG")])
 def test_deep_grey_is_scaled_and_said(root: Path, bits: int, form: str) -> None:
-    ramp = np.tile(np.arange(64, dtype=np.uint16), (64, 1)) * 2 ** (bits - 6)
+    step = 2 ** (bits - 6)
+    ramp = np.tile(np.arange(64, dtype=np.uint16), (64, 1)) * step
     put(root / f"a.{form.lower()}", encode(Image.fromarray(ramp), form))
-    said = " ".join(prepare(root, root.parent / "out").notes)
-    assert re.search(r"16-bit: .* values, \d+ to \d+, become 0 to 255", said)
+    prepared = prepare(root, root.parent / "out")
+    values = f"{step} to {62 * step}"
+    assert prepared.notes == (
+        f"16-bit: 2 % and 98 % of the training images' values, {values}, become 0 to 255.",
+    )
+    (row,) = stored(root.parent / "out")
+    pixels = decode_image(row["image"])
+    assert (pixels.min(), pixels.max()) == (0, 255)
 
 
 @pytest.mark.parametrize("name", ["._{}", ".DS_Store", "Thumbs.db", "@eaDir/{}"])
@@ -228,6 +238,24 @@ def test_what_systems_leave_behind_is_passed_over(root: Path, name: str) -> None
         ("train", "val", "test"), 1
     )
     assert prepared.notes == ("6 files passed over: hidden 6.",)
+
+
+@pytest.mark.parametrize("name", ["._{}", ".DS_Store", "Thumbs.db", "@eaDir/{}"])
+def test_the_same_in_the_folders_of_cityscapes(root: Path, name: str) -> None:
+    endings = {"leftImg8bit": "leftImg8bit.png", "gtFine": "gtFine_labelIds.png"}
+    for folder, ending in endings.items():
+        for split, city in (("train", "aachen"), ("val", "lindau")):
+            for number in range(3):
+                path = root / folder / split / city / f"{city}_{number}_{ending}"
+                if folder == "gtFine":
+                    truth(path, (7, 8, 11))
+                else:
+                    photograph(path, number, "PNG")
+                put(path.parent / name.format(path.name), b"\0\x05\x16\x07Mac OS X")
+    prepared = prepare(root, root.parent / "out", dataset="cityscapes27", max_bad_share=0)
+    assert counts(prepared) == {"train": (2, 2), "val": (1, 1), "test": (3, 3)}
+    (note,) = prepared.notes
+    assert re.fullmatch(r"(4|12) files passed over: hidden \1\.", note)
 
 
 @pytest.mark.parametrize(
@@ -415,6 +443,29 @@ def test_a_long_folder_for_temporary_files_is_one_line(
     assert said[0].startswith(f"Error: {variable}={long_folder} is too long for Ray's sockets")
     assert "export RAY_TMPDIR=/tmp" in said[0]
     assert "Traceback" not in done.stderr
+
+
+def test_a_whole_run_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    home = tmp_path / "photos of 2024? #1, 50% a%20b \u202fé"
+    for split in ("train", "val"):
+        for number in range(3):
+            photograph(home / f"my photos?/{split}/images/{number} #1 50%.jpg", number)
+            truth(home / f"my photos?/{split}/labels/{number} #1 50%.png")
+    for line in (
+        "prepare --source 'my photos?' --out 'sets #1?/photos'",
+        "tune --method kmeans --data 'sets #1?/photos' --backbone textons --set num_clusters=3 "
+        "--num-samples 1 --finalists 0 --out 'runs/first #1?'",
+        "report --out 'report #1?.html'",
+        "predict --model 'runs/first #1?' --images 'my photos?/val/images' --out 'masks #1?'",
+    ):
+        command, *arguments = shlex.split(line)
+        done = here(command, *arguments, folder=home)
+        assert done.returncode == 0, (line, done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+    assert (home / "mlflow.db").is_file()
+    assert "first #1?" in (home / "report #1?.html").read_text()
+    masks = sorted(path.name for path in (home / "masks #1?").rglob("*.png"))
+    assert masks == [f"{number} #1 50%.png" for number in range(3)]
 
 
 def test_a_folder_in_which_only_some_images_have_labels_is_said(root: Path) -> None:

@@ -42,7 +42,7 @@ def own_token() -> str | None:
         return token.strip()
     default = Path.home() / ".ray" / "auth_token"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or default).expanduser()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text("utf-8").strip() or None
     return None
 

@@ -192,7 +192,8 @@ def decode_label(data: bytes) -> Int32[np.ndarray, "H W"]:
         image = _open(io.BytesIO(plain_png(data)[0]))
         if image.mode not in ("L", "P", "1", "I;16"):
             raise UndecodableError(
-                f"a label must have one channel of class indices, this one is {image.mode}"
+                f"a label must have one channel of class indices, this one is {image.mode}: "
+                "name the colours of the classes as 'palette' in dataset.json"
             )
         labels = np.array(image, dtype=np.int32)
     # Pillow stretches grey of 2 and 4 bits to the full range of a byte; indices must stay small.
@@ -361,7 +362,7 @@ def _to_rgb(image: ImageFile, bits: int) -> UInt8[np.ndarray, "H W 3"]:
     return pixels
 
 
-def turned(pixels: Num[np.ndarray, "H W 3"], number: int) -> Num[np.ndarray, "h w 3"]:
+def turned(pixels: Num[np.ndarray, "H W *C"], number: int) -> Num[np.ndarray, "h w *C"]:
     """Turns a picture upright as EXIF numbers the ways in which it may lie."""
     if number >= 5:
         pixels = pixels.swapaxes(0, 1)

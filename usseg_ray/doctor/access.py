@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from usseg_ray.cluster.join import CLIENT, ask, listens, own_token
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.sources import read_text
 from usseg_ray.doctor.finding import Finding, error, ok, warning
 
 PORTS = {
@@ -71,7 +73,11 @@ def _token_file(path: Path) -> Finding:
     if mode & 0o077:
         what = f"Others may read the token: its mode is {mode:03o}."
         return error(what, str(path), f"chmod 600 {path}")
-    if not path.read_text("utf-8").strip():
+    try:
+        empty = not read_text(path).strip()
+    except UserError as problem:
+        return error(f"The token is none: {problem}", str(path), f"rm {path} && {_MAKE_TOKEN}")
+    if empty:
         return error("The token is empty.", str(path), f"rm {path} && {_MAKE_TOKEN}")
     return ok("its owner's alone", str(path))
 

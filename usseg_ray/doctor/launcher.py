@@ -14,6 +14,8 @@ import jsonschema
 import ray
 import yaml
 
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.sources import read_text
 from usseg_ray.doctor.finding import Finding, error, ok, warning
 
 PLACEHOLDER = "EDIT"
@@ -260,7 +262,7 @@ def _ray_version(spec: Spec, folder: Path, installed: Mapping[str, str]) -> Iter
     for place, source in spec.get("file_mounts", {}).items():
         path = folder / Path(str(source)).expanduser()
         if Path(place).name in setup and path.suffix == ".txt" and path.is_file():
-            texts.append(path.read_text("utf-8"))
+            texts.append(read_text(path))
     versions = {version for text in texts for version in _RAY_PIN.findall(text)}
     own = installed.get("ray")
     if not versions and setup:
@@ -286,8 +288,8 @@ def _provider(spec: Spec, installed: Mapping[str, str]) -> Iterator[Finding]:
 def read_yaml(path: Path) -> Spec | Finding:
     """Reads a file with one mapping; what hinders is a finding."""
     try:
-        spec = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        spec = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, UserError) as problem:
         return error(" ".join(f"Not YAML: {problem}".split())[:300], str(path), "Correct it.")
     if not isinstance(spec, Mapping):
         return error("It holds no mapping of keys.", str(path), "Begin with cluster.yaml.")

@@ -14,11 +14,12 @@ from typing import overload
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.sources import walk
-from usseg_ray.data.containers import UndecodableError
+from usseg_ray.data.containers import UndecodableError, orientation
+from usseg_ray.data.decode import guarded, turned
 from usseg_ray.data.numbers import decode_seen, seen
 from usseg_ray.data.scaling import Sight
 from usseg_ray.models.names import Names
@@ -202,9 +203,7 @@ class LoadedModel:
         if isinstance(image, np.ndarray):
             return self.of_array(_rgb(image, self._sight))
         if isinstance(image, Image.Image):
-            upright = ImageOps.exif_transpose(image)
-            plain = upright if upright.mode.startswith(("I", "F")) else upright.convert("RGB")
-            return self.of_array(_rgb(np.asarray(plain), self._sight))
+            return self.of_array(_rgb(_pixels(image), self._sight))
         path = Path(image).expanduser()
         if path.is_dir():
             return Results(self, path)
@@ -212,7 +211,7 @@ class LoadedModel:
             return self.of_array(self.decoded(path.read_bytes()))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file or folder.") from None
-        except UndecodableError as error:
+        except (UndecodableError, OSError) as error:
             raise UserError(f"{path}: no image that can be read ({error}).") from None
 
     def decoded(self, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
@@ -239,6 +238,17 @@ class LoadedModel:
             for name in self.names.clusters
         )
         return f"<div>{html.escape(repr(self))}</div><div>{squares}</div>"
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Reads a picture of Pillow's, turned as its file would be."""
+    try:
+        with guarded():
+            plain = image if image.mode.startswith(("I", "F")) else image.convert("RGB")
+            # Pillow's own turn ends in an exception where EXIF is broken, and obeys XMP.
+            return turned(np.asarray(plain), orientation(image.info.get("exif", b"")))
+    except UndecodableError as error:
+        raise UserError(f"A picture that cannot be read ({error}).") from None
 
 
 def _rgb(image: np.ndarray, sight: Sight) -> UInt8[np.ndarray, "H W 3"]:

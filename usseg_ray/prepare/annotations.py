@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
+from usseg_ray.core.foreign import is_shown
 from usseg_ray.core.sources import listed, load_json
 from usseg_ray.prepare.description import in_words
 from usseg_ray.prepare.drawing import Drawing, Shape
@@ -42,6 +43,13 @@ class _Image(BaseModel):
     file_name: str = Field(min_length=1)
     height: _Side
     width: _Side
+
+    @field_validator("file_name")
+    @classmethod
+    def _names_a_file(cls, name: str) -> str:
+        if not _parts(name) or not is_shown(name):
+            raise ValueError(f"{name[:80]!r} is no name of a file")
+        return name
 
 
 class _Annotation(BaseModel):
@@ -108,13 +116,13 @@ def said(source: Path, text: str) -> dict[str, Path]:
     asked, where = text, source
     if is_uri(text):
         where, text = _fetched(text)
-    before, split, behind = text.partition("{split}")
+    before, split, behind = str(where / text).partition("{split}")
     if not split:
         found = {DEFAULT_SPLIT: where / text} if (where / text).is_file() else {}
     else:
-        fits = re.compile(re.escape(str(where / before)) + r"([^/]+)" + re.escape(behind))
-        named = {path: fits.fullmatch(str(path)) for path in where.rglob("*.json")}
-        found = {match[1]: path for path, match in sorted(named.items()) if match}
+        fits = re.compile(re.escape(before) + r"([^/]+)" + re.escape(behind))
+        files = listed(Path(f"{before}X").parent, "**/*.json")
+        found = {match[1]: path for path in files if (match := fits.fullmatch(str(path)))}
     if not found:
         place = "" if is_uri(asked) else f" below {source}"
         raise UserError(f"--labels {asked}: there is no such file{place}.")
@@ -200,10 +208,10 @@ class _Images:
         self._entries[entry.split, entry.id] = entry
 
     def _find(self, name: str, split: str, path: Path) -> Entry:
-        tail = PurePosixPath("/", name.replace("\\", "/")).parts[1:]
+        tail = _parts(name)
         fits = [
             entry
-            for entry in self._named[tail[-1] if tail else name]
+            for entry in self._named[tail[-1]]
             if Path(entry.image).parts[-len(tail) :] == tail
         ]
         fits = [entry for entry in fits if entry.split == split] or fits
@@ -212,13 +220,18 @@ class _Images:
             raise UserError(f"{path}: {len(fits)} images are called {name!r}: {fits[0].image}, ...")
         if fits:
             return fits[0]
-        return Entry(
-            str(PurePosixPath(*tail).with_suffix("")), split, str(path.parent / name), None
-        )
+        lost = path.parent.joinpath(*tail)
+        return Entry(str(PurePosixPath(*tail).with_suffix("")), split, str(lost), None)
 
     def ordered(self) -> tuple[Entry, ...]:
         """Returns the images with what they were given."""
         return tuple(sorted(self._entries.values(), key=lambda entry: (entry.split, entry.id)))
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Takes a file name of COCO's apart; what leads out of a folder does not count."""
+    parts = PurePosixPath("/", name.replace("\\", "/")).parts[1:]
+    return tuple(part for part in parts if part != "..")
 
 
 def _read(path: Path) -> _CocoFile:

@@ -39,6 +39,17 @@ _WORDS = {
 }
 
 
+# What other tools call a key.
+_SYNONYMS = {
+    "labels": "classes",
+    "categories": "classes",
+    "id2label": "classes",
+    "colors": "palette",
+    "colours": "palette",
+    "colormap": "palette",
+}
+
+
 class _Content(Settings):
     """What the file may say; keys that are not listed here are the owner's own notes."""
 
@@ -54,10 +65,19 @@ class _Content(Settings):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name.strip() for name in classes):
+            raise ValueError("a class has no name")
         twice = sorted({name for name in classes if classes.count(name) > 1})
         if twice:
             raise ValueError(f"class {twice[0]!r} is named twice")
         return classes
+
+    @field_validator("ignore_index", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("must be a whole number")  # noqa: TRY004 (pydantic wants it)
+        return value
 
     @field_validator("palette")
     @classmethod
@@ -75,10 +95,19 @@ class _Content(Settings):
             raise ValueError(
                 f"'palette' has {len(self.palette)} colours for {len(self.classes)} classes"
             )
+        self._check_colours()
         if 0 < self.ignore_index < len(self.classes):
             both = self.classes[self.ignore_index]
             raise ValueError(f"'ignore_index' {self.ignore_index} is also class {both!r}")
         return self
+
+    def _check_colours(self) -> None:
+        """Refuses a colour of two meanings."""
+        whose = {} if self.void_colour is None else {self.void_colour: "void"}
+        for name, colour in zip(self.classes, self.palette or (), strict=False):
+            other = whose.setdefault(colour, name)
+            if other != name:
+                raise ValueError(f"'palette' gives {name!r} the colour of {other!r}: {colour}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +184,8 @@ def _meant(known: _Content, values: Mapping[int, int] | None) -> SetDescription:
         count = len(known.classes) or DEFAULT_IGNORE_INDEX
         ignore = max(DEFAULT_IGNORE_INDEX, count)
         values = {0: ignore, **{value: value - 1 for value in range(1, count + 1)}}
-        notes = ("ignore_index 0: the value 0 is void, and 1 is the first class.",)
+        first = f", {known.classes[0]!r}" if known.classes else ""
+        notes = (f"ignore_index 0: the value 0 is void, and 1 is the first class{first}.",)
     colours = {colour: index for index, colour in enumerate(known.palette or ())}
     if known.void_colour is not None:
         colours[known.void_colour] = ignore
@@ -179,7 +209,10 @@ def _check_keys(path: Path, told: Mapping[str, Any]) -> None:
     """Refuses keys that are nearly ones that are missing; others, such as notes, are their own."""
     missing = _Content.model_fields.keys() - told.keys()
     for key in told.keys() - _Content.model_fields.keys():
+        known = _SYNONYMS.get(key.casefold())
         near = difflib.get_close_matches(key.casefold(), missing, n=1, cutoff=0.65)
+        if known in missing:
+            near = [known]
         if near:
             raise UserError(f"{path}: unknown key {key!r}; did you mean {near[0]!r}?")
 

@@ -90,11 +90,14 @@ def assigned(lists: Mapping[str, Path], ids: Mapping[str, str]) -> dict[str, str
         Id -> split.
 
     Raises:
-        UserError: A list names an image that is not there, or two lists the same one.
+        UserError: A list is empty or names an image that is not there, or two name the same one.
     """
     split_of: dict[str, str] = {}
     for split, path in lists.items():
-        for name, number in lines_of(path).items():
+        listed = lines_of(path)
+        if not listed:
+            raise UserError(f"{path}: no image in this list, so split {split!r} would be empty.")
+        for name, number in listed.items():
             key = ids.get(name) or ids.get(PurePosixPath(name).name)
             if key is None:
                 raise UserError(f"{path}, line {number}: there is no image {name!r}.")

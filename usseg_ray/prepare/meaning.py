@@ -58,8 +58,7 @@ def check_values(values: Collection[int], meaning: Meaning) -> list[str]:
         raise UserError(f"Every pixel of the labels is void ({meaning.ignore_index}). {_HOW}")
     if len(known) == 1 and void:
         raise UserError(
-            f"The labels hold the values {known[0]} and {meaning.ignore_index} alone, and "
-            f"{meaning.ignore_index} is void, so one class is left and every score would be 100.\n"
+            f"{_alone(known[0], meaning)}, so one class is left and every score would be 100.\n"
             f"{_HOW}"
         )
     if meaning.num_classes is not None or not known:
@@ -76,6 +75,13 @@ def check_values(values: Collection[int], meaning: Meaning) -> list[str]:
             'void, say {"ignore_index": 0} in dataset.json.'
         ]
     return []
+
+
+def _alone(index: int, meaning: Meaning) -> str:
+    if meaning.class_of is not None or meaning.colours:
+        return f"As their values are read, the labels hold class {index} and void alone"
+    void = meaning.ignore_index
+    return f"The labels hold the values {index} and {void} alone, and {void} is void"
 
 
 def _some(values: list[int]) -> str:

@@ -7,7 +7,8 @@ with what was found.
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.foreign import is_shown
@@ -15,13 +16,23 @@ from usseg_ray.data.containers import JPEG, PNG, container_of
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.prepare.entries import Entry
 from usseg_ray.prepare.passed import PassedFiles
-from usseg_ray.prepare.patterns import FileMatch, is_label_name, label_folder, without_tail
+from usseg_ray.prepare.patterns import (
+    FileMatch,
+    is_label_name,
+    label_folder,
+    names_within,
+    without_head,
+    without_tail,
+)
 
 DEFAULT_SPLIT = "train"
 
-HOW_TO_SAY = "Say where they lie: --images 'FOLDER/{id}' --labels 'FOLDER/{id}.png'."
+HOW_TO_SAY = "Say where they lie: prepare --images 'FOLDER/{id}' --labels 'FOLDER/{id}.png'."
 
-_PEEKS, _START = 16, 64
+_PEEKS, _START = 256, 64
+
+# What labels are kept in, whether or not they are read.
+_OF_LABELS = frozenset({".png", ".gif", ".npy", ".npz", ".mat", ".txt", ".json", ".xml"})
 
 
 @dataclass
@@ -41,6 +52,7 @@ class Pairing:
     def __init__(self, passed: PassedFiles) -> None:
         self._passed = passed
         self._splits = defaultdict[str, _Split](_Split)
+        self._others: dict[str, Path] = {}
 
     def add(self, path: Path, image: FileMatch | None, label: FileMatch | None) -> None:
         """Takes a file.
@@ -53,40 +65,57 @@ class Pairing:
         if label is not None:
             self._splits[label.split or DEFAULT_SPLIT].labels.append((_id(path, label), path))
         elif image is None or not is_picture(path):
-            self._passed.other(path)
+            self._pass_over(path)
         else:
             self._add_image(path, image)
 
+    def _pass_over(self, path: Path) -> None:
+        self._passed.other(path)
+        if path.suffix.lower() in _OF_LABELS:
+            self._others[without_tail(path.stem)] = path
+
     def _add_image(self, path: Path, image: FileMatch) -> None:
-        images, key = self._splits[image.split or DEFAULT_SPLIT].images, _id(path, image)
-        if (first := images.get(key)) is not None:
-            if not _differ_in_format(first, path):
-                raise UserError(
-                    f"{path}: {first.name} beside it has the same name, and names are ids. Rename "
-                    "or remove one. Is one the label? --images '{id}.jpg' --labels '{id}.png'."
-                )
-            self._splits[image.split or DEFAULT_SPLIT].twins[key] = path
-            key += path.suffix
-        images[key] = path
+        part, key = self._splits[image.split or DEFAULT_SPLIT], _id(path, image)
+        first = part.images.get(key)
+        if first is not None and _is_gif(first):
+            part.images[key], first, path = path, path, first
+        if first is None:
+            part.images[key] = path
+        elif _is_gif(path):  # perhaps its label
+            self._pass_over(path)
+        elif _differ_in_format(first, path):
+            part.twins[key] = path
+            part.images[key + path.suffix] = path
+        else:
+            raise UserError(
+                f"{path}: {first.name} beside it has the same name, and names are ids. Rename "
+                "or remove one. Is one the label? --images '{id}.jpg' --labels '{id}.png'."
+            )
 
     def refuse_label_like(self) -> None:
-        """Refuses pictures of one channel that are called as other images are.
+        """Refuses pictures of one channel that are called as other images are, or nearly so.
 
         Raises:
             UserError: There are some; names them.
         """
         for part in self._splits.values():
             _move_labels(part)
-            twins = defaultdict[str, list[Path]](list)
+            named = defaultdict[str, list[Path]](list)
             for path in part.images.values():
-                twins[without_tail(path.stem)].append(path)
-            several = [paths for paths in twins.values() if len(paths) > 1]
-            for paths in several[:_PEEKS]:
-                maps = [path for path in paths if _has_one_channel(path)]
-                if maps and len(maps) < len(paths):
+                named[without_tail(without_head(path.stem))].append(path)
+            alike = (
+                (path, other)
+                for path in part.images.values()
+                if path.suffix.lower() == ".png"
+                for name in names_within(without_tail(path.stem))
+                for other in named.get(name, ())
+                if other is not path
+            )
+            for path, other in islice(alike, _PEEKS):
+                if _channels(path) < _channels(other):
                     raise UserError(
-                        f"{maps[0]}: a picture of one channel that is called as an image in "
-                        f"another folder is. Is it a label? {HOW_TO_SAY}"
+                        f"{path}: a picture of one channel that is called as an image "
+                        f"({other.name}) is. Is it a label? {HOW_TO_SAY}"
                     )
 
     def entries(self) -> list[Entry]:
@@ -98,12 +127,18 @@ class Pairing:
         Raises:
             UserError: Labels have no image, an image two labels, or labels another format.
         """
-        return [
+        found = [
             Entry(key, split, str(path), str(truths[key]) if key in truths else None)
             for split, part in sorted(self._splits.items())
             for truths in [self._truths(split, part)]
             for key, path in sorted(part.images.items())
         ]
+        if all(entry.label is None for entry in found):
+            names = {without_tail(PurePosixPath(entry.id).name) for entry in found}
+            self._passed.called_as_images(
+                [self._others[name] for name in names & self._others.keys()]
+            )
+        return found
 
     def _truths(self, split: str, part: _Split) -> dict[str, Path]:
         _move_labels(part)
@@ -174,6 +209,10 @@ def _id(path: Path, found: FileMatch) -> str:
     return key
 
 
+def _is_gif(path: Path) -> bool:
+    return _start(path).startswith(b"GIF8")
+
+
 def _differ_in_format(one: Path, other: Path) -> bool:
     """Tells photographs in two formats, as cameras keep them, from what may be a label of one."""
     kinds = [(path.suffix.lower(), _is_photograph(path)) for path in (one, other)]
@@ -182,12 +221,16 @@ def _differ_in_format(one: Path, other: Path) -> bool:
 
 def _is_photograph(path: Path) -> bool:
     """Reads from a file's start whether its format loses what a label must keep."""
+    start = _start(path)
+    return start.startswith((JPEG, b"RIFF")) or container_of(start) != b""
+
+
+def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            start = stream.read(_START)
+            return stream.read(_START)
     except OSError:
-        return False
-    return start.startswith((JPEG, b"RIFF")) or container_of(start) != b""
+        return b""
 
 
 def _move_labels(part: _Split) -> None:
@@ -206,11 +249,7 @@ def _refuse_lost(lost: list[tuple[str, Path]], split: str) -> None:
         )
 
 
-def _has_one_channel(path: Path) -> bool:
-    """Reads from a PNG file's header that it is grey or has a palette."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(26)
-    except OSError:
-        return False
-    return start.startswith(PNG) and start[25:26] in (b"\0", b"\3")
+def _channels(path: Path) -> int:
+    """Reads from a PNG file's header whether it has a palette (0), grey (1) or colours (3)."""
+    start = _start(path)
+    return {b"\0": 1, b"\3": 0}.get(start[25:26], 3) if start.startswith(PNG) else 3

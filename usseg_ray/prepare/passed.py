@@ -1,7 +1,7 @@
 """Files that are not read: counted by kind on a walk, and said."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from usseg_ray.core.sources import walk
@@ -19,7 +19,7 @@ class PassedFiles:
     def __init__(self, read: Collection[Path] = ()) -> None:
         self._read = read
         self._kinds = Counter[str]()
-        self._unreadable: list[str] = []
+        self._remarks: list[str] = []
 
     def hidden(self, _: Path) -> None:
         """Counts a hidden file, or one that a system left behind."""
@@ -32,7 +32,15 @@ class PassedFiles:
 
     def unreadable(self, error: OSError) -> None:
         """Remembers a folder that cannot be read."""
-        self._unreadable.append(f"{error.filename}: cannot be read ({error.strerror}).")
+        self._remarks.append(f"{error.filename}: cannot be read ({error.strerror}).")
+
+    def called_as_images(self, paths: Sequence[Path]) -> None:
+        """Asks whether files that were counted are labels, as no other labels were found."""
+        if paths:
+            self._remarks.append(
+                f"{len(paths)} of them are called as images are ({min(paths)}). Are they labels? "
+                "They would be PNG files in a folder of labels, or where prepare --labels says."
+            )
 
     def walk(self, folder: Path) -> list[Path]:
         """Lists all files below a folder but hidden ones, which are counted."""
@@ -49,4 +57,4 @@ class PassedFiles:
         what = [f"{total} files passed over: {told}."] if total else []
         if self._kinds.keys() & HEIC_SUFFIXES:
             what.append("HEIC files are read with an extra: pip install 'usseg-ray[heic]'.")
-        return [*what, *self._unreadable]
+        return [*what, *self._remarks]

@@ -17,9 +17,9 @@ from usseg_ray.core.files import is_uri
 from usseg_ray.core.sources import is_junk
 from usseg_ray.prepare.packed import KEPT, divided, unpack_images
 
-_IMAGES = r"images?|imgs?|JPEGImages|leftImg8bit"
+_IMAGES = r"images?|imgs?|img_dir|JPEGImages|leftImg8bit"
 _LABELS = (
-    r"labels?|masks?|annotations?|annots?|SegmentationClass(?:Aug)?|segmentations?|segs?|gt|gtFine|"
+    r"labels?|masks?|annotations?|annots?|ann_dir|SegmentationClass(?:Aug)?|segmentations?|segs?|gt|gtFine|"
     r"ground[_ -]?truths?|label[_ -]?(?:maps?|ids)"
 )
 _PART = r"(?:train|training|trainval|val|valid|validation|dev|test|testing)\d{0,4}"
@@ -36,11 +36,13 @@ _LABEL_FOLDER = re.compile(rf"(?:{_LABELS})", re.IGNORECASE)
 _SPLIT = re.compile(_PART, re.IGNORECASE)
 _MEANT = re.compile(rf"{_PART}|{_IMAGES}|{_LABELS}", re.IGNORECASE)
 _LABEL_TAIL = re.compile(
-    r"(?:[_-](?:masks?|labels?|gt|segs?|segmentation|annotations?|gtFine|labelIds|labelTrainIds))+",
+    r"(?:[_. -](?:masks?|labels?|gt|segs?|segmentation|annotations?|gtFine|label(?:Train)?Ids))+",
     re.IGNORECASE,
 )
 _IMAGE_TAIL = re.compile(r"[_-](?:leftImg8bit|images?|img|rgb)", re.IGNORECASE)
 _TAIL = re.compile(rf"(?:{_LABEL_TAIL.pattern}|{_IMAGE_TAIL.pattern})$", re.IGNORECASE)
+_IMAGE_HEAD = re.compile(r"(?:images?|img|rgb)[_. -]", re.IGNORECASE)
+_EDGE = re.compile(r"[\W_]+|(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,29 @@ def is_label_name(key: str) -> bool:
 def without_tail(key: str) -> str:
     """Takes `_mask`, `_label`, `_leftImg8bit` and their like from the end of an id."""
     return _TAIL.sub("", key)
+
+
+def without_head(name: str) -> str:
+    """Takes `img_`, `rgb_` and their like from the start of a name."""
+    head = _IMAGE_HEAD.match(name)
+    return name[head.end() :] if head else name
+
+
+def names_within(name: str) -> set[str]:
+    """Lists what is left of a name without words before or behind: `07` of `mask_07`.
+
+    Returns:
+        The name itself too; words with digits in them are never taken away.
+    """
+    found = {name}
+    for edge in _EDGE.finditer(name):
+        before, after = name[: edge.start()], name[edge.end() :]
+        found |= {left for left, gone in ((before, after), (after, before)) if _is_word(gone)}
+    return found - {""}
+
+
+def _is_word(text: str) -> bool:
+    return text != "" and not any(letter.isdigit() for letter in text)
 
 
 def roots(source: Path) -> Iterator[Path]:

@@ -215,9 +215,12 @@ def fingerprint(
     """
 
     def state(path: str | None) -> tuple[int, int] | None:
-        if path is None or not (file := Path(path)).exists():
+        if path is None:
             return None
-        found = file.stat()
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return None
         return found.st_size, found.st_mtime_ns
 
     identity = hashlib.sha256()

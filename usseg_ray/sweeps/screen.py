@@ -58,7 +58,7 @@ class Pace:
     def line(self, trials: Collection[Trial], total: int) -> str:
         """Says how much time is left and, if hours have a price, what is spent and to come."""
         left = self.left(trials, total)
-        if left is None:
+        if not left:
             return ""
         minutes = left / self.concurrent / 60
         text = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
@@ -129,7 +129,8 @@ class Screen:
             reason = f" ({trial.reason})" if trial.reason else ""
             what = f"{trial.method}  {sampled(trial.sample)}"
             line = f"{trial.name} {trial.status.lower()}: {score}  {what}{reason}"
-            self._console.print(escape(line), highlight=False)
+            pace = self._pace.line(self._trials.values(), self._total)
+            self._console.print(escape(f"{line}; {pace}" if pace else line), highlight=False)
 
     def say(self, what: str) -> None:
         """Prints a line above the table."""

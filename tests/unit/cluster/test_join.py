@@ -97,6 +97,9 @@ def test_where_the_token_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("home\n")
     assert own_token() == "home"
+    (tmp_path / "other").write_bytes("path".encode("utf-16"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
+    assert own_token() is None
     (tmp_path / "other").write_text("path")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
     assert own_token() == "path"

@@ -45,6 +45,12 @@ def test_an_empty_token_is_an_error(home: Path) -> None:
     assert errors(access.check_token({}, home, cluster=False))
 
 
+def test_a_token_that_is_no_text_is_an_error(home: Path) -> None:
+    (home / ".ray" / "auth_token").write_bytes("token".encode("utf-16"))
+    (found,) = access.check_token({}, home, cluster=False)
+    assert (found.level, "not UTF-8 text" in found.what) == ("error", True)
+
+
 def test_without_a_cluster_no_token_is_needed(tmp_path: Path) -> None:
     assert access.check_token({}, tmp_path, cluster=False) == []
 

@@ -148,10 +148,23 @@ def test_a_package_that_the_cloud_needs_is_asked_for(spec: dict[str, Any]) -> No
     assert [one.fix for one in found] == ["pip install boto3"]
 
 
-@pytest.mark.parametrize(("text", "what"), [("a: [", "Not YAML"), ("- a", "no mapping")])
-def test_what_is_no_mapping_is_said_to_be_none(text: str, what: str, tmp_path: Path) -> None:
+def test_a_mark_before_the_file_is_no_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text(text)
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\n")
+    assert read_yaml(path) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"a: [", "Not YAML"),
+        (b"- a", "no mapping"),
+        ("a: 1".encode("utf-16"), "not UTF-8 text"),
+    ],
+)
+def test_what_is_no_mapping_is_said_to_be_none(content: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
     found = read_yaml(path)
     assert isinstance(found, Finding)
     assert what in found.what

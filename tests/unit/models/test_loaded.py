@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from tests import tiny
+from tests.encoded import encode, noise
 from tests.rasters import deep_png
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.scaling import Scaling, Sight
@@ -36,6 +37,42 @@ def test_any_kind_of_image_is_taken(loaded: LoadedModel, tmp_path: Path) -> None
     assert loaded.predict(IMAGE[..., 0]).mask.shape == (32, 32)
     assert sum(expected.shares.values()) == pytest.approx(1)
     assert set(expected.shares) <= {"cluster 0", "cluster 1", "cluster 2"}
+
+
+EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("form", "exif"),
+    [
+        ("PNG", EXIF),
+        ("TIFF", EXIF),
+        ("JPEG", EXIF),
+        ("WEBP", EXIF),
+        ("PNG", b"Exif\0\0II*\0"),
+        ("JPEG", b"Exif\0\0 not a header"),
+    ],
+)
+def test_a_picture_of_pillows_is_turned_as_its_file_is(
+    loaded: LoadedModel, tmp_path: Path, form: str, exif: bytes
+) -> None:
+    path = tmp_path / "image"
+    Image.fromarray(np.ascontiguousarray(IMAGE[:24])).save(path, form, exif=exif)
+    of_file = loaded.predict(path)
+    assert isinstance(of_file, Result)
+    assert of_file.image.shape == ((32, 24, 3) if exif == EXIF else (24, 32, 3))
+    with Image.open(path) as picture:
+        assert np.array_equal(loaded.predict(picture).image, of_file.image)
+
+
+def test_a_picture_that_ends_early_is_one_line(loaded: LoadedModel, tmp_path: Path) -> None:
+    whole = encode(noise(), "JPEG")
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with (
+        Image.open(tmp_path / "a.jpg") as picture,
+        pytest.raises(UserError, match="A picture that cannot be read"),
+    ):
+        loaded.predict(picture)
 
 
 def test_numbers_are_scaled_as_the_training_images_were(model: Path, tmp_path: Path) -> None:

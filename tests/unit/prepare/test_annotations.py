@@ -12,6 +12,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data.decode import decode_label
 from usseg_ray.prepare.inspection import Inspector
 from usseg_ray.prepare.layouts import discover
+from usseg_ray.prepare.write import fingerprint
 
 SQUARE = [[1, 1, 3, 1, 3, 3, 1, 3]]
 CATEGORIES = [{"id": 7, "name": "cow"}, {"id": 3, "name": "grass"}]
@@ -154,6 +155,9 @@ ANNOTATION = {"image_id": 0, "category_id": 7, "segmentation": SQUARE}
         (content("a.png", annotations=[ANNOTATION | {"category_id": 9}]), "no category 9"),
         (content("a.png", categories=[*CATEGORIES, CATEGORIES[0]]), "two categories have the id 7"),
         (content("a.png", "a.png"), "'a.png' is named twice"),
+        (content("."), r"images.0.file_name: '.' is no name of a file"),
+        (content("../"), "is no name of a file"),
+        (content("a\0.png"), "is no name of a file"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path, told: Any, reason: str) -> None:
@@ -162,6 +166,42 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path, told: Any, reaso
     with pytest.raises(UserError, match=reason) as error:
         discover(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "..\\a.png"])
+def test_a_name_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "set").mkdir()
+    pictures(tmp_path, "a.png")
+    pictures(tmp_path / "set", "b.png")
+    write(tmp_path / "set", "annotations.json", content(name))
+    found = discover(tmp_path / "set")
+    assert [Path(entry.image) for entry in found.entries] == [
+        tmp_path / "set" / "a.png",
+        tmp_path / "set" / "b.png",
+    ]
+
+
+def test_a_name_too_long_for_a_disk_is_quarantined(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.png")
+    write(tmp_path, "annotations.json", content("a.png", f"{'b' * 300}.png"))
+    found = discover(tmp_path)
+    assert len(fingerprint(found)) == 64
+    inspector = Inspector(found.meaning)
+    assert len(list(inspector.rows(found.entries))) == 1
+    assert "File name too long" in inspector.problems[0].reason
+
+
+@pytest.mark.parametrize(
+    "pattern", ["told/{split}.json", "./told/{split}.json", "{}/{{split}}.json"]
+)
+def test_files_of_splits_lie_anywhere_and_junk_is_none(tmp_path: Path, pattern: str) -> None:
+    source, told = tmp_path / "source", tmp_path / ("source/told" if "told" in pattern else "told")
+    pictures(source, "a.png")
+    write(told, "train.json", content("a.png"))
+    (told / "._train.json").write_bytes(b"\0\5\x16\7")
+    labels = pattern if "told" in pattern else pattern.format(told)
+    (entry,) = discover(source, labels=labels).entries
+    assert (entry.split, entry.drawing is not None) == ("train", True)
 
 
 def test_names_of_classes_come_from_one_place(tmp_path: Path) -> None:

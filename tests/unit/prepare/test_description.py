@@ -53,7 +53,8 @@ def test_ignore_index_0_means_classes_from_1() -> None:
     about = describe_set({"classes": ["a", "b"], "ignore_index": 0}, FILE)
     assert about.class_of == {0: 255, 1: 0, 2: 1}
     assert about.ignore_index == 255
-    assert about.notes == ("ignore_index 0: the value 0 is void, and 1 is the first class.",)
+    assert about.notes == ("ignore_index 0: the value 0 is void, and 1 is the first class, 'a'.",)
+    assert describe_set({"ignore_index": 0}, FILE).notes[0].endswith("and 1 is the first class.")
 
 
 def test_colours_are_written_in_two_ways() -> None:
@@ -76,6 +77,19 @@ def test_colours_are_written_in_two_ways() -> None:
         ({"classes": {"a": "b"}}, "'a' is no label value"),
         ({"images": [], "annotations": [], "categories": []}, "holds COCO annotations"),
         ("text", "must be an object"),
+        ({"ignore_index": True}, "key 'ignore_index': must be a whole number"),
+        ({"classes": ["a", " "]}, "key 'classes': a class has no name"),
+        ({"labels": ["a"]}, "unknown key 'labels'; did you mean 'classes'"),
+        ({"id2label": {}}, "unknown key 'id2label'; did you mean 'classes'"),
+        ({"classes": ["a"], "colors": []}, "unknown key 'colors'; did you mean 'palette'"),
+        (
+            {"classes": ["a", "b"], "palette": ["#000001", "#000001"]},
+            r"'palette' gives 'b' the colour of 'a': \(0, 0, 1\)",
+        ),
+        (
+            {"classes": ["a"], "palette": ["#000001"], "void_colour": [0, 0, 1]},
+            "'palette' gives 'a' the colour of 'void'",
+        ),
         ({"name": "../../x"}, "cannot be part of a path"),
         ({"name": "a\\b"}, "cannot be part of a path"),
         ({"name": ".."}, "cannot be part of a path"),

@@ -7,7 +7,9 @@ import io
 import json
 import math
 import os
+import struct
 import tempfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,23 +20,30 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.encoded import encode, picture
+from tests.rasters import deep_png
 from usseg_ray import methods
 from usseg_ray.core.config import build_config, known_keys
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.sources import parse_yaml
-from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.decode import decode_image, decode_label, turn_of
+from usseg_ray.data.containers import PNG, UndecodableError
+from usseg_ray.data.decode import MAX_PIXELS, check_header, decode_image, decode_label, turn_of
 from usseg_ray.data.manifest import MANIFEST, load_manifest
+from usseg_ray.data.numbers import decode_numbers
 from usseg_ray.prepare.description import FILE, describe_set, read_set_description
 from usseg_ray.prepare.inspection import Inspector
 from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.lists import lines_of
+from usseg_ray.prepare.meaning import check_values
+from usseg_ray.prepare.survey import survey
+from usseg_ray.prepare.windows import cut_large
+from usseg_ray.prepare.write import fingerprint
 from usseg_ray.sweeps.space import KINDS, check_space, parse_assignments, space_of
 
 TIMES = int(os.environ.get("USSEG_FUZZ", "1"))
 
 FORMS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
 
+most_often = settings(max_examples=1000 * TIMES, deadline=None)
 often = settings(max_examples=200 * TIMES, deadline=None)
 seldom = settings(max_examples=100 * TIMES, deadline=None)
 
@@ -64,6 +73,8 @@ FILES = {form: file_of(form) for form in FORMS} | {
     "CMYK JPEG": encode(Image.fromarray(picture()).convert("CMYK"), "JPEG"),
     "LZW TIFF": encode(Image.fromarray(picture()), "TIFF", compression="tiff_lzw"),
     "BigTIFF": encode(Image.fromarray(picture()), "TIFF", big_tiff=True),
+    "16-bit PNG in colour": deep_png(np.arange(16 * 24 * 3, dtype=np.uint16).reshape(16, 24, 3)),
+    "float TIFF": encode(Image.fromarray(np.ones((16, 24), np.float32)), "TIFF"),
     "palette": encode(Image.fromarray(picture()).convert("P"), "PNG"),
 }
 
@@ -78,17 +89,35 @@ json_values = st.recursive(
 KEYS = ("name", "classes", "things", "ignore_index", "palette", "void_colour")
 
 
-@often
+@most_often
 @given(form=st.sampled_from(sorted(FILES)), edits=changes, cut=st.floats(0, 1))
 def test_image_bytes(form: str, edits: list[tuple[float, bytes]], cut: float) -> None:
     data = bytearray(FILES[form])
     for place, put in edits:
         at = int(place * len(data))
         data[at : at + len(put)] = put
-    damaged = bytes(data[: int((0.5 + cut) * len(data))])
-    for decode in (decode_image, decode_label, turn_of):
+    damaged = with_right_checksums(bytes(data[: int((0.5 + cut) * len(data))]))
+    for decode in (decode_image, decode_label, turn_of, decode_numbers, checked):
         with suppress(UndecodableError):
             decode(damaged)
+
+
+def with_right_checksums(data: bytes) -> bytes:
+    """Lets what is damaged in a PNG file reach its decoder."""
+    if not data.startswith(PNG):
+        return data
+    parts, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        if end + 4 > len(data):
+            break
+        parts += [data[at:end], struct.pack(">I", zlib.crc32(data[at + 4 : end]))]
+        at = end + 4
+    return b"".join([*parts, data[at:]])
+
+
+def checked(data: bytes) -> None:
+    check_header(data, MAX_PIXELS)
 
 
 @often
@@ -164,29 +193,44 @@ shapes = st.one_of(
         {"size": st.just([16, 24]), "counts": st.text() | st.lists(st.integers(-9, 400))}
     ),
 )
-numbers = st.integers(-1, 3) | st.integers() | json_values
+strange = json_values | st.integers()
+image_names = st.sampled_from(["a.png", "../a.png", "", "/", ".", "a\0", "a" * 300]) | st.text()
+
+
+def mostly(usual: object) -> st.SearchStrategy[object]:
+    """What is nearly always as it should be, so that what comes behind it is reached."""
+    return st.integers(0, 19).flatmap(lambda drawn: strange if drawn == 0 else st.just(usual))
+
+
+def all_of(folder: str) -> None:
+    """Does what `prepare` does with a folder, but for writing shards."""
+    with suppress(UserError):
+        found = cut_large(discover(folder))
+        fingerprint(found)
+        inspector = Inspector(found.meaning, survey(found))
+        for _ in inspector.rows(found.entries):
+            pass
+        check_values(inspector.values, found.meaning)
 
 
 @often
 @given(
     image=st.fixed_dictionaries(
-        {"id": numbers, "file_name": st.sampled_from(["a.png", "../a.png", "", "/"]) | st.text()},
-        optional={"height": st.just(16) | numbers, "width": st.just(24) | numbers},
+        {"id": mostly(1), "file_name": image_names, "height": mostly(16), "width": mostly(24)}
     ),
     annotation=st.fixed_dictionaries(
-        {"image_id": numbers, "category_id": numbers, "segmentation": shapes}
+        {"image_id": mostly(1), "category_id": mostly(1), "segmentation": shapes}
     ),
-    categories=st.lists(st.fixed_dictionaries({"id": numbers, "name": st.text()}), max_size=3),
+    categories=st.lists(
+        st.fixed_dictionaries({"id": mostly(1), "name": st.text()}), min_size=1, max_size=3
+    ),
 )
 def test_annotations(image: object, annotation: object, categories: object) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "a.png").write_bytes(FILES["PNG"])
         told = {"images": [image], "annotations": [annotation], "categories": categories}
         Path(folder, "annotations.json").write_text(json.dumps(told))
-        with suppress(UserError):
-            found = discover(folder)
-            for _ in Inspector(found.meaning).rows(found.entries):
-                pass
+        all_of(folder)
 
 
 PARTS = ("train", "val", "images", "labels", "masks", "imgs", "a", "b", "a_mask", "é", "JPEGImages")
@@ -197,17 +241,21 @@ names = st.builds(
 )
 
 
+contents = st.sampled_from(list(FILES.values())) | st.text(max_size=20).map(
+    lambda text: text.encode("utf-8", "replace")
+)
+
+
 @seldom
-@given(tree=st.lists(names, max_size=8), text=st.text(max_size=20))
-def test_trees_of_files(tree: list[str], text: str) -> None:
+@given(tree=st.dictionaries(names, contents, max_size=8))
+def test_trees_of_files(tree: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for name in tree:
+        for name, content in tree.items():
             path = Path(folder, name)
             with suppress(OSError):  # a file where a folder is to be
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, "utf-8", errors="replace")
-        with suppress(UserError):
-            discover(folder)
+                path.write_bytes(content)
+        all_of(folder)
 
 
 @often

@@ -196,8 +196,13 @@ def splits_of(root: Path, **options: str) -> dict[str, list[tuple[str, bool]]]:
     return {name: [(e.id, e.label is not None) for e in part] for name, part in splits.items()}
 
 
-@pytest.mark.parametrize("images", ["imgs", "images", "Images", "JPEGImages", "leftImg8bit", "img"])
-@pytest.mark.parametrize("labels", ["labels", "masks", "Annotations", "SegmentationClass", "gt"])
+@pytest.mark.parametrize(
+    "images", ["imgs", "images", "Images", "JPEGImages", "leftImg8bit", "img", "img_dir"]
+)
+@pytest.mark.parametrize(
+    "labels",
+    ["labels", "masks", "Annotations", "SegmentationClass", "gt", "Ground_Truth", "ann_dir"],
+)
 @pytest.mark.parametrize("form", ["{split}/{kind}", "{kind}/{split}"])
 def test_common_layouts_are_read(root: Path, images: str, labels: str, form: str) -> None:
     for split in ("train", "val"):
@@ -236,7 +241,11 @@ def test_images_in_no_list_are_counted(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("c\n", r"train\.txt, line 1: there is no image 'c'"), ("a b c\n", "one image name was")],
+    [
+        ("c\n", r"train\.txt, line 1: there is no image 'c'"),
+        ("a b c\n", "one image name was"),
+        ("\n", r"train\.txt: no image in this list, so split 'train' would be empty"),
+    ],
 )
 def test_lists_that_cannot_be_meant(root: Path, content: str, message: str) -> None:
     touch(root, "images/a.jpg")

@@ -35,3 +35,9 @@ def test_named_classes_may_be_absent_but_for_all_but_one() -> None:
     assert check_values({0, 120, 255}, Meaning(150, 255)) == []
     with pytest.raises(UserError, match="one class is left"):
         check_values({0, 255}, Meaning(2, 255))
+
+
+def test_values_of_a_mapping_are_told_as_the_classes_that_they_mean() -> None:
+    counted_from_1 = Meaning(2, 255, {0: 255, 1: 0, 2: 1})
+    with pytest.raises(UserError, match=r"As their values are read, .* class 0 and void alone"):
+        check_values({0, 255}, counted_from_1)

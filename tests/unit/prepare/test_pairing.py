@@ -93,11 +93,20 @@ def test_names_that_cannot_be_printed_are_refused(pairing: Pairing) -> None:
         add(pairing, images=("a\x1b.jpg",))
 
 
-@pytest.mark.parametrize(("mode", "refused"), [("L", True), ("P", True), ("RGB", False)])
+@pytest.mark.parametrize(
+    ("image", "mode", "refused"),
+    [
+        ("RGB", "L", True),
+        ("RGB", "P", True),
+        ("L", "P", True),
+        ("RGB", "RGB", False),
+        ("L", "L", False),
+    ],
+)
 def test_a_picture_of_one_channel_is_no_second_image(
-    pairing: Pairing, tmp_path: Path, mode: str, refused: bool
+    pairing: Pairing, tmp_path: Path, image: str, mode: str, refused: bool
 ) -> None:
-    for folder, kind in (("x", "RGB"), ("y", mode)):
+    for folder, kind in (("x", image), ("y", mode)):
         (tmp_path / folder).mkdir()
         Image.new(kind, (4, 4)).save(tmp_path / folder / "a.png")
         pairing.add(tmp_path / folder / "a.png", FileMatch("", f"{folder}/a"), None)
@@ -106,6 +115,67 @@ def test_a_picture_of_one_channel_is_no_second_image(
             pairing.refuse_label_like()
     else:
         pairing.refuse_label_like()
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("a1.jpg", "a1_semantic.png"),
+        ("cow.jpg", "cowMask.png"),
+        ("07.jpg", "mask_07.png"),
+        ("img_07.jpg", "mask_07.png"),
+        ("0001TP.png", "0001TP_L.png"),
+    ],
+)
+def test_names_that_hold_an_images_are_looked_at_too(
+    pairing: Pairing, tmp_path: Path, image: str, label: str
+) -> None:
+    for name, mode in ((image, "RGB"), (label, "P")):
+        Image.new(mode, (4, 4)).save(tmp_path / name)
+        pairing.add(tmp_path / name, FileMatch("", Path(name).stem), None)
+    with pytest.raises(UserError, match=rf"{label}: .*called as an image \({image}\)"):
+        pairing.refuse_label_like()
+
+
+def test_grey_photographs_of_names_of_their_own_are_images(
+    pairing: Pairing, tmp_path: Path
+) -> None:
+    for name, mode in (("a 1.jpg", "RGB"), ("a 1 (2).png", "L"), ("b_grey.png", "L")):
+        Image.new(mode, (4, 4)).save(tmp_path / name)
+        pairing.add(tmp_path / name, FileMatch("", Path(name).stem), None)
+    pairing.refuse_label_like()
+    assert len(pairing.entries()) == 3
+
+
+@pytest.mark.parametrize("names", [("a.gif", "a.jpg"), ("a.avif", "a.gif")])
+def test_a_gif_file_beside_an_image_of_its_name_is_passed_over(
+    pairing: Pairing, passed: PassedFiles, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+        pairing.add(tmp_path / name, FileMatch("", "a"), None)
+    (entry,) = pairing.entries()
+    assert (entry.id, Path(entry.image).suffix == ".gif") == ("a", False)
+    assert passed.lines()[0] == "1 files passed over: .gif 1."
+
+
+def test_what_may_be_a_label_and_is_passed_over_is_asked_about(
+    pairing: Pairing, passed: PassedFiles
+) -> None:
+    add(pairing, images=("x/a.jpg", "b.jpg"))
+    for name in ("targets/a.png", "b_gt.npy", "b.cr2", "c.txt"):
+        pairing.add(Path(name), None, None)
+    pairing.entries()
+    assert passed.lines()[1].startswith(
+        "2 of them are called as images are (b_gt.npy). Are they labels?"
+    )
+
+
+def test_where_there_are_labels_nothing_is_asked(pairing: Pairing, passed: PassedFiles) -> None:
+    add(pairing, images=("a.jpg",), labels=("a.png",))
+    pairing.add(Path("SegmentationObject/a.png"), None, None)
+    pairing.entries()
+    assert passed.lines() == ["1 files passed over: .png 1."]
 
 
 def test_suffixes_of_pictures() -> None:

@@ -49,3 +49,17 @@ def test_images_in_no_list_and_unreadable_folders_are_said() -> None:
         "3 files passed over: images in no list 3.",
         "farm/locked: cannot be read (Permission denied).",
     ]
+
+
+def test_files_called_as_images_are_asked_about() -> None:
+    passed = PassedFiles()
+    passed.called_as_images([])
+    assert passed.lines() == []
+    passed.other(Path("x/b.npy"))
+    passed.other(Path("x/a.npy"))
+    passed.called_as_images([Path("x/b.npy"), Path("x/a.npy")])
+    assert passed.lines() == [
+        "2 files passed over: .npy 2.",
+        "2 of them are called as images are (x/a.npy). Are they labels? They would be PNG files in "
+        "a folder of labels, or where prepare --labels says.",
+    ]

@@ -17,8 +17,10 @@ from usseg_ray.prepare.patterns import (
     is_label_name,
     is_split,
     label_folder,
+    names_within,
     own_pattern,
     roots,
+    without_head,
     without_tail,
 )
 
@@ -85,9 +87,32 @@ def test_names_of_splits_and_labels() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["a_mask", "a-gt", "a_leftImg8bit", "a_gtFine_labelIds", "a_RGB"])
+@pytest.mark.parametrize(
+    "key", ["a_mask", "a-gt", "a.mask", "a seg", "a_leftImg8bit", "a_gtFine_labelIds", "a_RGB"]
+)
 def test_tails_are_taken_off(key: str) -> None:
     assert without_tail(key) == "a"
+
+
+@pytest.mark.parametrize(("name", "left"), [("img_1", "1"), ("RGB-1", "1"), ("imgs", "imgs")])
+def test_heads_are_taken_off(name: str, left: str) -> None:
+    assert without_head(name) == left
+
+
+@pytest.mark.parametrize(
+    ("name", "within"),
+    [
+        ("a1_mask", {"a1_mask", "a1"}),
+        ("mask_07", {"mask_07", "07"}),
+        ("0001TP_L", {"0001TP_L", "0001TP", "0001"}),
+        ("cowMask", {"cowMask", "cow", "Mask"}),
+        ("IMG_1 (2)", {"IMG_1 (2)", "1 (2)"}),
+        ("müll", {"müll"}),
+        ("_", {"_"}),
+    ],
+)
+def test_names_within_a_name_are_those_beside_words(name: str, within: set[str]) -> None:
+    assert names_within(name) == within
 
 
 def test_a_folder_that_is_alone_is_looked_through(tmp_path: Path) -> None:

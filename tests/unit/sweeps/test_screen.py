@@ -67,6 +67,16 @@ def test_elsewhere_than_on_a_terminal_every_ended_trial_is_a_line() -> None:
     ]
 
 
+def test_there_time_left_is_corrected_by_each_trial_that_ended() -> None:
+    console = Console(file=(shown := io.StringIO()), width=160)
+    with Screen(console, 3, pace=Pace(later=1)) as screen:
+        for number, seconds in enumerate((600, 60, 60)):
+            screen.show(timed(number, 4, seconds, "FINISHED"))
+    ends = [line.rpartition("; ")[2] for line in shown.getvalue().splitlines()]
+    assert ends == ["about 30 min left", "about 11 min left", "about 4 min left"]
+    assert Pace().line([timed(0, 4, 600, "FINISHED")], 1) == ""
+
+
 @pytest.mark.parametrize("reason", ["expected [low, high]", "closed [/x/y] early", "ends in \\"])
 def test_a_reason_is_shown_as_it_is(reason: str) -> None:
     failed = Trial(0, "acseg", {}, {}, 3, "FAILED", reason=reason)
