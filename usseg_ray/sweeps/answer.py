@@ -228,8 +228,8 @@ def _finalists(found: Findings) -> list[_Rival]:
 
 
 def _told_apart(one: Contender, among: Sequence[Contender]) -> str:
-    """Names a contender by its method, and as far as that takes by its K and trial, too."""
-    names = (one.method, _title(one), f"{_title(one)} ({one.name})")
+    """Names a contender by its method, by its K too, or by its trial, as far as that takes."""
+    names = (one.method, _title(one), one.name)
     alike = (
         sum(other.method == one.method for other in among),
         sum(_title(other) == _title(one) for other in among),

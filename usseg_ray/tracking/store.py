@@ -228,8 +228,8 @@ def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
 
 
 COLUMNS = {
-    "tags.`usseg.data`": 85,
-    "tags.`usseg.test`": 115,
+    "tags.`usseg.data`": 95,
+    "tags.`usseg.test`": 110,
     "tags.`usseg.beside`": 300,
     "tags.`usseg.method`": 105,
     "params.`num_clusters`": 105,
