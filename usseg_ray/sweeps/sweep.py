@@ -305,6 +305,7 @@ class _Sweep:
                 picked=plan.picked,
                 command=repeatable(sys.argv),
                 num_samples=plan.request.num_samples,
+                objective=plan.objective,
             )
         )
 
