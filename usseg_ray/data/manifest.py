@@ -36,6 +36,7 @@ class ShardInfo(Settings):
     num_bytes: int = Field(ge=1)
     sha256: str
     row_groups: tuple[int, ...] = Field(description="Rows of each row group.")
+    cut: float = Field(0.0, ge=0, lt=1, description="What centre squares leave out, mean share.")
 
     @field_validator("path")
     @classmethod
@@ -85,6 +86,15 @@ class Manifest(Settings):
             [(shard.split, shard.sha256) for shard in self.shards],
         ]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def cut(self, split: str) -> float:
+        """Says which share of an image its centre square leaves out, on the mean over a split.
+
+        Of a set that was prepared before this was noted: 0.
+        """
+        shards = self.shards_of(split)
+        rows = sum(shard.rows for shard in shards)
+        return sum(shard.cut * shard.rows for shard in shards) / max(1, rows)
 
     def shards_of(self, split: str) -> tuple[ShardInfo, ...]:
         """Lists a split's shards in order; a `UserError` names the splits if there is no such."""

@@ -126,12 +126,14 @@ def _write_groups(
     groups: Iterable[list[Row]], stem: str, split: str, stream: BinaryIO
 ) -> tuple[str, ShardInfo]:
     sink = _HashingSink(stream)
-    sizes, labelled = [], 0
+    sizes, labelled, cut = [], 0, 0.0
     with _parquet_writer(sink) as writer:
         for group in groups:
             writer.write_table(_table(group), row_group_size=len(group))
             sizes.append(len(group))
             labelled += sum(row.label is not None for row in group)
+            sides = [(row.height, row.width) for row in group]
+            cut += sum(1 - min(both) / max(both) for both in sides)
     digest = sink.sha256.hexdigest()
     name = f"{stem}-{digest[:12]}.parquet"
     return name, ShardInfo(
@@ -142,6 +144,7 @@ def _write_groups(
         num_bytes=sink.num_bytes,
         sha256=digest,
         row_groups=tuple(sizes),
+        cut=round(cut / sum(sizes), 4),
     )
 
 

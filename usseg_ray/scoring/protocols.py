@@ -171,6 +171,12 @@ PROTOCOLS = {
             refinements=(_SLIDING,),
         ),
         Protocol(
+            "squashed",
+            "whole images, squashed to a square at short side data.eval_size",
+            crop="squash",
+            clusters="any",
+        ),
+        Protocol(
             "over-clustered",
             "K above the number of classes: clusters left over are merged",
             clusters="any",

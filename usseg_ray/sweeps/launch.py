@@ -37,6 +37,9 @@ from usseg_ray.trials.trial import RUNS, TRIAL_FILE, WORKERS, find_run, local_co
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
+MUCH_CUT = 0.2
+"""Share of an image outside its centre square from which on it is said."""
+
 
 def assignments(
     texts: list[str],
@@ -137,6 +140,7 @@ def _begun(plan: Plan, folder: Path) -> Plan:
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(plan.protocol())}", highlight=False)
+    _say_cut(plan)
     if plan.calibration is not None:
         for sentence in described(plan.calibration):
             console.print(sentence, markup=False, highlight=False)
@@ -150,6 +154,17 @@ def _begun(plan: Plan, folder: Path) -> Plan:
 def _say_left_out(plan: Plan) -> None:
     if sentence := left_out(plan.objective):
         console.print(sentence, markup=False, highlight=False)
+
+
+def _say_cut(plan: Plan) -> None:
+    """Says how much of the images lies outside the centre square, where that is much."""
+    if plan.cut > MUCH_CUT:
+        console.print(
+            f"The centre square leaves out {plan.cut:.0%} of the training images: what is only at "
+            "their edges gets no cluster. --set protocol=squashed sees whole ones.",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _offer(plan: Plan) -> None:
@@ -228,6 +243,7 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
     if plan.calibration is not None:
         _print_calibration(plan.calibration)
     console.print(f"Scores: {plan.protocol()}.", markup=False, highlight=False)
+    _say_cut(plan)
     _print_cost(plan)
     if keys:
         _print_keys(plan)

@@ -131,6 +131,14 @@ class Plan:
         return self.manifest.splits[self.config.data.train_split].rows
 
     @property
+    def cut(self) -> float:
+        """Share of the training images that clusters and scores do not see: outside the square."""
+        config = self.config
+        if find_protocol(config.protocol).crop != "centre":
+            return 0.0
+        return self.manifest.cut(config.data.train_split)
+
+    @property
     def final_runs(self) -> int:
         """How many runs of finalists with further seeds follow the trials."""
         finalists = min(self.request.finalists, self.num_trials) if self.has_test else 0

@@ -19,8 +19,7 @@ from usseg_ray import __main__, __version__, methods
 from usseg_ray.core import cli
 from usseg_ray.core.cli import repeatable
 
-FILES = ("tune", "train", "evaluate", "fit", "predict", "name", "push", "import_checkpoint")
-COMMANDS = (*FILES, "prepare", "features", "report", "doctor", "bench")
+COMMANDS = sorted(name.replace("-", "_") for name in __main__.COMMANDS)
 
 
 PROGRAM = """
@@ -118,10 +117,6 @@ def test_a_deviation_is_legible_in_any_encoding(encoding: str, spread: str) -> N
     assert len({len(line) for line in text.splitlines()[:-1]}) == 1
 
 
-def test_no_command_is_forgotten_here() -> None:
-    assert sorted(COMMANDS) == sorted(name.replace("-", "_") for name in __main__.COMMANDS)
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_whole_in_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
@@ -143,8 +138,10 @@ def test_success() -> None:
 def test_the_version(command: str) -> None:
     from typer.testing import CliRunner
 
-    place = f"usseg_ray.{command}"
-    app = import_module(place if command in FILES else f"{place}.__main__").app
+    module = import_module(f"usseg_ray.{command}")
+    if hasattr(module, "__path__"):
+        module = import_module(f"{module.__name__}.__main__")
+    app = module.app
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"usseg_ray {__version__}\n")
 

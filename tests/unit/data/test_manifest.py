@@ -13,9 +13,7 @@ from usseg_ray.data.manifest import (
     load_manifest,
     split_totals,
 )
-from usseg_ray.data.shards import (
-    write_split,
-)
+from usseg_ray.data.shards import Row, write_split
 
 Edit = Callable[[dict[str, object]], object]
 
@@ -26,6 +24,14 @@ def test_totals(tmp_path: Path) -> None:
     assert list(totals) == ["val", "test"]
     assert (totals["val"].rows, totals["val"].labelled) == (9, 3)
     assert (totals["test"].rows, totals["test"].labelled) == (2, 1)
+
+
+def test_what_is_cut_is_a_mean_over_images(tmp_path: Path) -> None:
+    tall = [Row(f"t{n}", b"-", None, 200, 100) for n in range(3)]
+    square = [Row("s", b"-", None, 90, 90)]
+    parts = write_split(tmp_path, "train", [*tall, *square], 3)
+    assert [part.cut for part in parts] == [0.5, 0]
+    assert manifest_of(parts).cut("train") == 0.375
 
 
 def test_manifest_round_trip(uri: str) -> None:

@@ -54,6 +54,12 @@ def test_row_groups_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.Mon
     assert ROWS_PER_GROUP == 32
 
 
+def test_a_shard_knows_what_the_centre_squares_of_its_images_leave_out(tmp_path: Path) -> None:
+    sides = [(100, 200), (300, 100), (50, 50)]
+    (part,) = write_split(tmp_path, "train", [Row("x", b"-", None, *both) for both in sides])
+    assert part.cut == pytest.approx((1 / 2 + 2 / 3) / 3, abs=1e-4)
+
+
 def test_same_rows_give_the_same_bytes_and_other_rows_others(tmp_path: Path) -> None:
     one, two, three = (
         write_split(tmp_path / name, "train", content, 8)

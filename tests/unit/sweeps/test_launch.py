@@ -77,6 +77,25 @@ def test_a_dry_run_prints_trials_and_time_and_keys_only_if_asked(tmp_path: Path)
     assert parts == sorted(parts)
 
 
+@pytest.mark.parametrize(
+    ("shape", "protocol", "said"),
+    [
+        ((64, 32), "centre-crop", "leaves out 50% of the training images"),
+        ((64, 32), "squashed", ""),
+        ((40, 36), "centre-crop", ""),
+    ],
+)
+def test_a_plan_says_how_much_the_centre_square_leaves_out(
+    tmp_path: Path, shape: tuple[int, int], protocol: str, said: str
+) -> None:
+    tiny.write(tmp_path, shape=shape)
+    made = plan(data=str(tmp_path), assigned=TINY_SETTINGS | {"protocol": protocol})
+    with console.capture() as captured:
+        print_plan(made, keys=False)
+    text = " ".join(captured.get().split())
+    assert (said in text) if said else ("leaves out" not in text)
+
+
 def asked(storage: str = "", **changes: Any) -> Request:
     options: dict[str, Any] = {"assigned": {}, "num_samples": 1, "search": "random"}
     return Request(
