@@ -117,7 +117,7 @@ def test_a_deviation_is_legible_in_any_encoding(encoding: str, spread: str) -> N
     assert len({len(line) for line in text.splitlines()[:-1]}) == 1
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "__main__"])
 def test_help_is_whole_in_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
@@ -125,8 +125,8 @@ def test_help_is_whole_in_a_narrow_terminal(command: str, monkeypatch: pytest.Mo
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 60
-    # Nothing is cut, and no option is broken at its hyphen.
-    assert not [line for line in lines if "…" in line or re.search(r"--[a-z-]*-$", line)]
+    # Nothing is cut, and no word is broken at its hyphen.
+    assert not [line for line in lines if "…" in line or re.search(r"\w-$", line)]
 
 
 def test_success() -> None:
