@@ -172,8 +172,9 @@ def test_the_first_table_ends_with_the_sentence_of_its_numbers() -> None:
             mean, deviation = map(float, score.split(" ± "))
             assert seeds == "3"
             scores = mean - deviation, mean, mean + deviation
-            ends = [Difference(*map(float, re.findall(r"-?\d+\.\d+", one))) for one in behind]
-            found.append(Contender(name, "acseg", int(clusters), scores, *ends))
+            ends = [float(end) for one in behind for end in re.findall(r"-?\d+\.\d+", one)]
+            after = Difference(*ends) if ends else None
+            found.append(Contender(name, "acseg", int(clusters), scores, after))
         elif ") " in line:
             name, score = in_columns(line)
             floors[next(one for one in BASELINES if label(one) == name)] = float(score)
