@@ -1,5 +1,6 @@
 """The dashboard in a real browser: what it shows before anybody clicks."""
 
+import json
 import os
 import re
 import time
@@ -37,6 +38,15 @@ SEEN = """(() => {
 })()"""
 """Whether the floors, which are the first in their column, end before the table does."""
 
+INTO_VIEW = """(() => {
+    const holds = [...document.querySelectorAll('p, span, a, td')].find(
+        (one) => one.innerText.includes(WORDS));
+    holds.scrollIntoView({block: 'center'});
+    const {top, bottom} = holds.getBoundingClientRect();
+    return 0 <= top && bottom <= innerHeight;
+})()"""
+"""Scrolls to the paragraph or cell that holds some words; whether it is on the screen then."""
+
 ANSWER = "acseg, K = 27: 40.1 ± 1.2 mIoU on test; hp is within noise: 5 seeds would tell."
 DRAWN_S = 60
 
@@ -53,7 +63,7 @@ def shown(browser: Browser, address: str, words: str, picture: Path) -> str:
     Args:
         browser: Draws it.
         address: Of the page.
-        words: Stand on it as soon as it has what was asked for.
+        words: Stand on it as soon as it has what was asked for, and are brought into view.
         picture: Where to write what is on the screen.
     """
     browser.open("about:blank", width=1366, height=768)  # a page of MLflow has its state in itself
@@ -62,6 +72,7 @@ def shown(browser: Browser, address: str, words: str, picture: Path) -> str:
     while words not in " ".join(str(browser.run("document.body.innerText")).split()):
         assert time.monotonic() < ends, browser.run("document.body.innerText")
         time.sleep(0.5)
+    assert browser.run(INTO_VIEW.replace("WORDS", json.dumps(words))) is True
     picture.write_bytes(browser.picture())
     return str(browser.run("document.documentElement.outerHTML"))
 

@@ -245,8 +245,8 @@ COLUMNS = {
 On one of 1366 pixels those leave 430, beside the run's name, which has method, K and score.
 """
 
-_CREATED = {"runDateAndNestInfo": 60}
-"""When a run began, a column of MLflow's own that cannot be left out, but narrowed."""
+_ALWAYS = {"attributes.`Run Name`": 180, "runDateAndNestInfo": 60}
+"""Columns of MLflow's own that cannot be left out: what a run is called, and when it began."""
 
 
 def share_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
@@ -265,8 +265,8 @@ def share_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
         "orderByKey": "metrics.`unsup_miou`",
         "orderByAsc": False,
         "selectedColumns": list(COLUMNS),
-        "columnOrder": [*_CREATED, *COLUMNS],
-        "columnWidths": _CREATED | COLUMNS,
+        "columnOrder": [*_ALWAYS, *COLUMNS],
+        "columnWidths": _ALWAYS | COLUMNS,
     }
     key, text = f"mlflow.sharedViewState.{_view(sweep)}", json.dumps(state)
     if client.get_experiment(experiment_id).tags.get(key) != text:
