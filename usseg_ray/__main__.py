@@ -64,7 +64,7 @@ app = typer.Typer(name=CONSOLE, cls=Commands, pretty_exceptions_enable=False, ri
 def main(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001
     """Unsupervised semantic segmentation: which method, how many clusters, which masks.
 
-    `usseg-ray COMMAND --help` explains a command; `usseg-ray fit FOLDER` is the way in.
+    `usseg-ray fit FOLDER` is the way in; `usseg-ray COMMAND --help` explains a command.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

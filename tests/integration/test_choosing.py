@@ -10,8 +10,12 @@ from rich.console import Console
 
 from tests import tiny
 from tests.ledgers import lay_store
+from tests.reported import Page
 from usseg_ray.core.records import read_json
 from usseg_ray.models.description import read_description
+from usseg_ray.report.page import as_html
+from usseg_ray.report.read import Store
+from usseg_ray.report.repeat import compose
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, STABILITY, WITHOUT_LABELS
 from usseg_ray.sweeps.criteria import CRITERIA_FILE, Trust
 from usseg_ray.sweeps.plan import make_plan
@@ -19,6 +23,7 @@ from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import find_space
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import Outcome
+from usseg_ray.tracking.ledger import EXPERIMENT
 from usseg_ray.trials.tasks import BASELINES_FILE
 from usseg_ray.trials.trial import ranked
 
@@ -83,12 +88,30 @@ def test_data_without_labels_answers_how_many_clusters(tmp_path: Path) -> None:
     }
     assert f"kmeans: {best} clusters (view_information" in text
     assert "28 is the largest K tried" in text
+    check_report(tmp_path, outcome)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("answered/trial_*/trial.json")}
     again, _ = sweep(tmp_path / "answered", tmp_path / "bare", **asked)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert again.trials == outcome.trials
     kept = read_description(tmp_path / "answered" / "model")
     assert kept.num_clusters == ranked(outcome.trials)[0].settings["num_clusters"]
+
+
+def check_report(folder: Path, outcome: Outcome) -> None:
+    """Checks that the report has the question's sentence, curve, maps and clusters."""
+    store = Store(f"sqlite:///{folder / 'mlflow.db'}", EXPERIMENT)
+    report = compose(store, store.sweeps(["answered"]), "")
+    (answer,) = report.answers
+    assert answer.caption == outcome.answer.sentence
+    page = Page(as_html(report))
+    curve = page.table("view_information over K")
+    assert [row[curve.column("K")] for row in curve.rows] == ["3", "7", "14", "28"]
+    texts = [image["alt"] for image in page.all("img")]
+    assert "Images, and label maps of kmeans with every number of clusters tried." in texts
+    assert any(text.startswith("Patches that kmeans trial_") for text in texts)
+    # No column of a score that nothing has.
+    for table in page.tables:
+        assert all(any(column) for column in zip(*table.rows, strict=True)), table.caption
 
 
 def test_labels_say_which_criterion_to_trust(tmp_path: Path) -> None:

@@ -13,16 +13,20 @@ from rich.console import Console
 
 from tests.ledgers import lay_store
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.table import Table
 from usseg_ray.data import synthetic
 from usseg_ray.engine.baselines import BASELINES
 from usseg_ray.models.description import Description, write_description
 from usseg_ray.models.find import find_model
 from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
+from usseg_ray.report.details import cost
+from usseg_ray.report.read import Store
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import Outcome
+from usseg_ray.tracking.ledger import EXPERIMENT
 from usseg_ray.trials.tasks import BASELINES_FILE
 
 pytestmark = [
@@ -132,18 +136,17 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     assert low is not None
     assert high is not None
     assert low <= second.behind.mean <= high
-    assert "Finalists on test" in text
     assert outcome.peak_bytes > 2**28
-    for word in ("trial_000", "trial_001", "position (floor)", "linear (supervised)", "mlflow ui"):
-        assert word in text
+    check_cost(folder, text)
+    shown = ("trial_001", "position (floor)", "linear (supervised)", "Finalists on test")
+    assert not [word for word in (*shown, "trial_000", "mlflow ui") if word not in text]
 
     parent, children = runs_of(folder)
-    assert parent.info.status == "FINISHED"
+    assert (parent.info.status, len(children)) == ("FINISHED", 2)
     spread = first.spread("unsup_miou")
     assert spread is not None
     assert parent.data.metrics["test.unsup_miou"] == pytest.approx(spread.mean)
     assert parent.data.metrics["test.unsup_miou_std"] == pytest.approx(spread.deviation)
-    assert len(children) == 2
     check_finalists(folder, outcome)
     check_champion(folder, "ranked", first.trial.name, version=1)
     for child in children:
@@ -171,6 +174,17 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     check_finalists(folder, outcome)
     check_champion(folder, "ranked", first.trial.name, version=1)
     assert check_model(folder) == named
+
+
+def check_cost(folder: Path, text: str) -> None:
+    """Checks that the report sums up the time that the screen does, of as many runs."""
+    store = Store(f"sqlite:///{folder.parent / 'mlflow.db'}", EXPERIMENT)
+    said = re.search(r"Training and scoring: ([\d.]+) s in all (\d+) runs", text)
+    assert said is not None
+    (table,) = cost(store, store.sweeps([folder.name])).blocks
+    assert isinstance(table, Table)
+    (total,) = [row.cells for row in table.rows if row.cells["name"] == f"all {said[2]} runs"]
+    assert f"{total['seconds']:.1f}" == said[1]
 
 
 def name_model(run: Path) -> Description:
@@ -289,9 +303,10 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(tmp_path: Path, scene
     nothing_else: dict[str, Any] = {"finalists": 0, "baselines": False}
     request = plan_for(folder, scenes, space=space, num_samples=2, **nothing_else).request
     plan = make_plan(request.model_copy(update={"assigned": assigned}))
-    outcome, _ = run(plan, folder)
+    outcome, text = run(plan, folder)
     by_status = {t.status: t for t in outcome.trials}
     assert set(by_status) == {"FINISHED", "FAILED"}
+    check_cost(folder, text)
     assert "NonFiniteLoss" in str(by_status["FAILED"].reason)
     _, children = runs_of(folder)
     assert sorted(c.info.status for c in children) == ["FAILED", "FINISHED"]

@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
+from tests.told import trial
+from usseg_ray.engine.baselines import BASELINES, label
+from usseg_ray.report.runs import COLUMNS
+from usseg_ray.scoring.objective import MIOU, picked_by
+from usseg_ray.scoring.significance import Difference
+from usseg_ray.sweeps.answer import Contender, Findings, conclude
+from usseg_ray.sweeps.tables import final_table, leaderboard
 
 TOP_LEVEL = {
     *("usseg_ray", "search_spaces", "tests", "cluster.yaml", "pyproject.toml", "README.md"),
@@ -126,3 +133,64 @@ def test_one_version_is_told_everywhere() -> None:
     newest = re.search(r"^## \[(\d[^\]]*)\]", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
     assert newest[1] == __version__
+
+
+def first_sweep() -> str:
+    """Reads the tables with which README shows what the first command prints."""
+    text = (PROJECT / "README.md").read_text("utf-8")
+    return text.partition("```text\n")[2].partition("\n```")[0]
+
+
+def in_columns(line: str) -> list[str]:
+    """Takes a line of a table apart."""
+    return re.split(r"\s{2,}", line.strip())
+
+
+def test_the_first_table_has_the_columns_and_rows_of_a_sweep() -> None:
+    block = first_sweep()
+    ranked, _, finals = block.partition("\n\n")
+    board = leaderboard([trial(0, 1.0)], ["method.gamma"], {}, split="val", title="")
+    assert in_columns(ranked.splitlines()[0])[:5] == [c.title for c in board.columns][:5]
+    known = [column.title for column in final_table([], {}, "test").columns]
+    assert [c for c in known if c in in_columns(finals.splitlines()[2])] == in_columns(
+        finals.splitlines()[2]
+    )
+    assert finals.startswith(final_table([], {}, "test", picked_by(MIOU, "val")).caption)
+    for table in (ranked, finals):
+        named = re.findall(r"^\s*(\w+ \((?:floor|features|context|supervised)\))", table, re.M)
+        assert sorted(named) == sorted(map(label, BASELINES))
+
+
+def test_the_first_table_ends_with_the_sentence_of_its_numbers() -> None:
+    *lines, command = first_sweep().partition("\n\n")[2].splitlines()
+    start = next(place for place, line in enumerate(lines) if " mIoU on test" in line)
+    sentence = " ".join(lines[start:])
+    found, floors = list[Contender](), dict[str, float]()
+    for line in lines[3:start]:
+        if line.startswith("trial_"):
+            name, clusters, seeds, score, _, *behind = in_columns(line)
+            mean, deviation = map(float, score.split(" ± "))
+            assert seeds == "3"
+            scores = mean - deviation, mean, mean + deviation
+            ends = [float(end) for one in behind for end in re.findall(r"-?\d+\.\d+", one)]
+            after = Difference(*ends) if ends else None
+            found.append(Contender(name, "acseg", int(clusters), scores, after))
+        elif ") " in line:
+            name, score = in_columns(line)
+            floors[next(one for one in BASELINES if label(one) == name)] = float(score)
+    picked = picked_by(MIOU, "val")
+    own = "python -m usseg_ray.tune --method acseg"
+    told = [
+        conclude(Findings(found, width / 10, floors, "test", picked, own))
+        for width in range(1, 300)  # the first one's own interval is not in the table
+    ]
+    assert (sentence, command.strip()) in [(one.sentence, one.command) for one in told]
+
+
+def test_the_comparison_of_two_sweeps_has_the_columns_and_rows_of_one() -> None:
+    text = (PROJECT / "docs/report.md").read_text("utf-8")
+    block = text.partition("report A B\n```\n\n```\n")[2].partition("\n```")[0]
+    words = set(re.sub(r"[━╇┃│]", " ", block).split())
+    titles = [column.title for column in COLUMNS if column.key != "backbone"]
+    expected = {word for name in (*titles, *map(label, BASELINES)) for word in name.split()}
+    assert expected - words == set()

@@ -30,6 +30,10 @@ class Terminal(Console):
         """Turns a string of a line, or of a table's cell, into what is shown."""
         safe = printable(text)
         try:
+            "±".encode(self.encoding)
+        except UnicodeEncodeError:
+            safe = safe.replace("±", "+-")  # before columns get their widths
+        try:
             return super().render_str(safe, **options)
         except MarkupError:
             return super().render_str(safe, **options | {"markup": False})

@@ -30,7 +30,7 @@ from usseg_ray.trials.trial import (
     trial_name,
 )
 
-_COLUMNS = (
+COLUMNS = (
     Column("rank", "rank", 0),
     Column("letter", "run"),
     Column("name", "trial", whole=True),
@@ -40,6 +40,8 @@ _COLUMNS = (
     Column("behind", "behind the first"),
     Column("unsup_acc", "acc", whole=True),
 )
+"""Of a comparison; those without a value are left out."""
+
 _REFINED = f".{MIOU}"
 
 
@@ -187,7 +189,7 @@ def _table(protocol: str, legend: str, group: _Group) -> Table:
     rows += map(in_two_lines, baseline_rows(group.baselines))
     refined = dict.fromkeys(key for row in rows for key in row.cells if _REFINED in key)
     caption = "\n".join(filter(None, (protocol + backbone, *_picked(finalists), legend)))
-    columns = (*_COLUMNS, *(Column(key, key) for key in refined))
+    columns = (*COLUMNS, *(Column(key, key) for key in refined))
     return Table(caption, columns, in_order(rows, MIOU))
 
 

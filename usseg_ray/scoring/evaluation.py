@@ -229,9 +229,7 @@ def telling_rows(evaluation: Evaluation) -> dict[int, str]:
     """
     scored = np.flatnonzero(~np.isnan(evaluation.image_miou))
     order = scored[np.argsort(-evaluation.image_miou[scored], kind="stable")]
-    # A worker's part of a split may have no image.
-    count = min(FIXED_EXAMPLES, len(evaluation.numbers))
-    places = (2 * np.arange(count) + 1) * len(evaluation.numbers) // max(1, 2 * count)
+    places = _from_all_over(len(evaluation.numbers), FIXED_EXAMPLES)
     chosen = {int(number): "" for number in np.sort(evaluation.numbers)[places]}
     for place, index in {
         "best": order[:1],
@@ -241,6 +239,12 @@ def telling_rows(evaluation: Evaluation) -> dict[int, str]:
         for position in index.tolist():
             chosen[int(evaluation.numbers[position])] = place
     return chosen
+
+
+def _from_all_over(total: int, count: int) -> Int64[np.ndarray, " c"]:
+    """Chooses the middle ones of equal parts of a row, all where there are fewer than asked for."""
+    count = min(count, total)  # a worker's part of a split may have no image
+    return (2 * np.arange(count) + 1) * total // max(1, 2 * count)
 
 
 @torch.no_grad()
@@ -271,31 +275,29 @@ def segment(
     batches: Iterable[Images],
     *,
     num_examples: int = 6,
-    num_images: int = 64,
 ) -> Evaluation:
     """Predicts some images of a split that has no ground truth, for pictures.
 
     Args:
         predictor: Makes the label maps.
-        batches: This worker's images.
-        num_examples: Images to keep.
-        num_images: Images to look for each cluster's patches in.
+        batches: This worker's images, few enough to be held; each cluster's patches are of these.
+        num_examples: Images to keep, from all over them.
 
     Returns:
         An evaluation without scores.
     """
+    held = list(batches)
+    shown = _from_all_over(sum(len(images.ids) for images in held), num_examples)
     examples, gallery, rows = Examples(), PatchGallery(predictor.scorer.num_outputs), 0
-    for images in batches:
+    for images in held:
         scores = predictor.predict(images).scores()
         gallery.add(images.pixels, scores)
         clusters = label_map(scores, (images.pixels.shape[-2], images.pixels.shape[-1]))
-        for index in range(min(len(images.ids), num_examples - len(examples.pixels))):
+        for index in (shown[(shown >= rows) & (shown < rows + len(images.ids))] - rows).tolist():
             one = slice(index, index + 1)
             first = Images(images.ids[one], images.pixels[one])
             examples.add(first, clusters[one], None, images.ids[index])
         rows += len(images.ids)
-        if rows >= num_images:
-            break
     return Evaluation({}, rows, np.zeros(0, np.int64), None, gallery.patches(), examples)
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 
 from usseg_ray.engine.baselines import BLIND, FLOORS, IN_CONTEXT, KMEANS
-from usseg_ray.scoring.objective import MIOU
+from usseg_ray.scoring.objective import MIOU, digits, short
 from usseg_ray.scoring.significance import FEWEST_SEEDS, MOST_SEEDS, Difference, seeds_that_tell
 from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.trials.trial import Trial, ranked
@@ -33,6 +33,7 @@ class Contender:
         scores: Unsupervised mIoU on the test split for every seed, percent.
         behind: How far the first is before it; `None` for the first.
         collapsed: How many of its seeds predict next to one cluster alone.
+        selection: What it is ranked by where nothing was scored on the test split.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Contender:
     scores: tuple[float, ...] = ()
     behind: Difference | None = None
     collapsed: int = 0
+    selection: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Findings:
         picked: What picked settings and finalists; empty where there was no choice.
         command: Repeats the sweep; empty if it is not known.
         num_samples: Trials of each method.
+        objective: What trials are ranked by.
     """
 
     contenders: Sequence[Contender]
@@ -66,6 +69,7 @@ class Findings:
     picked: str = ""
     command: str = ""
     num_samples: int = 1
+    objective: str = MIOU
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,13 @@ def contenders(trials: Iterable[Trial], finalists: Sequence[Finalist]) -> list[C
     """Lists what may be a sweep's answer: its finalists, or its ranked trials where it has none."""
     if not finalists:
         return [
-            Contender(t.name, t.method, _k(t), collapsed=int(t.metrics.get("collapsed", 0)))
+            Contender(
+                t.name,
+                t.method,
+                _k(t),
+                collapsed=int(t.metrics.get("collapsed", 0)),
+                selection=t.score,
+            )
             for t in ranked(trials)
             if t.score is not None and t.status != "FAILED"
         ]
@@ -213,7 +223,12 @@ def _one_seed(found: Findings, start: str, rivals: Sequence[_Rival]) -> Answer:
 def _unscored(found: Findings) -> Answer:
     """Concludes where no labels of a test split say how good the first one is."""
     first, *others = found.contenders
-    start = f"{_title(first)} {'leads' if others else 'is the only trial'}"
+    start = f"{_title(first)} is the only trial"
+    if others:
+        next_one, places = others[0], digits(found.objective)
+        start = f"{_title(first)} leads {_told_apart(next_one, found.contenders)}"
+        scores = f"{first.selection:.{places}f} to {next_one.selection:.{places}f}"
+        start += f" by {short(found.objective)} ({scores})"
     start += ", but it collapsed" if first.collapsed else ""
     start += f"; nothing was scored on {found.split}"
     return _end(found, start, f"the pictures of {first.name} show what it is worth")
@@ -228,8 +243,8 @@ def _finalists(found: Findings) -> list[_Rival]:
 
 
 def _told_apart(one: Contender, among: Sequence[Contender]) -> str:
-    """Names a contender by its method, and as far as that takes by its K and trial, too."""
-    names = (one.method, _title(one), f"{_title(one)} ({one.name})")
+    """Names a contender by its method, by its K too, or by its trial, as far as that takes."""
+    names = (one.method, _title(one), one.name)
     alike = (
         sum(other.method == one.method for other in among),
         sum(_title(other) == _title(one) for other in among),

@@ -211,6 +211,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
             self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0)
         record.status, record.reason = status, reason
         record.save(self.folder)
+        if not record.seconds:  # the report sums up what the screen does
+            self.ledger.log(record.name, {SECONDS: 0.0}, 0)
         if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
             self._draw(record, folder)
         self.storage.push(record.name)

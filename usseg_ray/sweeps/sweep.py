@@ -304,6 +304,7 @@ class _Sweep:
                 picked=plan.picked,
                 command=repeatable(sys.argv),
                 num_samples=plan.request.num_samples,
+                objective=plan.objective,
             )
         )
 

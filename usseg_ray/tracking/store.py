@@ -228,8 +228,8 @@ def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
 
 
 COLUMNS = {
-    "tags.`usseg.data`": 85,
-    "tags.`usseg.test`": 115,
+    "tags.`usseg.data`": 95,
+    "tags.`usseg.test`": 110,
     "tags.`usseg.beside`": 300,
     "tags.`usseg.method`": 105,
     "params.`num_clusters`": 105,
@@ -242,8 +242,11 @@ COLUMNS = {
 }
 """Columns and their widths in pixels: what fits a screen beside MLflow's panels comes first.
 
-On one of 1366 pixels those leave 350, beside the run's name, which has method, K and score.
+On one of 1366 pixels those leave 430, beside the run's name, which has method, K and score.
 """
+
+_ALWAYS = {"attributes.`Run Name`": 180, "runDateAndNestInfo": 60}
+"""Columns of MLflow's own that cannot be left out: what a run is called, and when it began."""
 
 
 def share_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
@@ -262,8 +265,8 @@ def share_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
         "orderByKey": "metrics.`unsup_miou`",
         "orderByAsc": False,
         "selectedColumns": list(COLUMNS),
-        "columnOrder": list(COLUMNS),
-        "columnWidths": COLUMNS,
+        "columnOrder": [*_ALWAYS, *COLUMNS],
+        "columnWidths": _ALWAYS | COLUMNS,
     }
     key, text = f"mlflow.sharedViewState.{_view(sweep)}", json.dumps(state)
     if client.get_experiment(experiment_id).tags.get(key) != text:

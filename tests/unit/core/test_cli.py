@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from rich.box import HEAVY_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -99,26 +100,33 @@ def test_a_terminal_that_lacks_a_letter_shows_another(monkeypatch: pytest.Monkey
     assert done.stdout.endswith("done\n")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_real_table_is_shown_in_any_encoding(
-    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", encoding)
-    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
-    done = called("-m", "usseg_ray.features", "ls")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
+@pytest.mark.parametrize(
+    ("encoding", "spread"), [("ascii", "1.5 +- 0.5"), ("latin-1", "1.5 ± 0.5"), ("utf-8", "± 0.5")]
+)
+def test_a_deviation_is_legible_in_any_encoding(encoding: str, spread: str) -> None:
+    written = io.BytesIO()
+    said = io.TextIOWrapper(written, encoding)  # which refuses what it cannot write
+    terminal = cli.Terminal(file=said, width=80)
+    grid = Table("score", box=HEAVY_HEAD)
+    grid.add_row("1.5 ± 0.5")
+    terminal.print(grid)
+    terminal.print("[bold]it leads: 1.5 ± 0.5[/]")
+    said.flush()
+    text = written.getvalue().decode(encoding)
+    assert text.count(spread) == 2
+    assert len({len(line) for line in text.splitlines()[:-1]}) == 1
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "__main__"])
 def test_help_is_whole_in_a_narrow_terminal(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = called("-m", f"usseg_ray.{command}", "--help")
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 60
-    # Nothing is cut, and no option is broken at its hyphen.
-    assert not [line for line in lines if "…" in line or re.search(r"--[a-z-]*-$", line)]
+    # Nothing is cut, and no word is broken at its hyphen.
+    assert not [line for line in lines if "…" in line or re.search(r"\w-$", line)]
 
 
 def test_success() -> None:

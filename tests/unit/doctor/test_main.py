@@ -45,3 +45,10 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     done = doctor(tmp_path, "nowhere.yaml")
     assert done.returncode == 2
     assert "nowhere.yaml: no such file" in done.stderr
+
+
+def test_findings_are_shown_in_any_encoding(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "cluster.yaml", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 1  # its values are to be filled in
+    assert done.stderr == ""
+    assert "metadata.image" in done.stdout

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,6 +53,15 @@ def test_ls_lists_entries(store: Path) -> None:
     for word in ("tiny, split train, 14 images", "textons", "(centre)", "tokens", "10 days"):
         assert word in lines[4]
     assert f"in {store}" in lines[-1]
+
+
+def test_ls_is_shown_in_a_poor_encoding(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    asked = [sys.executable, "-m", "usseg_ray.features", "ls"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "textons" in done.stdout
+    assert f"in {store}" in done.stdout
 
 
 def test_ls_of_one_says_all_that_it_is_made_of(store: Path) -> None:

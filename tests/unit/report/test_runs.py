@@ -1,6 +1,9 @@
 """Runs compared by their folders: finalists by mean over seeds, paired on the same images."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +163,14 @@ def test_nothing_is_cut_in_80_columns(runs: dict[str, Path]) -> None:
     for name in ("trial_000", "trial_001", "3-methods-scenes-1128-221", "60.0 ± 1.0", "noise"):
         assert name in words
     assert cells(as_rich(table))[0][1] == "A"
+
+
+def test_the_command_writes_them_in_a_poor_encoding(runs: dict[str, Path]) -> None:
+    asked = [sys.executable, "-m", "usseg_ray.report", *map(str, runs.values())]
+    own = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "160"}
+    done = subprocess.run(asked, capture_output=True, encoding="ascii", env=own, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "61.0 +- 1.0" in done.stdout
 
 
 def test_the_command_writes_them_in_every_format(

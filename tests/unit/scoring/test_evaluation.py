@@ -202,23 +202,25 @@ def test_shown_images_come_with_labels_clusters_and_captions() -> None:
         assert np.array_equal(shown.clusters[place], pixels[number].argmax(0).numpy())
 
 
-def test_segment_stops_when_it_has_seen_enough() -> None:
+@pytest.mark.parametrize(
+    ("count", "shown"), [(3, "beh"), (9, "abcdefghi"), (99, "abcdefghi"), (1, "e")]
+)
+def test_without_labels_images_from_all_over_are_shown(count: int, shown: str) -> None:
     pixels, _ = scenes(9)
-    walked = 0
-
-    def images() -> Iterator[Images]:
-        nonlocal walked
-        for i in range(0, 9, 2):
-            walked += 1
-            yield Images(tuple("abcdefghi"[i : i + 2]), pixels[i : i + 2])
-
-    found = segment(predictor(), images(), num_examples=3, num_images=6)
+    parts = (Images(tuple("abcdefghi"[i : i + 2]), pixels[i : i + 2]) for i in range(0, 9, 2))
+    found = segment(predictor(), parts, num_examples=count)
     assert found.scores is None
-    assert (found.rows, walked) == (6, 3)
+    assert found.rows == 9
     assert found.examples.labels == []
-    assert found.examples.captions == ["a", "b", "c"]
-    assert np.array_equal(found.examples.clusters[2], pixels[2].argmax(0).numpy())
+    assert found.examples.captions == list(shown)
+    last = "abcdefghi".index(shown[-1])
+    assert np.array_equal(found.examples.clusters[-1], pixels[last].argmax(0).numpy())
     assert score_metrics(found, TRUTH) == {}
+
+
+def test_a_worker_without_images_shows_none() -> None:
+    found = segment(predictor(), [])
+    assert (found.rows, found.examples.captions) == (0, [])
 
 
 def test_a_method_cannot_be_given_labels() -> None:

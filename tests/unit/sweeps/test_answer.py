@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from tests.told import trial
+from usseg_ray.scoring.objective import STABILITY
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer, Contender, Findings, conclude, contenders
 from usseg_ray.sweeps.finals import Finalist
@@ -130,8 +131,8 @@ def test_finalists_of_one_method_are_told_apart_by_k() -> None:
 def test_finalists_of_one_method_and_k_are_told_apart_by_trial() -> None:
     other = replace(rival("acseg", 9.0, 5.0, 13.0), name="trial_000")
     found = conclude(sweep(rival("acseg", 1.0, -3.0, 5.0), other))
-    assert "9.0 above acseg, K = 30 (trial_000)" in found.sentence
-    assert "; acseg, K = 30 (trial_001) is within noise" in found.sentence
+    assert ", 9.0 above trial_000" in found.sentence
+    assert "; trial_001 is within noise" in found.sentence
 
 
 def test_a_finalist_whose_runs_failed_needs_seeds_like_the_others() -> None:
@@ -169,12 +170,13 @@ def test_what_picked_without_labels_is_named() -> None:
 def test_without_labels_of_a_test_split_pictures_are_what_there_is(
     collapsed: int, but: str
 ) -> None:
-    one = Contender("trial_002", "acseg", 21, collapsed=collapsed)
-    other = Contender("trial_001", "hp", 30)
-    found = conclude(Findings([one, other], picked="settings picked without labels"))
+    one = Contender("trial_002", "acseg", 21, collapsed=collapsed, selection=0.4125)
+    other, last = (Contender("trial_001", name, 30, selection=0.375) for name in ("hp", "stego"))
+    told = "settings picked without labels"
+    found = conclude(Findings([one, other, last], picked=told, objective=STABILITY))
     assert found.sentence == (
-        f"acseg, K = 21 leads{but}; nothing was scored on test: the pictures of trial_002 show "
-        "what it is worth (settings picked without labels)."
+        f"acseg, K = 21 leads hp by stability (0.412 to 0.375){but}; nothing was scored on test: "
+        "the pictures of trial_002 show what it is worth (settings picked without labels)."
     )
     assert conclude(Findings([one])).sentence.startswith("acseg, K = 21 is the only trial")
 
@@ -191,10 +193,9 @@ def test_a_command_that_is_not_known_is_not_told() -> None:
 
 def test_finalists_come_before_trials() -> None:
     trials = [trial(0, 20.0), trial(1, 30.0, collapsed=1.0), trial(2, None)]
-    listed = contenders(trials, [])
-    assert [(one.name, one.num_clusters, one.collapsed) for one in listed] == [
-        ("trial_001", 11, 1),
-        ("trial_000", 10, 0),
+    assert contenders(trials, []) == [
+        Contender("trial_001", "acseg", 11, collapsed=1, selection=30.0),
+        Contender("trial_000", "acseg", 10, selection=20.0),
     ]
     scores = {0: {"unsup_miou": 25.0, "collapsed": 1.0}, 1: {"unsup_miou": 27.0, "collapsed": 0.0}}
     (one,) = contenders(trials, [Finalist(trials[0], {}, scores)])

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,6 +43,23 @@ def test_a_request_that_stands_open_for_a_moment_is_no_wait(
     for _ in range(4):
         waits.look(["trial_001"])
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("waited", "told"), [((5, 12), 0), ((5, 19), 0), ((12, 19), 0), ((9, 21), 1), ((0, 40), 1)]
+)
+def test_only_who_waits_longer_than_ten_seconds_is_told_of(
+    waited: tuple[int, int], told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(monitor, "lacking", lambda: "1 CPU asked for")
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    said: list[str] = []
+    waits = Waits(said.append)
+    for second in range(50):
+        now = float(second)
+        waits.look(["trial_001"] if waited[0] <= second < waited[1] else [])
+    assert len(said) == told
 
 
 @pytest.mark.parametrize(("workers", "silent"), [(0, set[str]()), (1, {"trial_001"})])
