@@ -110,7 +110,7 @@ def test_photographs_become_a_named_model_that_others_use(
 
 def served(run: Path, image: Path, expected: Result, folder: Path) -> None:
     """Asks `serve` for the mask, and sees the names on the page of `demo`."""
-    # The second joins the tests' cluster, as beside a run of one's own.
+    # Both join the tests' cluster, at the same moment.
     joined = ray.get_runtime_context().gcs_address
     common = ("--model", str(run), "--port", "0", "--device", "cpu")
     running = [Server(folder, joined, name, *common) for name in ("serve", "demo")]
