@@ -45,6 +45,8 @@ def sweep(folder: Path, data: Path, name: str, backbone: dict[str, Any]) -> tupl
         "1",
         "--finalists",
         "0",
+        "--calibrate",
+        "off",
         "--data",
         str(data),
         *sets,

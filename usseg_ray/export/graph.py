@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ WRITERS = ("onnx", "onnxscript")
 """What writes a graph."""
 
 WAY_ON = "--format safetensors and pyfunc take every model."
+
+_NEVER = -1e4
+"""A logit whose probability is 0, also between two pixels."""
 
 _MOST_BYTES = 2**31 - 2**20
 """What a file of ONNX holds, with room for what is not weights."""
@@ -49,6 +53,8 @@ class TileGraph(nn.Module):
         self.method, self.backbone = model.method, model.featurise.backbone
         self.side = segmenter.description.preprocessing.size
         self._featurise, self._scorer = model.featurise, model.predictor().scorer
+        groups = segmenter.names.groups
+        self._parts = [np.flatnonzero(groups == cluster).tolist() for cluster in range(len(groups))]
 
     def forward(self, images: UInt8[Tensor, "B S S 3"]) -> Float[Tensor, "B K S S"]:
         """Finds the probability of every cluster at every pixel.
@@ -57,14 +63,23 @@ class TileGraph(nn.Module):
             images: (B, side, side, 3) uint8, RGB.
 
         Returns:
-            (B, K, side, side) float32; sums to 1 over K.
+            (B, K, side, side) float32; sums to 1 over K. What is merged into another cluster has 0,
+            and that one the sum.
         """
         batch = self._featurise(Images(("tile",), images.permute(0, 3, 1, 2)))
         scores = self._scorer.sharpness * self._scorer.predict(batch).float()
+        if any(len(part) != 1 for part in self._parts):
+            scores = self._joined(scores)
         size = (self.side, self.side)
         if tuple(scores.shape[-2:]) != size:
             scores = interpolate(scores, size, mode="bilinear", align_corners=False)
         return _softmax(scores)
+
+    def _joined(self, logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
+        """Adds up as `Segmenter.join` does; a cluster that was merged into another stays last."""
+        nothing = torch.full_like(logits[:, 0], _NEVER)
+        rows = [logits[:, part].logsumexp(1) if part else nothing for part in self._parts]
+        return torch.stack(rows, 1)
 
 
 def require(packages: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """A model as one graph: any number of tiles, the model's own probabilities, and its names."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.unit.models.conftest import kept
 from usseg_ray.core.errors import UserError
 from usseg_ray.export import graph
 from usseg_ray.export.graph import TileGraph, metadata, require, to_onnx, traced
+from usseg_ray.models.description import read_description, write_description
+from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
 
 TILES = np.stack([tiny.picture(number)[0] for number in range(3)])
@@ -38,6 +41,25 @@ def test_onnxruntime_finds_what_the_model_finds(segmenter: Segmenter, content: b
             assert np.allclose(own, expected, atol=1e-5)
 
 
+def test_merged_clusters_count_for_the_one_that_is_left(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    about = read_description(folder)
+    first, second, third = about.names.clusters
+    merged = Names((first, second.model_copy(update={"merge_into": 0}), third))
+    write_description(about.model_copy(update={"names": merged}), folder)
+    named = Segmenter.open(folder, torch.device("cpu"))
+    session = onnxruntime.InferenceSession(to_onnx(named))
+    (scores,) = session.run(["scores"], {"images": TILES})
+    for tile, own in zip(TILES, scores, strict=True):
+        expected = named.segment(tile, scores=True)
+        assert expected.scores is not None
+        assert np.allclose(own, expected.scores, atol=1e-5)
+        assert not own[1].any()
+        values = np.array(merged.final)[own.argmax(0)]
+        assert (values == expected.mask).mean() > 0.99
+
+
 def test_a_graph_says_what_it_is(segmenter: Segmenter, content: bytes) -> None:
     found = onnxruntime.InferenceSession(content).get_modelmeta().custom_metadata_map
     assert found == metadata(segmenter.description)
@@ -45,8 +67,8 @@ def test_a_graph_says_what_it_is(segmenter: Segmenter, content: bytes) -> None:
     assert [name["name"] for name in read["names"]] == ["cluster 0", "cluster 1", "cluster 2"]
     assert read["outputs"] == [0, 1, 2]
     assert read["palette"] == segmenter.names.palette[:3].tolist()
-    sight = {"bands": [], "scaling": None}
-    assert read["preprocessing"] == {"size": 32, "filter": "bilinear", "sight": sight}
+    preprocessing = {"size": 32, "filter": "bilinear", "sight": {"bands": [], "scaling": None}}
+    assert read["preprocessing"] == preprocessing
     assert read["model"]["method"] == "kmeans"
 
 
