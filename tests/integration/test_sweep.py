@@ -133,6 +133,8 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     assert high is not None
     assert low <= second.behind.mean <= high
     assert "Finalists on test" in text
+    shown = folder / f"finalists/{first.trial.name}-seed0/test/pictures/mosaic.png"
+    assert f"Beside labels: best, median and worst: {shown}" in text
     assert outcome.peak_bytes > 2**28
     for word in ("trial_000", "trial_001", "position (floor)", "linear (supervised)", "mlflow ui"):
         assert word in text
@@ -339,7 +341,9 @@ def test_data_without_labels_is_segmented_without_scores(tmp_path: Path, scenes:
     assert 0 <= (outcome.trials[0].score or -1) <= 1
     assert outcome.baselines == {}
     assert outcome.finals == []
-    assert (folder / "trial_000" / "pictures" / "mosaic.png").exists()
+    shown = folder / "trial_000" / "pictures" / "mosaic.png"
+    assert shown.exists()
+    assert f"Images as trial_000 segments them: {shown}" in text
     assert "unsup_miou -" not in text
     about = check_model(folder)
     assert (about.num_clusters, about.data_digest) == (4, plan.manifest.digest())
