@@ -1,12 +1,15 @@
-"""`python -m usseg_ray.name`: names, colours, merges and what is left out, written into a model."""
+"""`python -m usseg_ray.name`: names, colours, merges, splits and what is left out, into a model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usseg_ray.core.cli import Version, console, make_app, run
 from usseg_ray.core.errors import UserError
+
+if TYPE_CHECKING:
+    from usseg_ray.models.names import Names
 
 app = make_app()
 
@@ -18,8 +21,9 @@ def main(
     names: Annotated[
         Path | None,
         typer.Argument(
-            help="A names.yaml: such as 0: {name: road, colour: '#804080'}; clusters and keys "
-            "that it leaves out stay as they are. Without one, the model's own are printed."
+            help="A names.yaml: such as 0: {name: road, colour: '#804080'}, or 3: {split: 2} to "
+            "make cluster 3 two; clusters and keys that it leaves out stay as they are. Without "
+            "one, the model's own are printed."
         ),
     ] = None,
     *,
@@ -35,7 +39,11 @@ def main(
         ),
     ] = None,
     images: Annotated[
-        str | None, typer.Option(help="For --names-of: images that both models look at.")
+        str | None,
+        typer.Option(
+            help="For --names-of: images that both models look at. For a split: what is in the "
+            "cluster is looked for in them."
+        ),
     ] = None,
     version: Version = False,  # noqa: ARG001
 ) -> None:
@@ -64,6 +72,15 @@ def main(
         typer.echo(known.names.text(), nl=False)
         return
     given = Names.read(names, known.names)
+    splits = [cluster for cluster, name in enumerate(given.clusters) if name.split]
+    if splits:
+        if images is None:
+            raise UserError(
+                f"{names}: cluster {splits[0]} is to be split: give the photographs that the model "
+                "learnt from, --images FOLDER."
+            )
+        _split(folder, given, images)
+        return
     write_description(known.model_copy(update={"names": given}), folder)
     changed = sum(
         one != other for one, other in zip(given.clusters, known.names.clusters, strict=True)
@@ -72,6 +89,16 @@ def main(
     console.say(
         f"{changed} of {len(given)} clusters changed in {folder}. Label maps have: {outputs}."
     )
+
+
+def _split(folder: Path, given: "Names", images: str) -> None:
+    # torch: not for --help
+    from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
+    from usseg_ray.outputs.gallery.split import split  # noqa: PLC0415
+
+    for line in split(folder, given, images, chosen_device(None)).lines():
+        console.say(line)
+    console.say("To name both: usseg-ray look, or usseg-ray name --model " + str(folder))
 
 
 def _take_over(folder: Path, names_of: str, images: str) -> None:

@@ -22,6 +22,7 @@ from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.report.details import cost
 from usseg_ray.report.read import Store
+from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.sweep import run_sweep
@@ -131,15 +132,13 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     assert sum(first.selection.values()) >= sum(second.selection.values())
     assert first.selection[0] == first.trial.score
     assert first.scores[0]["unsup_miou"] != first.scores[1]["unsup_miou"]
-    assert second.behind is not None
-    low, high = second.behind.low, second.behind.high
-    assert low is not None
-    assert high is not None
-    assert low <= second.behind.mean <= high
+    check_interval(second)
     assert outcome.peak_bytes > 2**28
     check_cost(folder, text)
-    shown = ("trial_001", "position (floor)", "linear (supervised)", "Finalists on test")
-    assert not [word for word in (*shown, "trial_000", "mlflow ui") if word not in text]
+    mosaic = f"{folder}/finalists/{first.trial.name}-seed0/test/pictures/mosaic.png"
+    rows = ("trial_000", "trial_001", "position (floor)", "linear (supervised)")
+    said = (*rows, "Finalists on test", "mlflow ui", f"worst: {mosaic}")
+    assert not [word for word in said if word not in text]
 
     parent, children = runs_of(folder)
     assert (parent.info.status, len(children)) == ("FINISHED", 2)
@@ -174,6 +173,14 @@ def test_a_sweep_ranks_its_trials_and_keeps_them_in_mlflow(tmp_path: Path, scene
     check_finalists(folder, outcome)
     check_champion(folder, "ranked", first.trial.name, version=1)
     assert check_model(folder) == named
+
+
+def check_interval(finalist: Finalist) -> None:
+    assert finalist.behind is not None
+    low, high = finalist.behind.low, finalist.behind.high
+    assert low is not None
+    assert high is not None
+    assert low <= finalist.behind.mean <= high
 
 
 def check_cost(folder: Path, text: str) -> None:
@@ -354,7 +361,9 @@ def test_data_without_labels_is_segmented_without_scores(tmp_path: Path, scenes:
     assert 0 <= (outcome.trials[0].score or -1) <= 1
     assert outcome.baselines == {}
     assert outcome.finals == []
-    assert (folder / "trial_000" / "pictures" / "mosaic.png").exists()
+    shown = folder / "trial_000" / "pictures" / "mosaic.png"
+    assert shown.exists()
+    assert f"Images as trial_000 segments them: {shown}" in text
     assert "unsup_miou -" not in text
     about = check_model(folder)
     assert (about.num_clusters, about.data_digest) == (4, plan.manifest.digest())

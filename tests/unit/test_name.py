@@ -63,6 +63,28 @@ def test_what_is_wrong_changes_nothing(model: Path, tmp_path: Path, text: str, s
     assert (model / "model.yaml").read_bytes() == before
 
 
+def test_a_cluster_is_split_and_named(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(6):
+        Image.fromarray(tiny.picture(number)[0]).save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "names.yaml").write_text("0: {name: road, split: 2}\n1: {name: sky}\n")
+    asked = ("name", "names.yaml", "--model", str(model))
+    before = (model / "model.yaml").read_bytes()
+    refused = here(*asked, folder=tmp_path)
+    assert refused.returncode == 2
+    assert "cluster 0 is to be split: give the photographs" in " ".join(refused.stderr.split())
+    assert (model / "model.yaml").read_bytes() == before
+
+    done = here(*asked, "--images", "photos", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3: road 2 has the others." in done.stdout
+    called = [one.name for one in read_description(model).names.clusters]
+    assert called == ["road", "sky", "cluster 2", "road 2"]
+    printed = here("name", "--model", str(model), folder=tmp_path).stdout
+    assert "split" not in printed
+    Segmenter.open(model).segment(tiny.picture(0)[0])
+
+
 def test_a_model_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     done = here("name", "names.yaml", "--model", "models:/road@champion", folder=tmp_path)
     assert done.returncode == 2

@@ -17,7 +17,7 @@ from usseg_ray.core.sources import walk
 from usseg_ray.core.views import Frame
 from usseg_ray.data import synthetic
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.decode import decode_image
+from usseg_ray.data.numbers import decode_seen
 from usseg_ray.data.transforms import frame_image
 from usseg_ray.export.graph import INPUT, OUTPUT, WAY_ON, TileGraph, require
 from usseg_ray.models.description import Preprocessing
@@ -106,7 +106,7 @@ def tiles_of(images: Path | None, shown: Preprocessing) -> tuple[list[Tile], str
     found: list[Tile] = []
     for path in paths[:: max(1, len(paths) // _MOST_TILES)]:
         try:
-            found.append(_tile(decode_image(path.read_bytes()), shown))
+            found.append(_tile(decode_seen(path.read_bytes(), shown.sight), shown))
         except (UndecodableError, OSError):
             continue
     if not found:

@@ -151,6 +151,7 @@ class ACSeg(Method):
             "method.warmup_steps": 10,
         },
     )
+    centroids_in: ClassVar[tuple[str, ...]] = ("centroids",)
     centroids: Tensor
 
     def __init__(
@@ -170,7 +171,9 @@ class ACSeg(Method):
             config, features.dim, shared_generator(seed, self.name, "weights")
         )
         self.splits_background = config.background == "split"
-        self.num_groups = num_clusters - self.splits_background
+        self.without_centroid = int(self.splits_background)
+        self.spherical = config.spherical
+        self.num_groups = num_clusters - self.without_centroid
         self.register_buffer("centroids", torch.zeros(self.num_groups, features.dim))
 
     @classmethod
@@ -281,6 +284,12 @@ class ACSeg(Method):
             noun="regions",
         )
         self.centroids.copy_(result.centroids)
+
+    @torch.no_grad()
+    def members(self, batch: Batch, cluster: int) -> Float[Tensor, "n C"]:
+        """Returns the vectors of the regions that are in a cluster."""
+        regions = self._regions(batch)
+        return regions.vectors[regions.used & (self._clusters(regions) == cluster)]
 
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
         """Returns the backbone's tokens, whitened if so set: the generator makes no codes."""

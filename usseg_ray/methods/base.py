@@ -122,6 +122,13 @@ class Method(nn.Module, ABC):
     sharpness: ClassVar[float] = 2.0
     """Its scores times this are the logits that a CRF starts from; official code takes 2 cosines
     (STEGO, HP, SmooSeg)."""
+    centroids_in: ClassVar[tuple[str, ...]] = ()
+    """Entries of its state with a row for each cluster, the nearest of which decides: such clusters
+    can be split in two."""
+    without_centroid: int = 0
+    """Clusters in front of those, that something else decides."""
+    spherical: bool = True
+    """Whether nearest means by cosine."""
 
     def __init__(
         self, config: MethodConfig, features: FeatureSpec, num_clusters: int, seed: int
@@ -212,6 +219,15 @@ class Method(nn.Module, ABC):
         Scoring upsamples them bilinearly to the label's size and takes the argmax.
         """
 
+    def members(self, batch: Batch, cluster: int) -> Float[Tensor, "n C"]:
+        """Returns what the images have in a cluster, of what was grouped: codes, or regions.
+
+        Args:
+            batch: Images.
+            cluster: One that `centroids_in` has a row of.
+        """
+        raise TypeError(f"{self.name} has no centroid of {cluster} for {len(batch.ids)} images")
+
     def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:
         """Returns cluster scores by an image and its mirror image together: their mean.
 
@@ -240,6 +256,12 @@ class CodeClassifier(Method):
     def predict(self, batch: Batch) -> Float[Tensor, "B K h w"]:
         """Classifies the codes of images."""
         return self.upsampled_later(self.encode(batch))
+
+    @torch.no_grad()
+    def members(self, batch: Batch, cluster: int) -> Float[Tensor, "n C"]:
+        """Returns the codes that are classified so."""
+        codes = self.encode(batch)
+        return codes.movedim(1, -1)[self.classify(codes).argmax(1) == cluster]
 
     @torch.no_grad()
     def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:

@@ -181,6 +181,7 @@ class CAUSE(CodeClassifier):
         Stage("concepts", scored=False),
         Stage("probe"),
     )
+    centroids_in: ClassVar[tuple[str, ...]] = ("probe.centroids",)
     sharpness: ClassVar[float] = 1.0
     teacher_steps: Tensor
 

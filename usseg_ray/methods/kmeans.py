@@ -48,6 +48,7 @@ class KMeans(CodeClassifier):
     name: ClassVar[str] = "kmeans"
     Config: ClassVar[type[MethodConfig]] = KMeansConfig
     stages: ClassVar[tuple[Stage, ...]] = ()
+    centroids_in: ClassVar[tuple[str, ...]] = ("centroids",)
     centroids: Tensor
 
     def __init__(

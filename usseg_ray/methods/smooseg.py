@@ -113,6 +113,9 @@ class SmooSeg(CodeClassifier):
             "method.prototype_lr": 1e-3,
         },
     )
+    centroids_in: ClassVar[tuple[str, ...]] = tuple(
+        f"{one}.centroids" for one in ("student", "teacher", "lagging")
+    )
 
     def __init__(
         self, config: SmooSegConfig, features: FeatureSpec, num_clusters: int, seed: int

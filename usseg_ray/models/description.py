@@ -90,6 +90,7 @@ class Description(Settings):
         data_digest: Its digest.
         scores: What was measured, if anything was.
         weights_sha256: Of the bytes of the weights' file.
+        split_from: `weights_sha256` of what was trained, where clusters of that were split.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -106,6 +107,7 @@ class Description(Settings):
     data_digest: str = ""
     scores: ModelScores | None = None
     weights_sha256: str = ""
+    split_from: str = ""
 
     @field_validator("names", mode="before")
     @classmethod

@@ -143,7 +143,7 @@ def save_model(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as partial:
         filled = Path(partial) / folder.name
-        content = safetensors.torch.save({name: _own(tensor) for name, tensor in state.items()})
+        content = _content(state)
         write_whole(filled / WEIGHTS_FILE, content)
         digest = hashlib.sha256(content).hexdigest()
         write_description(description.model_copy(update={"weights_sha256": digest}), filled)
@@ -152,6 +152,19 @@ def save_model(
         if folder.exists():
             folder.replace(Path(partial) / "replaced")
         filled.replace(folder)
+
+
+def is_split_of(folder: Path, state: Mapping[str, Tensor]) -> bool:
+    """Says whether a folder has a model of this very state, with clusters of it split since."""
+    try:
+        split_from = read_description(folder).split_from
+    except UserError:
+        return False
+    return bool(split_from) and split_from == hashlib.sha256(_content(state)).hexdigest()
+
+
+def _content(state: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: _own(tensor) for name, tensor in state.items()})
 
 
 def _own(tensor: Tensor) -> Tensor:

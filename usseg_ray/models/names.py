@@ -6,7 +6,7 @@ People write it as `names.yaml`, a line a cluster; a model keeps it in its descr
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import yaml
@@ -39,12 +39,14 @@ class Name(Settings):
         colour: As `#rrggbb`.
         merge_into: The cluster that it is a part of.
         ignore: Whether its pixels are left out of label maps.
+        split: 2 where it is to be made two clusters (`outputs.gallery.split`); no model keeps that.
     """
 
     name: str = Field(min_length=1, max_length=200)
     colour: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
     merge_into: int | None = Field(None, ge=0)
     ignore: bool = False
+    split: Literal[2] | None = Field(None, exclude=True)
 
 
 @dataclass(frozen=True)

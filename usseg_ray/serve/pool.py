@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorAlreadyExistsError, RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -58,7 +58,7 @@ def started_pool(pool: ModelPool, *, joined: bool) -> Iterator["ServedModel"]:
     """
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     name = f"usseg-{uuid.uuid4().hex[:8]}"
-    serve.start(proxy_location="Disabled")
+    _join()
     deployment = serve.deployment(
         ModelWorker,
         num_replicas=pool.workers,
@@ -77,6 +77,14 @@ def started_pool(pool: ModelPool, *, joined: bool) -> Iterator["ServedModel"]:
     finally:
         if joined:  # else they end with their Ray, which may be gone already
             serve.delete(name)
+
+
+def _join() -> None:
+    """Starts Ray Serve, or joins that of the cluster."""
+    try:
+        serve.start(proxy_location="Disabled")
+    except ActorAlreadyExistsError:  # another command started it since this one looked
+        serve.start(proxy_location="Disabled")
 
 
 class ServedModel:

@@ -15,7 +15,13 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.models.description import ModelScores
 from usseg_ray.models.find import KEPT
-from usseg_ray.models.folder import backbone_file, describe_run, read_model, save_model
+from usseg_ray.models.folder import (
+    backbone_file,
+    describe_run,
+    is_split_of,
+    read_model,
+    save_model,
+)
 from usseg_ray.models.names import Names
 from usseg_ray.scoring.objective import MIOU, PREFIX
 from usseg_ray.sweeps.finals import FINALISTS, Finalist, run_place
@@ -81,6 +87,8 @@ class ModelKeeper:
         name = Path(place).name
         folder = self.storage.folder / place / KEPT
         model = self.storage.folder / KEPT if chosen else folder
+        if is_split_of(model, state.method):
+            return  # What a person made of it in an earlier life of the run.
         about = describe_run(run.method, run.settings, self.plan.manifest, scores)
         about = about.model_copy(update={"names": _names(model, state.method) or about.names})
         save_model(model, about, state.method, backbone_file(run.settings))

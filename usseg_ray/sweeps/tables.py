@@ -19,6 +19,7 @@ from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
 from usseg_ray.sweeps.finals import FINALISTS, Finalist
 from usseg_ray.sweeps.k.trials import CLUSTERS
+from usseg_ray.sweeps.own.drawn import pictured
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.trial import Trial, load_trials, ranked
 
@@ -104,6 +105,8 @@ def print_outcome(
         highlight=False,
         soft_wrap=True,
     )
+    for title, path in pictured(folder).items():
+        console.print(f"{title}: {path}", markup=False, highlight=False, soft_wrap=True)
     print_answer(console, outcome.answer)
     if command:
         console.print(f"Dashboard: [bold]{escape(command)}[/]", highlight=False, soft_wrap=True)

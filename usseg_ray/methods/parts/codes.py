@@ -6,7 +6,7 @@ such centroids have spread over the codes. k-means on the finished codes, as for
 here, does not depend on how long a run was; published presets learn them.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -68,6 +68,7 @@ class CodeMethod(CodeClassifier):
         probe: The centroids.
     """
 
+    centroids_in: ClassVar[tuple[str, ...]] = ("probe.centroids",)
     config: CodeConfig
     head: SegmentationHead
     probe: ClusterProbe

@@ -6,11 +6,11 @@ const quoted = (text) =>
     (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 const line = (form) => {
-  const { name, colour, merge_into, ignore } = form.elements;
+  const { name, colour, merge_into, ignore, split } = form.elements;
   const called = name.value.trim() || `cluster ${form.dataset.cluster}`;
   return (
     `${form.dataset.cluster}: {name: ${quoted(called)}, colour: ${quoted(colour.value)}, ` +
-    `merge_into: ${merge_into.value || "null"}, ignore: ${ignore.checked}}\n`
+    `merge_into: ${merge_into.value || "null"}, ignore: ${ignore.checked}${split.checked ? ", split: 2" : ""}}\n`
   );
 };
 const forms = [...document.querySelectorAll("form[data-cluster]")];

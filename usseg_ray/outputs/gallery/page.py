@@ -175,5 +175,6 @@ def _form(found: Survey, cluster: int) -> str:
         f'<label>Colour <input name="colour" type="color" value="{name.colour}"></label>'
         '<label>Merge into cluster <input name="merge_into" type="number" min="0" '
         f'max="{len(names) - 1}" value="{into}"></label>'
-        f'<label><input name="ignore" type="checkbox"{ignored}> Ignore</label></form>'
+        f'<label><input name="ignore" type="checkbox"{ignored}> Ignore</label>'
+        '<label><input name="split" type="checkbox"> Split in two</label></form>'
     )

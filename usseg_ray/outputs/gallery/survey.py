@@ -4,19 +4,20 @@ At most `MOST` are looked at, from all over the folder, and what is kept of each
 and time have a bound, however many images there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, resolve
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import MAX_FILE_BYTES, check_aspect
+from usseg_ray.data.scaling import Sight
 from usseg_ray.models.description import Description
 from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
@@ -125,13 +126,14 @@ def survey_images(
     description = named.description
     plain = Names.default(len(description.names))
     segmenter = Segmenter(description.model_copy(update={"names": plain}), named.model)
+    sight = description.preprocessing.sight
     found = find_images(images, "").found
-    chosen = found[:: -(-len(found) // MOST)]
+    chosen = all_over(found)
     seen, reasons = list[GalleryImage](), list[str]()
     for done, one in enumerate(chosen):
         on_progress(done, len(reasons), len(chosen))
         try:
-            seen.append(see(segmenter, _read(images, one), one.name))
+            seen.append(see(segmenter, read_image(images, one, sight), one.name))
         except UndecodableError as error:
             reasons.append(f"{one.name}: {error}")
     if not seen:
@@ -139,7 +141,17 @@ def survey_images(
     return Survey(description, tuple(seen), len(found), len(reasons))
 
 
-def _read(place: str, found: ImageFile) -> np.ndarray:
+def all_over(found: Sequence[ImageFile]) -> Sequence[ImageFile]:
+    """Chooses at most `MOST` images, from all over a place."""
+    return found[:: -(-len(found) // MOST)]
+
+
+def read_image(place: str, found: ImageFile, sight: Sight) -> UInt8[np.ndarray, "H W 3"]:
+    """Reads an image of a place as a model sees it.
+
+    Raises:
+        UndecodableError: It is too large, cannot be read, or is none.
+    """
     if found.stamp[0] > MAX_FILE_BYTES:
         raise UndecodableError(f"larger than {MAX_FILE_BYTES // 2**30} GiB")
     try:
@@ -147,6 +159,6 @@ def _read(place: str, found: ImageFile) -> np.ndarray:
             data = stream.read()
     except OSError as error:
         raise UndecodableError(f"cannot be read ({first_line(error)})") from None
-    image = decoded(data).image
+    image = decoded(data, sight).image
     check_aspect(*image.shape[:2])
     return image

@@ -8,7 +8,25 @@ from usseg_ray.models.find import KEPT
 from usseg_ray.sweeps.finals import FINALISTS
 from usseg_ray.sweeps.k.answer import maps_path
 
-_MOSAIC = "test/pictures/mosaic.png"
+_PICTURES = "pictures/mosaic.png"
+
+_MOSAIC = f"test/{_PICTURES}"
+
+
+def pictured(run: Path) -> dict[str, Path]:
+    """Finds the pictures of what a run kept, for its closing screen.
+
+    Args:
+        run: Its folder.
+
+    Returns:
+        What a picture shows -> its file.
+    """
+    kept = run / KEPT
+    found = drawn(kept) if (kept / MODEL_FILE).is_file() else {}
+    for model in run.glob(f"*/{KEPT}"):
+        found[f"Images as {model.parent.name} segments them"] = model.parent / _PICTURES
+    return {title: path for title, path in found.items() if path.is_file()}
 
 
 def drawn(model: Path) -> dict[str, Path]:

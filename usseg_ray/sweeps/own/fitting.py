@@ -94,6 +94,8 @@ class FitResult:
         return {
             "a page about the run": f"{CONSOLE} report --sweep {name} --out report.html",
             "names from that page": f"{CONSOLE} name names.yaml --model {run}",
+            "masks of other images": f"{CONSOLE} predict --model {run} --images FOLDER --out MASKS",
+            "to try it in a browser": f"{CONSOLE} demo --model {run}",
             "masks of images that you add": f"{CONSOLE} fit FOLDER --resume {run}",
             "train on them too": f"{CONSOLE} fit FOLDER --names-of {run}",
             "in Python": f"usseg_ray.load({str(self.run)!r}).predict('image.jpg')",

@@ -1,5 +1,6 @@
 """A survey looks at images from all over a folder, and chooses what to show by what is in them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from tests import tiny
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.scaling import Scaling, Sight
 from usseg_ray.models.description import read_description, write_description
 from usseg_ray.models.names import Names
 from usseg_ray.outputs.gallery import survey as surveys
@@ -67,6 +69,26 @@ def test_merged_clusters_are_seen_apart(found: Survey, model: Path, tmp_path: Pa
         write_description(about, model)
     assert again.description.names.clusters[1].merge_into == 0
     assert np.array_equal(again.shares, found.shares)
+
+
+def test_images_of_more_than_8_bits_are_seen_as_the_model_sees_them(
+    model: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(model, tmp_path / "model"))
+    about = read_description(own)
+    sight = Sight(scaling=Scaling(low=(0, 0, 0), high=(255 * 16,) * 3, words="12-bit"))
+    shown = about.preprocessing.model_copy(update={"sight": sight})
+    write_description(about.model_copy(update={"preprocessing": shown}), own)
+    plain, deep = tmp_path / "plain", tmp_path / "deep"
+    for place in (plain, deep):
+        place.mkdir()
+    for number in range(3):
+        grey = tiny.picture(number, (48, 64))[0][..., 0]
+        Image.fromarray(grey).save(plain / f"{number}.png")
+        Image.fromarray(grey.astype(np.uint16) * 16).save(deep / f"{number}.png")
+    one, other = survey_images(own, str(plain)), survey_images(own, str(deep))
+    assert (len(other.seen), other.bad) == (3, 0)
+    assert all(np.array_equal(a.small, b.small) for a, b in zip(one.seen, other.seen, strict=True))
 
 
 def test_few_of_many_are_looked_at_and_broken_ones_counted(
