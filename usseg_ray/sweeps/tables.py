@@ -19,7 +19,7 @@ from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
 from usseg_ray.sweeps.finals import FINALISTS, Finalist
 from usseg_ray.sweeps.k.trials import CLUSTERS
-from usseg_ray.sweeps.own.drawn import pictured
+from usseg_ray.sweeps.own.drawn import run_pictures
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials.trial import Trial, load_trials, ranked
 
@@ -105,7 +105,7 @@ def print_outcome(
         highlight=False,
         soft_wrap=True,
     )
-    for title, path in pictured(folder).items():
+    for title, path in run_pictures(folder).items():
         console.print(f"{title}: {path}", markup=False, highlight=False, soft_wrap=True)
     print_answer(console, outcome.answer)
     if command:

@@ -13,7 +13,7 @@ _PICTURES = "pictures/mosaic.png"
 _MOSAIC = f"test/{_PICTURES}"
 
 
-def pictured(run: Path) -> dict[str, Path]:
+def run_pictures(run: Path) -> dict[str, Path]:
     """Finds the pictures of what a run kept, for its closing screen.
 
     Args:

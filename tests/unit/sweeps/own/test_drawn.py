@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.unit.models.conftest import kept
 from usseg_ray.models.description import read_description, write_description
-from usseg_ray.sweeps.own.drawn import drawn, pictured
+from usseg_ray.sweeps.own.drawn import drawn, run_pictures
 
 
 def laid(path: Path) -> Path:
@@ -31,11 +31,11 @@ def test_pictures_are_of_the_kept_finalist_and_of_every_k(tmp_path: Path) -> Non
 
 
 def test_the_closing_screen_names_what_lies_there(tmp_path: Path) -> None:
-    assert pictured(tmp_path) == {}
+    assert run_pictures(tmp_path) == {}
     kept(tmp_path, "kmeans")
     (tmp_path / "trial_004" / "model").mkdir(parents=True)
-    assert pictured(tmp_path) == {}
+    assert run_pictures(tmp_path) == {}
     own = laid(tmp_path / "trial_004" / "pictures/mosaic.png")
     laid(tmp_path / "trial_001" / "pictures/mosaic.png")
     maps = laid(tmp_path / "k" / "kmeans-maps.png")
-    assert list(pictured(tmp_path).values()) == [maps, own]
+    assert list(run_pictures(tmp_path).values()) == [maps, own]
