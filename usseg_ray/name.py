@@ -1,5 +1,6 @@
 """`python -m usseg_ray.name`: names, colours, merges, splits and what is left out, into a model."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +99,8 @@ def _split(folder: Path, given: "Names", images: str) -> None:
 
     for line in split(folder, given, images, chosen_device(None)).lines():
         console.say(line)
-    console.say("To name both: usseg-ray look, or usseg-ray name --model " + str(folder))
+    place, shown = shlex.quote(str(folder)), shlex.quote(images)
+    console.say(f"To see and name both: usseg-ray look --model {place} --images {shown}")
 
 
 def _take_over(folder: Path, names_of: str, images: str) -> None:

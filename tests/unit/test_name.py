@@ -78,6 +78,7 @@ def test_a_cluster_is_split_and_named(model: Path, tmp_path: Path) -> None:
     done = here(*asked, "--images", "photos", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3: road 2 has the others." in done.stdout
+    assert f"usseg-ray look --model {model} --images " in done.stdout
     called = [one.name for one in read_description(model).names.clusters]
     assert called == ["road", "sky", "cluster 2", "road 2"]
     printed = here("name", "--model", str(model), folder=tmp_path).stdout

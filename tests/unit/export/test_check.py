@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests import tiny
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.scaling import Scaling, Sight
 from usseg_ray.export.check import compare_with_torch, tiles_of
 from usseg_ray.export.graph import TileGraph
 from usseg_ray.models.description import Preprocessing
@@ -50,6 +52,14 @@ def test_tiles_are_centre_squares_of_all_over_a_folder(tmp_path: Path) -> None:
     assert np.array_equal(tile, tiny.picture(5, (40, 64))[0][:, 12:52])
     with pytest.raises(UserError, match="no image that can be read"):
         tiles_of(tmp_path / "00.png", Preprocessing(size=32))
+
+
+def test_tiles_of_deep_files_are_as_the_model_sees_them(tmp_path: Path) -> None:
+    grey = tiny.picture(0, (32, 32))[0][..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    sight = Sight(scaling=Scaling(low=(0, 0, 0), high=(255 * 16,) * 3, words="12-bit"))
+    (tile,), _ = tiles_of(tmp_path / "deep.png", Preprocessing(size=32, sight=sight))
+    assert np.array_equal(tile, np.stack([grey] * 3, -1))
 
 
 def test_without_images_scenes_are_drawn() -> None:
