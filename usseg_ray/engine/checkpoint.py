@@ -3,10 +3,13 @@
 A state knows its own file, and nobody else reads what is in it.
 """
 
+import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Self
+from zipfile import ZipFile
 
 import torch
 
@@ -23,6 +26,48 @@ registered model's had the method's state alone."""
 BEST = "best"
 
 BEST_NOTE = "metrics.json"
+
+_CURE = "Remove its folder: the trial goes on from an earlier checkpoint, or from the start."
+
+
+def load_whole(path: Path, device: torch.device, cure: str) -> dict[str, Any]:
+    """Reads what `torch.save` wrote, tensors and plain values only, if every bit of it is right.
+
+    PyTorch writes checksums, and reads past them.
+
+    Args:
+        path: The file.
+        device: Where tensors go.
+        cure: What to do if it is damaged, in a sentence.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedError: It is not what was saved.
+    """
+    check_whole(path, cure)
+    try:
+        return dict(torch.load(path, map_location=device, weights_only=True))
+    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, UnpicklingError) as error:
+        raise DamagedError(f"{path} is damaged ({first_line(error)[:60]}). {cure}") from None
+
+
+def check_whole(path: Path, cure: str) -> None:
+    """Compares what `torch.save` wrote with its checksums.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedError: It is not what was saved.
+    """
+    try:
+        with ZipFile(path) as file:
+            wrong = file.testzip()
+        fault = f"the checksum of {wrong} is wrong" if wrong else ""
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # noqa: BLE001 (what a bit can make of an archive is not foreseen)
+        fault = first_line(error)[:60] or type(error).__name__
+    if fault:
+        raise DamagedError(f"{path} is damaged ({fault}). {cure}")
 
 
 @dataclass(frozen=True)
@@ -92,13 +137,7 @@ class RunState:
             DamagedError: It is not what was saved.
         """
         path = folder / STATE_FILE
-        try:
-            saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, UnpicklingError, ValueError) as error:
-            raise DamagedError(
-                f"{path} is damaged ({first_line(error)[:60]}). Remove its folder: the trial goes "
-                "on from an earlier checkpoint, or from the start."
-            ) from None
+        saved = load_whole(path, device, _CURE)
         version = saved.pop("version", 1)
         if version == 1:
             saved = {"epoch": 0, "metrics": {}, **saved}
@@ -108,7 +147,10 @@ class RunState:
                 f"1 to {VERSION}. Read it with the usseg_ray that wrote it, or train again."
             )
         part = saved.pop("part", None)
-        return cls(**saved, part=EpochPart(**part) if part else None)
+        try:
+            return cls(**saved, part=EpochPart(**part) if part else None)
+        except TypeError as error:
+            raise DamagedError(f"{path} is damaged ({first_line(error)[:60]}). {_CURE}") from None
 
 
 @dataclass(frozen=True)
@@ -131,12 +173,18 @@ def keep_best(state: RunState, folder: Path) -> bool:
         Whether it was kept.
     """
     score, best = state.metrics.get("unsup_miou"), folder / BEST
-    if score is None:
-        return False
-    note = best / BEST_NOTE
-    cure = f"Remove {best}: the best of the epochs that follow is kept."
-    if note.exists() and read_json(note, _Best, cure).unsup_miou >= score:
+    if score is None or _best_score(best) >= score:
         return False
     state.save(best)
-    write_json(note, asdict(_Best(state.epoch, score)))
+    write_json(best / BEST_NOTE, asdict(_Best(state.epoch, score)))
     return True
+
+
+def _best_score(best: Path) -> float:
+    """Reads the score of the state kept so far; where its note is damaged, from the state."""
+    with suppress(FileNotFoundError, DamagedError):
+        try:
+            return read_json(best / BEST_NOTE, _Best, "").unsup_miou
+        except DamagedError:
+            return RunState.load(best, torch.device("cpu")).metrics["unsup_miou"]
+    return -math.inf

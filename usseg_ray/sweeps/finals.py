@@ -194,14 +194,11 @@ def save_final(scored: Mapping[str, dict[str, float]], folder: Path) -> None:
 
 
 def load_final(folder: Path) -> dict[str, dict[str, float]]:
-    """Reads what `save_final` wrote; empty where it wrote nothing.
-
-    Raises:
-        UserError: The file is damaged.
-    """
-    path = folder / FINAL_FILE
-    cure = "Remove it, and --resume the sweep: the finalists are scored again."
-    return read_json(path, dict[str, dict[str, float]], cure) if path.exists() else {}
+    """Reads what `save_final` wrote; empty where that is nothing, or damaged."""
+    try:
+        return read_json(folder / FINAL_FILE, dict[str, dict[str, float]], "They are scored again.")
+    except (FileNotFoundError, DamagedError):
+        return {}
 
 
 def still_scored(

@@ -36,6 +36,7 @@ from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.objective import CONSENSUS, MIOU
 from usseg_ray.sweeps.answer import Answer, Findings, conclude, contenders
 from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
+from usseg_ray.sweeps.damaged import set_records_aside, to_go_on
 from usseg_ray.sweeps.earlier import agreed
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_features
 from usseg_ray.sweeps.finals import (
@@ -46,7 +47,7 @@ from usseg_ray.sweeps.finals import (
     pick,
     score_finalists,
 )
-from usseg_ray.sweeps.k.answer import ANSWER, KAnswer, answer, chosen, write_answer
+from usseg_ray.sweeps.k.answer import ANSWER, answers, chosen, write_answers
 from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, recommend
 from usseg_ray.sweeps.method_plan import first_settings
 from usseg_ray.sweeps.models import ModelKeeper, best_of
@@ -102,6 +103,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         storage.push(CHOSEN_FILE)
         reading = held.enter_context(reading_group(resources.data_cpus_per_worker, readers))
         plan = plan.on(device, reading, stored)
+        set_records_aside(folder, plan.draws, console)
         any_job = plan.first_jobs()[0]
         baselines = BaselineTask(any_job if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
@@ -112,6 +114,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
             if plan.request.question == "k":
                 trials |= sweep.extend(trials.values())
+            trials |= sweep.go_on(sweep.needed(trials.values()), storage)
         with timed(seconds, "baselines, after the trials"):
             floors = baselines.wait().get(plan.config.data.selection_split)
         sweep.compare(trials.values(), storage)
@@ -261,6 +264,16 @@ class _Sweep:
                     draws[trial_name(plan.num_trials + len(draws))] = part.method, sample
         return self.run_trials(draws, self.storage, "past the edge of the range")
 
+    def needed(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Finds the trials whose checkpoints are read again: finalists, or the best one."""
+        if self.plan.has_test:
+            return pick(trials, self.plan.request.finalists)
+        return [best] if (best := self.best(trials)) else []
+
+    def go_on(self, trials: Iterable[Trial], home: Storage) -> dict[str, Trial]:
+        """Runs those of some finished trials again whose last checkpoint is damaged."""
+        return self.run_trials(to_go_on(trials, home, self.console), home, "trials")
+
     def compare(self, trials: Iterable[Trial], home: Storage) -> None:
         """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""
         folder = self.storage.folder
@@ -291,7 +304,8 @@ class _Sweep:
         """Says in a sentence what the sweep found; of the question about K, in one a method."""
         plan = self.plan
         if plan.request.question == "k":
-            sentences = answer_k(plan, trials, self.storage)
+            found = answers(self._methods, trials, plan.objective)
+            sentences = write_answers(found, trials, plan.objective, self.storage)
             self.ledger.attach(None, self.storage.folder / ANSWER)
             return Answer("\n".join(sentences))
         split = plan.config.data.test_split
@@ -310,15 +324,21 @@ class _Sweep:
 
     def best(self, trials: Iterable[Trial]) -> Trial | None:
         """Finds the trial whose model stands for the sweep where there are no finalists."""
-        rows = list(trials)
+        rows, objective = list(trials), self.plan.objective
         if self.plan.request.question != "k":
             return best_of(rows)
-        found = chosen(answers(self.plan, rows), rows, self.plan.objective)
+        found = chosen(answers(self._methods, rows, objective), rows, objective)
         return found or best_of(rows)
+
+    @property
+    def _methods(self) -> list[str]:
+        return [part.method for part in self.plan.parts]
 
     def _train_again(self, chosen: list[Trial]) -> None:
         draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
         home.fetch_named(TRIAL_FILE, ARRAYS)
+        set_records_aside(home.folder, draws, self.console)
+        self.go_on(load_trials(home.folder), home)
         self.compare(self.run_trials(draws, home, "finalists").values(), home)
 
     def _record(self, finalist: Finalist, baselines: Mapping[str, float]) -> None:
@@ -376,21 +396,3 @@ def _in_words(spread: Spread | None) -> str:
         return ""
     around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
     return f"{spread.mean:.2f}{around} ({spread.count})"
-
-
-def answers(plan: Plan, trials: list[Trial]) -> list[KAnswer]:
-    """Reads off how many clusters each method of a sweep should have."""
-    return [
-        answer(of_method(trials, part.method), part.method, plan.objective) for part in plan.parts
-    ]
-
-
-def answer_k(plan: Plan, trials: list[Trial], storage: Storage) -> list[str]:
-    """Writes how many clusters each method of a sweep should have, and says it in sentences."""
-    found = answers(plan, trials)
-    for one in found:
-        write_answer(one, of_method(trials, one.method), storage.folder)
-    storage.push(ANSWER)
-    best = chosen(found, trials, plan.objective)
-    several = [f"Chosen: {best.method}."] if best is not None and len(found) > 1 else []
-    return [*(verdict for one in found if (verdict := one.verdict())), *several]

@@ -4,8 +4,9 @@ Ray refuses the one's `report` inside the other, so there is a context for each.
 same folder behind: evaluations, the state that scored best, and under `train` the last checkpoint.
 """
 
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import ray.train
@@ -36,7 +37,7 @@ class TrainContext:
     def __init__(self, device: torch.device, storage: Storage) -> None:
         self.device = device
         self.storage = storage
-        self._restored: str | None = None
+        self._earlier: Collection[str] = ()
         self._notice: PreemptionInfo | None = None
         self._steps = 0
 
@@ -69,7 +70,7 @@ class TrainContext:
 
     def _commit(self, metrics: dict[str, float], state: RunState) -> None:
         name = state.name
-        if name == self._restored:
+        while name in self._earlier:
             # Ray would take the checkpoint for an older one, and delete it.
             name += "_again"
         with tempfile.TemporaryDirectory() as folder:
@@ -81,14 +82,15 @@ class TrainContext:
             )
 
     def restore(self) -> RunState | None:
-        """Reads the last committed checkpoint, if there is one."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        self._restored = Path(checkpoint.path).name
+        """Reads the last committed checkpoint that is whole, if there is one."""
+        self._earlier = self.storage.folders(CHECKPOINTS)
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
-        with checkpoint.as_directory() as folder:
-            return RunState.load(Path(folder), self.device)
+        committed = ray.train.get_checkpoint()
+        last = "" if committed is None else Path(committed.path).name
+        return next(
+            (state for _, state in _states(self.storage, self.device, last) if state is not None),
+            None,
+        )
 
 
 class TuneContext:
@@ -109,7 +111,7 @@ class TuneContext:
     def report(
         self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
     ) -> None:
-        """Commits the state, reports to Tune, then drops the state before."""
+        """Commits the state, reports to Tune, then drops all but the state before."""
         _keep(state, evaluation, self.storage)
         name = state.name
         target = self.storage.folder / CHECKPOINTS / name
@@ -121,7 +123,8 @@ class TuneContext:
             # where the scheduler stops the trial.
             ray.tune.report(metrics | {"checkpoint_path": str(target)})
         finally:
-            self.storage.keep_only(CHECKPOINTS, name)
+            kept = [one for one in self.storage.folders(CHECKPOINTS) if one < name][-1:]
+            self.storage.keep_only(CHECKPOINTS, [*kept, name])
 
     def after_step(self, state: Callable[[], RunState]) -> None:
         """Lets the step pass: Ray Tune gives trials no notice."""
@@ -129,17 +132,40 @@ class TuneContext:
     def restore(self) -> RunState | None:
         """Reads the last committed checkpoint that is whole; damaged ones are set aside."""
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
-        for name in reversed(self.storage.folders(CHECKPOINTS)):
-            self.storage.fetch(f"{CHECKPOINTS}/{name}")
-            folder = self.storage.folder / CHECKPOINTS / name
-            # A kill leaves a folder without a state, and an object store shows it before its file.
-            if not RunState.is_in(folder):
-                continue
-            try:
-                return RunState.load(folder, self.device)
-            except DamagedError:
-                folder.rename(folder.with_name(f".damaged-{name}"))
+        for folder, state in _states(self.storage, self.device):
+            if state is not None:
+                return state
+            aside = folder.with_name(f".damaged-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.replace(aside)
         return None
+
+
+def _states(
+    storage: Storage, device: torch.device, last: str = ""
+) -> Iterator[tuple[Path, RunState | None]]:
+    """Yields the folders of a trial's checkpoints and what they hold, the last one first.
+
+    Args:
+        storage: The trial's folder.
+        device: Where tensors go.
+        last: Name of the last one that counts; any if empty.
+
+    Yields:
+        The folder, and its state; `None` where that is damaged.
+    """
+    for name in reversed(storage.folders(CHECKPOINTS)):
+        if last and name > last:
+            continue
+        storage.fetch(f"{CHECKPOINTS}/{name}")
+        folder = storage.folder / CHECKPOINTS / name
+        # A kill leaves a folder without a state, and an object store shows it before its file.
+        if not RunState.is_in(folder):
+            continue
+        try:
+            yield folder, RunState.load(folder, device)
+        except DamagedError:
+            yield folder, None
 
 
 def _keep(state: RunState, evaluation: Evaluation | None, storage: Storage) -> None:

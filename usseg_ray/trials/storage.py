@@ -8,7 +8,7 @@ of object stores appear as a whole or not at all; names that start with a dot ar
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -124,20 +124,20 @@ class Storage:
             ]
         return sorted(n for n in found if not n.startswith("."))
 
-    def keep_only(self, folder: str, name: str) -> None:
-        """Removes everything but one from a folder, here and at the URI.
+    def keep_only(self, folder: str, names: Collection[str]) -> None:
+        """Removes all other folders below one, here and at the URI.
 
         What cannot be removed is left: a process that outlived its node may be writing there.
         """
         for other in (self.folder / folder).iterdir():
-            if other.name != name:
+            if other.name not in names:
                 shutil.rmtree(other, ignore_errors=True)
         if self.uri:
             filesystem, root = resolve(self.uri)
-            for other_name in self.folders(folder):
-                if other_name != name:
+            for name in self.folders(folder):
+                if name not in names:
                     with suppress(OSError):
-                        filesystem.delete_dir(f"{root}/{folder}/{other_name}")
+                        filesystem.delete_dir(f"{root}/{folder}/{name}")
 
     def _fetch(self, filesystem: pafs.FileSystem, root: str, paths: Iterable[str]) -> None:
         def fetch(path: str) -> None:

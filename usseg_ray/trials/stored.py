@@ -8,8 +8,10 @@ from dataclasses import fields
 import torch
 
 from usseg_ray.core.files import write_whole
+from usseg_ray.core.records import DamagedError
 from usseg_ray.core.types import FeatureMap, Needs, Rows
 from usseg_ray.core.views import FixedView
+from usseg_ray.engine.checkpoint import load_whole
 from usseg_ray.features.featuriser import FeatureFinder
 from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import parts_of
@@ -48,8 +50,8 @@ class _EntryFinder:
             return compute()
         asked = (name, rows.numbers.tolist(), parts_of(needs))
         file = entry.folder / VARIANTS / f"{hashlib.sha256(repr(asked).encode()).hexdigest()}.pt"
-        if file.exists():
-            return FeatureMap(**torch.load(file, map_location=self._device, weights_only=True))
+        with suppress(FileNotFoundError, DamagedError):
+            return FeatureMap(**load_whole(file, self._device, "It is computed again."))
         found = compute()
         parts = {one.name: getattr(found, one.name) for one in fields(found)}
         # What cannot be kept is computed again.

@@ -14,6 +14,7 @@ import ray
 
 from usseg_ray.cluster.capacity import worker_resources
 from usseg_ray.core.config import ResourceConfig
+from usseg_ray.core.files import resolve
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage, below, opened
 from usseg_ray.trials.trial import (
@@ -35,6 +36,7 @@ NODE_DIED = "its node has died"
 """Ray's words for an actor that was lost with its machine, of whatever error they are part."""
 OUT_OF_REACH = "actor is temporarily unavailable"
 """The same while it does not know yet: of a process that died alone it hears within a second."""
+_LIST, _DAMAGED_LIST = "checkpoint_manager_snapshot.json", "CheckpointManagerInitializationError"
 NOTICE_S = 20.0
 """How long Ray may take to notice a lost node; see docs/scaling.md."""
 
@@ -151,11 +153,23 @@ class _WorkerGroup:
 
         before = _alive()
         try:
-            self._trainer().fit()
+            self._fit()
         except TrainingFailedError as error:
             if _is_lost_worker(error) and _lost_one(before):
                 raise RuntimeError(f"A worker was lost: {NODE_DIED}") from error
             raise
+
+    def _fit(self) -> None:
+        try:
+            self._trainer().fit()
+        except ray.exceptions.RayActorError as error:
+            if _DAMAGED_LIST not in str(error):
+                raise
+            # Ray Train's list of checkpoints is written in place, and it reads it before anything
+            # else. The workers find what is whole without it.
+            filesystem, path = resolve(below(self.home, f"{CHECKPOINTS}/{_LIST}"))
+            filesystem.delete_file(path)
+            self._trainer().fit()
 
     def _trainer(self) -> "TorchTrainer":
         from ray.train import (  # noqa: PLC0415 (imports torch)
@@ -186,7 +200,7 @@ class _WorkerGroup:
                 name=CHECKPOINTS,
                 storage_path=self.home,
                 callbacks=[_to_tune()],
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )

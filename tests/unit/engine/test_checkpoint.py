@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,40 @@ def test_nothing_but_tensors_and_plain_values_is_loaded(tmp_path: Path) -> None:
     write(tmp_path, {"method": {"weight": Path("there")}})
     with pytest.raises(DamagedError, match=r"checkpoint\.pt is damaged"):
         RunState.load(tmp_path, CPU)
+
+
+def test_no_flipped_bit_is_believed(tmp_path: Path) -> None:
+    state(2).save(tmp_path)
+    file, draws = tmp_path / STATE_FILE, random.Random(0)
+    content, refused = file.read_bytes(), 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            assert equal_states(RunState.load(tmp_path, CPU), state(2))  # it was padding
+        except DamagedError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_state_of_other_fields_is_refused_in_a_line(tmp_path: Path) -> None:
+    state(1).save(tmp_path)
+    write(tmp_path, {"epoch": 1, "version": VERSION})
+    with pytest.raises(DamagedError, match="missing 2 required positional arguments"):
+        RunState.load(tmp_path, CPU)
+
+
+def test_a_damaged_note_of_the_best_is_read_off_its_state(tmp_path: Path) -> None:
+    keep_best(state(1, 50.0), tmp_path)
+    note = tmp_path / BEST / "metrics.json"
+    note.write_bytes(b"")
+    assert not keep_best(state(2, 40.0), tmp_path)
+    assert keep_best(state(3, 60.0), tmp_path)
+    for file in (note, tmp_path / BEST / STATE_FILE):
+        file.write_bytes(b"null")
+    assert keep_best(state(4, 10.0), tmp_path)
+    assert RunState.load(tmp_path / BEST, CPU).epoch == 4
 
 
 def test_the_state_that_scored_best_is_kept(tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / CHECKPOINTS).iterdir())
 
 
-def test_only_the_last_state_is_kept_and_restored(tmp_path: Path) -> None:
+def test_the_last_two_states_are_kept_and_the_last_restored(tmp_path: Path) -> None:
     context = TuneContext(CPU, Storage(tmp_path))
     assert isinstance(context, RunContext)
     assert context.restore() is None
     for epoch in (9, 10, 11):
         report(context, epoch)
-        assert kept(tmp_path) == [f"epoch_{epoch:04d}"]
+        assert kept(tmp_path) == [f"epoch_{n:04d}" for n in (epoch - 1, epoch) if n >= 9]
     restored = TuneContext(CPU, Storage(tmp_path)).restore()
     assert restored is not None
     assert (restored.epoch, len(restored.method["w"])) == (11, 11)
@@ -64,9 +64,10 @@ def test_what_a_kill_left_half_written_is_passed_over_and_cleared(tmp_path: Path
     restored = again.restore()
     assert restored is not None
     assert restored.epoch == 1
-    report(again, 2)
-    assert kept(tmp_path) == ["epoch_0002"]
-    assert epoch_in(again) == 2
+    for epoch in (2, 3, 4):
+        report(again, epoch)
+    assert kept(tmp_path) == ["epoch_0003", "epoch_0004"]
+    assert epoch_in(again) == 4
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 500, None])
@@ -74,8 +75,8 @@ def test_a_damaged_state_is_set_aside_for_the_one_before(
     tmp_path: Path, damage: bytes | None
 ) -> None:
     context = TuneContext(CPU, Storage(tmp_path))
-    report(context, 1)
-    state(2).save(tmp_path / CHECKPOINTS / "epoch_0002")
+    for epoch in (1, 2):
+        report(context, epoch)
     file = tmp_path / CHECKPOINTS / "epoch_0002" / "checkpoint.pt"
     # Nothing, something else, or its first half.
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage is None else damage)
@@ -84,11 +85,12 @@ def test_a_damaged_state_is_set_aside_for_the_one_before(
     assert epoch_in(TuneContext(CPU, Storage(tmp_path))) == 2
 
 
-def test_both_states_are_there_until_the_sweep_has_taken_note(
+def test_all_states_are_there_until_the_sweep_has_taken_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, seen = TuneContext(CPU, Storage(tmp_path)), []
-    report(context, 1)
+    for epoch in (0, 1):
+        report(context, epoch)
 
     def stop(metrics: dict[str, Any]) -> None:
         seen.append((metrics["checkpoint_path"], kept(tmp_path)))
@@ -97,8 +99,9 @@ def test_both_states_are_there_until_the_sweep_has_taken_note(
     monkeypatch.setattr(ray.tune, "report", stop)
     with pytest.raises(SystemExit):
         report(context, 2)
-    assert seen == [(str(tmp_path / CHECKPOINTS / "epoch_0002"), ["epoch_0001", "epoch_0002"])]
-    assert kept(tmp_path) == ["epoch_0002"]
+    names = ["epoch_0000", "epoch_0001", "epoch_0002"]
+    assert seen == [(str(tmp_path / CHECKPOINTS / "epoch_0002"), names)]
+    assert kept(tmp_path) == names[1:]
 
 
 def test_a_run_at_a_uri_goes_on_on_another_machine(tmp_path: Path) -> None:
@@ -113,5 +116,5 @@ def test_a_run_at_a_uri_goes_on_on_another_machine(tmp_path: Path) -> None:
         context = TuneContext(CPU, second)
         assert epoch_in(context) == 2
         report(context, 3)
-    assert kept(kept_at) == ["epoch_0003"]
+    assert kept(kept_at) == ["epoch_0002", "epoch_0003"]
     assert (kept_at / CHECKPOINTS / "epoch_0003" / "checkpoint.pt").is_file()

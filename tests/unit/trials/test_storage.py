@@ -55,15 +55,16 @@ def test_what_is_complete_is_found_again_elsewhere(tmp_path: Path, uri: str) -> 
     assert not there.folder.exists()
 
 
-def test_only_one_checkpoint_is_kept(tmp_path: Path, uri: str) -> None:
+def test_no_other_checkpoint_is_kept(tmp_path: Path, uri: str) -> None:
     storage = Storage(tmp_path / "here", uri)
-    for epoch in (1, 2):
+    for epoch in (1, 2, 3):
         write(storage.folder, f"train/epoch_{epoch}/checkpoint.pt")
         storage.push(f"train/epoch_{epoch}")
-    write(storage.folder, "train/.epoch_3/checkpoint.pt")
-    storage.keep_only("train", "epoch_2")
-    assert storage.folders("train") == ["epoch_2"]
-    assert names(storage.folder) == ["train/epoch_2/checkpoint.pt"]
+    write(storage.folder, "train/.epoch_4/checkpoint.pt")
+    storage.keep_only("train", ["epoch_2", "epoch_3"])
+    assert storage.folders("train") == ["epoch_2", "epoch_3"]
+    kept = ["train/epoch_2/checkpoint.pt", "train/epoch_3/checkpoint.pt"]
+    assert names(storage.folder) == kept
 
 
 def test_records_of_all_trials_are_fetched_by_name(tmp_path: Path, uri: str) -> None:

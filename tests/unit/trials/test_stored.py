@@ -107,6 +107,9 @@ def test_stored_features_give_the_scores_of_computed_ones(
     stored = open_stored(views, get(method).needs(config.method), CPU)
     # The first run leaves the second views of a few images, which criteria without labels look at.
     run_of(prepared, config, method, stored=stored).fit()
+    for path in tmp_path.rglob("beside/*.pt"):
+        path.write_bytes(b"damaged")
+    run_of(prepared, config, method, stored=stored).fit()
     run = run_of(prepared, config, method, stored=stored)
     run.featurise.backbone = Resting()  # type: ignore[assignment]
     run.fit()

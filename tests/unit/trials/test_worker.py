@@ -54,6 +54,6 @@ def test_a_trial_at_a_uri_is_trained_on_two_machines_and_scored_on_a_third(
         place = below(below(uri, "final"), "acseg")
         finals.append(worker.final_score(job, "epoch_0003", uri, place))
         assert Storage(tmp_path, place).files() == ["evaluation.npz", "images.npz"]
-        assert Storage(tmp_path, uri).folders(CHECKPOINTS) == ["epoch_0003"]
+        assert Storage(tmp_path, uri).folders(CHECKPOINTS) == ["epoch_0002", "epoch_0003"]
     assert finals[0] == finals[1]
     assert {"unsup_miou", "label_selected_miou"} <= finals[0].keys()

@@ -9,7 +9,6 @@ visible also makes it complete, and what it must hold is known without another f
 
 import errno
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import UNFINISHED, write_whole
-from usseg_ray.core.records import first_fault
+from usseg_ray.core.records import DamagedError, first_fault, read_json, write_json
 from usseg_ray.features.store.recipe import EntryManifest, Part
 
 MANIFEST = "manifest.json"
@@ -205,16 +204,15 @@ def drop_damaged(
                 shard.path.unlink(missing_ok=True)
     if known != _checked(folder):
         with suppress(OSError):  # a full or read-only disk: they are read again next time
-            write_whole(folder / CHECKED, json.dumps(known))
+            write_json(folder / CHECKED, known)
     return damaged
 
 
 def _checked(folder: Path) -> dict[str, list[int]]:
     try:
-        found: dict[str, list[int]] = json.loads((folder / CHECKED).read_bytes())
-    except (OSError, ValueError):
+        return read_json(folder / CHECKED, dict[str, list[int]], "It is made again.")
+    except (OSError, DamagedError):
         return {}
-    return found
 
 
 def _stamp(path: Path) -> list[int]:

@@ -26,9 +26,11 @@ from usseg_ray.sweeps.k.trials import (
     Point,
     Recommendation,
     curve,
+    of_method,
     pictured,
     recommend,
 )
+from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.trial import ENDED, Trial
 
 ANSWER = "k"
@@ -142,6 +144,23 @@ def chosen(answers: Iterable[KAnswer], trials: Iterable[Trial], objective: str) 
         and trial.checkpoint is not None
     ]
     return max(able, key=lambda trial: trial.metrics.get(objective, -1.0), default=None)
+
+
+def answers(methods: Iterable[str], trials: list[Trial], objective: str) -> list[KAnswer]:
+    """Reads off how many clusters each method of a sweep should have."""
+    return [answer(of_method(trials, method), method, objective) for method in methods]
+
+
+def write_answers(
+    found: list[KAnswer], trials: list[Trial], objective: str, storage: Storage
+) -> list[str]:
+    """Writes how many clusters each method of a sweep should have, and says it in sentences."""
+    for one in found:
+        write_answer(one, of_method(trials, one.method), storage.folder)
+    storage.push(ANSWER)
+    best = chosen(found, trials, objective)
+    several = [f"Chosen: {best.method}."] if best is not None and len(found) > 1 else []
+    return [*(verdict for one in found if (verdict := one.verdict())), *several]
 
 
 def write_answer(found: KAnswer, trials: Iterable[Trial], folder: Path) -> None:
