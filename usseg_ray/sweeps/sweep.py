@@ -36,7 +36,6 @@ from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.objective import CONSENSUS, MIOU
 from usseg_ray.sweeps.answer import Answer, Findings, conclude, contenders
 from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
-from usseg_ray.sweeps.damaged import set_records_aside, to_go_on
 from usseg_ray.sweeps.earlier import agreed
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_features
 from usseg_ray.sweeps.finals import (
@@ -59,6 +58,7 @@ from usseg_ray.sweeps.tables import Outcome, print_outcome
 from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.store import GPUS_TAG
+from usseg_ray.trials.damaged import set_records_aside, to_go_on
 from usseg_ray.trials.forecast import TrialForm, choose, longest_seconds
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
@@ -272,7 +272,9 @@ class _Sweep:
 
     def go_on(self, trials: Iterable[Trial], home: Storage) -> dict[str, Trial]:
         """Runs those of some finished trials again whose last checkpoint is damaged."""
-        return self.run_trials(to_go_on(trials, home, self.console), home, "trials")
+        left = to_go_on(trials, home, self.console)
+        draws = {trial.name: (trial.method, trial.sample) for trial in left}
+        return self.run_trials(draws, home, "trials")
 
     def compare(self, trials: Iterable[Trial], home: Storage) -> None:
         """Logs how well trials, whose folders lie in `home`, agree with those of the sweep."""

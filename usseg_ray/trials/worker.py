@@ -9,6 +9,7 @@ import torch
 
 from usseg_ray import methods
 from usseg_ray.cluster.ray_stream import RayStream
+from usseg_ray.core.records import DamagedError
 from usseg_ray.core.types import Needs
 from usseg_ray.data.manifest import Manifest, load_manifest
 from usseg_ray.data.reading import stream_here
@@ -89,11 +90,17 @@ def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str,
 
 
 def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -> dict[str, float]:
-    """Scores the state that labels would pick, unless it is the last, which has its scores."""
-    if not found or not RunState.is_in(best):
+    """Scores the state that labels would pick, unless it is the last, which has its scores.
+
+    One that is damaged is left out: no epoch brings it back.
+    """
+    if not found:
         return {}
     device = torch.device(job.placement.device)
-    epoch = RunState.load(best, device).epoch
+    try:
+        epoch = RunState.load(best, device).epoch
+    except (FileNotFoundError, DamagedError):
+        return {}
     miou, accuracy = found["unsup_miou"], found["unsup_acc"]
     if epoch != RunState.load(last, device).epoch:
         run = _restored(job, best)

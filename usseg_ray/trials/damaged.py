@@ -4,25 +4,26 @@ A record is written anew by a trial that goes on, from its last checkpoint that 
 that is `trials.contexts` finds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
 from usseg_ray.core.records import DamagedError
 from usseg_ray.engine.checkpoint import STATE_FILE, check_whole
-from usseg_ray.sweeps.plan import Draws
-from usseg_ray.sweeps.space import Sample
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.trial import CHECKPOINTS, TRIAL_FILE, Trial, load_trial
 
 
-def set_records_aside(folder: Path, draws: Draws, console: Console) -> None:
+def set_records_aside(
+    folder: Path, draws: Mapping[str, tuple[str, object]], console: Console
+) -> None:
     """Sets damaged records of trials aside, but for those that alone know what was drawn.
 
     Args:
         folder: That has the trials' folders.
-        draws: What is planned; trials that are not in it are planned from others.
+        draws: Trial -> method and what it draws, `None` where that is open; trials that are not
+            in it are planned from others.
         console: Where to say so.
     """
     for file in sorted(folder.glob(f"trial_*/{TRIAL_FILE}")):
@@ -36,7 +37,7 @@ def set_records_aside(folder: Path, draws: Draws, console: Console) -> None:
             _say(console, f"{file} is damaged and set aside: {name} goes on from its checkpoint.")
 
 
-def to_go_on(trials: Iterable[Trial], home: Storage, console: Console) -> Draws:
+def to_go_on(trials: Iterable[Trial], home: Storage, console: Console) -> list[Trial]:
     """Finds finished trials whose last checkpoint is damaged or gone, and notes that they go on.
 
     Args:
@@ -47,7 +48,7 @@ def to_go_on(trials: Iterable[Trial], home: Storage, console: Console) -> Draws:
     Returns:
         The trials to run.
     """
-    found = dict[str, tuple[str, Sample | None]]()
+    found = []
     for trial in trials:
         if trial.status != "FINISHED" or trial.checkpoint is None:
             continue
@@ -58,7 +59,7 @@ def to_go_on(trials: Iterable[Trial], home: Storage, console: Console) -> Draws:
         except (DamagedError, FileNotFoundError):
             trial.status = "RUNNING"
             trial.save(home.folder)
-            found[trial.name] = trial.method, trial.sample
+            found.append(trial)
             _say(console, f"{home.folder / place} is damaged: {trial.name} goes on from before it.")
     return found
 

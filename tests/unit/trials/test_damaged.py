@@ -9,7 +9,7 @@ from rich.console import Console
 
 from usseg_ray.core.records import DamagedError
 from usseg_ray.engine.checkpoint import STATE_FILE, RunState
-from usseg_ray.sweeps.damaged import set_records_aside, to_go_on
+from usseg_ray.trials.damaged import set_records_aside, to_go_on
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.trial import CHECKPOINTS, TRIAL_FILE, Trial, load_trials
 
@@ -30,7 +30,9 @@ def test_damaged_records_are_set_aside_but_for_those_that_know_what_was_drawn(
         left(tmp_path, index)
     (tmp_path / "trial_001" / TRIAL_FILE).write_text("null")
     said = Console(file=io.StringIO(), width=400)
-    planned = {f"trial_{index:03d}": ("kmeans", {}) for index in range(2)}
+    planned: dict[str, tuple[str, object]] = {
+        f"trial_{index:03d}": ("kmeans", {}) for index in range(2)
+    }
     set_records_aside(tmp_path, planned, said)
     assert [trial.index for trial in load_trials(tmp_path)] == [0, 2]
     assert isinstance(said.file, io.StringIO)
@@ -56,6 +58,6 @@ def test_finished_trials_whose_checkpoint_is_damaged_or_gone_go_on(
     storage = Storage(run, (tmp_path / kept_at).as_uri() if kept_at else "")
     storage.push("trial_000", "trial_001")
     found = to_go_on(trials, storage, Console(file=io.StringIO()))
-    assert found == {f"trial_{index:03d}": ("kmeans", {"a": index}) for index in (1, 2)}
+    assert found == trials[1:3]
     written = [trial.status for trial in load_trials(run)]
     assert written == ["FINISHED", "RUNNING", "RUNNING", "FINISHED"]
