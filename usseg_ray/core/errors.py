@@ -10,22 +10,56 @@ from collections.abc import Iterable
 HIDDEN = "***"
 """What stands for a secret."""
 
-_SECRET_NAME = r"(?:passw|pwd|secret|credential|signature|api_?key|access_?key|auth_?key)"
+_SECRET_NAME = (
+    r"(?:passw|pwd|secret|credential|signature|private[-_]?key|api[-_]?key|access[-_]?key"
+    r"|account[-_]?key|auth[-_]?key)"
+)
+_IS = r"(?:=|%3D)"
 _RULES = (
     # A user's name and password before a host; the password may have any sign in it.
-    (re.compile(r"://(?:[^/@:\s]*:(?!\d{1,5}(?:[/?#\s]|$))\S*|[^/@\s]+)@"), f"://{HIDDEN}@"),
+    (
+        re.compile(r"://(?:[^/@:\s]{0,256}:(?!\d{1,5}(?:[/?#\s]|$))\S{0,1024}|[^/@\s]{1,1024})@"),
+        f"://{HIDDEN}@",
+    ),
     # What queries of addresses call a secret.
     (
-        re.compile(rf"(?i)([?&;](?:[^=&\s]*(?:{_SECRET_NAME}|token|key)[^=&\s]*|sig|sas)=)[^&\s]*"),
+        re.compile(
+            rf"(?i)((?:[?&;]|%3F|%26)(?:[^=&\s]{{0,64}}?(?:{_SECRET_NAME}|token|key)[^=&\s]{{0,64}}?|sig|sas){_IS})"
+            r"[^&\s]*"
+        ),
         rf"\1{HIDDEN}",
     ),
-    # Connection strings, shell assignments and JSON.
+    # Headers, connection strings, shell assignments and JSON.
     (
-        re.compile(rf"(?i)(\b\w*{_SECRET_NAME}\w*[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s&;,]+)"),
+        re.compile(
+            r"(?i)(\bauthorization[\"']?\s{0,9}[:=]\s{0,9}[\"']?(?:\w{1,64}\s{1,9})?)[^\s\"']+"
+        ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(r"(?i)(\b\w*token\s*=\s*)[^\s&;,]+"), rf"\1{HIDDEN}"),
-    (re.compile(r"(?i)(\bbearer\s+)\S+"), rf"\1{HIDDEN}"),
+    (
+        re.compile(
+            rf"(?i)(\b\w{{0,64}}{_SECRET_NAME}\w{{0,64}}[\"']?\s{{0,9}}(?:[=:]|%3D)\s*)"
+            r"('[^']*'|\"[^\"]*\"|[^\s&;,]+)"
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(rf"(?i)(\b\w{{0,64}}token\s{{0,9}}{_IS}\s{{0,9}})[^\s&;,]+"), rf"\1{HIDDEN}"),
+    (
+        re.compile(r"(?i)(\b\w{0,64}token[\"']?\s{0,9}:\s{0,9})[\"']?[\w.~+/=-]{8,}[\"']?"),
+        rf"\1{HIDDEN}",
+    ),
+    (
+        re.compile(rf"(?i)(--\w{{0,64}}(?:{_SECRET_NAME}|token)\w{{0,64}}\s{{1,9}})\S+"),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"(?i)(\bbearer\s{1,9})\S+"), rf"\1{HIDDEN}"),
+    # Keys that are known by their form, wherever they stand.
+    (
+        re.compile(r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*", re.DOTALL),
+        HIDDEN,
+    ),
+    (re.compile(r"\b(?:hf_|gh[a-z]_|github_pat_|glpat-|sk-)[\w-]{20,}"), HIDDEN),
+    (re.compile(r"\beyJ[\w-]{8,4096}\.[\w-]{8,4096}\.[\w-]{8,}"), HIDDEN),
 )
 
 

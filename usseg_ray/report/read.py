@@ -25,6 +25,7 @@ from usseg_ray.tracking.store import (
     SEED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
+    alone,
     check_database,
     explained,
     patience,
@@ -209,7 +210,7 @@ class Store:
                 f"There is no MLflow store at {path}: run it where the sweep was run, or give "
                 "--tracking-uri sqlite:///path/to/mlflow.db."
             )
-        with explained(self._uri):
+        with explained(self._uri), alone(self._uri):
             check_database(self._uri)
             self._client = MlflowClient(self._uri)
             with patience(PATIENCE):
