@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -26,6 +26,7 @@ from ray.exceptions import AuthenticationError
 from usseg_ray.cluster.watch import watched
 from usseg_ray.core.cli import errors
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import first_line
 
 PATIENCE_S = 3.0
 
@@ -172,6 +173,24 @@ def _connect() -> bool:
             ) from None
         return False
     check_socket_folder()
+    try:
+        _start(**quiet)
+    except Exception:  # noqa: BLE001 (Ray raises plain ones, such as on a machine that is busy)
+        ray.shutdown()
+        try:
+            _start(**quiet)
+        except Exception as error:
+            ray.shutdown()
+            raise UserError(
+                f"Ray could not be started here, twice ({first_line(error)[:200]}). The machine "
+                "may be busy, or out of memory or disk: run it again later, a run that has begun "
+                "with --resume."
+            ) from error
+    _protect_token()
+    return True
+
+
+def _start(**quiet: Any) -> None:  # noqa: ANN401 (options of `ray.init`)
     ray.init(
         address="local",
         include_dashboard=False,
@@ -179,8 +198,6 @@ def _connect() -> bool:
         _node_ip_address="127.0.0.1",
         **quiet,
     )
-    _protect_token()
-    return True
 
 
 def check_socket_folder(environment: Mapping[str, str] = os.environ) -> None:

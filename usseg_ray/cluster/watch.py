@@ -8,12 +8,21 @@ the closing has to wait for that too.
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 import psutil
 
 RAYS = ("raylet", "gcs_server")
 PERIOD_S = 0.5
+
+_GONE = threading.Event()
+"""Set when one of this process's own is gone, as it will stay."""
+
+_LEFT: list[ExitStack] = []
+"""What is not given back: dropped, it would be."""
+
+Held = TypeVar("Held")
 
 
 @contextmanager
@@ -26,6 +35,7 @@ def watched(say: Callable[[str], object]) -> Iterator[None]:
     Yields:
         Nothing; a `KeyboardInterrupt` ends the block when one is gone.
     """
+    _GONE.clear()
     ours = [child for child in psutil.Process().children() if _name(child) in RAYS]
     over = threading.Event()
 
@@ -33,6 +43,7 @@ def watched(say: Callable[[str], object]) -> Iterator[None]:
         while not over.wait(PERIOD_S):
             gone = next((child for child in ours if not _lives(child)), None)
             if gone is not None and not over.is_set():
+                _GONE.set()
                 what = f"Ray's {names[gone.pid]} (process {gone.pid})"
                 say(f"{what} was killed, or out of memory. A sweep goes on with --resume.")
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -46,6 +57,21 @@ def watched(say: Callable[[str], object]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+@contextmanager
+def while_ray_lives(held: AbstractContextManager[Held]) -> Iterator[Held]:
+    """Holds something of Ray's, and does not give it back to one that is gone.
+
+    Ray would wait for its control service for a minute, and then end the process.
+    """
+    with ExitStack() as stack:
+        value = stack.enter_context(held)
+        try:
+            yield value
+        finally:
+            if _GONE.is_set():
+                _LEFT.append(stack.pop_all())
 
 
 def _name(process: psutil.Process) -> str:

@@ -76,6 +76,14 @@ class Finalist:
         return {name: value for name, value in found.items() if value is not None}
 
 
+def in_words(spread: Spread | None) -> str:
+    """Writes a mean over seeds, and of how many, for a narrow column."""
+    if spread is None:
+        return ""
+    around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
+    return f"{spread.mean:.2f}{around} ({spread.count})"
+
+
 def pick(trials: Iterable[Trial], count: int) -> list[Trial]:
     """Chooses the finalists: each method's best trial as far as they go, then the next best.
 

@@ -3,6 +3,7 @@
 import signal
 import uuid
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.core.files import is_uri
-from usseg_ray.core.lock import alone_in
+from usseg_ray.core.lock import LOCK_FILE, alone_in
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
@@ -117,6 +118,8 @@ def launch(
     if dry_run:
         print_plan(plan, keys=keys)
         return folder
+    if resume is None and out is None:
+        folder = claimed(folder)
     with alone_in(str(folder), "this run"):
         plan = _begun(plan, folder)
         try:
@@ -219,7 +222,7 @@ def new_folder(request: Request, out: str | None) -> Path:
     if out is not None:
         folder = local_copy(out) if is_uri(out) else Path(out)
         there = Storage(folder, request.storage).files() if is_uri(out) else []
-        if there or (folder.exists() and any(folder.iterdir())):
+        if there or any(path.name != LOCK_FILE for path in folder.glob("*")):
             raise UserError(
                 f"--out {out} is not empty{'' if there else f' ({folder})'}: --resume {out} goes "
                 "on with a run, another place starts a new one."
@@ -229,8 +232,20 @@ def new_folder(request: Request, out: str | None) -> Path:
     first, *others = request.methods
     what = f"{1 + len(others)}-methods" if others else first
     stem = f"{what}-{data}-{datetime.now().astimezone():%m%d-%H%M%S}"
-    taken = [stem, *(f"{stem}-{n}" for n in range(2, 100))]
-    return next(RUNS / name for name in taken if not (RUNS / name).exists())
+    return RUNS / stem
+
+
+def claimed(folder: Path) -> Path:
+    """Makes the folder of a new run; of commands that start in the same second each has its own.
+
+    Raises:
+        UserError: There are too many of that name.
+    """
+    for place in (folder, *(folder.with_name(f"{folder.name}-{n}") for n in range(2, 100))):
+        with suppress(FileExistsError):
+            place.mkdir(parents=True)
+            return place
+    raise UserError(f"{folder}: there are a hundred of that name. Give another with --out.")
 
 
 def print_plan(plan: Plan, *, keys: bool) -> None:

@@ -16,6 +16,8 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
 from usseg_ray.cluster.capacity import lacking
 from usseg_ray.core.config import flatten
+from usseg_ray.core.errors import redacted
+from usseg_ray.core.files import write_whole
 from usseg_ray.ops.kmeans import available_backend
 from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
@@ -151,6 +153,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         last = _error(trial).rpartition("Failure #")[2]
         if NODE_DIED in last or OUT_OF_REACH in last:
             trial.run_metadata.num_failures -= 1
+        _without_secrets(trial)
 
     def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
         """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
@@ -163,6 +166,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         """Closes a failed trial with its cause; the sweep goes on."""
         record = self.trials.get(name_of(trial)) or self._open(trial)
         self._close(record, "FAILED", _cause(trial))
+        _without_secrets(trial)
 
     def close_unfinished(self, reason: str) -> None:
         """Closes trials that were cut off, so that a resumed sweep goes on with them."""
@@ -245,12 +249,19 @@ def _plain(result: dict[str, Any]) -> dict[str, float]:
 def _error(trial: TuneTrial) -> str:
     """Reads what Tune wrote down about all failures of a trial, the last one last."""
     file = trial.error_file
-    return Path(file).read_text() if file else ""
+    return Path(file).read_text(errors="replace") if file else ""
+
+
+def _without_secrets(trial: TuneTrial) -> None:
+    """Takes the secrets out of what Tune keeps of a failure; it keeps the error itself as well."""
+    if trial.error_file:
+        Path(trial.error_file).with_suffix(".pkl").unlink(missing_ok=True)
+        write_whole(Path(trial.error_file), redacted(_error(trial)))
 
 
 def _cause(trial: TuneTrial) -> str:
     """Finds the last line of a trial's traceback, where the cause stands."""
-    lines = _error(trial).strip().splitlines()
+    lines = redacted(_error(trial)).strip().splitlines()
     telling = [
         line.strip() for line in lines if "Error" in line and not line.strip().startswith("ray.")
     ]

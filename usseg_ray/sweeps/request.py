@@ -5,6 +5,7 @@ is built yet. The commands read their options here, so nothing heavy is imported
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,21 +142,25 @@ class Request(Settings):
         files = {name: Path(file) for name, file in self.methods.items() if file is not None}
         spaces = {name: read_tree(file) for name, file in files.items()}
         found = {"key": key, "spaces": spaces, "calibration": calibration}
-        return self.model_copy(update=found)
+        begun = self.model_copy(update=found)
+        begun.check_secrets()
+        return begun
 
     def check_secrets(self) -> None:
-        """Refuses addresses that must be kept with a secret in them.
+        """Refuses what must be kept with a secret in it.
 
         Raises:
-            UserError: One of the data, the run's place or `--set` has a password or a key.
+            UserError: The data, the run's place, `--set` or a search space has a password or a key.
         """
-        assigned = {f"--set {key}": str(setting) for key, setting in self.assigned.items()}
-        for option, address in {"--data": self.data, "--out": self.storage, **assigned}.items():
-            if carries_secret(address):
+        kept = self.model_dump(mode="json", exclude={"tracking_uri"})
+        for place, text in _texts(kept):
+            if carries_secret(text):
+                first, _, rest = place.partition(".")
                 raise UserError(
-                    f"{option} {address}: an address with a secret in it would be written into the "
-                    "run's files. Give it without, and the secret through the environment "
-                    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)."
+                    f"{_OPTIONS.get(first, first)} {rest and f'{rest}='}{text}: an address with a "
+                    "secret in it would be written into the run's files. Give it without, and the "
+                    "secret through the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                    "AWS_ENDPOINT_URL)."
                 )
 
     def save(self, folder: Path) -> None:
@@ -209,6 +214,21 @@ class Request(Settings):
                 f"{path} is damaged: {first_fault(error)}. Start a new sweep; the trials of this "
                 "one stay in their folders."
             ) from None
+
+
+_OPTIONS = {"data": "--data", "storage": "--out", "assigned": "--set", "spaces": "--space"}
+
+
+def _texts(kept: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yields every text in a tree, with the keys that lead to it."""
+    if isinstance(kept, str):
+        yield place, kept
+    elif isinstance(kept, dict):
+        for key, value in kept.items():
+            yield from _texts(value, f"{place}.{key}" if place else key)
+    elif isinstance(kept, list):
+        for value in kept:
+            yield from _texts(value, place)
 
 
 def option(name: str, metavar: str | None = None) -> Any:  # noqa: ANN401 (as typer.Option)

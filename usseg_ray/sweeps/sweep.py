@@ -25,11 +25,11 @@ from usseg_ray.cluster.capacity import (
 )
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import reading_group
+from usseg_ray.cluster.watch import while_ray_lives
 from usseg_ray.core.cli import repeatable
 from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
-from usseg_ray.core.table import Spread
 from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
@@ -43,6 +43,7 @@ from usseg_ray.sweeps.finals import (
     Finalist,
     again,
     final_folder,
+    in_words,
     pick,
     score_finalists,
 )
@@ -101,7 +102,9 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             stored = held.enter_context(stored_features(plan, device, folder, console))
         storage = Storage(folder, plan.request.storage)
         storage.push(CHOSEN_FILE)
-        reading = held.enter_context(reading_group(resources.data_cpus_per_worker, readers))
+        group = while_ray_lives(reading_group(resources.data_cpus_per_worker, readers))
+        reading = held.enter_context(group)
+        held.enter_context(ledger)  # closed before anything that waits for a Ray that is gone
         plan = plan.on(device, reading, stored)
         set_records_aside(folder, plan.draws, console)
         any_job = plan.first_jobs()[0]
@@ -363,7 +366,7 @@ class _Sweep:
             self.ledger.attach(name, where)
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
-        self.ledger.tag({"usseg.test": _in_words(finalist.spread(MIOU))}, trial.name)
+        self.ledger.tag({"usseg.test": in_words(finalist.spread(MIOU))}, trial.name)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
 
     @contextmanager
@@ -390,11 +393,3 @@ class _Sweep:
 
     def _pace(self, *, own: bool) -> Pace:
         return Pace(self.concurrent, self.plan.trial_hour_price, self.plan.final_runs if own else 0)
-
-
-def _in_words(spread: Spread | None) -> str:
-    """Writes a mean over seeds, and of how many, for a narrow column."""
-    if spread is None:
-        return ""
-    around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
-    return f"{spread.mean:.2f}{around} ({spread.count})"

@@ -332,7 +332,7 @@ class Runs:
     def _end(self, run_id: str, status: str, reason: str | None, at: int) -> None:
         self._send(run_id)
         if reason:
-            self._client.set_tag(run_id, REASON_TAG, reason[:1000])
+            self._client.set_tag(run_id, REASON_TAG, redacted(reason)[:1000])
         self._client.set_terminated(run_id, status, at)
         # Read again if the run is opened again: the driver must not grow with trials and epochs.
         self._histories.pop(run_id, None)

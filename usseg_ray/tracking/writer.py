@@ -87,23 +87,32 @@ class Writer:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            self._wake.clear()
-            closing = self._closing
-            operations, position = self._spool.waiting(1 if self._careful else _BATCH)
-            self._tell_room()
-            if closing and not operations:
-                return
             try:
-                self._show_life()
-                self._runs.apply(operations)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the sweep outlives it)
-                self._failed(error, operations, position)
-                continue
-            if self._stop.is_set():
-                return  # `finish` has given up meanwhile, and the spool is a later life's
-            self._succeeded(position)
-            if not operations:
-                self._wake.wait(max(0.0, self._last_beat + BEAT_S - time.monotonic()))
+                if self._delivered():
+                    return
+            except Exception:  # noqa: BLE001 (a screen or a folder that is gone ends no thread)
+                self._wait()
+
+    def _delivered(self) -> bool:
+        """Takes what waits to the store; says whether all is done."""
+        self._wake.clear()
+        closing = self._closing
+        operations, position = self._spool.waiting(1 if self._careful else _BATCH)
+        self._tell_room()
+        if closing and not operations:
+            return True
+        try:
+            self._show_life()
+            self._runs.apply(operations)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the sweep outlives it)
+            self._failed(error, operations, position)
+            return False
+        if self._stop.is_set():
+            return True  # `finish` has given up meanwhile, and the spool is a later life's
+        self._succeeded(position)
+        if not operations:
+            self._wake.wait(max(0.0, self._last_beat + BEAT_S - time.monotonic()))
+        return False
 
     def _tell_room(self) -> None:
         """Says once that the sweep's folder is full, and once that it is not any more."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from usseg_ray.cluster import join
 from usseg_ray.cluster.join import CONTROL, ask, check_cluster, check_socket_folder, own_token
 from usseg_ray.core.errors import UserError
 
@@ -113,3 +114,24 @@ def test_a_folder_too_long_for_rays_sockets_is_told(variable: str) -> None:
     with pytest.raises(UserError, match=rf"^{variable}=/scratch.* too long for Ray's sockets"):
         check_socket_folder({variable: "/scratch/" + "x" * 80})
     check_socket_folder({"TMPDIR": "/scratch/" + "x" * 80, "RAY_TMPDIR": "/tmp"})
+
+
+def test_a_start_that_fails_is_tried_once_more_then_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    fails = 1
+
+    def init(**_: object) -> None:
+        tried.append("start")
+        if len(tried) <= fails:
+            raise Exception("The current node timed out during startup.\nMore")  # noqa: TRY002
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert join._connect()
+    assert len(tried) == 2
+    tried.clear()
+    fails = 2
+    with pytest.raises(UserError, match=r"twice \(The current node timed .*startup\.\)") as told:
+        join._connect()
+    assert len(tried) == 2
+    assert "\n" not in str(told.value)

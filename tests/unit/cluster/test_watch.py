@@ -4,11 +4,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from usseg_ray.cluster.watch import PERIOD_S, watched
+from usseg_ray.cluster.watch import PERIOD_S, watched, while_ray_lives
 
 
 @pytest.fixture
@@ -32,6 +33,27 @@ def test_a_process_that_is_killed_interrupts_and_is_named(
     (line,) = said
     assert f"Ray's raylet (process {raylet.pid}) was killed" in line
     assert "--resume" in line
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_a_ray_holds_that_is_gone_is_not_given_back(
+    raylet: subprocess.Popen[bytes], killed: bool
+) -> None:
+    given_back: list[str] = []
+
+    @contextmanager
+    def held() -> Iterator[str]:
+        try:
+            yield "held"
+        finally:
+            given_back.append("held")
+
+    with suppress(KeyboardInterrupt), watched(given_back.append), while_ray_lives(held()) as value:
+        assert value == "held"
+        if killed:
+            raylet.kill()
+            time.sleep(20 * PERIOD_S)
+    assert ("held" in given_back) is not killed
 
 
 def test_one_that_lives_or_ends_afterwards_is_no_matter(raylet: subprocess.Popen[bytes]) -> None:

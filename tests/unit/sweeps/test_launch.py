@@ -1,5 +1,6 @@
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from usseg_ray.core.cli import console
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.lock import LOCK_FILE, only_one
 from usseg_ray.features.presets import backbone_settings
-from usseg_ray.sweeps.launch import assignments, launch, new_folder, print_plan, reopened
+from usseg_ray.sweeps.launch import assignments, claimed, launch, new_folder, print_plan, reopened
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.trials.storage import Storage
 
@@ -118,6 +119,22 @@ def test_a_new_run_takes_no_place_that_is_in_use(
     Storage(tmp_path, uri).push("x")
     with pytest.raises(UserError, match="first is not empty: --resume file://"):
         new_folder(asked(uri), uri)
+
+
+def test_commands_of_one_second_have_a_folder_each(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: claimed(tmp_path / "runs" / "a"), range(20)))
+    assert len(set(found)) == 20
+    assert all(folder.is_dir() for folder in found)
+
+
+def test_a_lock_that_a_killed_command_left_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    Path("here/.lock").touch()
+    assert new_folder(asked(), "here") == Path("here")
 
 
 def test_a_run_is_reopened_by_its_uri_anywhere(

@@ -103,3 +103,13 @@ def test_a_lost_node_is_no_failure_of_the_trial(tmp_path: Path, said: str, count
     )
     Monitor.on_trial_recover(cast(Monitor, None), failed)
     assert failed.run_metadata.num_failures == counted
+
+
+def test_what_is_kept_of_a_failure_has_no_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "error.txt"
+    file.write_text("Traceback\nOSError: s3://ID:HUNTER@bucket/set: no such host\n")
+    (tmp_path / "error.pkl").write_bytes(b"HUNTER")
+    failed: Any = SimpleNamespace(error_file=str(file), run_metadata=SimpleNamespace())
+    Monitor.on_trial_recover(cast(Monitor, None), failed)
+    assert [path.name for path in tmp_path.iterdir()] == ["error.txt"]
+    assert file.read_text() == "Traceback\nOSError: s3://***@bucket/set: no such host\n"

@@ -146,6 +146,15 @@ def test_an_address_that_would_be_kept_carries_no_secret(
     request(data="gs://anonymous@bucket/set").check_secrets()
 
 
+def test_nor_does_a_search_space(tmp_path: Path) -> None:
+    space = tmp_path / "kmeans.yaml"
+    space.write_text("fixed: {backbone.weights: 's3://ID:HUNTER@bucket/w'}\nspace: {}\n")
+    asked = request(methods={"kmeans": str(space)})
+    with pytest.raises(UserError, match=r"^--space kmeans\.fixed\.backbone\.weights=s3") as told:
+        asked.begun("key")
+    assert "HUNTER" not in str(told.value)
+
+
 def test_a_folder_without_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no sweep to resume \(sweep.yaml is missing\)"):
         Request.load(tmp_path)

@@ -86,6 +86,25 @@ def test_a_full_folder_costs_no_metrics(folder: Path, server: str) -> None:
     assert not any("does not answer" in line for line in said)
 
 
+def test_a_screen_that_is_gone_costs_no_metrics(folder: Path, server: str) -> None:
+    asked: list[str] = []
+
+    def say(line: str) -> None:
+        asked.append(line)
+        raise BrokenPipeError
+
+    with opened(server, "silent", say=say) as ledger:
+        ledger.open_trial("t", {}, {})
+        with no_room(folder / "runs" / "silent" / SPOOL_FILE):
+            ledger.log("t", {"unsup_miou": 1.0}, step=1)
+            eventually(lambda: bool(asked))
+        ledger.log("t", {"unsup_miou": 2.0}, step=2)
+        ledger.close_trial("t", "FINISHED")
+    found = runs(folder, server, "silent")
+    assert points(server, found["t"], "unsup_miou") == [(1, 1.0), (2, 2.0)]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
 @pytest.mark.slow
 def test_what_a_server_never_took_is_taken_later(
     folder: Path, server: str, line: Line, capfd: pytest.CaptureFixture[str]
