@@ -17,7 +17,7 @@ from pathlib import Path
 import ray
 
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.core.files import resolve, write_whole_at
 from usseg_ray.core.lock import alone_in
 from usseg_ray.core.sources import check_name
@@ -380,7 +380,7 @@ def _assemble(
         things=images.things,
         splits=counts,
         shards=tuple(shards),
-        source=source,
+        source=redacted(source),
         sight=sight,
         fingerprint=fingerprint,
     )
