@@ -143,18 +143,22 @@ def test_an_interrupted_sweep_closes_every_run_and_names_the_way_back(
     assert "KILLED" in statuses(tmp_path).values()
 
 
+@pytest.mark.parametrize("killed", [("raylet",), ("raylet", "gcs_server")], ids="+".join)
 def test_a_sweep_whose_ray_is_killed_ends_as_an_interrupted_one(
-    tmp_path: Path, scenes: Path
+    tmp_path: Path, scenes: Path, killed: tuple[str, ...]
 ) -> None:
     process = begin(tmp_path, scenes, 0)
     wait_for(tmp_path / "runs" / "broken" / "trial_000" / "train" / "epoch_0001", process)
     started = children_of(process)
     own = psutil.Process(process.pid).children()
-    (raylet,) = (child for child in own if child.name() == "raylet")
-    raylet.kill()
+    rays = [child for child in own if child.name() in killed]
+    assert len(rays) == len(killed)
+    for one in rays:
+        one.kill()
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, output
-    assert f"Ray's raylet (process {raylet.pid}) was killed" in output
+    assert any(f"(process {one.pid}) was killed, or out of memory" in output for one in rays)
+    assert "Traceback" not in output
     assert "To go on: python -m usseg_ray.tune --resume" in output
     wait_until_gone(started)
     assert set(statuses(tmp_path).values()) <= {"KILLED", "FINISHED"}

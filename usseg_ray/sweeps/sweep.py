@@ -56,7 +56,7 @@ from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
 from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
-from usseg_ray.sweeps.tuning import queue_for, scheduler_for, tuner_for
+from usseg_ray.sweeps.tuning import keep_keys_here, queue_for, scheduler_for, tuner_for
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.store import GPUS_TAG
 from usseg_ray.trials.damaged import set_records_aside, to_go_on
@@ -92,7 +92,8 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
     with PeakMemory() as memory, ExitStack() as held:
         with timed(seconds, "start"):
             ledger = held.enter_context(_ledger(plan, folder, console))
-            held.enter_context(local_ray())
+            if held.enter_context(local_ray()):
+                keep_keys_here()
         resources = plan.config.resources
         device = device_of(resources)
         concurrent = _concurrent(plan, device)

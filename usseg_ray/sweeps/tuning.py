@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -26,6 +27,15 @@ TUNE_STATE = ".tune"
 # Tune copies its own state while it writes it, which may fail and is then told as an error with a
 # traceback. Nothing reads that copy.
 logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+
+
+def keep_keys_here() -> None:
+    """Has Tune hand no keys to its trials, as it would write them into Ray's logs.
+
+    Processes of a Ray that was started here have this process's environment anyway.
+    """
+    handed = class_cache.ENV_VARS_TO_PROPAGATE
+    handed.difference_update([name for name in handed if name.startswith("AWS_")])
 
 
 def tuner_for(

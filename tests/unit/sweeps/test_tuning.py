@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -8,7 +10,7 @@ from tests import tiny
 from usseg_ray.sweeps.plan import Draws, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.space import Sample
-from usseg_ray.sweeps.tuning import TrialQueue, queue_for
+from usseg_ray.sweeps.tuning import TrialQueue, keep_keys_here, queue_for
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.trial import Trial, trial_name
 
@@ -140,3 +142,13 @@ def test_a_finalists_name_has_its_seed() -> None:
     found = TrialQueue({"trial_002-seed6": ("a", {})}, job).suggest("0")
     assert isinstance(found, dict)
     assert found["job"].config.seed == 6
+
+
+def test_keys_are_handed_to_no_trial_whose_ray_was_started_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", {*class_cache.ENV_VARS_TO_PROPAGATE})
+    assert "AWS_SECRET_ACCESS_KEY" in class_cache.ENV_VARS_TO_PROPAGATE
+    keep_keys_here()
+    assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" in name]
+    assert "RAY_CHDIR_TO_TRIAL_DIR" in class_cache.ENV_VARS_TO_PROPAGATE
