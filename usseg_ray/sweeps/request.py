@@ -6,6 +6,7 @@ is built yet. The commands read their options here, so nothing heavy is imported
 
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, read_tree
 
 REQUEST_FILE = "sweep.yaml"
+_SUM = "# sha256: "
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_METHOD = "acseg"
 ALL_METHODS = "all"
@@ -152,7 +154,7 @@ class Request(Settings):
         Raises:
             UserError: The data, the run's place, `--set` or a search space has a password or a key.
         """
-        kept = self.model_dump(mode="json", exclude={"tracking_uri"})
+        kept = self.model_dump(mode="json", exclude={"tracking_uri", "calibration"})
         for place, text in _texts(kept):
             if carries_secret(text):
                 first, _, rest = place.partition(".")
@@ -168,7 +170,8 @@ class Request(Settings):
         kept = self.model_dump(mode="json")
         if self.tracking_uri is not None:
             kept["tracking_uri"] = redacted(self.tracking_uri)
-        write_whole(folder / REQUEST_FILE, yaml.safe_dump(kept, sort_keys=False))
+        text = yaml.safe_dump(kept, sort_keys=False)
+        write_whole(folder / REQUEST_FILE, f"{text}{_SUM}{sha256(text.encode()).hexdigest()}\n")
 
     def with_password(self) -> "Request":
         """Completes the tracking store's address, where its password was left out.
@@ -197,8 +200,10 @@ class Request(Settings):
         path = folder / REQUEST_FILE
         if not path.is_file():
             raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
+        content, mark, noted = path.read_bytes().rpartition(_SUM.encode())
+        flipped = bool(mark) and noted.strip() != sha256(content).hexdigest().encode()
         try:
-            tree = yaml.safe_load(path.read_bytes())
+            tree = yaml.safe_load(content if mark else noted)
         except (yaml.YAMLError, ValueError):
             tree = None
         written = tree.get("version", __version__) if isinstance(tree, dict) else __version__
@@ -207,13 +212,14 @@ class Request(Settings):
                 f"{path} was written by version {written}, this is {__version__}: "
                 "resume it with that version, or start a new sweep."
             )
+        cure = "Start a new sweep; the trials of this one stay in their folders."
         try:
-            return cls.model_validate(tree)
+            found = cls.model_validate(tree)
         except ValidationError as error:
-            raise DamagedError(
-                f"{path} is damaged: {first_fault(error)}. Start a new sweep; the trials of this "
-                "one stay in their folders."
-            ) from None
+            raise DamagedError(f"{path} is damaged: {first_fault(error)}. {cure}") from None
+        if flipped:
+            raise DamagedError(f"{path} is damaged: its sha256 is not what it says. {cure}")
+        return found
 
 
 _OPTIONS = {"data": "--data", "storage": "--out", "assigned": "--set", "spaces": "--space"}

@@ -5,6 +5,7 @@ import pytest
 
 from usseg_ray import __version__, methods
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.records import DamagedError
 from usseg_ray.sweeps.request import (
     REQUEST_FILE,
     Request,
@@ -153,6 +154,18 @@ def test_nor_does_a_search_space(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--space kmeans\.fixed\.backbone\.weights=s3") as told:
         asked.begun("key")
     assert "HUNTER" not in str(told.value)
+
+
+def test_no_flipped_letter_is_believed(tmp_path: Path) -> None:
+    request(num_samples=6).save(tmp_path)
+    file = tmp_path / "sweep.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("num_samples: 6", "num_samples: 7"))
+    with pytest.raises(DamagedError, match=r"sweep\.yaml is damaged: its sha256 is not"):
+        Request.load(tmp_path)
+    # One of an earlier version has none.
+    file.write_text(whole[: whole.index("# sha256")])
+    assert Request.load(tmp_path) == request(num_samples=6)
 
 
 def test_a_folder_without_a_sweep(tmp_path: Path) -> None:
