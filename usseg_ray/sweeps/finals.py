@@ -76,7 +76,7 @@ class Finalist:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def in_words(spread: Spread | None) -> str:
+def spread_in_words(spread: Spread | None) -> str:
     """Writes a mean over seeds, and of how many, for a narrow column."""
     if spread is None:
         return ""

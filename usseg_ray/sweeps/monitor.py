@@ -3,6 +3,7 @@
 A Tune callback in the driver process, the only process that writes records and opens MLflow.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     split: str
     objective: str = MIOU
     _silent: set[str] = field(default_factory=set)
+    _told_room: bool = False
 
     @property
     def folder(self) -> Path:
@@ -220,6 +222,9 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
             self._draw(record, folder)
         self.storage.push(record.name)
+        if not self._told_room and (fault := lacking_room(folder, self.screen.to_come)):
+            self._told_room = True
+            self.screen.say(fault)
         if MIOU in record.metrics:
             self.ledger.tag(_in_views(record), record.name)
         # MLflow has no word for STOPPED, which is an end like another.
@@ -234,6 +239,24 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         if fault := try_to_draw(folder, self.truth, self.palette, caption):
             self.screen.say(f"{record.name} has no pictures: {fault}")
         self.ledger.attach(record.name, folder)
+
+
+def lacking_room(ended: Path, to_come: int) -> str:
+    """Says that a disk has no room for the runs to come; empty where it has.
+
+    Args:
+        ended: Folder of one that ended, which takes as much as each.
+        to_come: How many there are.
+    """
+    each = sum(path.stat().st_size for path in ended.rglob("*") if path.is_file())
+    free = shutil.disk_usage(ended).free
+    if each * to_come <= free:
+        return ""
+    return (
+        f"{ended.parent}: {free / 1e6:.0f} MB are free, and the {to_come} runs to come take about "
+        f"{each * to_come / 1e6:.0f} MB (checkpoints, pictures): make room. If the disk is full, "
+        "--resume goes on once there is."
+    )
 
 
 def _plain(result: dict[str, Any]) -> dict[str, float]:

@@ -117,6 +117,11 @@ class Screen:
         if self._console.is_terminal:
             self._live.stop()
 
+    @property
+    def to_come(self) -> int:
+        """How many runs have not begun, later ones included."""
+        return self._total - len(self._trials) + self._pace.later
+
     def show(self, trial: Trial) -> None:
         """Takes a trial's new state."""
         self._trials[trial.name] = trial

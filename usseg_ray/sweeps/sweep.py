@@ -43,9 +43,9 @@ from usseg_ray.sweeps.finals import (
     Finalist,
     again,
     final_folder,
-    in_words,
     pick,
     score_finalists,
+    spread_in_words,
 )
 from usseg_ray.sweeps.k.answer import ANSWER, answers, chosen, write_answers
 from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, recommend
@@ -367,7 +367,7 @@ class _Sweep:
             self.ledger.attach(name, where)
             self.ledger.close_trial(name, "FINISHED")
         self.ledger.log(trial.name, finalist.metrics(), 0)
-        self.ledger.tag({"usseg.test": in_words(finalist.spread(MIOU))}, trial.name)
+        self.ledger.tag({"usseg.test": spread_in_words(finalist.spread(MIOU))}, trial.name)
         self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
 
     @contextmanager
