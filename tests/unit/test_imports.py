@@ -105,6 +105,43 @@ def test_help_and_wrong_options_import_nothing_heavy(command: str, given: str) -
     assert not heavy & set(json.loads(last))
 
 
+WRONG = (
+    "tune --method acsge",
+    "tune --data /nowhere",
+    "tune --set nonsense",
+    "tune --resume nowhere",
+    "tune --time-budget abc",
+    "tune --preset nope",
+    "tune --backbone nope",
+    "train --method acsge",
+    "train --data /nowhere",
+    "evaluate nowhere",
+    "report nowhere",
+    "predict --model /nowhere --images x --out y",
+    "look --model /nowhere --images x",
+    "name --model /nowhere",
+    "push --model /nowhere --to x/y",
+    "serve --model /nowhere",
+    "demo --model /nowhere",
+    "doctor nowhere.yaml",
+)
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_not_there_is_refused_before_torch(line: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HELP, *line.split()],
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    *told, last = ended.stderr.splitlines()
+    assert any("Error:" in one for one in told)
+    assert not {"torch", "ray", "mlflow", "timm"} & set(json.loads(last))
+
+
 def environment(**given: str) -> dict[str, str]:
     own = ("RAY_", "MLFLOW_", "TUNE_")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(own)} | given
