@@ -6,6 +6,7 @@ does not read and decode the same images again.
 """
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -130,11 +131,30 @@ class Reader:
             rows = sum(piece.rows for piece in part)
             yield from map(self._cropped, regroup(taker.take(rows), rows))
 
-    def passes(self, split: str, batch_size: int) -> Iterator[Images]:
-        """Walks this worker's part of a split once, in order, framed as for clustering."""
+    def passes(
+        self, split: str, batch_size: int, only: Collection[str] | None = None
+    ) -> Iterator[Images]:
+        """Walks this worker's part of a split once, in order, framed as for clustering.
+
+        Args:
+            split: Which split.
+            batch_size: Images in a batch; the last may be smaller.
+            only: Ids of the images to show, all if unset. Others fill the last batch: what a
+                network makes of an image may depend on the size of its batch, in the last bit.
+        """
         showing = Showing(self._clustered)
-        blocks = regroup(self._framed(split, showing), batch_size)
-        return (_images(block, split, showing) for block in blocks)
+        blocks = self._framed(split, showing)
+        if only is not None:
+            others = (name for name in self.names(split) if name not in only)
+            shown = {*only, *islice(others, -len(only) % batch_size)}
+            blocks = (_picked(block, shown) for block in blocks)
+        return (_images(block, split, showing) for block in regroup(blocks, batch_size))
+
+    def names(self, split: str) -> list[str]:
+        """Lists the ids of this worker's part of a split, in order; no image is read."""
+        plan = evaluation_plan(self.manifest, split, self.rank, self.world)
+        blocks = stream_numbers(self.root, plan, Showing(self._clustered))
+        return [str(name) for block in blocks for name in block["id"]]
 
     def labelled(
         self, split: str, batch_size: int, *, square: bool = False
@@ -227,6 +247,11 @@ def crops_of(config: DataConfig) -> Crops:
         config.crop_filter,
         config.crop_jpeg,
     )
+
+
+def _picked(block: Block, names: Collection[str]) -> Block:
+    held = np.array([str(name) in names for name in block["id"]], dtype=bool)
+    return {name: column[held] for name, column in block.items()}
 
 
 def _bytes(column: np.ndarray) -> int:

@@ -4,7 +4,7 @@ It needs torch alone; what surrounds a run is a `RunContext`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -285,10 +285,13 @@ class _TrainingPasses:
 
     run: Run
 
-    def __call__(self) -> Iterator[Batch]:
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
         config = self.run.config
-        images = self.run.reader.passes(config.data.train_split, config.train.eval_batch_size)
-        return map(self.run.featurise, images)
+        split, size = config.data.train_split, config.train.eval_batch_size
+        return map(self.run.featurise, self.run.reader.passes(split, size, only))
+
+    def names(self) -> list[str]:
+        return self.run.reader.names(self.run.config.data.train_split)
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
         return map(self.run.featurise.crops, self.run.reader.crops(walk, batch_size))

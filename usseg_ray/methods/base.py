@@ -7,7 +7,7 @@ a parameter or a registered buffer, so that one `state_dict` resumes all of it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -28,8 +28,15 @@ __all__ = ["CodeClassifier", "Defaults", "Method", "Needs", "ParamGroup", "Passe
 class Passes(Protocol):
     """Fresh walks over this worker's share of the training images."""
 
-    def __call__(self) -> Iterator[Batch]:
-        """Walks every image once, in order, framed as for evaluation."""
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
+        """Walks every image once, in order, framed as for evaluation.
+
+        Args:
+            only: Ids of the images that matter, if not all do; a few others may come with them.
+        """
+
+    def names(self) -> Sequence[str]:
+        """Lists the ids of all images; none is read for it."""
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
         """Walks every image once, shuffled and framed as in training.

@@ -196,6 +196,7 @@ class CAUSE(CodeClassifier):
                 "equal, or method.head=mlp."
             )
         self.config = config
+        self.positions = features.eval_grid**2
         generator = shared_generator(seed, self.name, "weights")
         bound = 1 / config.num_codes
         clusterbook = torch.empty(config.num_codes, features.dim)
@@ -326,7 +327,7 @@ class CAUSE(CodeClassifier):
         """Finds the centroids by k-means unless they are learnt; the bank has served by then."""
         if self.config.clustering == "kmeans":
             self.bank.clear()
-            fit_centroids(self, self.probe, passes)
+            fit_centroids(self, self.probe, passes, self.positions)
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
