@@ -139,14 +139,13 @@ class Reader:
         Args:
             split: Which split.
             batch_size: Images in a batch; the last may be smaller.
-            only: Ids of the images to show, all if unset. Others fill the last batch: what a
-                network makes of an image may depend on the size of its batch, in the last bit.
+            only: Ids of the images to show, all if unset; others come with them so that each
+                lies in a batch as large as without.
         """
         showing = Showing(self._clustered)
         blocks = self._framed(split, showing)
         if only is not None:
-            others = (name for name in self.names(split) if name not in only)
-            shown = {*only, *islice(others, -len(only) % batch_size)}
+            shown = _in_equal_batches(self.names(split), only, batch_size)
             blocks = (_picked(block, shown) for block in blocks)
         return (_images(block, split, showing) for block in regroup(blocks, batch_size))
 
@@ -247,6 +246,19 @@ def crops_of(config: DataConfig) -> Crops:
         config.crop_filter,
         config.crop_jpeg,
     )
+
+
+def _in_equal_batches(names: list[str], only: Collection[str], batch_size: int) -> set[str]:
+    """Adds images to some so that each lies in a batch as large as among all.
+
+    What a network makes of an image depends on the size of its batch, in the last bit.
+    """
+    full = len(names) - len(names) % batch_size
+    wanted = [name for name in names[:full] if name in only]
+    others = (name for name in names[:full] if name not in only)
+    filled = {*wanted, *islice(others, -len(wanted) % batch_size)}
+    last = names[full:]
+    return filled | set(last) if any(name in only for name in last) else filled
 
 
 def _picked(block: Block, names: Collection[str]) -> Block:

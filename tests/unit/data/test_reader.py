@@ -122,10 +122,11 @@ def test_a_pass_may_show_some_images_alone(prepared: tuple[str, Manifest]) -> No
     assert one.names("val") == names
     for _ in range(2):  # read, then from memory
         batches = walk(one.passes("val", 2, {"val-05", "val-02", "val-03"}))
-        # A fourth fills the batch.
+        # A fourth fills the second batch; the last one of all is smaller.
         assert [list(ids) for ids, _ in batches] == [["val-00", "val-02"], ["val-03", "val-05"]]
         assert torch.equal(batches[1][1], walk(one.passes("val", 7))[0][1][[3, 5]])
-    assert len(walk(one.passes("val", 2, set(names)))) == 4
+    assert [len(ids) for ids, _ in walk(one.passes("val", 2, set(names)))] == [2, 2, 2, 1]
+    assert [list(ids) for ids, _ in walk(one.passes("val", 4, {"val-05"}))] == [names[4:]]
 
 
 def test_labels_come_with_their_images(prepared: tuple[str, Manifest]) -> None:
