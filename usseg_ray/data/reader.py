@@ -5,7 +5,7 @@ Between the blocks of `reading` (numpy, made in many processes) and the batches 
 does not read and decode the same images again.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -19,13 +19,13 @@ from usseg_ray.data.blocks import Block, Taker, batches_by_number, mix, regroup
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import (
     Piece,
+    WithPartners,
     cut,
     dealt_plan,
     evaluation_plan,
     row_groups,
     spread,
     training_plan,
-    with_partners,
 )
 from usseg_ray.data.reading import Showing, Stream, stream_here, stream_numbers
 
@@ -99,10 +99,10 @@ class Reader:
             )
             for epoch in epochs
         ]
-        pieces = [piece for plan in plans for piece in plan]
+        pieces: Sequence[Piece] = [piece for plan in plans for piece in plan]
         if self.neighbours is not None:
             split = self.config.train_split
-            pieces = with_partners(pieces, self.manifest, split, self.neighbours, self.seed)
+            pieces = WithPartners(pieces, self.manifest, split, self.neighbours, self.seed)
         taker = Taker(self._read(self.config.train_split, pieces, self._training))
         for epoch in epochs:
             generator = np.random.default_rng(key_seed(self.seed, "mix", epoch, self.rank))
@@ -208,7 +208,7 @@ class Reader:
             for block in regroup(stream_here(self.root, pieces, showing), len(batch)):
                 yield _images(block, split, showing)
 
-    def _read(self, split: str, pieces: list[Piece], showing: Showing) -> Iterator[Block]:
+    def _read(self, split: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
         if not showing.labels and (split, showing.view) in self.names_only:
             return stream_numbers(self.root, pieces, showing)
         return self._stream(self.root, pieces, showing)
