@@ -174,6 +174,21 @@ class Method(nn.Module, ABC):
         """
         return ()
 
+    @classmethod
+    def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401, ARG003
+        """Names settings that its training does not read: only clusters and scores do.
+
+        Trials of a question about K that agree on all others are trained once. What such a setting
+        changes of the state are entries of `centroids_in`.
+
+        Args:
+            config: The method's settings.
+
+        Returns:
+            Dotted keys; nothing where K takes part in the training.
+        """
+        return frozenset()
+
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists what learns in a stage; nothing for a method that only clusters."""
         return []

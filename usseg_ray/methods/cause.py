@@ -236,6 +236,13 @@ class CAUSE(CodeClassifier):
             fixed("method.ema_decay", 0.9, "a teacher that keeps up in few steps"),
         )
 
+    @classmethod
+    def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401
+        """Names what k-means on the finished codes reads alone."""
+        if config.clustering == "probe":
+            return frozenset()
+        return frozenset({"num_clusters", "method.context"})
+
     def param_groups(self, stage: str) -> list[ParamGroup]:
         """Lists what a stage trains: the clusterbook, the student, or the centroids."""
         config = self.config

@@ -29,6 +29,7 @@ from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
+from usseg_ray.sweeps.tuning import trainings
 from usseg_ray.trials.cost import estimate
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
@@ -108,6 +109,8 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     if plan.calibration is not None:
         for sentence in described(plan.calibration):
             console.print(sentence, markup=False, highlight=False)
+    for sentence in trainings(plan) if request.question == "k" else ():
+        console.print(sentence, markup=False, highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
     if request.warm_start == EVERY:

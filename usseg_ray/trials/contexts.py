@@ -19,6 +19,7 @@ from usseg_ray.engine.checkpoint import BEST, BEST_NOTE, RunState, keep_best
 from usseg_ray.scoring.arrays import ARRAYS, write_evaluation
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.trained import load_trained, save_trained
 from usseg_ray.trials.trial import CHECKPOINTS
 
 LOOK_EVERY = 16
@@ -31,10 +32,11 @@ class TrainContext:
     Args:
         device: Where to compute.
         storage: The trial's folder, for the arrays of evaluations.
+        shared: Where trials that train alike leave what they trained; empty where none do.
     """
 
-    def __init__(self, device: torch.device, storage: Storage) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, storage: Storage, shared: str = "") -> None:
+        self.device, self.shared = device, shared
         self.storage = storage
         self._restored: str | None = None
         self._notice: PreemptionInfo | None = None
@@ -90,6 +92,15 @@ class TrainContext:
         with checkpoint.as_directory() as folder:
             return RunState.load(Path(folder), self.device)
 
+    def trained(self) -> RunState | None:
+        """Reads what a trial that trained alike left, if one did."""
+        return load_trained(self.shared, self.device) if self.shared else None
+
+    def leave(self, state: RunState) -> None:
+        """Leaves what was trained to trials that would train alike."""
+        if self.shared and rank() == 0:
+            save_trained(self.shared, state)
+
 
 class TuneContext:
     """A run in the process that Tune gives to a trial.
@@ -100,10 +111,11 @@ class TuneContext:
     Args:
         device: Where to compute.
         storage: The trial's folder.
+        shared: As of a `TrainContext`.
     """
 
-    def __init__(self, device: torch.device, storage: Storage) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, storage: Storage, shared: str = "") -> None:
+        self.device, self.shared = device, shared
         self.storage = storage
 
     def report(
@@ -140,6 +152,15 @@ class TuneContext:
             except DamagedError:
                 folder.rename(folder.with_name(f".damaged-{name}"))
         return None
+
+    def trained(self) -> RunState | None:
+        """Reads what a trial that trained alike left, if one did."""
+        return load_trained(self.shared, self.device) if self.shared else None
+
+    def leave(self, state: RunState) -> None:
+        """Leaves what was trained to trials that would train alike."""
+        if self.shared:
+            save_trained(self.shared, state)
 
 
 def _keep(state: RunState, evaluation: Evaluation | None, storage: Storage) -> None:

@@ -6,7 +6,7 @@ such centroids have spread over the codes. k-means on the finished codes, as for
 here, does not depend on how long a run was; published presets learn them.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -83,6 +83,13 @@ class CodeMethod(CodeClassifier):
     ) -> None:
         super().__init__(config, features, num_clusters, seed)
         self.positions = features.eval_grid**2
+
+    @classmethod
+    def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401
+        """Names what k-means on the finished codes reads alone."""
+        if config.clustering == "probe":
+            return frozenset()
+        return frozenset({"num_clusters", "method.context", "method.cluster_lr"})
 
     def probe_groups(self) -> list[ParamGroup]:
         """Lists the centroids if they are learnt."""
