@@ -170,7 +170,7 @@ def test_a_question_about_k_shares_trainings_and_says_so() -> None:
 
     stego = asked("stego")
     job_of = sharing(stego)
-    keys = [job_of(name, sample or {}).shared for name, sample in stego.draws.values()]
+    keys = [job_of(name, sample or {}, None).shared for name, sample in stego.draws.values()]
     assert len(keys) == 6
     assert [keys.count(key) for key in dict.fromkeys(keys)] == [3, 3]
     assert trainings(stego) == ["stego: 2 of 6 trials are trained; its training does not read K."]
