@@ -104,7 +104,8 @@ def test_heads_that_k_does_not_touch_are_trained_once(
     tiny.write(tmp_path / "set")
     space = tmp_path / "space.yaml"
     space.write_text("fixed: {method.dim: 8}\nspace: {num_clusters: {choice: [2, 3, 4]}}")
-    assigned = SETTINGS | {"train.epochs": 2, "train.eval_every": 2}
+    short = {"train.epochs": 2, "train.eval_every": 2, "train.steps_per_epoch": 3}
+    assigned = SETTINGS | short | {"train.batch_size": 4}
     asked: dict[str, Any] = {"question": "k", "methods": {"stego": str(space)}, "seeds": 2}
     once, _ = sweep(tmp_path / "once", tmp_path / "set", **asked, assigned=assigned)
     heads = sorted((tmp_path / "once" / TRAINED).iterdir())
