@@ -24,10 +24,12 @@ def main(
 
     The page is this machine's alone; `serve` is what other machines reach. Ctrl-C ends it.
     """
-    # torch, Ray: not for --help.
+    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
+
+    folder = find_model_anywhere(model, tracking_uri)
+    # torch, Ray: neither for --help nor for what is not there.
     from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.serve.serving import ServeOptions, check_extra, serve  # noqa: PLC0415
-    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
     def started(address: str) -> None:
         console.say(f"Try {model} at {address}")
@@ -35,7 +37,6 @@ def main(
             webbrowser.open(address)
 
     check_extra()
-    folder = find_model_anywhere(model, tracking_uri)
     serve(ServeOptions(folder, "127.0.0.1", port, chosen_device(device), page=True), started)
     console.print("Ended.")
 

@@ -58,7 +58,10 @@ def main(
     Nothing is trained but a linear probe, and nothing is fitted again. What is written goes to the
     trial's folder, evaluations/DATA-SPLIT-PROTOCOL.
     """
-    # torch: not for --help
+    from usseg_ray.trials.trial import find_run  # noqa: PLC0415
+
+    find_run(trial)
+    # torch: neither for --help nor for what is not there
     from usseg_ray.scoring.protocols import Refinement  # noqa: PLC0415
     from usseg_ray.sweeps.request import kept_at  # noqa: PLC0415
     from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial  # noqa: PLC0415

@@ -6,6 +6,7 @@ import typer
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.sweeps import request
 from usseg_ray.sweeps.request import Backbone
 
 app = make_app()
@@ -62,8 +63,11 @@ def fit(
 
     Nothing else is needed: usseg-ray fit photos
     """
-    # torch, Ray, MLflow: not for --help.
-    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
+    chosen = tuple(request.named_methods(method, None)) if method else None
+    assigned = request.assignments(
+        assign, backbone=None, device=device, precision=None, seed=None, workers=None
+    )
+    # torch, Ray, MLflow: neither for --help nor for what is refused.
     from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
 
     fitting.fit(
@@ -71,13 +75,11 @@ def fit(
         out=out,
         resume=resume,
         bands=bands,
-        methods=tuple(request.named_methods(method, None)) if method else fitting.METHODS,
+        methods=chosen or fitting.METHODS,
         backbone=backbone,
         num_samples=num_samples,
         seeds=seeds,
-        assigned=launch.assignments(
-            assign, backbone=None, device=device, precision=None, seed=None, workers=None
-        ),
+        assigned=assigned,
         names_of=names_of,
         tracking_uri=tracking_uri,
     )

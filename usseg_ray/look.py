@@ -34,13 +34,14 @@ def main(
     Each has its typical and borderline patches, its neighbours and the images that it fills; names
     that are filled in there become a names.yaml for the command name.
     """
-    # torch: not for --help
-    from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.models.find import find_model  # noqa: PLC0415
+
+    folder = find_model(model)
+    # torch: neither for --help nor for what is not there
+    from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.outputs.gallery.page import write_gallery  # noqa: PLC0415
     from usseg_ray.sweeps.own.drawn import drawn  # noqa: PLC0415
 
-    folder = find_model(model)
     found = write_gallery(folder, images, out, pictures=drawn(folder), device=chosen_device(device))
     console.say(f"{len(found.seen)} of {found.images} images seen: {out}")
 

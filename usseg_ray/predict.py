@@ -60,7 +60,8 @@ def main(
     options, is not done again. Images that cannot be used are counted and named in
     quarantine.jsonl.
     """
-    # torch, Ray, MLflow: not for --help.
+    folder = located(model)
+    # torch, Ray, MLflow: neither for --help nor for what is not there.
     from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.outputs.formats import parse_formats  # noqa: PLC0415
     from usseg_ray.outputs.run import PredictionRun, predict  # noqa: PLC0415
@@ -79,7 +80,7 @@ def main(
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("Segmenting", total=None, bad=0)
         found: PredictionRun = predict(
-            located(model),
+            folder,
             images,
             out,
             formats=formats,

@@ -31,7 +31,7 @@ def main(
     The data that it learnt from stays here. Whether its backbone's licence lets you pass its
     weights on stands in the card.
     """
-    # torch: not for --help
+    # Its imports: not for --help.
     from usseg_ray.models.hub import push  # noqa: PLC0415
     from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 

@@ -3,6 +3,7 @@
 from usseg_ray.core import cli
 from usseg_ray.core.calibration import Effort
 from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.sweeps import request
 from usseg_ray.sweeps.request import Backbone, Calibrate, Request, option
 
 app = make_app()
@@ -29,9 +30,7 @@ def train(
     version: Version = False,  # noqa: ARG001
 ) -> None:
     """Train a method once: its score beside the floors where there are labels, pictures always."""
-    # torch, Ray, MLflow: not for --help.
-    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
-
+    request.check_places(data, resume)
     asked = None
     if resume is None:
         asked = Request(
@@ -40,7 +39,7 @@ def train(
             preset=preset,
             calibrate=calibrate,
             effort=effort,
-            assigned=launch.assignments(
+            assigned=request.assignments(
                 assign,
                 backbone=backbone,
                 device=device,
@@ -53,6 +52,9 @@ def train(
             seeds=1,
             tracking_uri=tracking_uri,
         )
+    # torch, Ray, MLflow: neither for --help nor for what is refused.
+    from usseg_ray.sweeps import launch  # noqa: PLC0415
+
     launch.launch(asked, out, resume, dry_run=dry_run, keys=keys)
 
 

@@ -7,6 +7,7 @@ import typer
 from usseg_ray.core import cli
 from usseg_ray.core.calibration import Effort
 from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.sweeps import request
 from usseg_ray.sweeps.request import (
     Backbone,
     Calibrate,
@@ -63,20 +64,17 @@ def tune(
 
     With no argument it sweeps ACSeg on built-in data with a built-in backbone, offline.
     """
-    # torch, Ray, MLflow: not for --help.
-    from usseg_ray.sweeps import launch, request  # noqa: PLC0415
-    from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
-
+    request.check_places(data, resume)
     asked = None
     if resume is None:
         names = request.named_methods(method, preset)
         asked = Request(
             methods=request.with_spaces(names, space),
-            data=fitting.ready(data),
+            data=data,
             preset=preset,
             calibrate=calibrate,
             effort=effort,
-            assigned=launch.assignments(
+            assigned=request.assignments(
                 assign,
                 backbone=backbone,
                 device=device,
@@ -90,7 +88,7 @@ def tune(
             scheduler=scheduler,
             objective=objective,
             max_concurrent=max_concurrent,
-            time_budget_s=launch.seconds(time_budget) if time_budget else None,
+            time_budget_s=request.seconds(time_budget) if time_budget else None,
             finalists=0 if question else finalists,
             seeds=seeds,
             warm_start=warm_start,
@@ -98,6 +96,12 @@ def tune(
             tracking_uri=tracking_uri,
             register_as=register,
         )
+    # torch, Ray, MLflow: neither for --help nor for what is refused.
+    from usseg_ray.sweeps import launch  # noqa: PLC0415
+    from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
+
+    if asked is not None:
+        asked = asked.model_copy(update={"data": fitting.ready(data)})
     launch.launch(asked, out, resume, dry_run=dry_run, keys=keys)
 
 

@@ -1,6 +1,6 @@
 """Small images and every method in the settings that change its path; for all method suites."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -200,8 +200,12 @@ class Walks:
     def __init__(self, images: Sequence[int], batch_size: int = 2) -> None:
         self.images, self.batch_size = images, batch_size
 
-    def __call__(self) -> Iterator[Batch]:
-        return self.crops(0, self.batch_size)
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
+        chosen = [i for i in self.images if only is None or f"image-{i}" in only]
+        return type(self)(chosen, self.batch_size).crops(0, self.batch_size)
+
+    def names(self) -> list[str]:
+        return [f"image-{image}" for image in self.images]
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002
         for start in range(0, len(self.images), batch_size):
@@ -214,8 +218,11 @@ class Given:
     def __init__(self, *batches: Batch) -> None:
         self.batches = batches
 
-    def __call__(self) -> Iterator[Batch]:
-        return iter(self.batches)
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
+        return (b for b in self.batches if only is None or not set(only).isdisjoint(b.ids))
+
+    def names(self) -> list[str]:
+        return [name for batch in self.batches for name in batch.ids]
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002
         return iter(self.batches)

@@ -1,6 +1,6 @@
 """HP's pools are those of one process, and workers learn from the mean of their own losses."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ class Share:
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
 
-    def __call__(self) -> Iterator[Batch]:
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:  # noqa: ARG002
         return self.crops(0, JOINT)
+
+    def names(self) -> list[str]:
+        return [name for batch in self() for name in batch.ids]
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002
         order = torch.randperm(len(IMAGES), generator=torch.Generator().manual_seed(walk)).tolist()

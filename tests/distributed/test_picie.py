@@ -5,7 +5,7 @@ the running statistics are bit-equal; losses and gradients agree up to rounding,
 normalise by the joint batch and the weighted means are ratios of joint sums.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,11 @@ State = dict[str, Any]
 class Dealt:
     """Joint batches in a shuffled order, of which this worker gets its contiguous part."""
 
-    def __call__(self) -> Iterator[Batch]:
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:  # noqa: ARG002
         return self.crops(0, 4)
+
+    def names(self) -> list[str]:
+        return [name for batch in self() for name in batch.ids]
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
         order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(walk)).tolist()

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests import tiny
+from tests.fitting import CLOCKS
 from tests.ledgers import lay_store
 from tests.reported import Page
 from usseg_ray.core.records import read_json
@@ -25,7 +26,7 @@ from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import Outcome
 from usseg_ray.tracking.ledger import EXPERIMENT
 from usseg_ray.trials.tasks import BASELINES_FILE
-from usseg_ray.trials.trial import ranked
+from usseg_ray.trials.trial import TRAINED, Trial, ranked
 
 pytestmark = [
     pytest.mark.ray,
@@ -95,6 +96,32 @@ def test_data_without_labels_answers_how_many_clusters(tmp_path: Path) -> None:
     assert again.trials == outcome.trials
     kept = read_description(tmp_path / "answered" / "model")
     assert kept.num_clusters == ranked(outcome.trials)[0].settings["num_clusters"]
+
+
+def test_heads_that_k_does_not_touch_are_trained_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write(tmp_path / "set")
+    space = tmp_path / "space.yaml"
+    space.write_text("fixed: {method.dim: 8}\nspace: {num_clusters: {choice: [2, 3, 4]}}")
+    short = {"train.epochs": 2, "train.eval_every": 2, "train.steps_per_epoch": 3}
+    assigned = SETTINGS | short | {"train.batch_size": 4}
+    asked: dict[str, Any] = {"question": "k", "methods": {"stego": str(space)}, "seeds": 2}
+    once, _ = sweep(tmp_path / "once", tmp_path / "set", **asked, assigned=assigned)
+    heads = sorted((tmp_path / "once" / TRAINED).iterdir())
+    assert len(heads) == 2
+    trained = [trial for trial in once.trials if "train_seconds" in trial.metrics]
+    assert sorted(trial.settings["seed"] for trial in trained) == [0, 1]
+    monkeypatch.setattr("usseg_ray.sweeps.tuning.sharing", lambda plan: plan.job)
+    each, _ = sweep(tmp_path / "each", tmp_path / "set", **asked, assigned=assigned)
+    assert not (tmp_path / "each" / TRAINED).exists()
+    assert [found(trial) for trial in once.trials] == [found(trial) for trial in each.trials]
+
+
+def found(trial: Trial) -> tuple[Any, ...]:
+    """Takes from a record all but where it lies and how long it took."""
+    metrics = {k: v for k, v in trial.metrics.items() if k not in CLOCKS}
+    return trial.index, trial.method, trial.sample, trial.settings, trial.status, metrics
 
 
 def check_report(folder: Path, outcome: Outcome) -> None:

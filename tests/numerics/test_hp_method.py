@@ -6,7 +6,7 @@ Not here: `hp_linear_probe_loss` (the linear probe is supervised and belongs to 
 `test_linear_probe`) and `coco_fine_to_coarse` (a table of a data set: `test_labels`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -164,8 +164,11 @@ class Recorded:
     def __init__(self, maps: Any) -> None:
         self.maps = torch.as_tensor(maps)
 
-    def __call__(self) -> Iterator[Batch]:
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:  # noqa: ARG002
         return self.crops(0, 4)
+
+    def names(self) -> list[str]:
+        return [str(number) for number in range(4 * len(self.maps))]
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:  # noqa: ARG002
         for number, tokens in enumerate(self.maps):

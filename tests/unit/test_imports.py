@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from usseg_ray.__main__ import COMMANDS
+
 PROJECT = Path(__file__).parents[2]
 PLAIN = (
     "methods",
@@ -74,6 +76,70 @@ def test_what_reading_processes_and_help_import_loads_no_torch(module: str) -> N
 
 def test_what_ray_imports_for_every_trial_loads_no_torch() -> None:
     assert not loaded(("trials.trainer",)) & {"torch", "mlflow", "timm", "scipy"}
+
+
+HELP = """
+import json, sys
+from usseg_ray.__main__ import console
+try:
+    console()
+except SystemExit:
+    pass
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("given", ["--help", "--no-such-option"])
+def test_help_and_wrong_options_import_nothing_heavy(command: str, given: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HELP, command, given],
+        check=False,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    *_, last = ended.stderr.splitlines()
+    assert f"usseg_ray.{command.replace('-', '_')}" in " ".join(json.loads(last))
+    heavy = {"torch", "ray", "mlflow", "numpy", "scipy", "pyarrow", "PIL", "timm", "jaxtyping"}
+    assert not heavy & set(json.loads(last))
+
+
+WRONG = (
+    "tune --method acsge",
+    "tune --data /nowhere",
+    "tune --set nonsense",
+    "tune --resume nowhere",
+    "tune --time-budget abc",
+    "tune --preset nope",
+    "tune --backbone nope",
+    "train --method acsge",
+    "train --data /nowhere",
+    "evaluate nowhere",
+    "report nowhere",
+    "predict --model /nowhere --images x --out y",
+    "look --model /nowhere --images x",
+    "name --model /nowhere",
+    "push --model /nowhere --to x/y",
+    "serve --model /nowhere",
+    "demo --model /nowhere",
+    "doctor nowhere.yaml",
+)
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_not_there_is_refused_before_torch(line: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HELP, *line.split()],
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    *told, last = ended.stderr.splitlines()
+    assert any("Error:" in one for one in told)
+    assert not {"torch", "ray", "mlflow", "timm"} & set(json.loads(last))
 
 
 def environment(**given: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The options of `tune`: types of the request's fields, and every one reaches its field."""
 
 import inspect
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -18,6 +19,16 @@ OPTIONS = (
     "--register best --out there --dry-run --keys "
     "--backbone mobilenetv2 --set backbone.layer=2"
 )
+
+
+@pytest.fixture(autouse=True)
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts what the options name where it is looked for."""
+    (tmp_path / "a-set").mkdir()
+    (tmp_path / "a-set" / "manifest.json").touch()
+    (tmp_path / "runs" / "earlier").mkdir(parents=True)
+    monkeypatch.setenv("USSEG_DATA", str(tmp_path))
+    monkeypatch.setattr("usseg_ray.trials.trial.RUNS", tmp_path / "runs")
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, options: str) -> tuple[Any, ...]:

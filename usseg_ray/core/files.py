@@ -12,11 +12,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
-
-from pyarrow import fs as pafs
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from usseg_ray.core.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow import fs as pafs
 
 UNFINISHED = ".unfinished"
 """How the names of files end that are being written."""
@@ -42,7 +43,7 @@ def is_uri(place: str | Path) -> bool:
     return "://" in str(place)
 
 
-def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
+def resolve(uri: str | Path) -> tuple["pafs.FileSystem", str]:
     """Finds the file system of a folder or URI, and the path in it.
 
     Args:
@@ -54,6 +55,8 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     Raises:
         UserError: The URI's scheme is unknown or its place cannot be reached.
     """
+    from pyarrow import fs as pafs  # noqa: PLC0415 (brings numpy: not for --help)
+
     if not is_uri(uri):
         return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
     try:
@@ -84,14 +87,14 @@ def write_whole(path: Path, content: Content) -> None:
     _write_here(path.parent, lambda stream: _named(path.name, content, stream))
 
 
-def write_whole_at(filesystem: pafs.FileSystem, path: str, content: Content) -> None:
+def write_whole_at(filesystem: "pafs.FileSystem", path: str, content: Content) -> None:
     """Writes a file to a file system that `resolve` found, as `write_whole` does."""
     folder, _, name = path.rpartition("/")
     write_named(filesystem, folder, lambda stream: _named(name, content, stream))
 
 
 def write_named(
-    filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], tuple[str, Result]]
+    filesystem: "pafs.FileSystem", folder: str, write: Callable[[BinaryIO], tuple[str, Result]]
 ) -> Result:
     """Writes a file whose name depends on its content, as `write_whole` does.
 
@@ -104,13 +107,13 @@ def write_named(
     Returns:
         What else it found.
     """
-    if isinstance(filesystem, pafs.LocalFileSystem):
+    if filesystem.type_name == "local":
         return _write_here(Path(folder), write)
     return _write_there(filesystem, folder, write)
 
 
 def copy_here(
-    filesystem: pafs.FileSystem, source: str, target: Path, sha256: str | None = None
+    filesystem: "pafs.FileSystem", source: str, target: Path, sha256: str | None = None
 ) -> None:
     """Copies a file from a file system, seen here only when it is complete.
 
@@ -138,7 +141,7 @@ def copy_here(
         write_whole(target, copy)
 
 
-def copy_there(source: Path, filesystem: pafs.FileSystem, target: str) -> None:
+def copy_there(source: Path, filesystem: "pafs.FileSystem", target: str) -> None:
     """Copies a file to a file system, seen there only when it is complete."""
 
     def copy(stream: BinaryIO) -> None:
@@ -177,7 +180,7 @@ def _write_here(folder: Path, write: Callable[[BinaryIO], tuple[str, Result]]) -
 
 
 def _write_there(
-    filesystem: pafs.FileSystem, folder: str, write: Callable[[BinaryIO], tuple[str, Result]]
+    filesystem: "pafs.FileSystem", folder: str, write: Callable[[BinaryIO], tuple[str, Result]]
 ) -> Result:
     if filesystem.type_name not in OBJECT_STORES:
         filesystem.create_dir(folder, recursive=True)

@@ -6,10 +6,10 @@ exactly once each. `reading` turns pieces into pixels. No torch here, see `trans
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Integer
@@ -182,14 +182,8 @@ def dealt_plan(
     return parts
 
 
-def with_partners(
-    pieces: Iterable[Piece],
-    manifest: Manifest,
-    split: str,
-    neighbours: Integer[np.ndarray, "N k"],
-    seed: int,
-) -> list[Piece]:
-    """Gives every row of a plan a partner, drawn from its nearest neighbours.
+class WithPartners(Sequence[Piece]):
+    """A plan whose every row has a partner, drawn from its nearest neighbours when it is read.
 
     Args:
         pieces: Rows of `split`.
@@ -197,26 +191,41 @@ def with_partners(
         split: Their split.
         neighbours: (N, k) row numbers in the split, nearest first and the row itself before them.
         seed: Keys the draws, together with walk and row.
-
-    Returns:
-        The same pieces with partners.
     """
-    groups = row_groups(manifest, split)
-    starts = [piece.number for piece in groups]
 
-    def partner(row: int, walk: int) -> Partner:
-        random = np.random.default_rng(key_seed(seed, "positive", walk, row))
-        chosen = int(neighbours[row, random.integers(1, neighbours.shape[1])])
-        group = groups[bisect_right(starts, chosen) - 1]
+    def __init__(
+        self,
+        pieces: Sequence[Piece],
+        manifest: Manifest,
+        split: str,
+        neighbours: Integer[np.ndarray, "N k"],
+        seed: int,
+    ) -> None:
+        self._pieces, self._neighbours, self._seed = pieces, neighbours, seed
+        self._groups = row_groups(manifest, split)
+        self._starts = [piece.number for piece in self._groups]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @overload
+    def __getitem__(self, index: int) -> Piece: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Piece]: ...
+    def __getitem__(self, index: int | slice) -> Piece | list[Piece]:
+        if isinstance(index, slice):
+            return [self._partnered(piece) for piece in self._pieces[index]]
+        return self._partnered(self._pieces[index])
+
+    def _partnered(self, piece: Piece) -> Piece:
+        rows = range(piece.number, piece.number + piece.rows)
+        return replace(piece, partners=tuple(self._partner(row, piece.walk) for row in rows))
+
+    def _partner(self, row: int, walk: int) -> Partner:
+        random = np.random.default_rng(key_seed(self._seed, "positive", walk, row))
+        chosen = int(self._neighbours[row, random.integers(1, self._neighbours.shape[1])])
+        group = self._groups[bisect_right(self._starts, chosen) - 1]
         return Partner(group.shard, group.row_group, chosen - group.number, chosen)
-
-    return [
-        replace(
-            piece,
-            partners=tuple(partner(piece.number + row, piece.walk) for row in range(piece.rows)),
-        )
-        for piece in pieces
-    ]
 
 
 def _shuffled(groups: list[Piece], seed: int, epoch: int, walk: int) -> list[Piece]:

@@ -5,7 +5,8 @@ Between the blocks of `reading` (numpy, made in many processes) and the batches 
 does not read and decode the same images again.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,13 +19,13 @@ from usseg_ray.data.blocks import Block, Taker, batches_by_number, mix, regroup
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.plans import (
     Piece,
+    WithPartners,
     cut,
     dealt_plan,
     evaluation_plan,
     row_groups,
     spread,
     training_plan,
-    with_partners,
 )
 from usseg_ray.data.reading import Showing, Stream, stream_here, stream_numbers
 
@@ -98,10 +99,10 @@ class Reader:
             )
             for epoch in epochs
         ]
-        pieces = [piece for plan in plans for piece in plan]
+        pieces: Sequence[Piece] = [piece for plan in plans for piece in plan]
         if self.neighbours is not None:
             split = self.config.train_split
-            pieces = with_partners(pieces, self.manifest, split, self.neighbours, self.seed)
+            pieces = WithPartners(pieces, self.manifest, split, self.neighbours, self.seed)
         taker = Taker(self._read(self.config.train_split, pieces, self._training))
         for epoch in epochs:
             generator = np.random.default_rng(key_seed(self.seed, "mix", epoch, self.rank))
@@ -130,11 +131,29 @@ class Reader:
             rows = sum(piece.rows for piece in part)
             yield from map(self._cropped, regroup(taker.take(rows), rows))
 
-    def passes(self, split: str, batch_size: int) -> Iterator[Images]:
-        """Walks this worker's part of a split once, in order, framed as for clustering."""
+    def passes(
+        self, split: str, batch_size: int, only: Collection[str] | None = None
+    ) -> Iterator[Images]:
+        """Walks this worker's part of a split once, in order, framed as for clustering.
+
+        Args:
+            split: Which split.
+            batch_size: Images in a batch; the last may be smaller.
+            only: Ids of the images to show, all if unset; others come with them so that each
+                lies in a batch as large as without.
+        """
         showing = Showing(self._clustered)
-        blocks = regroup(self._framed(split, showing), batch_size)
-        return (_images(block, split, showing) for block in blocks)
+        blocks = self._framed(split, showing)
+        if only is not None:
+            shown = _in_equal_batches(self.names(split), only, batch_size)
+            blocks = (_picked(block, shown) for block in blocks)
+        return (_images(block, split, showing) for block in regroup(blocks, batch_size))
+
+    def names(self, split: str) -> list[str]:
+        """Lists the ids of this worker's part of a split, in order; no image is read."""
+        plan = evaluation_plan(self.manifest, split, self.rank, self.world)
+        blocks = stream_numbers(self.root, plan, Showing(self._clustered))
+        return [str(name) for block in blocks for name in block["id"]]
 
     def labelled(
         self, split: str, batch_size: int, *, square: bool = False
@@ -189,7 +208,7 @@ class Reader:
             for block in regroup(stream_here(self.root, pieces, showing), len(batch)):
                 yield _images(block, split, showing)
 
-    def _read(self, split: str, pieces: list[Piece], showing: Showing) -> Iterator[Block]:
+    def _read(self, split: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
         if not showing.labels and (split, showing.view) in self.names_only:
             return stream_numbers(self.root, pieces, showing)
         return self._stream(self.root, pieces, showing)
@@ -227,6 +246,24 @@ def crops_of(config: DataConfig) -> Crops:
         config.crop_filter,
         config.crop_jpeg,
     )
+
+
+def _in_equal_batches(names: list[str], only: Collection[str], batch_size: int) -> set[str]:
+    """Adds images to some so that each lies in a batch as large as among all.
+
+    What a network makes of an image depends on the size of its batch, in the last bit.
+    """
+    full = len(names) - len(names) % batch_size
+    wanted = [name for name in names[:full] if name in only]
+    others = (name for name in names[:full] if name not in only)
+    filled = {*wanted, *islice(others, -len(wanted) % batch_size)}
+    last = names[full:]
+    return filled | set(last) if any(name in only for name in last) else filled
+
+
+def _picked(block: Block, names: Collection[str]) -> Block:
+    held = np.array([str(name) in names for name in block["id"]], dtype=bool)
+    return {name: column[held] for name, column in block.items()}
 
 
 def _bytes(column: np.ndarray) -> int:

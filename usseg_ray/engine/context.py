@@ -30,6 +30,15 @@ class RunContext(Protocol):
     def restore(self) -> RunState | None:
         """Returns the last state taken, or `None` on a first start."""
 
+    def trained(self) -> RunState | None:
+        """Returns what another run left that trained alike, if any did; see `leave`."""
+
+    def leave(self, state: RunState) -> None:
+        """May keep what was trained for runs that differ in what training does not read.
+
+        Called on every worker alike; the state has no clusters.
+        """
+
 
 @dataclass
 class PlainContext:
@@ -61,3 +70,9 @@ class PlainContext:
     def restore(self) -> RunState | None:
         """Returns the kept state."""
         return self.state
+
+    def trained(self) -> RunState | None:
+        """Knows no other run."""
+
+    def leave(self, state: RunState) -> None:
+        """Keeps nothing for others."""

@@ -18,6 +18,9 @@ from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods.base import Method, Passes
 
+SPEED = ("train_seconds", "input_seconds", "images_per_second")
+"""Metrics of an epoch that say how long it took, and nothing of what it learnt."""
+
 
 class NonFiniteLossError(RuntimeError):
     """A loss became NaN or infinite; says at which step, on which images, and which term."""

@@ -4,7 +4,7 @@ It needs torch alone; what surrounds a run is a `RunContext`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -19,7 +19,7 @@ from usseg_ray.core.types import Batch, LabelledImages
 from usseg_ray.data.reader import Reader
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import RunContext
-from usseg_ray.engine.epoch import Epoch
+from usseg_ray.engine.epoch import SPEED, Epoch
 from usseg_ray.engine.model import Model, build_model
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.optimiser import Optimiser
@@ -90,6 +90,9 @@ class Run(Model):
             NonFiniteLossError: A loss is not a number.
         """
         state = self.context.restore()
+        if state is None and (trained := self.context.trained()) is not None:
+            self._take_over(trained)
+            return
         if state is not None:
             self.method.load_state_dict(state.method)
             if state.epoch >= self.epochs:
@@ -106,6 +109,11 @@ class Run(Model):
             before += epochs
         if not self.method.stages and done == 0:
             self._finish_epoch(Stage("clusters"), 1, {}, None)
+
+    def _take_over(self, trained: RunState) -> None:
+        """Clusters and scores what another run trained, as if it had been this one."""
+        self.method.load_state_dict(self.method.state_dict() | trained.method)
+        self._finish_epoch(self.method.stages[-1], self.epochs, dict(trained.metrics), None)
 
     def _fit_stage(self, stage: Stage, length: int, epochs: range, state: RunState | None) -> None:
         """Trains what is left of a stage.
@@ -173,6 +181,7 @@ class Run(Model):
         self, stage: Stage, epoch: int, metrics: dict[str, float], optimiser: Optimiser | None
     ) -> None:
         last = epoch >= self.epochs
+        learnt = {name: value for name, value in metrics.items() if name not in SPEED}
         evaluation = None
         if last or (stage.scored and epoch % self.config.train.eval_every == 0):
             started = time.monotonic()
@@ -184,6 +193,10 @@ class Run(Model):
             metrics |= {"eval_seconds": ended - started, "label_free_seconds": ended - scored}
             metrics |= score_metrics(evaluation, self.truth) | judgement.metrics
         metrics = {"epoch": float(epoch), **metrics}
+        if last:
+            state = self.method.state_dict()
+            shared = {name: state[name] for name in state if name not in self.method.centroids_in}
+            self.context.leave(RunState(epoch, learnt, shared))
         self.context.report(metrics, self._state(epoch, metrics, optimiser), evaluation)
 
     def score(
@@ -285,10 +298,13 @@ class _TrainingPasses:
 
     run: Run
 
-    def __call__(self) -> Iterator[Batch]:
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
         config = self.run.config
-        images = self.run.reader.passes(config.data.train_split, config.train.eval_batch_size)
-        return map(self.run.featurise, images)
+        split, size = config.data.train_split, config.train.eval_batch_size
+        return map(self.run.featurise, self.run.reader.passes(split, size, only))
+
+    def names(self) -> list[str]:
+        return self.run.reader.names(self.run.config.data.train_split)
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
         return map(self.run.featurise.crops, self.run.reader.crops(walk, batch_size))

@@ -194,6 +194,11 @@ class ACSeg(Method):
             fixed("method.num_blocks", 3, "a generator for few steps"),
         )
 
+    @classmethod
+    def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401, ARG003
+        """Names what k-means on the regions reads alone."""
+        return frozenset({"num_clusters", "method.max_regions"})
+
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists the generator's parameters, linear weights with decay and the rest without."""
         parameters = dict(self.generator.named_parameters())

@@ -7,7 +7,7 @@ a parameter or a registered buffer, so that one `state_dict` resumes all of it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -28,8 +28,15 @@ __all__ = ["CodeClassifier", "Defaults", "Method", "Needs", "ParamGroup", "Passe
 class Passes(Protocol):
     """Fresh walks over this worker's share of the training images."""
 
-    def __call__(self) -> Iterator[Batch]:
-        """Walks every image once, in order, framed as for evaluation."""
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
+        """Walks every image once, in order, framed as for evaluation.
+
+        Args:
+            only: Ids of the images that matter, if not all do; a few others may come with them.
+        """
+
+    def names(self) -> Sequence[str]:
+        """Lists the ids of all images; none is read for it."""
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
         """Walks every image once, shuffled and framed as in training.
@@ -166,6 +173,21 @@ class Method(nn.Module, ABC):
         Thresholds are left out where the facts lack statistics: the published ones stay.
         """
         return ()
+
+    @classmethod
+    def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401, ARG003
+        """Names settings that its training does not read: only clusters and scores do.
+
+        Trials of a question about K that agree on all others are trained once. What such a setting
+        changes of the state are entries of `centroids_in`.
+
+        Args:
+            config: The method's settings.
+
+        Returns:
+            Dotted keys; nothing where K takes part in the training.
+        """
+        return frozenset()
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists what learns in a stage; nothing for a method that only clusters."""

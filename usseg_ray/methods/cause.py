@@ -196,6 +196,7 @@ class CAUSE(CodeClassifier):
                 "equal, or method.head=mlp."
             )
         self.config = config
+        self.positions = features.eval_grid**2
         generator = shared_generator(seed, self.name, "weights")
         bound = 1 / config.num_codes
         clusterbook = torch.empty(config.num_codes, features.dim)
@@ -234,6 +235,13 @@ class CAUSE(CodeClassifier):
             fixed("method.clip_norm", 2.0, "of few steps"),
             fixed("method.ema_decay", 0.9, "a teacher that keeps up in few steps"),
         )
+
+    @classmethod
+    def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401
+        """Names what k-means on the finished codes reads alone."""
+        if config.clustering == "probe":
+            return frozenset()
+        return frozenset({"num_clusters", "method.context"})
 
     def param_groups(self, stage: str) -> list[ParamGroup]:
         """Lists what a stage trains: the clusterbook, the student, or the centroids."""
@@ -326,7 +334,7 @@ class CAUSE(CodeClassifier):
         """Finds the centroids by k-means unless they are learnt; the bank has served by then."""
         if self.config.clustering == "kmeans":
             self.bank.clear()
-            fit_centroids(self, self.probe, passes)
+            fit_centroids(self, self.probe, passes, self.positions)
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:

@@ -4,22 +4,12 @@ from pathlib import Path
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.models.description import MODEL_FILE
-from usseg_ray.models.earlier import (
-    IN_MLFLOWS,
-    best_trial,
-    convert_trial,
-    finalist_model,
-    is_earlier,
-)
 from usseg_ray.models.hub import HUB, fetch
 
 RUNS = Path("runs")
 
 KEPT = "model"
 """Name of the folder of a run, or of a trial, that has its model."""
-
-_WITHIN = ("", IN_MLFLOWS, KEPT, f"{KEPT}/{IN_MLFLOWS}")
-"""Where a model lies in what may be named: itself, MLflow's folder, a run, a finalist."""
 
 
 def find_model(place: str) -> Path:
@@ -57,13 +47,23 @@ def find_model(place: str) -> Path:
 
 
 def _kept(folder: Path) -> Path | None:
-    places = [folder / name for name in _WITHIN]
+    # torch: not for what is not there
+    from usseg_ray.models.earlier import IN_MLFLOWS, is_earlier  # noqa: PLC0415
+
+    # Itself, MLflow's folder, a run, a finalist.
+    places = [folder / name for name in ("", IN_MLFLOWS, KEPT, f"{KEPT}/{IN_MLFLOWS}")]
     found = (place for place in places if (place / MODEL_FILE).is_file() or is_earlier(place))
     return next(found, None)
 
 
 def _made(folder: Path) -> Path | None:
     """Makes a model of a trial, or of a run's best one, that kept none."""
+    from usseg_ray.models.earlier import (  # noqa: PLC0415 (see `_kept`)
+        best_trial,
+        convert_trial,
+        finalist_model,
+    )
+
     best = best_trial(folder)
     if best is None:
         return convert_trial(folder, folder / KEPT)

@@ -17,6 +17,27 @@ from usseg_ray.core.distributed import all_gather, shared_generator
 _PRIORITIES = 2**63 - 1
 
 
+def holding(names: Sequence[str], points: int, limit: int, *key: int | str) -> set[str] | None:
+    """Says which of a worker's images may hold points of a sample, before any is encoded.
+
+    Args:
+        names: The worker's images.
+        points: Points of an image.
+        limit: As of the `PointSample` that is to be taken.
+        key: As in `PointSample.add_maps`.
+
+    Returns:
+        Those of `names`; `None` if all do.
+    """
+    if len(names) * points <= limit:
+        return None
+    drawn = PointSample(1, limit)
+    for number, name in enumerate(names):
+        drawn.add(torch.full((points, 1), float(number)), *key, name)
+    found = {names[int(number)] for number in drawn.own()[:, 0].unique()}
+    return found if len(found) < len(names) else None
+
+
 class PointSample:
     """Keeps the points with the lowest random priorities.
 
@@ -45,7 +66,7 @@ class PointSample:
         self._held += len(points)
         # Sorting only when twice the limit has come keeps the cost per image constant.
         if self._held > 2 * self._limit:
-            points, priorities = self._lowest(torch.cat(self._points), torch.cat(self._priorities))
+            points, priorities = self._own()
             self._points, self._priorities = [points], [priorities]
             self._held = len(points)
 
@@ -66,8 +87,15 @@ class PointSample:
         Returns:
             (m, d) float32, m <= limit, the same rows in the same order on every worker.
         """
-        points, priorities = self._lowest(torch.cat(self._points), torch.cat(self._priorities))
+        points, priorities = self._own()
         return self._lowest(all_gather(points), all_gather(priorities))[0]
+
+    def own(self) -> Float[Tensor, "m d"]:
+        """Returns what this worker gives to the sample."""
+        return self._own()[0]
+
+    def _own(self) -> tuple[Float[Tensor, "m d"], Int64[Tensor, "m"]]:
+        return self._lowest(torch.cat(self._points), torch.cat(self._priorities))
 
     def _lowest(
         self, points: Float[Tensor, "n d"], priorities: Int64[Tensor, "n"]

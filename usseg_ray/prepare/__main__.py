@@ -1,6 +1,6 @@
 """`python -m usseg_ray.prepare`: a folder of images becomes a prepared set."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -19,11 +19,18 @@ from rich.table import Table
 
 from usseg_ray.core.cli import Version, console, make_app, run
 from usseg_ray.core.errors import UserError
-from usseg_ray.data.scaling import parse_bands
-from usseg_ray.data.shards import ROWS_PER_SHARD
-from usseg_ray.prepare.sets import PUBLISHED_SETS, PublishedSet, find_set
-from usseg_ray.prepare.sets.download import Archive, missing
-from usseg_ray.prepare.write import Patterns, Preparation, prepare
+
+if TYPE_CHECKING:
+    from usseg_ray.prepare.sets import PublishedSet
+    from usseg_ray.prepare.sets.download import Archive
+    from usseg_ray.prepare.write import Preparation
+
+# As `prepare.sets` and `data.shards` have them, whose imports --help does not wait for.
+PUBLISHED = (
+    "cocostuff27, cocostuff27-curated, cocostuff81, cocostuff171, cityscapes27, cityscapes19, "
+    "potsdam3, voc2012, camvid"
+)
+IMAGES_IN_A_SHARD = 256
 
 app = make_app()
 
@@ -80,15 +87,15 @@ def main(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help=f"A published set: {', '.join(PUBLISHED_SETS)}.", show_default="your own"
-        ),
+        typer.Option(help=f"A published set: {PUBLISHED}.", show_default="your own"),
     ] = None,
     download: Annotated[
         bool,
         typer.Option("--download", help="Fetch the published set into --source first."),
     ] = False,
-    rows_per_shard: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = ROWS_PER_SHARD,
+    rows_per_shard: Annotated[
+        int, typer.Option(min=1, help="Images in a shard.")
+    ] = IMAGES_IN_A_SHARD,
     max_bad_share: Annotated[
         float, typer.Option(min=0, max=1, help="Stop if a larger share cannot be used.")
     ] = 0.05,
@@ -105,9 +112,14 @@ def main(
     """
     if dataset is not None and (images or labels or classes):
         raise UserError("--images, --labels and --classes are for a folder of your own.")
+    # Ray, pyarrow: not for --help.
+    from usseg_ray.data.scaling import parse_bands  # noqa: PLC0415
+    from usseg_ray.prepare.sets import find_set  # noqa: PLC0415
+    from usseg_ray.prepare.write import Patterns, prepare  # noqa: PLC0415
+
     if download:
         if dataset is None:
-            raise UserError(f"--download needs --dataset: one of {', '.join(PUBLISHED_SETS)}.")
+            raise UserError(f"--download needs --dataset: one of {PUBLISHED}.")
         fetch_published(find_set(dataset), source)
     columns = (
         TextColumn("{task.description}"),
@@ -135,7 +147,7 @@ def main(
     _print_summary(prepared)
 
 
-def fetch_published(published: PublishedSet, folder: str) -> None:
+def fetch_published(published: "PublishedSet", folder: str) -> None:
     """Fetches a published set into a folder: says what, whence and under whose terms, then does.
 
     Args:
@@ -145,6 +157,8 @@ def fetch_published(published: PublishedSet, folder: str) -> None:
     Raises:
         UserError: As for `PublishedSet.download`.
     """
+    from usseg_ray.prepare.sets.download import missing  # noqa: PLC0415
+
     wanted = missing(published.archives, folder)
     if not wanted:
         # Nothing is left to fetch, or nothing may be.
@@ -178,7 +192,7 @@ def fetch_published(published: PublishedSet, folder: str) -> None:
             )
 
 
-def _announcement(published: PublishedSet, wanted: list[Archive], folder: str) -> str:
+def _announcement(published: "PublishedSet", wanted: "list[Archive]", folder: str) -> str:
     sizes = [archive.size for archive in wanted]
     told = f"{sum(size or 0 for size in sizes) / 1e9:.1f} GB"
     if None in sizes:
@@ -190,7 +204,7 @@ def _announcement(published: PublishedSet, wanted: list[Archive], folder: str) -
     )
 
 
-def _print_summary(prepared: Preparation) -> None:
+def _print_summary(prepared: "Preparation") -> None:
     manifest = prepared.manifest
     table = Table(title=f"{escape(manifest.name)}: {len(manifest.classes)} classes")
     table.add_column("split")

@@ -122,10 +122,12 @@ def _save(text: str, path: Path) -> None:
 
 def _rank(runs: list[str], protocol: str | None, layout: ReportFormat) -> None:
     """Ranks the scores in the folders of runs."""
-    from usseg_ray.report.runs import compare  # noqa: PLC0415 (torch: not for --help)
     from usseg_ray.trials.trial import find_run  # noqa: PLC0415
 
     folders = {name: find_run(name) for name in runs}
+    # torch: neither for --help nor for what is not there
+    from usseg_ray.report.runs import compare  # noqa: PLC0415
+
     for folder in folders.values():
         _deliver(folder)
     tables = compare(folders, protocol)

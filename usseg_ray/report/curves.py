@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow
+from usseg_ray.data.plans import spread
 from usseg_ray.engine.baselines import label as baseline_label
 from usseg_ray.report.content import Chart, Note, PageBlock, Section
 from usseg_ray.report.gallery import k_maps
@@ -18,6 +19,8 @@ from usseg_ray.scoring.objective import MIOU, STABILITY, digits, short
 from usseg_ray.tracking.store import SEED_TAG
 
 _SCORE = "unsupervised mIoU, %"
+MOST_CURVES = 100
+"""Learning curves of a method; each takes a question to the store, and a line on the page."""
 _MAX_AXES = 9
 _NARROW_AXES = 3
 """Settings in a drawing for a phone, beside the score."""
@@ -98,16 +101,15 @@ def learning_curves(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
     blocks: list[PageBlock] = []
     for number, sweep in enumerate(sweeps):
         styles = {method: style for style, method in enumerate(sweep.methods)}
+        drawn = drawn_of(sweep.trials)
         for place, metric in enumerate(dict.fromkeys((MIOU, sweep.objective))):
-            scores = {run.id: store.history(run, metric) for run in sweep.trials}
+            scores = {run.id: store.history(run, metric) for run in drawn}
             if any(len(history) > 1 for history in scores.values()):
                 label = _SCORE if metric == MIOU else short(metric)
                 caption, key = f"{label}, over epochs: {sweep.protocol}", f"epochs-{number}-{place}"
-                blocks.append(
-                    _epochs(sweep.trials, scores, styles, caption, label, key, by_method=True)
-                )
+                blocks.append(_epochs(drawn, scores, styles, caption, label, key, by_method=True))
         for method in sweep.methods:
-            runs = [run for run in sweep.trials if run.method == method]
+            runs = [run for run in drawn if run.method == method]
             losses = {run.id: store.history(run, "loss") for run in runs}
             if any(len(history) > 1 for history in losses.values()):
                 label = f"loss of {method} over epochs, in its own unit"
@@ -115,6 +117,15 @@ def learning_curves(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
                 blocks.append(_epochs(runs, losses, styles, label, "loss", key))
     why = Note("No trial was scored in more than one epoch.")
     return Section("learning", "Learning curves", tuple(blocks) or (why,))
+
+
+def drawn_of(trials: Sequence[RunRecord]) -> list[RunRecord]:
+    """Takes trials, best first; of a method with more than `MOST_CURVES` some, evenly by rank."""
+    ranks: dict[str, list[str]] = defaultdict(list)
+    for run in trials:
+        ranks[run.method].append(run.id)
+    kept = {own[n] for own in ranks.values() for n in spread(len(own), MOST_CURVES)}
+    return [run for run in trials if run.id in kept]
 
 
 def _epochs(

@@ -37,9 +37,11 @@ def confusion_matrix(
         (K, C) int64.
     """
     valid = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
-    index = clusters[valid] * num_classes + labels[valid]
-    counts = torch.bincount(index, minlength=num_clusters * num_classes)
-    return counts.view(num_clusters, num_classes)
+    # A column for pixels that do not count is cheaper than to pick out those that do.
+    columns = num_classes + 1
+    index = clusters * columns + torch.where(valid, labels, num_classes)
+    counts = torch.bincount(index.flatten(), minlength=num_clusters * columns)
+    return counts.view(num_clusters, columns)[:, :-1].contiguous()
 
 
 def confusion_per_image(

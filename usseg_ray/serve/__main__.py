@@ -45,18 +45,20 @@ def main(
 
     Ctrl-C or SIGTERM ends it when the requests that it has begun are answered.
     """
-    # torch, Ray: not for --help.
+    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
+
+    folder = find_model_anywhere(model, tracking_uri)
+    # torch, Ray: neither for --help nor for what is not there.
     from usseg_ray.core.machine import chosen_device  # noqa: PLC0415
     from usseg_ray.serve.access import check_host, read_token  # noqa: PLC0415
     from usseg_ray.serve.limits import Limits  # noqa: PLC0415
     from usseg_ray.serve.serving import ServeOptions, check_extra, serve  # noqa: PLC0415
-    from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
     check_extra()
     token = read_token(token_file, os.environ)
     check_host(host, token)
     order = ServeOptions(
-        find_model_anywhere(model, tracking_uri),
+        folder,
         host,
         port,
         chosen_device(device),

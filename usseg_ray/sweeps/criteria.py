@@ -17,12 +17,16 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from usseg_ray.core.records import DamagedError, write_json
+from usseg_ray.data.plans import spread
 from usseg_ray.scoring.arrays import read_evaluation
 from usseg_ray.scoring.label_free import agreement
 from usseg_ray.scoring.objective import CONSENSUS, CRITERIA, MIOU
 from usseg_ray.trials.trial import ENDED, Trial
 
 CRITERIA_FILE = "criteria.json"
+
+MOST_PEERS = 64
+"""Trials of a method that others are compared with; of more, these lie evenly over them."""
 
 FEWEST_TRIALS = 4
 
@@ -116,9 +120,11 @@ def add_consensus(
     Returns:
         The trials whose consensus is new. It is the mean adjusted Rand index with the trials of
         each other method, averaged over those methods; in a sweep of one method with its other
-        trials.
+        trials; of a method's trials at most `MOST_PEERS` are compared with.
     """
     peers = [(trial, found) for trial in others if (found := _maps(trial, folder)) is not None]
+    peers = _evenly(peers)
+    known: dict[frozenset[str], float] = {}
     changed = []
     for trial in trials:
         own = _maps(trial, home)
@@ -128,13 +134,24 @@ def add_consensus(
             continue
         by_method: dict[str, list[float]] = {}
         for peer, maps in foreign or strangers:
-            by_method.setdefault(peer.method, []).append(_agreement(own, maps))
+            pair = frozenset((str(home / trial.name), str(folder / peer.name)))
+            if pair not in known:
+                known[pair] = _agreement(own, maps)
+            by_method.setdefault(peer.method, []).append(known[pair])
         consensus = fmean(map(fmean, by_method.values()))
         if trial.metrics.get(CONSENSUS) != consensus:
             trial.metrics[CONSENSUS] = consensus
             trial.save(home)
             changed.append(trial)
     return changed
+
+
+def _evenly(peers: list[tuple[Trial, Tensor]]) -> list[tuple[Trial, Tensor]]:
+    """Takes at most `MOST_PEERS` of each method, evenly over their numbers."""
+    by_method: dict[str, list[tuple[Trial, Tensor]]] = {}
+    for peer in peers:
+        by_method.setdefault(peer[0].method, []).append(peer)
+    return [own[n] for own in by_method.values() for n in spread(len(own), MOST_PEERS)]
 
 
 def _maps(trial: Trial, folder: Path) -> Tensor | None:
@@ -144,9 +161,9 @@ def _maps(trial: Trial, folder: Path) -> Tensor | None:
         arrays = read_evaluation(folder / trial.name, {}) or {}
     except DamagedError:
         return None
-    maps = torch.from_numpy(arrays["fixed"].astype(np.int64)) if "fixed" in arrays else None
+    maps = torch.from_numpy(arrays["fixed"].astype(np.int16)) if "fixed" in arrays else None
     return maps.flatten() if maps is not None and len(maps) else None
 
 
 def _agreement(own: Tensor, maps: Tensor) -> float:
-    return agreement(own, maps) if own.shape == maps.shape else 0.0
+    return agreement(own.long(), maps.long()) if own.shape == maps.shape else 0.0

@@ -20,7 +20,6 @@ from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.core.files import is_uri
 from usseg_ray.core.lock import LOCK_FILE, alone_in
-from usseg_ray.features.presets import backbone_settings
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
@@ -29,51 +28,16 @@ from usseg_ray.sweeps.finals import FINAL_FILE
 from usseg_ray.sweeps.method_plan import first_settings
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
-from usseg_ray.sweeps.space import parse_assignments
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
+from usseg_ray.sweeps.tuning import trainings
 from usseg_ray.trials.cost import estimate
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
-from usseg_ray.trials.trial import RUNS, TRIAL_FILE, WORKERS, find_run, local_copy
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
+from usseg_ray.trials.trial import RUNS, TRIAL_FILE, find_run, local_copy
 
 MUCH_CUT = 0.2
 """Share of an image outside its centre square from which on it is said."""
-
-
-def assignments(
-    texts: list[str],
-    *,
-    backbone: str | None,
-    device: str | None,
-    precision: str | None,
-    seed: int | None,
-    workers: str | None,
-) -> dict[str, Any]:
-    """Joins `--set` with the options that are short for some; it wins over them."""
-    short = {
-        "resources.device": device,
-        "resources.precision": precision,
-        WORKERS: int(workers) if workers and workers.isdecimal() else workers,
-        "seed": seed,
-    }
-    given = {key: v for key, v in short.items() if v is not None}
-    network = {} if backbone is None else backbone_settings(backbone)
-    return network | given | parse_assignments(texts)
-
-
-def seconds(text: str) -> float:
-    """Reads a time such as `90s`, `30m` or `2h`.
-
-    Raises:
-        UserError: It is none.
-    """
-    number, unit = text[:-1], text[-1:]
-    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
-        raise UserError(f"{text!r} is no time: a number above 0 with s, m or h, such as 30m.")
-    return float(number) * UNITS[unit]
 
 
 def launch(
@@ -148,6 +112,8 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     if plan.calibration is not None:
         for sentence in described(plan.calibration):
             console.print(sentence, markup=False, highlight=False)
+    for sentence in trainings(plan) if request.question == "k" else ():
+        console.print(sentence, markup=False, highlight=False)
     if request.search == "optuna" and request.warm_start is None:
         _offer(plan)
     if request.warm_start == EVERY:

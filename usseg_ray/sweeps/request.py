@@ -15,20 +15,23 @@ import yaml
 from pydantic import Field, ValidationError
 
 from usseg_ray import __version__
+from usseg_ray.core import cli
 from usseg_ray.core.calibration import Calibration, Effort
 from usseg_ray.core.config import Settings
-from usseg_ray.core.errors import HIDDEN, UserError, carries_secret, redacted
-from usseg_ray.core.files import write_whole
+from usseg_ray.core.errors import HIDDEN, UserError, carries_secret, redacted, unknown_name
+from usseg_ray.core.files import is_uri, write_whole
 from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.features.presets import PRESETS as BACKBONES
+from usseg_ray.features.presets import backbone_settings
 from usseg_ray.sweeps.presets import find_preset
-from usseg_ray.sweeps.space import find_space, read_tree
+from usseg_ray.sweeps.space import find_space, parse_assignments, read_tree
 
 REQUEST_FILE = "sweep.yaml"
 _SUM = "# sha256: "
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_METHOD = "acseg"
 ALL_METHODS = "all"
+UNITS = {"s": 1, "m": 60, "h": 3600}
 
 Backbone = Annotated[
     str | None,
@@ -250,6 +253,62 @@ def option(name: str, metavar: str | None = None) -> Any:  # noqa: ANN401 (as ty
     return typer.Option(field.default, metavar=metavar, help=field.description, min=low)
 
 
+def assignments(
+    texts: list[str],
+    *,
+    backbone: str | None,
+    device: str | None,
+    precision: str | None,
+    seed: int | None,
+    workers: str | None,
+) -> dict[str, Any]:
+    """Joins `--set` with the options that are short for some; it wins over them."""
+    short = {
+        "resources.device": device,
+        "resources.precision": precision,
+        "resources.num_workers": int(workers) if workers and workers.isdecimal() else workers,
+        "seed": seed,
+    }
+    given = {key: v for key, v in short.items() if v is not None}
+    network = {} if backbone is None else backbone_settings(backbone)
+    return network | given | parse_assignments(texts)
+
+
+def seconds(text: str) -> float:
+    """Reads a time such as `90s`, `30m` or `2h`.
+
+    Raises:
+        UserError: It is none.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
+        raise UserError(f"{text!r} is no time: a number above 0 with s, m or h, such as 30m.")
+    return float(number) * UNITS[unit]
+
+
+def check_places(data: str, resume: str | None) -> None:
+    """Refuses a folder or name that is not there, before anything heavy is imported.
+
+    Args:
+        data: `--data`, which may be a name under `$USSEG_DATA`; what lies at a URI is asked later.
+        resume: `--resume`, beside which `data` stands for nothing.
+
+    Raises:
+        UserError: There is no such set, folder or run.
+    """
+    if resume is not None:
+        from usseg_ray.trials.trial import find_run  # noqa: PLC0415 (numpy: not for --help)
+
+        if not is_uri(resume):
+            find_run(resume)
+        return
+    built_in = data == Request.model_fields["data"].default
+    if not (built_in or is_uri(data) or Path(data).expanduser().exists()):
+        from usseg_ray.data.library import find_prepared  # noqa: PLC0415 (scipy: not for --help)
+
+        find_prepared(data)
+
+
 def kept_at(sweep: Path) -> str:
     """Says at which URI a sweep's folder is kept; empty for the folder alone, or for no sweep."""
     return Request.load(sweep).storage if (sweep / REQUEST_FILE).is_file() else ""
@@ -269,15 +328,20 @@ def named_methods(names: str | None, preset: str | None) -> list[str]:
     Raises:
         UserError: A method or the preset does not exist.
     """
-    # torch: not for --help.
-    from usseg_ray import methods  # noqa: PLC0415
-    from usseg_ray.engine.baselines import FLOORS  # noqa: PLC0415
-
+    default = find_preset(preset).method if preset else DEFAULT_METHOD
     if names is None:
-        return [find_preset(preset).method if preset else DEFAULT_METHOD]
+        return [default]
     if names == ALL_METHODS:
+        # torch: not for --help, nor for what is refused.
+        from usseg_ray import methods  # noqa: PLC0415
+        from usseg_ray.engine.baselines import FLOORS  # noqa: PLC0415
+
         return [method.name for method in methods.METHODS if method.name not in FLOORS]
-    return list(dict.fromkeys(methods.get(name.strip()).name for name in names.split(",")))
+    asked = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in asked:
+        if name not in cli.METHODS:
+            raise unknown_name("method", name, cli.METHODS)
+    return asked
 
 
 def named_method(names: str | None, preset: str | None) -> str:

@@ -1,8 +1,8 @@
 """Ray Tune under a sweep: its queue of trials, and which run side by side until time is up."""
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -13,12 +13,14 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from usseg_ray import methods
 from usseg_ray.scoring.objective import MIOU
 from usseg_ray.sweeps.method_plan import MethodPlan
 from usseg_ray.sweeps.monitor import Monitor, name_of
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.space import Distribution, Sample
 from usseg_ray.trials.job import Job
+from usseg_ray.trials.trained import training_key
 from usseg_ray.trials.trainer import run_trial, trial_resources
 from usseg_ray.trials.trial import ENDED, Trial, number_and_seed
 
@@ -112,9 +114,10 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         super().__init__(metric=objective, mode="max")
         self._job = job
         self._models = models or {}
-        self._queue = deque(draws.items())
+        self._queue = dict(draws)
         self.num_trials = len(draws)
         self._given: dict[str, tuple[str, Sample | None]] = {}
+        self._training: dict[str, str] = {}
 
     def set_search_properties(
         self,
@@ -131,20 +134,33 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         if not self._queue:
             finished: str = Searcher.FINISHED
             return finished
-        name, (method, known) = self._queue[0]
+        name = next((name for name in self._queue if not self._waits(name)), None)
+        if name is None:
+            return None
+        method, known = self._queue[name]
         sample = self._models[method].suggest(trial_id) if known is None else known
         if sample is None:
             return None
-        self._queue.popleft()
+        del self._queue[name]
         self._given[trial_id] = method, known
         job = self._job(method, sample, number_and_seed(name)[1])
+        self._training[trial_id] = job.shared
         return {"trial": name, "sample": sample, "job": job}
+
+    def _waits(self, name: str) -> bool:
+        """Says whether a trial's training is what another one does at this moment."""
+        method, known = self._queue[name]
+        busy = {shared for shared in self._training.values() if shared}
+        if not busy or known is None:
+            return False
+        return self._job(method, known, number_and_seed(name)[1]).shared in busy
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tells a trial's model how it went."""
         method, known = self._given.pop(trial_id)
+        del self._training[trial_id]
         score = (result or {}).get(self.metric)
         if method not in self._models:
             return
@@ -180,7 +196,34 @@ def queue_for(plan: Plan, draws: Draws, before: Mapping[str, Trial]) -> TrialQue
         name: (method, before[name].sample if name in before else sample)
         for name, (method, sample) in draws.items()
     }
-    return TrialQueue(again, plan.job, models, plan.objective)
+    shares = plan.request.question == "k"
+    return TrialQueue(again, sharing(plan) if shares else plan.job, models, plan.objective)
+
+
+def sharing(plan: Plan) -> Callable[[str, Sample, int | None], Job]:
+    """Makes jobs as the plan does, with the training that each has in common with others."""
+
+    def job(method: str, sample: Sample, seed: int | None = None) -> Job:
+        alone = plan.job(method, sample, seed)
+        return replace(alone, shared=training_key(alone))
+
+    return job
+
+
+def trainings(plan: Plan) -> list[str]:
+    """Says how often each method of a question about K is trained, in a sentence each."""
+    job, found = sharing(plan), []
+    for part in plan.parts:
+        keys = {job(part.method, sample, None).shared for sample in part.samples}
+        count = len(part.samples)
+        if keys != {""}:
+            found.append(
+                f"{part.method}: {len(keys)} of {count} trials are trained; its training does not "
+                "read K."
+            )
+        elif methods.get(part.method).stages:
+            found.append(f"{part.method}: all {count} trials are trained; its training reads K.")
+    return found
 
 
 def _model(part: MethodPlan, known: list[Trial], seed: int, objective: str) -> OptunaSearch:

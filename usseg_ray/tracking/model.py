@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -17,10 +18,11 @@ from jaxtyping import Int64, UInt8
 from usseg_ray import __version__
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line
-from usseg_ray.data import synthetic
 from usseg_ray.models import find
 from usseg_ray.models.description import read_description
-from usseg_ray.models.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from usseg_ray.models.segmenter import Segmenter
 
 REGISTRY = "models:/"
 
@@ -36,7 +38,7 @@ class Pyfunc:
         segmenter: The model.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: "Segmenter") -> None:
         self.segmenter = segmenter
 
     def predict(self, images: UInt8[np.ndarray, "N H W 3"]) -> Int64[np.ndarray, "N H W"]:
@@ -61,6 +63,8 @@ def save_mlflow_model(model: Path, folder: Path) -> None:
         folder: Where the MLflow model goes, in place of whatever is there, the model itself too.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    from usseg_ray.data import synthetic  # noqa: PLC0415 (scipy)
+
     image, _ = synthetic.scene(0, "val", 0)
     with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
         # MLflow names the copy after it.
@@ -100,6 +104,8 @@ def _save_pyfunc(folder: Path, data: Path, example: UInt8[np.ndarray, "N H W 3"]
 
 def _load_pyfunc(path: str) -> Pyfunc:
     """Is what MLflow calls to load a model."""
+    from usseg_ray.models.segmenter import Segmenter  # noqa: PLC0415 (torch)
+
     return Pyfunc(Segmenter.open(Path(path)))
 
 

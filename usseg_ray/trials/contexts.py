@@ -20,6 +20,7 @@ from usseg_ray.engine.checkpoint import BEST, BEST_NOTE, RunState, keep_best
 from usseg_ray.scoring.arrays import ARRAYS, write_evaluation
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.trained import load_trained, save_trained
 from usseg_ray.trials.trial import CHECKPOINTS
 
 LOOK_EVERY = 16
@@ -32,10 +33,11 @@ class TrainContext:
     Args:
         device: Where to compute.
         storage: The trial's folder, for the arrays of evaluations.
+        shared: Where trials that train alike leave what they trained; empty where none do.
     """
 
-    def __init__(self, device: torch.device, storage: Storage) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, storage: Storage, shared: str = "") -> None:
+        self.device, self.shared = device, shared
         self.storage = storage
         self._earlier: Collection[str] = ()
         self._notice: PreemptionInfo | None = None
@@ -92,6 +94,15 @@ class TrainContext:
             None,
         )
 
+    def trained(self) -> RunState | None:
+        """Reads what a trial that trained alike left, if one did."""
+        return load_trained(self.shared, self.device) if self.shared else None
+
+    def leave(self, state: RunState) -> None:
+        """Leaves what was trained to trials that would train alike."""
+        if self.shared and rank() == 0:
+            save_trained(self.shared, state)
+
 
 class TuneContext:
     """A run in the process that Tune gives to a trial.
@@ -102,10 +113,11 @@ class TuneContext:
     Args:
         device: Where to compute.
         storage: The trial's folder.
+        shared: As of a `TrainContext`.
     """
 
-    def __init__(self, device: torch.device, storage: Storage) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, storage: Storage, shared: str = "") -> None:
+        self.device, self.shared = device, shared
         self.storage = storage
 
     def report(
@@ -139,6 +151,15 @@ class TuneContext:
             shutil.rmtree(aside, ignore_errors=True)
             folder.replace(aside)
         return None
+
+    def trained(self) -> RunState | None:
+        """Reads what a trial that trained alike left, if one did."""
+        return load_trained(self.shared, self.device) if self.shared else None
+
+    def leave(self, state: RunState) -> None:
+        """Leaves what was trained to trials that would train alike."""
+        if self.shared:
+            save_trained(self.shared, state)
 
 
 def _states(

@@ -163,6 +163,12 @@ class _Clock:
         if self._epochs > 1 and time.monotonic() - self._started > self._budget:
             raise _EnoughError
 
+    def trained(self) -> RunState | None:
+        """Knows no other run."""
+
+    def leave(self, state: RunState) -> None:
+        """Keeps nothing for others."""
+
     def after_step(self, state: Callable[[], RunState]) -> None:  # noqa: ARG002
         """Notes when the step ended."""
         self._steps.append(self._worked())

@@ -51,12 +51,15 @@ class Job:
         config: Its settings, checked; Ray Tune writes a job into names and logs, without these.
         root: URI of the prepared set.
         placement: Where it runs.
+        shared: Which training it has in common with other trials: a key, and in a trial's own
+            process the place where that is left; empty where it has none.
     """
 
     method: str
     config: Config[MethodConfig] = field(repr=False)
     root: str
     placement: Placement = HERE
+    shared: str = ""
 
     @property
     def num_clusters(self) -> int:
@@ -70,9 +73,12 @@ class Job:
         return self.config.num_clusters
 
     def with_training(self, **changed: int) -> "Job":
-        """Returns the same job with fields of `train` changed to values that need no check."""
+        """Returns the same job with fields of `train` changed to values that need no check.
+
+        Its training is then its own.
+        """
         train = self.config.train.model_copy(update=changed)
-        return replace(self, config=self.config.model_copy(update={"train": train}))
+        return replace(self, config=self.config.model_copy(update={"train": train}), shared="")
 
     def reading_itself(self) -> "Job":
         """Returns the same job for a process that reads its rows itself."""

@@ -7,7 +7,7 @@ helper processes of every trial.
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -20,6 +20,7 @@ from usseg_ray.trials.storage import Storage, below, opened
 from usseg_ray.trials.trial import (
     BATCH_FILE,
     CHECKPOINTS,
+    TRAINED,
     note_batch_size,
     noted_batch_size,
 )
@@ -63,6 +64,8 @@ def run_trial(config: dict[str, Any], folder: str) -> None:
             always for those of its node.
     """
     job: Job = config["job"]
+    if job.shared:
+        job = replace(job, shared=below(folder, f"{TRAINED}/{job.shared}"))
     home = below(folder, config["trial"])
     noted = _noted(home)
     while True:

@@ -17,6 +17,9 @@ SCORES_FILE = "scores.json"
 CHECKPOINTS = "train"
 """Name of the folder in a trial's own that has its last checkpoint."""
 
+TRAINED = "trained"
+"""Name of the folder in a sweep's own that has what several of its trials share."""
+
 WORKERS = "resources.num_workers"
 BATCH_SIZE = "train.batch_size"
 BATCH_FILE = "batch_size.json"

@@ -38,7 +38,7 @@ def run_in_group(job: Job, storage: Storage) -> Run:
     from ray.train.torch import get_device  # noqa: PLC0415 (for worker groups only)
 
     device = get_device() if job.placement.device == "cuda" else torch.device("cpu")
-    return build_run(job, TrainContext(device, storage))
+    return build_run(job, TrainContext(device, storage, job.shared))
 
 
 def run_here(job: Job, storage: Storage) -> Run:
@@ -48,7 +48,9 @@ def run_here(job: Job, storage: Storage) -> Run:
         job: What to fit.
         storage: The trial's folder.
     """
-    return build_run(_alone(job), TuneContext(torch.device(job.placement.device), storage))
+    return build_run(
+        _alone(job), TuneContext(torch.device(job.placement.device), storage, job.shared)
+    )
 
 
 def baselines(job: Job) -> Baselines:

@@ -9,13 +9,13 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import Manifest, ShardInfo, split_totals
 from usseg_ray.data.plans import (
     Piece,
+    WithPartners,
     cut,
     dealt_plan,
     evaluation_plan,
     row_groups,
     spread,
     training_plan,
-    with_partners,
 )
 
 Rows = list[tuple[str, int, int]]
@@ -208,7 +208,10 @@ def test_partners_are_neighbours_but_never_the_row_itself() -> None:
     everything = rows(row_groups(SMALL, "train"))
     table = (np.arange(20)[:, None] + np.arange(4)) % 20
     plan = training_plan(SMALL, "train", seed=0, epoch=2, rows=60, rank=0, world=1)
-    paired = with_partners(plan, SMALL, "train", table, seed=3)
+    lazy = WithPartners(plan, SMALL, "train", table, seed=3)
+    paired = list(lazy)
+    assert len(lazy) == len(plan)
+    assert lazy[1:3] == paired[1:3]
     assert [(p.shard, p.row_group, p.start, p.stop) for p in paired] == [
         (p.shard, p.row_group, p.start, p.stop) for p in plan
     ]
@@ -219,8 +222,8 @@ def test_partners_are_neighbours_but_never_the_row_itself() -> None:
     }
     assert steps == {1, 2, 3}
     assert all(everything[partner.number] == partner[:3] for partner in partners)
-    assert with_partners(plan, SMALL, "train", table, seed=3) == paired
-    assert with_partners(plan, SMALL, "train", table, seed=4) != paired
+    assert list(WithPartners(plan, SMALL, "train", table, seed=3)) == paired
+    assert list(WithPartners(plan, SMALL, "train", table, seed=4)) != paired
 
 
 @given(total=st.integers(1, 500), count=st.integers(1, 64))

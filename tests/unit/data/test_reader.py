@@ -116,6 +116,19 @@ def test_passes_of_all_workers_make_one(prepared: tuple[str, Manifest], world: i
     assert found == [f"val-{i:02d}" for i in range(7)]
 
 
+def test_a_pass_may_show_some_images_alone(prepared: tuple[str, Manifest]) -> None:
+    one, _ = reader(prepared)
+    names = [f"val-{i:02d}" for i in range(7)]
+    assert one.names("val") == names
+    for _ in range(2):  # read, then from memory
+        batches = walk(one.passes("val", 2, {"val-05", "val-02", "val-03"}))
+        # A fourth fills the second batch; the last one of all is smaller.
+        assert [list(ids) for ids, _ in batches] == [["val-00", "val-02"], ["val-03", "val-05"]]
+        assert torch.equal(batches[1][1], walk(one.passes("val", 7))[0][1][[3, 5]])
+    assert [len(ids) for ids, _ in walk(one.passes("val", 2, set(names)))] == [2, 2, 2, 1]
+    assert [list(ids) for ids, _ in walk(one.passes("val", 4, {"val-05"}))] == [names[4:]]
+
+
 def test_labels_come_with_their_images(prepared: tuple[str, Manifest]) -> None:
     number = 0
     for batch in reader(prepared)[0].labelled("test", 2):

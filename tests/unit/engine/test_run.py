@@ -103,6 +103,39 @@ def test_a_finished_run_is_reported_but_not_repeated(prepared: Set, method: str)
     assert place.history == finished.history[-1:]
 
 
+class Shared(PlainContext):
+    """Keeps what a run leaves, for the next one."""
+
+    left: RunState | None = None
+
+    def trained(self) -> RunState | None:
+        return Shared.left
+
+    def leave(self, state: RunState) -> None:
+        Shared.left = state
+
+
+@pytest.mark.parametrize("method", ["stego", "hp", "cause", "acseg"])
+def test_what_another_k_trained_scores_as_what_was_trained_for_it(
+    prepared: Set, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shared, "left", None)
+    own = fitted(prepared, method, num_clusters=4)
+    for clusters in (3, 4):
+        run, _ = run_of(prepared, method, num_clusters=clusters)
+        run.context = place = Shared(torch.device("cpu"), [])
+        run.fit()
+    # The second began with the state of the first, and has no times of a training.
+    (last,) = place.history
+    assert not {"train_seconds", "images_per_second"} & last.keys()
+    assert timeless([last]) == timeless(own.history[-1:])
+    assert place.state is not None
+    assert own.state is not None
+    assert place.state.epoch == own.state.epoch
+    assert place.state.method.keys() == own.state.method.keys()
+    assert all(torch.equal(place.state.method[n], v) for n, v in own.state.method.items())
+
+
 def test_a_checkpoint_holds_plain_values(prepared: Set, tmp_path: Path) -> None:
     state = fitted(prepared, train__epochs=1).state
     assert state is not None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from usseg_ray.ops.sampling import PointSample
+from usseg_ray.ops.sampling import PointSample, holding
 
 
 def images(count: int, rows: int) -> dict[str, Tensor]:
@@ -48,6 +48,22 @@ def test_key_changes_the_sample() -> None:
         sample.add(points, seed, "test", "image-0")
         kept.append(sample.gather())
     assert not torch.equal(*kept)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 15])
+def test_images_that_hold_points_are_known_before(limit: int) -> None:
+    points = images(12, 5)
+    names = list(points)
+    holders = holding(names, 5, limit, 7, "test")
+    whole = sampled(points, limit, names)
+    assert holders == {names[int(number)] for number in whole[:, 0].unique()}
+    assert torch.equal(whole, sampled(points, limit, sorted(holders)))
+    assert len(holders) < len(names)
+
+
+def test_all_images_hold_points_of_a_large_sample() -> None:
+    assert holding(["a", "b"], 5, 10, 7) is None
+    assert holding(["a", "b"], 5, 9, 7) is None
 
 
 def test_empty_sample_keeps_its_shape() -> None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from tests.integration.commands import here
-from usseg_ray.prepare.__main__ import _announcement, app
-from usseg_ray.prepare.sets import find_set
+from usseg_ray.data.shards import ROWS_PER_SHARD
+from usseg_ray.prepare.__main__ import IMAGES_IN_A_SHARD, PUBLISHED, _announcement, app
+from usseg_ray.prepare.sets import PUBLISHED_SETS, find_set
 from usseg_ray.prepare.sets.download import Archive
 
 
@@ -18,6 +19,11 @@ def test_what_is_wrong_is_a_line(tmp_path: Path) -> None:
     assert lost.returncode == 2
     assert str(tmp_path / "lost") in lost.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_says_what_is_there() -> None:
+    assert ", ".join(PUBLISHED_SETS) == PUBLISHED
+    assert ROWS_PER_SHARD == IMAGES_IN_A_SHARD
 
 
 def test_a_download_is_announced_with_its_size_its_hosts_and_its_terms() -> None:

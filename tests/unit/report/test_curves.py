@@ -12,7 +12,8 @@ from tests.reported import (
     MIOU,
     Page,
 )
-from usseg_ray.report.curves import in_parts
+from usseg_ray.report.curves import MOST_CURVES, drawn_of, in_parts
+from usseg_ray.report.read import RunRecord
 from usseg_ray.report.svg import Axis
 
 
@@ -52,6 +53,19 @@ def test_learning_curves_are_the_histories(page: Page, uri: str, trials: dict[st
         "picie",
         "stego",
     }
+
+
+def test_of_many_trials_some_have_a_curve() -> None:
+    methods = ["a"] * 3 + ["b"] * 250 + ["a"]
+    trials = [
+        RunRecord(str(i), f"trial_{i:03d}", "FINISHED", 0, 1.0, {}, {"usseg.method": method}, {})
+        for i, method in enumerate(methods)
+    ]
+    drawn = drawn_of(trials)
+    names = [run.method for run in drawn]
+    assert (names.count("a"), names.count("b")) == (4, MOST_CURVES)
+    # The best of each is one of them, and the order stays.
+    assert [run.id for run in drawn[:6]] == ["0", "1", "2", "3", "5", "8"]
 
 
 def test_settings_are_those_that_trials_vary(page: Page, trials: dict[str, Run]) -> None:

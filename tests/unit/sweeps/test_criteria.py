@@ -8,6 +8,7 @@ from usseg_ray.core.records import read_json
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.objective import CONSENSUS, MODULARITY, STABILITY
 from usseg_ray.scoring.partitions import adjusted_rand_index
+from usseg_ray.sweeps import criteria
 from usseg_ray.sweeps.criteria import (
     CRITERIA_FILE,
     Trust,
@@ -164,3 +165,17 @@ def test_what_is_known_already_is_not_written_again(tmp_path: Path) -> None:
     assert add_consensus(trials, tmp_path, trials, tmp_path) == trials
     again = load_trials(tmp_path)
     assert add_consensus(again, tmp_path, again, tmp_path) == []
+
+
+def test_of_many_trials_of_a_method_some_are_compared_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(criteria, "MOST_PEERS", 3)
+    methods = ("a",) * 6 + ("b",) * 2
+    trials = [leave(tmp_path, i, method, maps(i)) for i, method in enumerate(methods)]
+    add_consensus(trials, tmp_path, trials, tmp_path)
+    # Every second of six; both of two.
+    expected = np.mean([index_of(maps(7), maps(i)) for i in (0, 2, 4)])
+    assert trials[7].metrics[CONSENSUS] == pytest.approx(expected)
+    expected = np.mean([index_of(maps(1), maps(i)) for i in (6, 7)])
+    assert trials[1].metrics[CONSENSUS] == pytest.approx(expected)

@@ -12,8 +12,8 @@ from usseg_ray.core.cli import console
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.lock import LOCK_FILE, only_one
 from usseg_ray.features.presets import backbone_settings
-from usseg_ray.sweeps.launch import assignments, claimed, launch, new_folder, print_plan, reopened
-from usseg_ray.sweeps.request import REQUEST_FILE, Request
+from usseg_ray.sweeps.launch import claimed, launch, new_folder, print_plan, reopened
+from usseg_ray.sweeps.request import REQUEST_FILE, Request, assignments
 from usseg_ray.trials.storage import Storage
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests import tiny
 from usseg_ray.sweeps.plan import Draws, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.space import Sample
-from usseg_ray.sweeps.tuning import TrialQueue, keep_keys_here, queue_for
+from usseg_ray.sweeps.tuning import TrialQueue, keep_keys_here, queue_for, sharing, trainings
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.trial import Trial, trial_name
 
@@ -136,6 +137,49 @@ def test_planned_trials_need_no_model() -> None:
     assert drawn == list(made.draws.values())
     queue.on_trial_complete("3", {"unsup_miou": 30.0})
     assert queue.suggest("6") == Searcher.FINISHED
+
+
+def test_a_training_that_several_trials_share_is_not_done_twice_at_once() -> None:
+    def sharing(method: str, sample: Sample, seed: int | None = None) -> Job:
+        return replace(job(method, sample, seed), shared=method if method != "c" else "")
+
+    draws: list[Any] = [(name, {"x": x}) for name in "abc" for x in range(2)]
+    queue = TrialQueue(named(draws), sharing)
+    begun = [queue.suggest(str(number)) for number in range(5)]
+    names = [found["trial"] for found in begun if isinstance(found, dict)]
+    # The others of `a` and `b` wait; trials of `c` share nothing.
+    assert names == ["trial_000", "trial_002", "trial_004", "trial_005"]
+    assert begun[4] is None
+    queue.on_trial_complete("1", error=True)
+    assert suggested(queue, "5") == ("b", {"x": 1})
+    assert queue.suggest("6") is None
+    queue.on_trial_complete("0", {"unsup_miou": 1.0})
+    assert suggested(queue, "6") == ("a", {"x": 1})
+    assert queue.suggest("7") == Searcher.FINISHED
+
+
+def test_a_question_about_k_shares_trainings_and_says_so() -> None:
+    def asked(method: str) -> Plan:
+        return make_plan(
+            Request(
+                methods=with_spaces([method], None),
+                assigned={"backbone.name": "textons"},
+                question="k",
+                num_samples=3,
+                seeds=2,
+            )
+        )
+
+    stego = asked("stego")
+    job_of = sharing(stego)
+    keys = [job_of(name, sample or {}, None).shared for name, sample in stego.draws.values()]
+    assert len(keys) == 6
+    assert [keys.count(key) for key in dict.fromkeys(keys)] == [3, 3]
+    assert trainings(stego) == ["stego: 2 of 6 trials are trained; its training does not read K."]
+    assert trainings(asked("smooseg")) == [
+        "smooseg: all 6 trials are trained; its training reads K."
+    ]
+    assert trainings(asked("kmeans")) == []
 
 
 def test_a_finalists_name_has_its_seed() -> None:

@@ -8,7 +8,7 @@ import torch
 from usseg_ray.core.files import UNFINISHED
 from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import RunContext
-from usseg_ray.trials.contexts import TuneContext
+from usseg_ray.trials.contexts import TrainContext, TuneContext
 from usseg_ray.trials.storage import Storage, opened
 from usseg_ray.trials.trial import CHECKPOINTS
 
@@ -45,6 +45,20 @@ def test_the_last_two_states_are_kept_and_the_last_restored(tmp_path: Path) -> N
     assert restored is not None
     assert (restored.epoch, len(restored.method["w"])) == (11, 11)
     assert not (tmp_path / BEST).exists()
+
+
+def test_what_is_left_for_others_is_found_by_them(tmp_path: Path) -> None:
+    alone = TuneContext(CPU, Storage(tmp_path / "trial_000"))
+    alone.leave(state(2))
+    assert alone.trained() is None
+    assert list(tmp_path.iterdir()) == []
+    shared = str(tmp_path / "trained" / "abc")
+    for context in (TuneContext, TrainContext):
+        first, second = (context(CPU, Storage(tmp_path / name), shared) for name in "ab")
+        first.leave(state(3))
+        found = second.trained()
+        assert found is not None
+        assert found.epoch == 3
 
 
 def test_a_restored_state_is_reported_again_and_stays(tmp_path: Path) -> None:

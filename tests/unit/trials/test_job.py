@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -34,7 +35,9 @@ def test_k_is_a_number_or_an_error() -> None:
 
 def test_a_job_is_not_changed_by_those_made_of_it() -> None:
     one = job()
-    smaller = one.with_training(batch_size=2, eval_every=9)
+    smaller = replace(one, shared="key").with_training(batch_size=2, eval_every=9)
+    # It trains as no other one does.
+    assert smaller.shared == ""
     assert (smaller.config.train.batch_size, smaller.config.train.eval_every) == (2, 9)
     assert smaller.config.train.epochs == one.config.train.epochs
     assert smaller.placement == one.placement

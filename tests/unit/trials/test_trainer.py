@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,22 @@ def test_it_fails_where_half_is_still_too_much(tmp_path: Path, sizes: list[int])
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         fit(64, tmp_path)
     assert sizes == [64, 32]
+
+
+def test_a_shared_training_lies_in_the_sweeps_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def run_here(given: Job, _: Storage) -> Fitting:
+        seen.append(given.shared)
+        return Fitting(given, [])
+
+    monkeypatch.setattr(worker, "run_here", run_here)
+    for shared in ("", "abc"):
+        asked = {"trial": "trial_000", "job": replace(job(8), shared=shared), "sample": {}}
+        run_trial(asked, str(tmp_path))
+    assert seen == ["", f"{tmp_path}/trained/abc"]
 
 
 def test_what_fits_is_not_touched(tmp_path: Path, sizes: list[int]) -> None:

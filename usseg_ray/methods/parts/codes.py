@@ -6,7 +6,7 @@ such centroids have spread over the codes. k-means on the finished codes, as for
 here, does not depend on how long a run was; published presets learn them.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor
 
 from usseg_ray.core.config import MethodConfig
-from usseg_ray.core.types import Batch, StepResult
+from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, Method, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.heads import SegmentationHead
 from usseg_ray.ops.kmeans import fit_shared
-from usseg_ray.ops.sampling import PointSample
+from usseg_ray.ops.sampling import PointSample, holding
 
 Clustering = Literal["probe", "kmeans"]
 
@@ -27,21 +27,25 @@ _POINTS_PER_CLUSTER = 500
 
 
 @torch.no_grad()
-def fit_centroids(method: Method, probe: ClusterProbe, passes: Passes) -> None:
+def fit_centroids(method: Method, probe: ClusterProbe, passes: Passes, points: int) -> None:
     """Groups a sample of a method's codes of all training images by spherical k-means.
+
+    Only images that a sampled code lies in are encoded.
 
     Args:
         method: Makes the codes.
         probe: Gets the centroids.
         passes: Fresh walks over this worker's training images.
+        points: Codes of an image.
 
     Raises:
         UserError: The images give fewer distinct codes than K.
     """
     count, dim = probe.centroids.shape
-    sample = PointSample(dim, _POINTS_PER_CLUSTER * count, probe.centroids.device)
-    for batch in passes():
-        sample.add_maps(method.encode(batch), batch.ids, method.seed, method.name)
+    key, limit = (method.seed, method.name), _POINTS_PER_CLUSTER * count
+    sample = PointSample(dim, limit, probe.centroids.device)
+    for batch in passes(holding(passes.names(), points, limit, *key)):
+        sample.add_maps(method.encode(batch), batch.ids, *key)
     result = fit_shared(sample, count, method.seed, spherical=True, noun="codes")
     probe.centroids.copy_(result.centroids)
 
@@ -66,12 +70,26 @@ class CodeMethod(CodeClassifier):
         config: The method's settings.
         head: Makes codes of tokens.
         probe: The centroids.
+        positions: Codes of an evaluation frame.
     """
 
     centroids_in: ClassVar[tuple[str, ...]] = ("probe.centroids",)
     config: CodeConfig
     head: SegmentationHead
     probe: ClusterProbe
+
+    def __init__(
+        self, config: CodeConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        self.positions = features.eval_grid**2
+
+    @classmethod
+    def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401
+        """Names what k-means on the finished codes reads alone."""
+        if config.clustering == "probe":
+            return frozenset()
+        return frozenset({"num_clusters", "method.context", "method.cluster_lr"})
 
     def probe_groups(self) -> list[ParamGroup]:
         """Lists the centroids if they are learnt."""
@@ -90,7 +108,7 @@ class CodeMethod(CodeClassifier):
     def fit_clusters(self, passes: Passes) -> None:
         """Finds the centroids by k-means unless they are learnt; see `fit_centroids`."""
         if self.config.clustering == "kmeans":
-            fit_centroids(self, self.probe, passes)
+            fit_centroids(self, self.probe, passes, self.positions)
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:

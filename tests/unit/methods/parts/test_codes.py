@@ -1,14 +1,15 @@
 """Grouping codes: centroids learnt beside the head, or k-means on the finished codes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from tests.contract.cases import FEATURES, Given, make_batch
+from tests.contract.cases import FEATURES, Given, Walks, make_batch
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import StepResult
+from usseg_ray.core.types import Batch, StepResult
 from usseg_ray.methods.hp import HP, HPConfig
+from usseg_ray.methods.parts import codes
 from usseg_ray.methods.parts.codes import CodeMethod
 from usseg_ray.methods.stego import STEGO, STEGOConfig
 from usseg_ray.ops.kmeans import kmeans
@@ -43,6 +44,31 @@ def test_the_order_of_images_does_not_matter(build: Callable[[str], CodeMethod])
     one.fit_clusters(Given(make_batch([0, 1]), make_batch([2, 3])))
     other.fit_clusters(Given(make_batch([3]), make_batch([2, 0, 1])))
     assert torch.equal(one.probe.centroids, other.probe.centroids)
+
+
+class Counted(Walks):
+    """Counts the images that are encoded."""
+
+    encoded = 0
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
+        for batch in super().crops(walk, batch_size):
+            Counted.encoded += len(batch.ids)
+            yield batch
+
+
+def test_images_without_a_sampled_code_are_not_encoded(
+    build: Callable[[str], CodeMethod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codes, "_POINTS_PER_CLUSTER", 12)
+    all_of_them, few = build("kmeans").eval(), build("kmeans").eval()
+    monkeypatch.setattr(Counted, "encoded", 0)
+    few.fit_clusters(Counted(range(60), batch_size=1))
+    # 48 codes of 960: each of the 60 images has some with a chance of 0.56.
+    assert 20 < Counted.encoded < 45
+    monkeypatch.setattr(codes, "holding", lambda *_: None)
+    all_of_them.fit_clusters(Walks(range(60), batch_size=1))
+    assert torch.equal(few.probe.centroids, all_of_them.probe.centroids)
 
 
 def test_found_centroids_are_not_learnt(build: Callable[[str], CodeMethod]) -> None:
