@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from usseg_ray.bench.inputs import scratch, write_generated_set
 from usseg_ray.bench.meter import Measure
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
+from usseg_ray.cluster.ray_stream import RayStream, reading_group
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.data.blocks import Block
@@ -54,7 +54,7 @@ def streaming_measures(
         its batch does; and peak memory in the latter, where streams are as far ahead as they go.
     """
     torch.set_num_threads(1)
-    with scratch() as folder, local_ray(), quiet():
+    with scratch() as folder, local_ray():
         root = str(folder)
         manifest = write_generated_set(
             folder, {DataConfig().train_split: rows // _EPOCHS}, jpegs=jpegs
