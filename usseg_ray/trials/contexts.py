@@ -11,7 +11,7 @@ from pathlib import Path
 import ray.train
 import ray.tune
 import torch
-from ray.train import Checkpoint, PreemptionInfo
+from ray.train import Checkpoint
 
 from usseg_ray.core.distributed import rank
 from usseg_ray.core.records import DamagedError
@@ -37,7 +37,7 @@ class TrainContext:
         self.device = device
         self.storage = storage
         self._restored: str | None = None
-        self._notice: PreemptionInfo | None = None
+        self._notice: object = None
         self._steps = 0
 
     def report(
@@ -58,7 +58,7 @@ class TrainContext:
         self._steps += 1
         if self._steps % LOOK_EVERY:
             return
-        notice = ray.train.get_preemption_info()
+        notice = _preemption_notice()
         if notice is None or notice == self._notice:
             return
         self._notice = notice
@@ -89,6 +89,12 @@ class TrainContext:
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
         with checkpoint.as_directory() as folder:
             return RunState.load(Path(folder), self.device)
+
+
+def _preemption_notice() -> object:
+    """Asks Ray Train; where the version has no such function, which is alpha, none comes."""
+    asked = getattr(ray.train, "get_preemption_info", None)
+    return None if asked is None else asked()
 
 
 class TuneContext:
