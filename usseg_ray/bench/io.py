@@ -77,7 +77,7 @@ def _preparing(images: int, one_core: float) -> Iterator[Measure]:
 
 
 def _streaming(rows: int, one_core: float) -> Iterator[Measure]:
-    """Times a training epoch through Ray Data, with new and with running reading processes."""
+    """Times a training epoch through Ray, with new and with running reading processes."""
     with scratch() as folder:
         manifest = write_generated_set(folder, {"train": rows})
         plan = training_plan(manifest, "train", seed=0, epoch=0, rows=rows, rank=0, world=1)
@@ -85,7 +85,7 @@ def _streaming(rows: int, one_core: float) -> Iterator[Measure]:
         with reading_group(1.0, cores) as group:
             cold, warm = (_walk(RayStream(group, 1.0), str(folder), plan) for _ in range(2))
         here = _walk(stream_here, str(folder), plan)
-    what, alone = f"stream, Ray Data on {cores} cores", f"decoding alone, 1 core times {cores}"
+    what, alone = f"stream, Ray on {cores} cores", f"decoding alone, 1 core times {cores}"
     reference = "in this process"
     yield Measure("io", what, warm.rate, "rows/s", reference, here.rate)
     yield Measure("io", what, warm.rate, "rows/s", alone, one_core * cores)
