@@ -116,7 +116,7 @@ def working(
         The workers.
     """
     restarted = restarts(sum(node["Alive"] for node in ray.nodes()))
-    actor = ray.remote(Worker).options(
+    actor = ray.remote(PoolActor).options(
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
         max_restarts=restarted,
@@ -133,7 +133,7 @@ def working(
             ray.wait(gone, num_returns=count, timeout=END_TIMEOUT_S)
 
 
-class Worker(Generic[Item, Result]):
+class PoolActor(Generic[Item, Result]):
     """What an actor does. It is made with its first items: what goes wrong then is their result."""
 
     def __init__(self, make: Callable[[], Work[Item, Result]]) -> None:

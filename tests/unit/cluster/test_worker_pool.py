@@ -1,6 +1,6 @@
 import pytest
 
-from usseg_ray.cluster.worker_pool import Pool, Work, Worker, restarts, share_out
+from usseg_ray.cluster.worker_pool import Pool, PoolActor, Work, restarts, share_out
 from usseg_ray.core.errors import UserError
 
 
@@ -11,7 +11,7 @@ def test_a_worker_is_made_once_with_its_first_items() -> None:
         made.append(1)
         return lambda items: [2 * item for item in items]
 
-    worker = Worker(make)
+    worker = PoolActor(make)
     assert made == []
     assert worker.work([1, 2]) == [2, 4]
     assert worker.work([3]) == [6]
@@ -22,7 +22,7 @@ def test_what_goes_wrong_in_making_it_is_told_by_its_first_work() -> None:
     def make() -> Work[int, list[int]]:
         raise UserError("no such model")
 
-    worker = Worker(make)
+    worker = PoolActor(make)
     with pytest.raises(UserError, match="no such model"):
         worker.work([1])
 
