@@ -21,7 +21,7 @@ import ray
 from ray.data import DataContext
 from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
-from ray.exceptions import RayError
+from ray.exceptions import RayTaskError
 from ray.util.placement_group import (
     get_placement_group,
     placement_group,
@@ -168,12 +168,12 @@ class RayStream:
             _end(list(waiting))
 
 
-def _blocks(task: ReadTask) -> list[Block]:
+def read_blocks(task: ReadTask) -> list[Block]:
+    """Reads what a task of a `PieceSource` does."""
     return [BlockAccessor.for_block(table).to_numpy() for table in task()]
 
 
-read_task = ray.remote(_blocks)
-"""Reads the blocks of a task of a `PieceSource` in a process of Ray."""
+read_task = ray.remote(read_blocks)
 
 
 def _end(tasks: list[ray.ObjectRef]) -> None:
@@ -189,26 +189,17 @@ def _end(tasks: list[ray.ObjectRef]) -> None:
 def users_mistakes() -> Iterator[None]:
     """Brings a `UserError` of a task or an actor back as what it is, for example a damaged image.
 
-    Ray wraps it in errors of its own, and Ray Data these in others.
+    Ray wraps it in errors of its own, one for each task that waited for the one that failed.
     """
     try:
         yield
-    except RayError as error:
-        mistake = _mistake(error)
-        if mistake is None:
-            raise
-        raise UserError(str(mistake)) from None
-
-
-def _mistake(error: BaseException | None) -> UserError | None:
-    while error is not None:
-        cause = getattr(error, "cause", None)
-        for found in (error, cause):
-            # Ray makes a class that is both its own error and the task's.
-            if isinstance(found, UserError) and not isinstance(found, RayError):
-                return found
-        error = error.__cause__ or error.__context__
-    return None
+    except RayTaskError as error:
+        cause: BaseException = error
+        while isinstance(cause, RayTaskError):
+            cause = cause.cause
+        if isinstance(cause, UserError):
+            raise UserError(str(cause)) from None
+        raise
 
 
 @contextmanager
