@@ -1,4 +1,4 @@
-"""Ray Data and a `DataLoader` are measured on the same rows; how fast is no matter of a test."""
+"""Ray and a `DataLoader` are measured on the same rows; how fast is no matter of a test."""
 
 import pytest
 

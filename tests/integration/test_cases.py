@@ -28,7 +28,6 @@ from usseg_ray.prepare.write import Preparation, prepare
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 
 EXIF_TURN = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"

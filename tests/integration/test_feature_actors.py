@@ -1,4 +1,4 @@
-"""Ray Data's actors store what a plain process does."""
+"""Ray's actors store what a plain process does."""
 
 import time
 from dataclasses import replace

@@ -1,29 +1,34 @@
-"""Ray Data gives what the plan says: the same rows, in the same order, as reading here."""
+"""A stream gives what the plan says: the same rows, in the same order, as reading here."""
 
+import hashlib
+import os
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import ray.data
-from ray.data._internal.execution.interfaces import PhysicalOperator
+from ray.data.block import BlockMetadata
+from ray.data.datasource import ReadTask
 
 from tests import tiny
-from usseg_ray.cluster.ray_stream import (
-    REST_S,
-    TASKS_AHEAD,
-    Ahead,
-    RayStream,
-    Rest,
-    ended,
-    reading_group,
-)
+from tests.conftest import PROJECT
+from usseg_ray.cluster.ray_stream import TASKS_AHEAD, PieceSource, RayStream, reading_group
 from usseg_ray.core.config import DataConfig, JitterConfig
+from usseg_ray.core.errors import UserError
 from usseg_ray.core.views import Frame
 from usseg_ray.data.manifest import Manifest, load_manifest, save_manifest, split_totals
+from usseg_ray.data.plans import evaluation_plan
 from usseg_ray.data.reader import Reader
-from usseg_ray.data.reading import Stream, stream_here
+from usseg_ray.data.reading import Showing, Stream, stream_here
 from usseg_ray.data.shards import write_split
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -76,6 +81,50 @@ def test_views_and_neighbours_come_through_alike(scenes: Path) -> None:
             assert not here.positive.equal(here.pixels)
 
 
+ORDERS = {
+    (1, 0): ("f8b1eee2cec425c6", "5eafb989fa5269f3", "f0a69de06a2d38ae"),
+    (2, 0): ("f8b1eee2cec425c6", "13040c49b808f0fc", "dc89c7c73e120c62"),
+    (2, 1): ("396112ee0a0bc509", "82b6c122cd62ca96", "56e9d197708a2e45"),
+    (3, 0): ("f8b1eee2cec425c6", "21e4b08bba806c2e", "9ebc20c99e64df55"),
+    (3, 1): ("396112ee0a0bc509", "700102a4cde0194d", "734e457ea2c94f92"),
+    (3, 2): ("0b0068353ddaa5a5", "8f1ecd34271ce25a", "56e9d197708a2e45"),
+}
+"""Two epochs, a walk of joint batches and a labelled split, by world and rank, as release 0.1 gave
+them through Ray Data."""
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_rows_come_in_the_order_that_they_always_had(scenes: Path, world: int) -> None:
+    with reading_group(0.5, 1) as group:
+        for rank in range(world):
+            mine = reader(scenes, RayStream(group, 0.5), rank, world)
+            epochs = mine.training(range(2), 4, 3)
+            walks = (
+                [name for epoch in epochs for batch in epoch for name in batch.ids],
+                [name for batch in mine.crops(1, 5) for name in batch.ids],
+                [name for batch in mine.labelled("val", 4) for name in batch.images.ids],
+            )
+            assert tuple(map(digest, walks)) == ORDERS[world, rank]
+
+
+def digest(names: list[str]) -> str:
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+
+
+def test_ray_data_reads_a_plan_alike(scenes: Path) -> None:
+    manifest, showing = load_manifest(scenes), Showing(Frame(32), labels=True)
+    plan = evaluation_plan(manifest, "val", 0, 1)
+    source = PieceSource(str(scenes), plan, showing)
+    context = ray.data.DataContext(enable_progress_bars=False)
+    context.execution_options.preserve_order = True
+    with ray.data.DataContext.current(context):
+        rows = ray.data.read_datasource(source, override_num_blocks=source.num_tasks)
+    batches = iter(rows.iter_batches(batch_size=None, batch_format="numpy"))
+    there = [name for batch in batches for name in batch["id"]]
+    here = [name for block in stream_here(str(scenes), plan, showing) for name in block["id"]]
+    assert there == here == [f"val_{i}" for i in range(13)]
+
+
 def test_every_labelled_row_reaches_exactly_one_worker(scenes: Path) -> None:
     with reading_group(0.5, 1) as group:
         seen = [
@@ -124,67 +173,142 @@ def test_an_abandoned_stream_leaves_its_cpus_to_the_next(scenes: Path) -> None:
         assert np.unique(first.pixels.numpy()).size > 1
 
 
-def test_no_task_outlives_an_iteration_that_stops(tmp_path: Path) -> None:
-    def slow(row: dict[str, int]) -> dict[str, int]:
-        time.sleep(0.3 * row["id"])
-        (tmp_path / str(row["id"])).touch()
-        return row
+def test_a_damaged_image_is_told_as_what_it_is(tmp_path: Path) -> None:
+    rows = [tiny.row("val", 0), replace(tiny.row("val", 1), image=b"no image")]
+    shards = tuple(write_split(tmp_path, "val", rows))
+    plan = evaluation_plan(
+        Manifest(
+            name="damaged",
+            classes=tiny.CLASSES,
+            ignore_index=tiny.IGNORE,
+            splits=split_totals(shards),
+            shards=shards,
+            source="a test",
+        ),
+        "val",
+        0,
+        1,
+    )
+    with reading_group(0.5, 1) as group, pytest.raises(UserError, match="'val-01' does not decode"):
+        list(RayStream(group, 0.5)(str(tmp_path), plan, Showing(Frame(32))))
 
-    with ray.data.DataContext.current(ray.data.DataContext()):
-        dataset = ray.data.range(8, override_num_blocks=8).map(slow)
-        with ended(dataset, dataset.iter_rows()) as rows:
-            next(rows)
-    written = sorted(tmp_path.iterdir())
-    assert 0 < len(written) < 8
-    time.sleep(1)
-    assert sorted(tmp_path.iterdir()) == written
+
+def slow(folder: Path, number: int) -> list[object]:
+    time.sleep(0.3 * number)
+    (folder / str(number)).touch()
+    return []
 
 
-def test_a_stream_that_waits_for_training_rests(
-    scenes: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_task_outlives_a_stream_that_is_closed(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = []
-    rest = Rest.on_execution_step
+    metadata = BlockMetadata(num_rows=1, size_bytes=1, input_files=None, exec_stats=None)
+    real = PieceSource.tasks
 
-    def counted(self: Rest, executor: object) -> None:
-        steps.append(executor)
-        rest(self, executor)
+    def tasks(self: PieceSource) -> Iterator[ReadTask]:
+        yield next(real(self))
+        for number in range(8):
+            yield ReadTask(partial(slow, tmp_path, number), metadata)
 
-    monkeypatch.setattr(Rest, "on_execution_step", counted)
+    monkeypatch.setattr(PieceSource, "tasks", tasks)
+    plan = evaluation_plan(load_manifest(scenes), "val", 0, 1)
+    with reading_group(2.0, 1) as group:
+        with closing(RayStream(group, 2.0)(str(scenes), plan, Showing(Frame(32)))) as blocks:
+            next(blocks)
+            while not (tmp_path / "1").exists():
+                time.sleep(0.01)
+        written = sorted(tmp_path.iterdir())
+        assert len(written) < 8
+        time.sleep(3)
+        assert sorted(tmp_path.iterdir()) == written
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import psutil
+from pathlib import Path
+from tests.integration.test_pipeline import reader
+from usseg_ray.cluster.join import local_ray
+from usseg_ray.cluster.ray_stream import RayStream, reading_group
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def reading():
+    names = (one.cmdline() for one in psutil.Process().children(recursive=True))
+    return any("read_blocks" in " ".join(name) for name in names)
+
+def interrupt():
+    while not reading():
+        time.sleep(0.01)
+    print("READS", reading())
+    os.kill(os.getpid(), signal.SIGINT)
+
+with local_ray(), reading_group(1.0, 1) as group:
+    epochs = reader(Path(sys.argv[1]), RayStream(group, 1.0)).training(range(10_000), 3, 4)
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        for epoch in epochs:
+            for batch in epoch:
+                pass
+        print("NEVER STOPPED")
+    except KeyboardInterrupt:
+        del epochs, epoch
+    print("STILL READS", reading())
+print("ENDED")
+"""
+
+
+def test_ctrl_c_ends_a_stream_and_its_tasks(scenes: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning", "-c", INTERRUPTED, str(scenes)],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    lines = ["READS True", "STILL READS False", "ENDED"]
+    assert (done.returncode, done.stdout.split("\n")[:3]) == (0, lines), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "core_worker" not in done.stderr
+
+
+def test_a_stream_that_waits_for_training_does_nothing(scenes: Path) -> None:
     with reading_group(0.25, 1) as group:
-        start = time.perf_counter()
+        before = set(threading.enumerate())
         epochs = reader(scenes, RayStream(group, 0.25)).training(range(500), 3, 4)
         next(iter(next(epochs)))
-        time.sleep(50 * REST_S)
-        elapsed = time.perf_counter() - start
-        del epochs
-        # Ray's own threads end a moment after their stream; Ray shut down under them ends all.
-        for thread in threading.enumerate():
-            if thread.name == "iter_threaded":
-                thread.join(10)
-    assert 0 < len(steps) <= elapsed / REST_S + 1
+        time.sleep(2)
+        used = time.process_time()
+        time.sleep(2)
+        assert time.process_time() - used < 0.2
+        assert set(threading.enumerate()) == before
 
 
 def test_a_stream_is_so_many_tasks_ahead_of_its_reader_and_no_more(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, together = [0], [0]
-    rule = Ahead.can_add_input
+    begun: list[ReadTask] = []
+    real = PieceSource.tasks
 
-    def seen(self: Ahead, op: PhysicalOperator) -> bool:
-        begun.append(op.metrics.num_tasks_submitted)
-        together.append(op.num_active_tasks())
-        return rule(self, op)
+    def tasks(self: PieceSource) -> Iterator[ReadTask]:
+        for task in real(self):
+            begun.append(task)
+            yield task
 
-    monkeypatch.setattr(Ahead, "can_add_input", seen)
+    monkeypatch.setattr(PieceSource, "tasks", tasks)
+    plan = [*evaluation_plan(load_manifest(scenes), "train", 0, 1)] * 100
+
+    def held(showing: Showing, taken: int) -> int:
+        """Takes tasks' blocks and says how many more are begun."""
+        begun.clear()
+        with closing(RayStream(group, 2.0)(str(scenes), plan, showing)) as blocks:
+            while taken:
+                taken -= len(next(blocks)["id"]) > 0
+            time.sleep(1)
+            return len(begun)
+
     with reading_group(2.0, 1) as group:
-        epochs = reader(scenes, RayStream(group, 2.0)).training(range(100), 3, 4)
-        next(iter(next(epochs)))
-        time.sleep(2)
-        before = max(begun)
-        time.sleep(1)
-        # What the reader's side has taken: a block in use, and those that its threads pass on.
-        assert TASKS_AHEAD * 2 < max(begun) <= TASKS_AHEAD * 2 + 12
-        assert max(begun) == before
-        assert max(together) > 2
-        del epochs
+        # The first task's blocks are being taken.
+        assert held(Showing(Frame(32)), 1) == 1 + 2 * TASKS_AHEAD
+        assert held(Showing(Frame(32)), 13) == 4 + 2 * TASKS_AHEAD
+        assert held(Showing(Frame(32, "whole")), 1) == 1 + 2

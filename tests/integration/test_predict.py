@@ -27,12 +27,7 @@ from usseg_ray.models.names import Names
 from usseg_ray.outputs.formats import FORMATS
 from usseg_ray.outputs.run import predict
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_cluster"),
-    # Ray Data warns of defaults of its own whenever it makes its settings.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 NAMES = ("a b/ü.png", "a b/日本.jpg", "c.jpg", "c.png", "d/e/f.webp")
 

@@ -26,8 +26,6 @@ from usseg_ray.prepare.write import Patterns, Preparation, prepare
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
-    # Ray Data warns of defaults of its own whenever it makes its settings.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 
 COUNTS = {"train": 10, "val": 3}

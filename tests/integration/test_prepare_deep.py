@@ -30,8 +30,6 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
-    # Ray Data warns of defaults of its own whenever it makes its settings.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 
 

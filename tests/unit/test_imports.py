@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -197,3 +198,36 @@ def test_the_top_level_holds_what_was_agreed() -> None:
     assert {"usseg_ray", "search_spaces", "tests", "pyproject.toml"} <= {
         name.split("/")[0] for name in files
     }
+
+
+# Where Ray is used beyond what it documents, and why.
+INSIDE_RAY = {
+    # A replica opens a port on all interfaces, for which Serve has no setting.
+    "usseg_ray/serve/worker.py": {"ray.serve._private"},
+    "tests/unit/serve/test_worker.py": {"ray.serve._private"},
+    # The launcher's own check of a file, and its scheduler, without starting machines.
+    "tests/unit/test_deploy.py": {"ray.autoscaler._private.util"},
+    # For the type alone.
+    "tests/integration/nodes.py": {"ray._private.node"},
+    # Whether statistics are sent is asked of what sends them.
+    "tests/integration/test_cluster.py": {"ray._common.usage.usage_lib"},
+    "tests/integration/test_tracking_store.py": {"ray._common.usage.usage_lib"},
+}
+
+
+def test_the_inside_of_ray_is_left_alone() -> None:
+    found: dict[str, set[str]] = {}
+    for path in [*(PROJECT / "usseg_ray").rglob("*.py"), *(PROJECT / "tests").rglob("*.py")]:
+        modules = re.findall(r"(?:from|import) (ray(?:\.\w+)*\._\w[\w.]*)", path.read_text("utf-8"))
+        if modules:
+            found[str(path.relative_to(PROJECT))] = set(modules)
+    assert found == INSIDE_RAY
+
+
+def test_no_warning_of_ray_is_silenced() -> None:
+    silenced = [
+        str(path.relative_to(PROJECT))
+        for path in (PROJECT / "usseg_ray").rglob("*.py")
+        if "RayDeprecationWarning" in path.read_text("utf-8")
+    ]
+    assert silenced == []

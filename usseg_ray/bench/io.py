@@ -17,7 +17,7 @@ from PIL import Image
 from usseg_ray.bench.inputs import HEIGHT, WIDTH, make_jpegs, scratch, write_generated_set
 from usseg_ray.bench.meter import Measure, least_seconds
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
+from usseg_ray.cluster.ray_stream import RayStream, reading_group
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.views import Crops, Frame
@@ -77,15 +77,15 @@ def _preparing(images: int, one_core: float) -> Iterator[Measure]:
 
 
 def _streaming(rows: int, one_core: float) -> Iterator[Measure]:
-    """Times a training epoch through Ray Data, with new and with running reading processes."""
-    with scratch() as folder, quiet():
+    """Times a training epoch through Ray, with new and with running reading processes."""
+    with scratch() as folder:
         manifest = write_generated_set(folder, {"train": rows})
         plan = training_plan(manifest, "train", seed=0, epoch=0, rows=rows, rank=0, world=1)
         cores = int(ray.cluster_resources()["CPU"])
         with reading_group(1.0, cores) as group:
             cold, warm = (_walk(RayStream(group, 1.0), str(folder), plan) for _ in range(2))
         here = _walk(stream_here, str(folder), plan)
-    what, alone = f"stream, Ray Data on {cores} cores", f"decoding alone, 1 core times {cores}"
+    what, alone = f"stream, Ray on {cores} cores", f"decoding alone, 1 core times {cores}"
     reference = "in this process"
     yield Measure("io", what, warm.rate, "rows/s", reference, here.rate)
     yield Measure("io", what, warm.rate, "rows/s", alone, one_core * cores)

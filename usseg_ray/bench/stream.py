@@ -1,4 +1,4 @@
-"""How fast Ray Data streams images, beside a torch `DataLoader` with the same work to do.
+"""How fast Ray streams images, beside a torch `DataLoader` with the same work to do.
 
 Off an image's path. Both are a `reading.Stream` below the same reader, with as many processes that
 read, decode and crop the same rows; what is compared is how rows get from these processes to
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from usseg_ray.bench.inputs import scratch, write_generated_set
 from usseg_ray.bench.meter import Measure
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.cluster.ray_stream import RayStream, quiet, reading_group
+from usseg_ray.cluster.ray_stream import RayStream, reading_group
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.data.blocks import Block
@@ -41,7 +41,7 @@ _TURN = 32
 def streaming_measures(
     jpegs: Sequence[bytes], rows: int = ROWS, processes: int | None = None
 ) -> Iterator[Measure]:
-    """Streams two epochs through Ray Data and through a `DataLoader`, in turns.
+    """Streams two epochs through Ray and through a `DataLoader`, in turns.
 
     Args:
         jpegs: Files of 480x360 pixels, repeated for all rows.
@@ -54,7 +54,7 @@ def streaming_measures(
         its batch does; and peak memory in the latter, where streams are as far ahead as they go.
     """
     torch.set_num_threads(1)
-    with scratch() as folder, local_ray(), quiet():
+    with scratch() as folder, local_ray():
         root = str(folder)
         manifest = write_generated_set(
             folder, {DataConfig().train_split: rows // _EPOCHS}, jpegs=jpegs
@@ -68,7 +68,7 @@ def streaming_measures(
                 trained = _Side(root, manifest, stream, rows // 8)
                 trained.take(trained.batches, step_s=2 * BATCH / ours.rate)
                 trained.close()
-    here = f"Ray Data, {count} processes"
+    here = f"Ray, {count} processes"
     row, gap, longest = partial(Measure, "io"), "gap between epochs", "longest wait inside one"
     yield row(here, ours.rate, "rows/s", f"DataLoader, {count} processes", theirs.rate)
     yield row(f"{gap}, full speed", ours.gap, "s", longest, ours.longest_wait)

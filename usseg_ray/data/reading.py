@@ -1,6 +1,6 @@
 """What the rows of a plan become: decoded, framed, and for training seen through random views.
 
-`reader` walks plans (see `plans`) through a *stream*: in this process (here) or as Ray Data tasks
+`reader` walks plans (see `plans`) through a *stream*: in this process (here) or as tasks of Ray
 (`cluster.ray_stream`); both give the same rows in the same order. No torch here, see `transforms`.
 """
 

@@ -27,7 +27,7 @@ FLOORS = {
     "mlflow": ">=3.17",
     "timm": ">=1.0.20",
     "pyarrow": ">=17",
-    "optuna": ">=4.0",
+    "optuna": ">=4.0,<6",
 }
 FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
 # What `ray job submit` and the dashboard import, and plain Ray does not bring.

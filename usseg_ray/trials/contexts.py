@@ -12,7 +12,7 @@ from pathlib import Path
 import ray.train
 import ray.tune
 import torch
-from ray.train import Checkpoint, PreemptionInfo
+from ray.train import Checkpoint
 
 from usseg_ray.core.distributed import rank
 from usseg_ray.core.records import DamagedError
@@ -40,7 +40,7 @@ class TrainContext:
         self.device, self.shared = device, shared
         self.storage = storage
         self._earlier: Collection[str] = ()
-        self._notice: PreemptionInfo | None = None
+        self._notice: object = None
         self._steps = 0
 
     def report(
@@ -61,7 +61,7 @@ class TrainContext:
         self._steps += 1
         if self._steps % LOOK_EVERY:
             return
-        notice = ray.train.get_preemption_info()
+        notice = _preemption_notice()
         if notice is None or notice == self._notice:
             return
         self._notice = notice
@@ -102,6 +102,12 @@ class TrainContext:
         """Leaves what was trained to trials that would train alike."""
         if self.shared and rank() == 0:
             save_trained(self.shared, state)
+
+
+def _preemption_notice() -> object:
+    """Asks Ray Train; where the version has no such function, which is alpha, none comes."""
+    asked = getattr(ray.train, "get_preemption_info", None)
+    return None if asked is None else asked()
 
 
 class TuneContext:

@@ -160,8 +160,8 @@ def _restored(job: Job, checkpoint: Path) -> Run:
 def _alone(job: Job) -> Job:
     """Has a process on a CPU read its rows itself, except beside worker groups.
 
-    Ray Data starts several processes before the first row comes, of 0.6 GB together, and its tasks
-    share the cores with the process that waits for them.
+    Ray starts several processes before the first row comes, and its tasks share the cores with the
+    process that waits for them.
     """
     grouped = job.config.resources.num_workers not in (0, "auto")
     return job if job.placement.device == "cuda" or grouped else job.reading_itself()
@@ -184,7 +184,7 @@ def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -
 def _open_set(
     job: Job, needs: Needs, device: torch.device, manifest: Manifest | None = None
 ) -> OpenSet:
-    """Opens a job's data: read in this process, or through Ray Data tasks where the job says."""
+    """Opens a job's data: read in this process, or in tasks of Ray where the job says."""
     placement, stream = job.placement, stream_here
     if placement.reading:
         stream = RayStream(placement.reading, job.config.resources.data_cpus_per_worker)

@@ -1,31 +1,24 @@
-import pytest
+from pathlib import Path
 
-from usseg_ray.cluster.feature_actors import Pool, restarts, share_out
+import numpy as np
 
-
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 16, 96])
-def test_reading_tasks_always_find_a_cpu(cpus: float) -> None:
-    for device, gpus in (("cpu", 0), ("cuda", 1), ("cuda", 8)):
-        pool = share_out({"CPU": cpus, "GPU": gpus}, device, cpus)
-        assert pool.actors >= 1
-        assert 0 < pool.read_cpus <= pool.reading
-        assert pool.actors * pool.cpus + pool.reading == pytest.approx(cpus)
+from tests import tiny
+from tests.features import BACKBONE, TEXTONS
+from usseg_ray.cluster.feature_actors import _computing
+from usseg_ray.core.views import Frame
+from usseg_ray.data.reading import read_piece
+from usseg_ray.features.store.extraction import want
 
 
-def test_an_actor_drives_one_gpu() -> None:
-    pool = share_out({"CPU": 16, "GPU": 4}, "cuda", 16)
-    assert pool == Pool(actors=4, cpus=1, gpus=1, threads=1, read_cpus=1, reading=12)
-
-
-def test_without_gpus_a_few_actors_compute_with_a_few_threads() -> None:
-    assert share_out({"CPU": 2}, "cpu", 2) == Pool(1, 1.75, 0, 2, 0.25, 0.25)
-    assert share_out({"CPU": 16}, "cpu", 16) == Pool(4, 3.75, 0, 4, 0.25, 1)
-
-
-def test_an_actor_fits_a_node() -> None:
-    assert share_out({"CPU": 2}, "cpu", 1) == Pool(2, 0.75, 0, 1, 0.25, 0.5)
-
-
-def test_an_actor_is_started_again_where_it_may_find_another_machine() -> None:
-    assert restarts(1) == 0
-    assert restarts(2) == -1
+def test_an_actor_computes_the_rows_of_all_blocks_in_order(tmp_path: Path) -> None:
+    manifest = tiny.write(tmp_path)
+    wanted = want(str(tmp_path), manifest, "train", TEXTONS, BACKBONE, frame=Frame(tiny.SIDE))
+    pieces = wanted.pieces(range(wanted.entry.num_shards))
+    showing = wanted.entry.recipe.showing
+    blocks = [read_piece(str(tmp_path), piece, showing) for piece in pieces]
+    assert len(blocks) > 1
+    compute = _computing(wanted, "cpu", 1)
+    found = compute(blocks)
+    assert found["id"].tolist() == [name for block in blocks for name in block["id"]]
+    alone = [compute([block])["tokens"] for block in blocks]
+    np.testing.assert_array_equal(found["tokens"], np.concatenate(alone))

@@ -1,11 +1,12 @@
-import logging
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayError, RayTaskError
 
 from tests import tiny
 from usseg_ray.cluster import ray_stream
-from usseg_ray.cluster.ray_stream import PIECES_PER_TASK, PieceSource, quiet
+from usseg_ray.cluster.ray_stream import PIECES_PER_TASK, PieceSource, users_mistakes
+from usseg_ray.core.errors import UserError
 from usseg_ray.core.views import Frame
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reading import Showing
@@ -38,11 +39,18 @@ def test_a_task_reads_its_rows(tmp_path: Path) -> None:
     assert task.metadata.num_rows == 2
     (table,) = task()
     assert len(table["id"]) == 2
+    assert next(PieceSource(str(tmp_path), [piece], SHOWING).tasks()).metadata == task.metadata
 
 
-def test_ray_data_is_quiet_inside_alone() -> None:
-    logger = logging.getLogger("ray.data")
-    before = logger.level
-    with quiet():
-        assert logger.level == logging.ERROR
-    assert logger.level == before
+def test_a_users_mistake_is_found_in_what_ray_makes_of_it() -> None:
+    def fails() -> None:
+        raise RayTaskError("read", "", UserError("no such image")).as_instanceof_cause()
+
+    with pytest.raises(UserError, match="no such image") as found, users_mistakes():
+        fails()
+    assert not isinstance(found.value, RayError)
+
+
+def test_other_failures_stay_what_they_are() -> None:
+    with pytest.raises(RayTaskError), users_mistakes():
+        raise RayTaskError("read", "", ValueError("a bug")).as_instanceof_cause()

@@ -2,13 +2,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.train
 import ray.tune
 import torch
 
 from usseg_ray.core.files import UNFINISHED
 from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import RunContext
-from usseg_ray.trials.contexts import TrainContext, TuneContext
+from usseg_ray.trials.contexts import LOOK_EVERY, TrainContext, TuneContext
 from usseg_ray.trials.storage import Storage, opened
 from usseg_ray.trials.trial import CHECKPOINTS
 
@@ -132,3 +133,18 @@ def test_a_run_at_a_uri_goes_on_on_another_machine(tmp_path: Path) -> None:
         report(context, 3)
     assert kept(kept_at) == ["epoch_0002", "epoch_0003"]
     assert (kept_at / CHECKPOINTS / "epoch_0003" / "checkpoint.pt").is_file()
+
+
+def test_a_version_of_ray_that_tells_of_no_preemption_does_not_stop_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ray.train, "get_preemption_info")
+    context, taken = TrainContext(CPU, Storage(tmp_path)), list[RunState]()
+
+    def take() -> RunState:
+        taken.append(state(1))
+        return taken[-1]
+
+    for _ in range(2 * LOOK_EVERY):
+        context.after_step(take)
+    assert taken == []

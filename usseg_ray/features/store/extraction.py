@@ -1,6 +1,6 @@
 """Computes the features that an entry of the store lacks, shard by shard, in a plain process.
 
-Between the reading of rows (`data.reading`) and `blocks`. A sweep hands in Ray Data's actors in
+Between the reading of rows (`data.reading`) and `blocks`. A sweep hands in Ray's actors in
 place of `features_here`; both give the same rows in the same order, and the process that asked
 writes them, so that a folder on one machine's disk is enough.
 """
@@ -250,7 +250,7 @@ def write_missing(
 
 
 def _closable(blocks: Iterator[Block]) -> Generator[Block, None, None]:
-    # An iterator of Ray Data ends its tasks when it is closed, a map cannot be.
+    # One that Ray computes ends its actors when it is closed, a map cannot be.
     yield from blocks
 
 
