@@ -5,11 +5,13 @@ of training. `features.store.rule` says which are stored; those are computed on 
 and the jobs name them.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ray
 from rich.console import Console
@@ -28,12 +30,14 @@ from usseg_ray.data.reading import Showing
 from usseg_ray.features.backbones import Backbone, build_backbone
 from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.extraction import FeatureRequest, Features, features_here, want
+from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.recipe import Part, Views, parts_of
 from usseg_ray.features.store.rule import Mode
 from usseg_ray.features.store.store import SHARED, FeatureStore, default_store
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.method_plan import MethodPlan
 from usseg_ray.sweeps.plan import Plan, planned_epochs
+from usseg_ray.trials.forecast import excerpt
 from usseg_ray.trials.job import StoredView
 
 FEW_ROWS = 256
@@ -109,6 +113,51 @@ def stored_features(
                 for method in use.methods:
                     stored[method] = (*stored.get(method, ()), view)
         yield stored
+
+
+@contextmanager
+def stored_excerpt(
+    plan: Plan, device: str
+) -> Iterator[tuple[dict[str, tuple[StoredView, ...]], FeatureStore, float | None]]:
+    """Computes the features of a few images of all that a sweep would store, to time it by.
+
+    Args:
+        plan: The sweep.
+        device: `cpu` or `cuda`.
+
+    Yields:
+        Method -> what would be stored for it, a store that has it of a `forecast.excerpt`, and the
+        seconds that the features of all images would take; `None` where none would be stored.
+    """
+    known, mode = default_store(), plan.config.resources.features
+    uses = _uses(plan) if mode != "recompute" else []
+    small = replace(plan, manifest=excerpt(plan.manifest, {use.split for use in uses}))
+    stored: dict[str, tuple[StoredView, ...]] = {}
+    seconds, promised = None, 0
+    with TemporaryDirectory() as folder, ExitStack() as held:
+        store = FeatureStore(FeatureFolder(Path(folder)))
+        if not uses:
+            yield stored, store, None
+            return
+        backbone = build_backbone(plan.config.backbone)
+        for use in uses:
+            wanted, few = (_wanted(one, use, backbone, device) for one in (plan, small))
+            entry = known.find(wanted.entry.key, wanted.parts)
+            if entry is not None:
+                entry.close()
+            elif not known.decide(wanted, passes=use.passes, promised=promised, mode=mode).stored:
+                continue
+            started = time.process_time()
+            held.enter_context(store.obtain(few, features_here(backbone, device)))
+            seconds = seconds or 0.0
+            if entry is None:
+                promised += wanted.num_bytes
+                spent = (time.process_time() - started) / plan.config.resources.threads
+                seconds += spent * wanted.entry.rows / few.entry.rows
+            view = StoredView(use.split, use.view, few.entry.key)
+            for method in use.methods:
+                stored[method] = (*stored.get(method, ()), view)
+        yield stored, store, seconds
 
 
 def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> bool:

@@ -18,12 +18,13 @@ from usseg_ray.core.calibration import Calibration
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
-from usseg_ray.core.files import is_uri
+from usseg_ray.core.files import is_uri, resolve
 from usseg_ray.core.lock import LOCK_FILE, alone_in
+from usseg_ray.core.machine import chosen_device
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
-from usseg_ray.sweeps.features import CHOSEN_FILE
+from usseg_ray.sweeps.features import CHOSEN_FILE, stored_excerpt
 from usseg_ray.sweeps.finals import FINAL_FILE
 from usseg_ray.sweeps.method_plan import first_settings
 from usseg_ray.sweeps.plan import Plan, make_plan
@@ -260,12 +261,18 @@ def _print_calibration(calibration: Calibration) -> None:
 
 
 def _print_cost(plan: Plan) -> None:
-    with console.status("Timing a few steps of each method ..."):
-        trials = Counter(method for method, _ in plan.draws.values())
-        cost = estimate(plan.first_jobs(), trials, plan.final_runs)
-    if cost is None:
+    filesystem, path = resolve(plan.root)
+    if not filesystem.get_file_info(f"{path}/manifest.json").is_file:
         console.print("Time: unknown until the built-in data is made, by the first run.")
         return
+    device = chosen_device(plan.config.resources.device)
+    trials = Counter(method for method, _ in plan.draws.values())
+    with (
+        console.status("Timing a few steps of each method ..."),
+        stored_excerpt(plan, device) as (stored, store, seconds),
+    ):
+        jobs = plan.on(device, "", stored).first_jobs()
+        cost = estimate(jobs, trials, plan.final_runs, store, seconds)
     gpus = plan.config.resources.processes * plan.config.resources.gpus_per_worker
     price = plan.request.gpu_hour_price
     for line in cost.lines(None if price is None else price * gpus):

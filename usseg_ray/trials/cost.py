@@ -1,37 +1,41 @@
 """What a sweep will cost, for `--dry-run`: a few seconds of each method tell, before it starts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from usseg_ray.core.files import resolve
+from usseg_ray.core.machine import usable_cpus
+from usseg_ray.features.store.store import FeatureStore
 from usseg_ray.trials.forecast import BUDGET_S, trial_seconds
-from usseg_ray.trials.job import Job, Placement
+from usseg_ray.trials.job import Job
 
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate for a sweep whose trials run one after the other.
+    """An estimate for a sweep.
 
     Attributes:
-        seconds: Method -> seconds of one of its trials, with a backbone that computes its features
-            anew and starting up left out.
+        seconds: Method -> seconds of one of its trials, starting up left out.
         trials: Method -> its trials.
         retrained: Runs of finalists with further seeds.
         device: What it was measured on, `cpu` or `cuda`.
+        features: Seconds of features that are computed once; `None` where trials compute theirs.
+        at_once: Trials for which this machine has room at a time.
     """
 
     seconds: dict[str, float]
     trials: dict[str, int]
     retrained: int
     device: str
+    features: float | None = None
+    at_once: int = 1
 
     @property
     def total(self) -> float:
-        """Seconds of all trials and of the finalists, taken as the longest method's."""
+        """Seconds of features, all trials and the finalists, taken as the longest method's."""
         ranked = sum(self.seconds[method] * count for method, count in self.trials.items())
-        return ranked + self.retrained * max(self.seconds.values())
+        return (self.features or 0) + ranked + self.retrained * max(self.seconds.values())
 
     def lines(self, hour_price: float | None) -> list[str]:
         """Says it to the user.
@@ -45,9 +49,12 @@ class Cost:
         )
         finals = f", finalists {self.retrained} runs" if self.retrained else ""
         where = "GPU" if self.device == "cuda" else "CPU"
+        kept = "anew in each trial" if self.features is None else f"once {_spoken(self.features)}"
+        together = f", {self.at_once} at a time {_spoken(self.total / self.at_once)}"
         lines = [
-            f"Time on this machine's {where}, features computed anew, one trial after the other: "
-            f"about {_spoken(self.total)} ({each}{finals})."
+            f"Time on this machine's {where}: one trial after the other about "
+            f"{_spoken(self.total)}{together if self.at_once > 1 else ''} "
+            f"({each}{finals}; features {kept})."
         ]
         if hour_price is not None and self.device == "cuda":
             lines.append(f"Money: about {self.total / 3600 * hour_price:.2f}.")
@@ -56,24 +63,29 @@ class Cost:
         return lines
 
 
-def estimate(jobs: Sequence[Job], trials: Mapping[str, int], retrained: int) -> Cost | None:
+def estimate(
+    jobs: Sequence[Job],
+    trials: Mapping[str, int],
+    retrained: int,
+    store: FeatureStore | None = None,
+    features: float | None = None,
+) -> Cost:
     """Measures a few steps of every method's first trial.
 
     Args:
-        jobs: The first of each method, on one set.
+        jobs: The first of each method, on one set and on the device that is there.
         trials: Method -> its trials.
         retrained: Runs of finalists with further seeds.
-
-    Returns:
-        The estimate; `None` where the embedded data was not generated yet.
+        store: Has the features that the jobs name, of a few images.
+        features: Seconds that it takes to compute those of all images.
     """
-    filesystem, path = resolve(jobs[0].root)
-    if not filesystem.get_file_info(f"{path}/manifest.json").is_file:
-        return None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    placed = [replace(job, placement=Placement(device)) for job in jobs]
-    seconds = {job.method: trial_seconds(job, BUDGET_S / len(placed)) for job in placed}
-    return Cost(seconds, dict(trials), retrained, device)
+    seconds = {job.method: trial_seconds(job, BUDGET_S / len(jobs), store) for job in jobs}
+    device, resources = jobs[0].placement.device, jobs[0].config.resources
+    room = usable_cpus() / (resources.cpus_per_worker + resources.data_cpus_per_worker)
+    if device == "cuda":
+        room = min(room, torch.cuda.device_count() / resources.gpus_per_worker)
+    at_once = min(max(1, int(room / resources.processes)), sum(trials.values()))
+    return Cost(seconds, dict(trials), retrained, device, features, at_once)
 
 
 def _spoken(seconds: float) -> str:

@@ -6,7 +6,7 @@ process.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from usseg_ray.core.config import Config, MethodConfig, TrainConfig
 from usseg_ray.data.manifest import Manifest, ShardInfo, load_manifest, split_totals
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.run import Run
+from usseg_ray.features.store.store import FeatureStore
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.worker import build_run
@@ -67,7 +68,7 @@ def longest_seconds(jobs: list[Job]) -> float:
     return max(trial_seconds(job, BUDGET_S / len(jobs)) for job in jobs)
 
 
-def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
+def trial_seconds(job: Job, budget: float = BUDGET_S, store: FeatureStore | None = None) -> float:
     """Estimates how long a job takes from epochs of a few steps on its first images.
 
     Steps are taken to last as long as they have images, and walks as long as the split has. Of
@@ -77,6 +78,7 @@ def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
         job: What to fit.
         budget: Seconds of training; the second epoch is measured whatever it takes, since the
             first may wait for code that is loaded.
+        store: Has the features of an `excerpt` that the job names; the environment's if unset.
 
     Returns:
         Seconds of training and scoring, starting up left out.
@@ -85,13 +87,13 @@ def trial_seconds(job: Job, budget: float = BUDGET_S) -> float:
     data, train = job.config.data, job.config.train
     learnt, scored = data.train_split, data.selection_split
     scored = scored if scored in whole.splits else learnt
-    part = _excerpt(whole, {learnt, scored})
+    part = excerpt(whole, {learnt, scored})
     batch_size = min(train.batch_size, part.splits[learnt].rows)
     device = torch.device(job.placement.device)
     worked = _clock_of(job.config, device)
     clock = _Clock(device, batch_size, worked, budget)
     short = job.with_training(steps_per_epoch=STEPS, eval_every=NEVER)
-    run = build_run(short.reading_itself(), clock, part)
+    run = build_run(short.reading_itself(), clock, part, store)
     walks = {name: whole.splits[name].rows / part.splits[name].rows for name in part.splits}
     seconds = 0.0
     if run.method.stages:
@@ -195,7 +197,7 @@ def _epoch_images(train: TrainConfig, rows: int) -> int:
     return (train.steps_per_epoch or rows // batch_size) * batch_size
 
 
-def _excerpt(manifest: Manifest, splits: set[str]) -> Manifest:
+def excerpt(manifest: Manifest, splits: Iterable[str]) -> Manifest:
     """Leaves the first `ROWS` rows of some splits, or all rows of a smaller one."""
     shards = []
     for split in splits:

@@ -15,7 +15,7 @@ from usseg_ray.engine.checkpoint import load_whole
 from usseg_ray.features.featuriser import FeatureFinder
 from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import parts_of
-from usseg_ray.features.store.store import default_store
+from usseg_ray.features.store.store import FeatureStore, default_store
 from usseg_ray.trials.job import StoredView
 
 VARIANTS = "beside"
@@ -61,7 +61,10 @@ class _EntryFinder:
 
 
 def open_stored(
-    views: tuple[StoredView, ...], needs: Needs, device: torch.device
+    views: tuple[StoredView, ...],
+    needs: Needs,
+    device: torch.device,
+    store: FeatureStore | None = None,
 ) -> FeatureFinder | None:
     """Opens what is stored for a job.
 
@@ -69,13 +72,14 @@ def open_stored(
         views: From the job.
         needs: What its method reads beside tokens.
         device: Where features go.
+        store: Which store; the environment's if unset.
 
     Returns:
         What finds features; `None` where nothing is stored.
     """
     if not views or not needs.features:
         return None
-    store, parts = default_store(), parts_of(needs)
+    store, parts = store or default_store(), parts_of(needs)
     entries = {
         # Views hold tokens alone, whatever else a method reads of the rows themselves.
         (one.split, one.view): store.open(one.key, ("tokens",) if one.view.draws else parts)

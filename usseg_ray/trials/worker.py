@@ -18,6 +18,7 @@ from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext, RunContext
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, Watch, assemble
+from usseg_ray.features.store.store import FeatureStore
 from usseg_ray.scoring.arrays import ARRAYS, COUNTS, write_counts, write_evaluation
 from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
 from usseg_ray.scoring.prediction import Refiners
@@ -167,26 +168,36 @@ def _alone(job: Job) -> Job:
     return job if job.placement.device == "cuda" or grouped else job.reading_itself()
 
 
-def build_run(job: Job, context: RunContext, manifest: Manifest | None = None) -> Run:
+def build_run(
+    job: Job,
+    context: RunContext,
+    manifest: Manifest | None = None,
+    store: FeatureStore | None = None,
+) -> Run:
     """Builds what a job describes, in this process.
 
     Args:
         job: What to fit or to score.
         context: What surrounds the run.
         manifest: Of the job's data, or of a part of it; read from `job.root` if unset.
+        store: Has the features that the job names; the environment's if unset.
     """
     config, method = job.config, methods.get(job.method)
     torch.set_num_threads(config.resources.threads)
-    data = _open_set(job, method.needs(config.method), context.device, manifest)
+    data = _open_set(job, method.needs(config.method), context.device, manifest, store)
     return assemble(config, method, data, context)
 
 
 def _open_set(
-    job: Job, needs: Needs, device: torch.device, manifest: Manifest | None = None
+    job: Job,
+    needs: Needs,
+    device: torch.device,
+    manifest: Manifest | None = None,
+    store: FeatureStore | None = None,
 ) -> OpenSet:
     """Opens a job's data: read in this process, or in tasks of Ray where the job says."""
     placement, stream = job.placement, stream_here
     if placement.reading:
         stream = RayStream(placement.reading, job.config.resources.data_cpus_per_worker)
-    stored = open_stored(placement.stored, needs, device)
+    stored = open_stored(placement.stored, needs, device, store)
     return OpenSet(job.root, manifest or load_manifest(job.root), stream, stored)

@@ -27,6 +27,7 @@ from usseg_ray.scoring.label_free import NUM_IMAGES, VIEWED
 from usseg_ray.sweeps import features as subject
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request
+from usseg_ray.trials.forecast import trial_seconds
 from usseg_ray.trials.job import StoredView
 from usseg_ray.trials.worker import baselines, build_run
 
@@ -210,3 +211,25 @@ def count_forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(TimmFeatures, "forward", counting)
     return counted
+
+
+def test_an_estimate_has_features_of_a_few_images_of_what_would_be_stored(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
+    plan = plan_of(root, "stego", "kmeans", **FIXED)
+    with subject.stored_excerpt(plan, "cpu") as (stored, store, seconds):
+        assert {view.split for view in stored["stego"]} >= {"train", "val"}
+        assert seconds is not None
+        assert seconds > 0
+        timed = plan.on("cpu", "", stored).first_jobs()
+        assert all(trial_seconds(job, 0.1, store) > 0 for job in timed)
+        home = store.folder.root
+    assert not home.exists()
+    assert not list(tmp_path.iterdir())
+    with subject.stored_excerpt(plan_of(root, "stego", resources__features="recompute"), "cpu") as (
+        stored,
+        _,
+        seconds,
+    ):
+        assert (stored, seconds) == ({}, None)

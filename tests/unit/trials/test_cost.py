@@ -1,7 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from tests import tiny
@@ -35,9 +35,8 @@ def request(**changes: Any) -> Request:
 
 def test_every_method_is_timed_on_its_first_trial(tmp_path: Path) -> None:
     tiny.write(tmp_path, splits={"train": 12, "val": 6, "test": 3})
-    plan = make_plan(request(data=str(tmp_path), finalists=3, seeds=2))
+    plan = make_plan(request(data=str(tmp_path), finalists=3, seeds=2)).on(DEVICE, "", {})
     found = estimate(plan.first_jobs(), {"acseg": 2, "kmeans": 2}, plan.final_runs)
-    assert found is not None
     assert (found.device, found.trials) == (DEVICE, {"acseg": 2, "kmeans": 2})
     assert 0 < found.seconds["acseg"] < 60
     assert found.retrained == 3
@@ -52,15 +51,6 @@ def test_finalists_are_trained_where_they_can_be_scored(tmp_path: Path) -> None:
     assert (made.has_test, made.final_runs) == (False, 0)
 
 
-def test_data_that_is_not_made_cannot_be_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("USSEG_DATA", str(tmp_path))
-    jobs = make_plan(request(data="synthetic"), make_data=False).first_jobs()
-    assert estimate(jobs, {"acseg": 2, "kmeans": 2}, 0) is None
-    assert not list(tmp_path.iterdir())
-
-
 COST = Cost({"acseg": 10.0, "hp": 30.0}, {"acseg": 6, "hp": 4}, 6, "cuda")
 
 
@@ -68,7 +58,16 @@ def test_the_sum_counts_finalists_as_the_longest_method() -> None:
     assert COST.total == 6 * 10 + 4 * 30 + 6 * 30
     (line,) = COST.lines(None)
     assert "GPU" in line
-    assert "about 6 min (acseg 6 x 10 s, hp 4 x 30 s, finalists 6 runs)" in line
+    assert "one trial after the other about 6 min (acseg 6 x 10 s, hp 4 x 30 s" in line
+    assert "finalists 6 runs; features anew in each trial)" in line
+
+
+def test_the_sum_counts_features_once_and_is_shared_by_trials_at_a_time() -> None:
+    found = replace(COST, features=40.0, at_once=4)
+    assert found.total == COST.total + 40
+    (line,) = found.lines(None)
+    assert "about 7 min, 4 at a time 100 s" in line
+    assert line.endswith("features once 40 s).")
 
 
 def test_money_needs_a_gpu() -> None:

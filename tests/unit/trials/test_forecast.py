@@ -14,8 +14,8 @@ from usseg_ray.trials.forecast import (
     _Clock,
     _clock_of,
     _EnoughError,
-    _excerpt,
     choose,
+    excerpt,
     longest_seconds,
     trial_seconds,
 )
@@ -59,7 +59,7 @@ def test_a_forecast_grows_with_epochs_and_steps(root: str) -> None:
     assert long > SHORT_S
 
 
-def test_a_set_larger_than_the_excerpt_takes_longer(root: str, tmp_path: Path) -> None:
+def test_a_set_larger_than_theexcerpt_takes_longer(root: str, tmp_path: Path) -> None:
     tiny.write(tmp_path, splits={"train": 40 * ROWS, "val": 40 * ROWS})
     few = trial_seconds(job(root, train__epochs=1), budget=0.5)
     assert trial_seconds(job(str(tmp_path), train__epochs=1), budget=0.5) > 5 * few
@@ -117,23 +117,23 @@ def shards(manifest: Manifest) -> list[tuple[str, int, int]]:
     return [(shard.split, shard.rows, shard.labelled) for shard in manifest.shards]
 
 
-def test_an_excerpt_has_the_first_rows_of_each_split(tmp_path: Path) -> None:
+def test_anexcerpt_has_the_first_rows_of_each_split(tmp_path: Path) -> None:
     whole = tiny.write(tmp_path, splits=LARGE)
-    part = _excerpt(whole, {"val"})
+    part = excerpt(whole, {"val"})
     assert shards(part) == [("val", 4, 4)] * (ROWS // 4)
     assert part.splits["val"].rows == part.splits["val"].labelled == ROWS
-    both = _excerpt(whole, {"train", "val"})
+    both = excerpt(whole, {"train", "val"})
     assert {name: info.rows for name, info in both.splits.items()} == {"train": ROWS, "val": ROWS}
     assert [shard.path for shard in part.shards] == [
         shard.path for shard in whole.shards_of("val")[: ROWS // 4]
     ]
 
 
-def test_an_excerpt_cuts_the_shard_that_is_too_long(tmp_path: Path) -> None:
+def test_anexcerpt_cuts_the_shard_that_is_too_long(tmp_path: Path) -> None:
     whole = tiny.write(tmp_path, splits=LARGE)
     first = whole.shards_of("train")[0]
     long = first.model_copy(update={"rows": 40, "labelled": 39, "row_groups": (10, 10, 20)})
-    part = _excerpt(whole.model_copy(update={"shards": (long,)}), {"train"})
+    part = excerpt(whole.model_copy(update={"shards": (long,)}), {"train"})
     (shard,) = part.shards
     assert shard.row_groups == (10, 6)
     # Nobody knows which row has no label.
@@ -142,4 +142,4 @@ def test_an_excerpt_cuts_the_shard_that_is_too_long(tmp_path: Path) -> None:
 
 def test_a_small_split_is_whole(tmp_path: Path) -> None:
     whole = tiny.write(tmp_path)
-    assert _excerpt(whole, {"val"}).splits["val"] == whole.splits["val"]
+    assert excerpt(whole, {"val"}).splits["val"] == whole.splits["val"]
