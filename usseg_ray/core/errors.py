@@ -45,7 +45,11 @@ _RULES = (
     ),
     (re.compile(rf"(?i)(\b\w{{0,64}}token\s{{0,9}}{_IS}\s{{0,9}})[^\s&;,]+"), rf"\1{HIDDEN}"),
     (
-        re.compile(r"(?i)(\b\w{0,64}token[\"']?\s{0,9}:\s{0,9})[\"']?[\w.~+/=-]{8,}[\"']?"),
+        # A word of a message ("TOKEN: expected ...") is short and has no digit.
+        re.compile(
+            r"(?i)(\b\w{0,64}token[\"']?\s{0,9}:\s{0,9})"
+            r"(?:[\"']?(?=[\w.~+/=-]{0,64}\d)[\w.~+/=-]{8,}|[\"']?[\w.~+/=-]{20,})[\"']?"
+        ),
         rf"\1{HIDDEN}",
     ),
     (

@@ -112,3 +112,10 @@ def test_the_nearest_name_is_offered() -> None:
 def test_an_unknown_name_is_told_with_all_that_there_are() -> None:
     expected = "Unknown method: 'kmean'; did you mean 'kmeans'? Methods: acseg, kmeans."
     assert str(unknown_name("method", "kmean", ["acseg", "kmeans"])) == expected
+
+
+def test_a_message_about_a_token_can_be_read() -> None:
+    said = "USSEG_SERVE_TOKEN: expected one token; --token-file run/token: unreadable"
+    assert redacted(said) == said
+    assert "5f2b8c1d" not in redacted("token: 5f2b8c1d")
+    assert "abcdefgh" not in redacted(f"token: {'abcdefgh' * 3}")
