@@ -1,4 +1,4 @@
-"""What refining a label map costs: our exact CRF beside the usual lattice code, on one image.
+"""What refining a label map costs: guided filter and exact CRF beside the usual lattice code.
 
 Off an image's path. Both refine the same generated photograph-like picture, with as many classes as
 the field's tables have; the labels that they end with are compared too, since a fast refiner that
@@ -19,6 +19,7 @@ from usseg_ray.bench.meter import Measure, apart, least_seconds
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.machine import usable_cpus
 from usseg_ray.data.synthetic import scene
+from usseg_ray.ops.guided import guided
 from usseg_ray.scoring.crf import LatticeCRF
 from usseg_ray.scoring.mean_field import mean_field
 
@@ -28,16 +29,21 @@ _ROUNDS = 3
 
 
 def crf_bars(side: int, classes: int = 27) -> Iterator[Measure]:
-    """Times both CRFs on one image, the exact one once and the faster one a few times.
+    """Times both CRFs and the guided filter on one image, the exact CRF once, others more often.
 
     Args:
         side: Height and width of the image, pixels.
         classes: K.
 
     Yields:
-        Wall time, and agreement; of the exact CRF alone where `pydensecrf2` is not installed.
+        Wall time, and agreement; without `pydensecrf2` where that is not installed.
     """
     milliseconds, threads, exact = apart(_refine, side, classes)
+    log_probs, pixels = make_case(side, classes)
+    (filtered,) = least_seconds(lambda: guided(log_probs.exp(), pixels), rounds=_ROUNDS)
+    beside = f"exact CRF, {threads} threads"
+    filtering = f"guided filter, {side} px, {classes} classes"
+    yield Measure("crf", filtering, 1e3 * filtered, "ms/image", beside, milliseconds)
     what = f"exact CRF, {side} px, {classes} classes, {threads} threads"
     try:
         pool = LatticeCRF()
@@ -46,7 +52,6 @@ def crf_bars(side: int, classes: int = 27) -> Iterator[Measure]:
         yield Measure("crf", what, milliseconds, "ms/image", absent, None)
         return
     processes = usable_cpus()
-    log_probs, pixels = make_case(side, classes)
     many = [given.expand(processes, -1, -1, -1).numpy() for given in (log_probs, pixels)]
     found = list[np.ndarray]()
     with pool:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from usseg_ray.core.types import Batch, Images
 from usseg_ray.methods.base import CodeClassifier, Method
+from usseg_ray.ops.guided import guided
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 Featurise = Callable[[Images], Batch]
@@ -126,6 +127,10 @@ def _upsampled(scores: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
 
 
+def _logarithm(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
 @dataclass(frozen=True)
 class Predictor:
     """Makes label maps.
@@ -173,8 +178,8 @@ class Prediction:
             refinement: The plain prediction's, or that of one of the predictor's refinements.
         """
         scores = self._refined(refinement).float()
-        if "crf" in refinement:
-            return scores.clamp(min=torch.finfo(torch.float32).tiny).log()
+        if "crf" in refinement or "guided" in refinement:
+            return _logarithm(scores)
         return self._predictor.scorer.sharpness * scores
 
     def label_maps(self, size: tuple[int, int]) -> dict[Refinement, Int64[Tensor, "B H W"]]:
@@ -190,15 +195,20 @@ class Prediction:
 
     def _refined(self, refinement: Refinement) -> Float[Tensor, "B K h w"]:
         scores = self._scores(flip="flip" in refinement, overlap="sliding" in refinement)
-        if "crf" not in refinement:
+        if "crf" not in refinement and "guided" not in refinement:
             return scores
+        # At the size of the pixels: neighbours in an image are what these two are about.
+        sharp = self._predictor.scorer.sharpness * _upsampled(scores, _size(self._images.pixels))
+        pixels, logarithms = self._images.pixels.to(sharp.device), sharp.log_softmax(1)
+        if "guided" in refinement:
+            probabilities = guided(logarithms.exp(), pixels)
+            if "crf" not in refinement:
+                return probabilities
+            logarithms = _logarithm(probabilities)
         crf = self._predictor.refining.crf
         if crf is None:
             raise TypeError("a refinement with a CRF needs one")
-        pixels = self._images.pixels
-        sharp = self._predictor.scorer.sharpness * _upsampled(scores, _size(pixels))
-        # At the size of the pixels: neighbours in an image are what a CRF is about.
-        return crf(sharp.log_softmax(1), pixels.to(sharp.device))
+        return crf(logarithms, pixels)
 
     def _scores(self, *, flip: bool, overlap: bool) -> Float[Tensor, "B K h w"]:
         if (flip, overlap) not in self._found:

@@ -11,9 +11,10 @@ from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.errors import UserError, unknown_name
 from usseg_ray.core.views import Crop, Filter, Frame
 
-REFINERS = ("flip", "sliding", "crf")
+REFINERS = ("flip", "sliding", "guided", "crf")
 """What may follow a prediction, in this order: scores of the mirror image are taken in, those of
-overlapping windows, and a fully connected CRF sharpens the result."""
+overlapping windows, they are made to follow the image's edges (`ops.guided`), and a fully connected
+CRF sharpens the result."""
 
 
 @dataclass(frozen=True)

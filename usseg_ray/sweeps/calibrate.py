@@ -81,13 +81,20 @@ def calibrate(
 
 
 def with_calibration(part: MethodPlan, calibration: Calibration) -> MethodPlan:
-    """Gives a method its calibrated settings; a shipped space draws around them."""
+    """Gives a method its calibrated settings; a shipped space draws around them.
+
+    Its second trial has the published values of what else would be drawn around the calibrated
+    ones, with the calibrated schedule: the published one is of far more images.
+    """
     found = calibration.choices.get(part.method, ())
     config = with_values(part.config, {one.key: one.value for one in found})
     if not part.space.is_shipped:
         return replace(part, config=config)
     space = part.space.around({one.key: one.ends for one in found})
-    samples = tuple(space.sample(len(part.samples), config.seed)) if part.samples else ()
+    published = {one.key: one.paper for one in found if one.ends is not None and one.is_change}
+    count, second = len(part.samples), [published] if published else []
+    drawn = space.sample(max(1, count - len(second)), config.seed)
+    samples = tuple([drawn[0], *second, *drawn[1:]][:count])
     return replace(part, config=config, space=space, samples=samples)
 
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from tests import tiny
 from usseg_ray.core.distributed import shared_generator
@@ -13,6 +14,7 @@ from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Images
 from usseg_ray.methods import get
 from usseg_ray.methods.base import Method
 from usseg_ray.methods.kmeans import KMeans, KMeansConfig
+from usseg_ray.ops.guided import guided
 from usseg_ray.scoring.prediction import (
     CRF,
     ClusterScorer,
@@ -186,6 +188,19 @@ def test_who_has_no_codes_is_scored_by_scores() -> None:
 def tiny_acseg() -> Method:
     settings = tiny.config("acseg").method
     return get("acseg")(settings, FeatureSpec(15, 8, has_attention=False), 3, seed=0)
+
+
+def test_a_guided_prediction_follows_the_colours() -> None:
+    images = some(16, 40)
+    made = predictor("guided", "guided+crf", crf=lambda log_probs, _: log_probs.exp())
+    prediction = made.predict(images)
+    scores = interpolate(prediction.scores(), size=(16, 40), mode="bilinear")
+    expected = guided((2.0 * scores).softmax(1), images.pixels)
+    maps = prediction.label_maps((16, 40))
+    assert torch.equal(maps[Refinement(("guided",))], expected.argmax(1))
+    assert torch.equal(maps[Refinement(("guided", "crf"))], expected.argmax(1))
+    found = prediction.logits(Refinement(("guided",))).softmax(1)
+    torch.testing.assert_close(found, expected.clamp(min=0) / expected.clamp(min=0).sum(1))
 
 
 def test_without_a_crf_there_is_none() -> None:

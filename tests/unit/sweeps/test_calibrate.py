@@ -94,12 +94,21 @@ def test_a_shipped_space_draws_around_what_was_calibrated(many: Path) -> None:
     assert {"method.shift_intra", "method.shift_inter"} <= set(ends)
     for key, (low, high) in ends.items():
         assert low <= settings(plan, "stego")[key] <= high
-        drawn = [sample[key] for sample in plan.parts[0].samples[1:]]
+        drawn = [sample[key] for sample in plan.parts[0].samples[2:]]
         assert all(low <= value <= high for value in drawn)
-        assert len(set(drawn)) == 3
+        assert len(set(drawn)) == 2
     # Calibrated without ends: the published range says nothing here.
     assert "method.consistency_weight" not in plan.parts[1].space.space
     assert plan.parts[1].samples[0] == {}
+
+
+def test_the_second_trial_has_the_published_values(many: Path) -> None:
+    first, second, *others = planned(many, ["stego"], num_samples=4, space="own").parts[0].samples
+    assert (first, len(others)) == ({}, 2)
+    published = settings(planned(many, ["stego"], calibrate="off"), "stego")
+    assert {"method.shift_intra", "method.shift_inter"} <= set(second)
+    assert all(published[key] == value for key, value in second.items())
+    assert planned(many, ["stego"], num_samples=1, space="own").parts[0].samples == ({},)
 
 
 def test_a_space_of_ones_own_is_drawn_as_it_is_written(many: Path, tmp_path: Path) -> None:
