@@ -187,7 +187,8 @@ def test_a_sweep_that_lost_its_head_goes_on_from_a_bucket(
             seconds = time.monotonic() - started
             output, _ = again.communicate(timeout=PATIENCE_S)
         stored = Storage(tmp_path / "stored", out)
-        assert stored.folders("trial_001/train") == [f"epoch_{EPOCHS:04d}"]
+        kept_epochs = [f"epoch_{epoch:04d}" for epoch in (EPOCHS - 1, EPOCHS)]
+        assert stored.folders("trial_001/train") == kept_epochs
     print(f"head: next epoch reported {seconds:.1f} s after a new cluster was begun")
     assert again.returncode == 0, output
     assert statuses(tmp_path) == {"trial_000": "FINISHED", "trial_001": "FINISHED"}

@@ -177,11 +177,14 @@ read_task = ray.remote(read_blocks)
 
 
 def _end(tasks: list[ray.ObjectRef]) -> None:
-    """Kills tasks and waits for their ends; there are none left where Ray is gone."""
+    """Interrupts tasks and waits for their ends; there are none left where Ray is gone.
+
+    They are not killed: Ray (2.60) aborts the process that kills a task which ends just then.
+    """
     if not tasks or not ray.is_initialized():
         return
     for task in tasks:
-        ray.cancel(task, force=True)
+        ray.cancel(task)
     ray.wait(tasks, num_returns=len(tasks), timeout=END_TIMEOUT_S, fetch_local=False)
 
 
