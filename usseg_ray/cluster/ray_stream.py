@@ -177,14 +177,13 @@ read_task = ray.remote(read_blocks)
 
 
 def _end(tasks: list[ray.ObjectRef]) -> None:
-    """Interrupts tasks and waits for their ends; there are none left where Ray is gone.
+    """Waits for the ends of tasks that were begun; there are none left where Ray is gone.
 
-    They are not killed: Ray (2.60) aborts the process that kills a task which ends just then.
+    They take seconds, and are not cancelled: where one ends in the same moment, Ray (2.60) aborts
+    the process that cancels it, with force or without.
     """
     if not tasks or not ray.is_initialized():
         return
-    for task in tasks:
-        ray.cancel(task)
     ray.wait(tasks, num_returns=len(tasks), timeout=END_TIMEOUT_S, fetch_local=False)
 
 
