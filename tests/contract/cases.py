@@ -11,6 +11,7 @@ from usseg_ray.core.config import MethodConfig, build_config, flatten
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Pair, Step
 from usseg_ray.data.library import SYNTHETIC
+from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.features.backbones import feature_spec
 from usseg_ray.methods import METHODS
 from usseg_ray.methods.base import Method
@@ -232,3 +233,18 @@ def with_tokens(batch: Batch, tokens: Tensor) -> Batch:
     """Returns the batch with other tokens everywhere."""
     other = FeatureMap(tokens, batch.features.saliency, batch.features.local)
     return replace(batch, features=other, augmented=other, positive=other)
+
+
+def optimizer(method: Method, stage: str) -> Optimiser:
+    groups = [replace(group, lr=1e-2, warmup_steps=0) for group in method.param_groups(stage)]
+    return Optimiser(groups)
+
+
+def step(method: Method, stage: str, optimiser: Optimiser, images: Sequence[int]) -> Tensor:
+    moment = optimiser.step_count
+    method.before_step(stage, Step(moment, 20, moment), Walks(range(12)))
+    loss = method.loss(make_batch(images, moment), stage).loss
+    loss.backward()
+    optimiser.step()
+    method.after_step()
+    return loss.detach()

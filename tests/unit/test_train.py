@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.places import make_places
 from usseg_ray.core.errors import UserError
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.sweeps.request import Request
@@ -13,13 +14,8 @@ from usseg_ray.train import app
 
 
 @pytest.fixture(autouse=True)
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts what the options name where it is looked for."""
-    (tmp_path / "a-set").mkdir()
-    (tmp_path / "a-set" / "manifest.json").touch()
-    (tmp_path / "runs" / "earlier").mkdir(parents=True)
-    monkeypatch.setenv("USSEG_DATA", str(tmp_path))
-    monkeypatch.setattr("usseg_ray.trials.trial.RUNS", tmp_path / "runs")
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_places(tmp_path, monkeypatch)
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, options: str) -> tuple[Any, ...]:

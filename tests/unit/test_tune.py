@@ -8,6 +8,7 @@ import pytest
 from typer.models import OptionInfo
 from typer.testing import CliRunner
 
+from tests.places import make_places
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.tune import app, tune
 
@@ -22,13 +23,8 @@ OPTIONS = (
 
 
 @pytest.fixture(autouse=True)
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts what the options name where it is looked for."""
-    (tmp_path / "a-set").mkdir()
-    (tmp_path / "a-set" / "manifest.json").touch()
-    (tmp_path / "runs" / "earlier").mkdir(parents=True)
-    monkeypatch.setenv("USSEG_DATA", str(tmp_path))
-    monkeypatch.setattr("usseg_ray.trials.trial.RUNS", tmp_path / "runs")
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_places(tmp_path, monkeypatch)
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, options: str) -> tuple[Any, ...]:

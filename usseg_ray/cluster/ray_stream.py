@@ -144,7 +144,11 @@ class RayStream:
     def __call__(
         self, root: str, pieces: Sequence[Piece], showing: Showing
     ) -> Generator[Block, None, None]:
-        """Reads pieces in parallel and yields their blocks in order."""
+        """Reads pieces in parallel and yields their blocks in order.
+
+        Raises:
+            RuntimeError: There came other rows than were asked for.
+        """
         if not pieces:
             return
         group = PlacementGroupSchedulingStrategy(get_placement_group(self._group))
@@ -152,7 +156,7 @@ class RayStream:
         begun = map(read.remote, PieceSource(root, pieces, showing).tasks())
         # Whole images may be large: as many tasks read ahead of the reader as may run at a time.
         ahead = max(1, int(self._cpus)) * (1 if showing.whole else TASKS_AHEAD)
-        waiting = deque[ray.ObjectRef]()
+        waiting, seen = deque[ray.ObjectRef](), 0
         try:
             waiting.extend(islice(begun, ahead))
             while waiting:
@@ -163,9 +167,14 @@ class RayStream:
                 if waiting:
                     # What other nodes have read comes here before it is asked for.
                     ray.wait(list(waiting), timeout=0)
-                yield from blocks
+                for block in blocks:
+                    seen += len(block["id"])
+                    yield block
         finally:
             _end(list(waiting))
+        wanted = sum(piece.rows for piece in pieces)
+        if seen != wanted and not showing.labels:
+            raise RuntimeError(f"Ray gave {seen} of {wanted} rows of {root}")
 
 
 def read_blocks(task: ReadTask) -> list[Block]:

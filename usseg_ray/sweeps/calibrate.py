@@ -91,7 +91,7 @@ def with_calibration(part: MethodPlan, calibration: Calibration) -> MethodPlan:
     if not part.space.is_shipped:
         return replace(part, config=config)
     space = part.space.around({one.key: one.ends for one in found})
-    published = {one.key: one.paper for one in found if one.ends is not None and one.is_change}
+    published = {one.key: one.paper for one in found if one.key in space.space and one.is_change}
     count, second = len(part.samples), [published] if published else []
     drawn = space.sample(max(1, count - len(second)), config.seed)
     samples = tuple([drawn[0], *second, *drawn[1:]][:count])

@@ -5,7 +5,6 @@ of training. `features.store.rule` says which are stored; those are computed on 
 and the jobs name them.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ray
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,7 +37,7 @@ from usseg_ray.features.store.store import SHARED, FeatureStore, default_store
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.sweeps.method_plan import MethodPlan
 from usseg_ray.sweeps.plan import Plan, planned_epochs
-from usseg_ray.trials.forecast import excerpt
+from usseg_ray.trials.forecast import clock_of, excerpt
 from usseg_ray.trials.job import StoredView
 
 FEW_ROWS = 256
@@ -140,6 +140,7 @@ def stored_excerpt(
             yield stored, store, None
             return
         backbone = build_backbone(plan.config.backbone)
+        worked = clock_of(plan.config, torch.device(device))
         for use in uses:
             wanted, few = (_wanted(one, use, backbone, device) for one in (plan, small))
             entry = known.find(wanted.entry.key, wanted.parts)
@@ -147,13 +148,12 @@ def stored_excerpt(
                 entry.close()
             elif not known.decide(wanted, passes=use.passes, promised=promised, mode=mode).stored:
                 continue
-            started = time.process_time()
+            started = worked()
             held.enter_context(store.obtain(few, features_here(backbone, device)))
             seconds = seconds or 0.0
             if entry is None:
                 promised += wanted.num_bytes
-                spent = (time.process_time() - started) / plan.config.resources.threads
-                seconds += spent * wanted.entry.rows / few.entry.rows
+                seconds += (worked() - started) * wanted.entry.rows / few.entry.rows
             view = StoredView(use.split, use.view, few.entry.key)
             for method in use.methods:
                 stored[method] = (*stored.get(method, ()), view)

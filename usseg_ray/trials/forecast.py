@@ -90,7 +90,7 @@ def trial_seconds(job: Job, budget: float = BUDGET_S, store: FeatureStore | None
     part = excerpt(whole, {learnt, scored})
     batch_size = min(train.batch_size, part.splits[learnt].rows)
     device = torch.device(job.placement.device)
-    worked = _clock_of(job.config, device)
+    worked = clock_of(job.config, device)
     clock = _Clock(device, batch_size, worked, budget)
     short = job.with_training(steps_per_epoch=STEPS, eval_every=NEVER)
     run = build_run(short.reading_itself(), clock, part, store)
@@ -179,11 +179,15 @@ class _Clock:
         """Starts at the beginning."""
 
 
-def _clock_of(config: Config[MethodConfig], device: torch.device) -> Callable[[], float]:
+def clock_of(config: Config[MethodConfig], device: torch.device) -> Callable[[], float]:
     """Chooses what seconds are measured on: what this process works, whatever others do.
 
     A busy machine makes the wall's clock run on and would send short trials into worker groups. A
     GPU's work is not in this process's CPU time, and a trial has its GPU to itself.
+
+    Args:
+        config: Of a trial; says its threads.
+        device: Where it computes.
     """
     if device.type != "cpu":
         return time.monotonic
@@ -198,7 +202,12 @@ def _epoch_images(train: TrainConfig, rows: int) -> int:
 
 
 def excerpt(manifest: Manifest, splits: Iterable[str]) -> Manifest:
-    """Leaves the first `ROWS` rows of some splits, or all rows of a smaller one."""
+    """Leaves the first `ROWS` rows of some splits, or all rows of a smaller one.
+
+    Args:
+        manifest: Of the whole set.
+        splits: Names of those that are left.
+    """
     shards = []
     for split in splits:
         left = ROWS

@@ -12,9 +12,9 @@ from usseg_ray.trials.forecast import (
     ROWS,
     SHORT_S,
     _Clock,
-    _clock_of,
     _EnoughError,
     choose,
+    clock_of,
     excerpt,
     longest_seconds,
     trial_seconds,
@@ -59,7 +59,7 @@ def test_a_forecast_grows_with_epochs_and_steps(root: str) -> None:
     assert long > SHORT_S
 
 
-def test_a_set_larger_than_theexcerpt_takes_longer(root: str, tmp_path: Path) -> None:
+def test_a_set_larger_than_the_excerpt_takes_longer(root: str, tmp_path: Path) -> None:
     tiny.write(tmp_path, splits={"train": 40 * ROWS, "val": 40 * ROWS})
     few = trial_seconds(job(root, train__epochs=1), budget=0.5)
     assert trial_seconds(job(str(tmp_path), train__epochs=1), budget=0.5) > 5 * few
@@ -84,7 +84,7 @@ def test_what_is_loaded_in_the_first_epoch_does_not_count() -> None:
 
 
 def test_waiting_for_a_busy_machine_does_not_count(root: str) -> None:
-    worked = _clock_of(job(root).config, torch.device("cpu"))
+    worked = clock_of(job(root).config, torch.device("cpu"))
     before, began = worked(), time.monotonic()
     time.sleep(0.2)
     assert worked() - before < 0.1
@@ -94,9 +94,9 @@ def test_waiting_for_a_busy_machine_does_not_count(root: str) -> None:
 
 
 def test_two_threads_work_twice_as_fast_and_a_gpu_has_the_walls_clock(root: str) -> None:
-    two = _clock_of(job(root, resources__threads=2).config, torch.device("cpu"))
+    two = clock_of(job(root, resources__threads=2).config, torch.device("cpu"))
     assert two() == pytest.approx(time.process_time() / 2, abs=0.05)
-    assert _clock_of(job(root).config, torch.device("cuda")) is time.monotonic
+    assert clock_of(job(root).config, torch.device("cuda")) is time.monotonic
 
 
 def test_a_method_without_stages_is_only_scored(root: str) -> None:
