@@ -21,6 +21,7 @@ from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.core.files import is_uri, resolve
 from usseg_ray.core.lock import LOCK_FILE, alone_in
 from usseg_ray.core.machine import chosen_device
+from usseg_ray.data.manifest import load_manifest
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
@@ -265,6 +266,8 @@ def _print_cost(plan: Plan) -> None:
     if not filesystem.get_file_info(f"{path}/manifest.json").is_file:
         console.print("Time: unknown until the built-in data is made, by the first run.")
         return
+    # A dry run describes the built-in data without reading it.
+    plan = replace(plan, manifest=load_manifest(plan.root))
     device = chosen_device(plan.config.resources.device)
     trials = Counter(method for method, _ in plan.draws.values())
     with (

@@ -182,7 +182,7 @@ def _checkpoint(home: Path, trial: Trial, kept_at: Callable[[Path], str]) -> Pat
     here = home / named.parent.name / named.name
     if not here.is_dir() and (uri := kept_at(home.parent)):
         Storage(home, below(uri, home.name)).fetch(f"{named.parent.name}/{named.name}")
-    for folder in (named, here):
+    for folder in (here, named):  # of a copy its own
         if folder.is_dir():
             return folder
     raise UserError(f"{home}: its checkpoint {named} is gone.")

@@ -9,10 +9,13 @@ import pytest
 from tests import tiny
 from tests.planned import TINY_SETTINGS, plan, request
 from usseg_ray.core.cli import console
+from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.lock import LOCK_FILE, only_one
+from usseg_ray.data.library import open_data
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.sweeps.launch import claimed, launch, new_folder, print_plan, reopened
+from usseg_ray.sweeps.plan import make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request, assignments
 from usseg_ray.trials.storage import Storage
 
@@ -78,6 +81,21 @@ def test_a_dry_run_prints_trials_and_time_and_keys_only_if_asked(tmp_path: Path)
     assert parts == sorted(parts)
 
 
+def test_a_dry_run_times_the_built_in_data_once_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USSEG_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("USSEG_FEATURES", str(tmp_path / "features"))
+    monkeypatch.setattr("usseg_ray.data.synthetic.SPLITS", {"train": 20, "val": 4, "test": 4})
+    for is_made, said in ((False, "Time: unknown until"), (True, "Time on this machine's")):
+        if is_made:
+            open_data(DataConfig())
+        plan = make_plan(asked(data="synthetic"), make_data=False)
+        with console.capture() as captured:
+            print_plan(plan, keys=False)
+        assert said in captured.get()
+
+
 @pytest.mark.parametrize(
     ("shape", "protocol", "said"),
     [
@@ -98,10 +116,8 @@ def test_a_plan_says_how_much_the_centre_square_leaves_out(
 
 
 def asked(storage: str = "", **changes: Any) -> Request:
-    options: dict[str, Any] = {"assigned": {}, "num_samples": 1, "search": "random"}
-    return Request(
-        methods={"acseg": None}, data="d", scheduler="none", storage=storage, **options | changes
-    )
+    options: dict[str, Any] = {"assigned": {}, "num_samples": 1, "search": "random", "data": "d"}
+    return Request(methods={"acseg": None}, scheduler="none", storage=storage, **options | changes)
 
 
 def test_a_new_run_takes_no_place_that_is_in_use(

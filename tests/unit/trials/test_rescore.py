@@ -64,6 +64,17 @@ def test_what_cannot_be_scored_is_said(
     assert not list(sweep.glob("trial_000/evaluations/**/scores.json"))
 
 
+def test_a_copied_trial_is_scored_by_its_own_checkpoint(tmp_path: Path, root: Path) -> None:
+    there, copy = tmp_path / "sweep" / "trial_000", tmp_path / "copy"
+    kept = there / "train" / "epoch_0002"
+    for folder in (kept, copy / "trial_000" / "train" / "epoch_0002"):
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
+    sweep_of(copy, root, 20.0, kept=str(kept))
+    with pytest.raises(UserError, match=rf"{copy}/.*checkpoint\.pt is damaged"):
+        scored(copy)
+
+
 def test_a_trial_without_a_checkpoint_says_how_it_ended(tmp_path: Path, root: Path) -> None:
     sweep = sweep_of(tmp_path, root, 20.0, kept=None)
     with pytest.raises(UserError, match=r"the trial has no checkpoint \(FINISHED\)"):
