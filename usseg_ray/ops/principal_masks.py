@@ -104,9 +104,9 @@ def principal_direction(
     weights = kept.to(rows.dtype)[:, :, None]
     means = (rows * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
     centred = (rows - means) * weights
-    farthest = centred.norm(dim=2).argmax(1)
-    start = centred[torch.arange(len(rows), device=rows.device), farthest]
-    direction = normalize(start, dim=1)[:, :, None]
+    # Any vector that is not orthogonal to the result will do; a row may be.
+    start = torch.arange(1.0, rows.shape[2] + 1, device=rows.device).cos()
+    direction = normalize(start, dim=0).expand(len(rows), -1)[:, :, None]
     settled = torch.zeros_like(direction[:, :1], dtype=torch.bool)
     for _ in range(_ITERATIONS):
         moved = normalize(centred.mT @ (centred @ direction), dim=1)
