@@ -105,7 +105,9 @@ def test_loss_and_gradient(focus: float) -> None:
         ids = [
             max(range(K), key=lambda k: teacher[1][k] * _unit(teacher[0][k]) @ row) for row in rows
         ]
-        votes = {m: Counter(i for i, own in zip(ids, masks, strict=True) if own == m) for m in masks}
+        votes = {
+            m: Counter(i for i, own in zip(ids, masks, strict=True) if own == m) for m in masks
+        }
         labels += [None if m == 0 else votes[m].most_common(1)[0][0] for m in masks]
         logits += [[student[1][k] * _unit(student[0][k]) @ row for k in range(K)] for row in rows]
         inputs += rows

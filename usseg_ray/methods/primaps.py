@@ -1,8 +1,9 @@
 """PriMaPs-EM: a linear classifier that learns one label for each principal mask of an image.
 
-Frozen patch tokens are split into masks, image by image, by their principal directions. A classifier
-begins with the centroids of k-means on all tokens. Its slow copy labels every token, each mask takes
-the label that most of its tokens have, and the classifier learns these. Nothing but tokens enters.
+Frozen patch tokens are split into masks, image by image, by their principal directions. A
+classifier begins with the centroids of k-means on all tokens. Its slow copy labels every token,
+each mask takes the label that most of its tokens have, and the classifier learns these. Nothing but
+tokens enters.
 
 Reference:
     Hahn et al., Boosting Unsupervised Semantic Segmentation with Principal Mask Proposals, TMLR
@@ -72,7 +73,9 @@ class PriMaPsConfig(MethodConfig):
         0.98, ge=0, le=1, description="Of the teacher at its renewal; official code: 0.98."
     )
     renewal_steps: int = Field(
-        10, ge=1, description="Steps from one renewal of the teacher to the next; official code: 10."
+        10,
+        ge=1,
+        description="Steps between two renewals of the teacher; official code: 10.",
     )
     lr: float = Field(5e-3, gt=0, description="Adam's rate; official code: 5e-3.")
 

@@ -117,9 +117,7 @@ def principal_direction(
     return direction[:, :, 0]
 
 
-def _cosines(
-    unit: Float[Tensor, "B N D"], direction: Float[Tensor, "B D"]
-) -> Float[Tensor, "B N"]:
+def _cosines(unit: Float[Tensor, "B N D"], direction: Float[Tensor, "B D"]) -> Float[Tensor, "B N"]:
     return (unit @ direction[:, :, None])[:, :, 0]
 
 
