@@ -187,7 +187,7 @@ class PriMaPs(CodeClassifier):
         ids = self.teacher(scaled).argmax(1)
         labels = usual_in_masks(ids, masks, self.num_clusters)
         logits = self.student(scaled)
-        weights = (1 - self._shares(logits.detach())).clamp(min=0) ** self.config.focus
+        weights = (1 - self._shares(logits.detach())).clamp(min=0).pow(self.config.focus)
         part = cross_entropy(logits, labels, weights, ignore_index=NONE, reduction="sum")
         loss = part * world_size() / all_sum(part.new_tensor(float(labels.numel())))
         inside = labels != NONE
@@ -225,7 +225,8 @@ class PriMaPs(CodeClassifier):
 
     def _scaled(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
-        return codes * (self.config.scale / length)[:, None, None, None]
+        scaled: Tensor = codes * (self.config.scale / length)[:, None, None, None]
+        return scaled
 
     def _shares(self, logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "K"]:
         """Returns the mean probability of each label over the joint batch."""

@@ -141,8 +141,8 @@ _PRIMAPS = {
 }
 
 _PRIMAPS_SOURCE = (
-    "Hahn et al., TMLR 2024, official code: {}, 50 epochs of whole images; no CRF refines masks, "
-    "which its does." + _FLOAT32
+    "Hahn et al., TMLR 2024, official code: {}, 50 epochs of whole images; masks are not "
+    "refined by a CRF, theirs are." + _FLOAT32
 )
 
 # Official steps are made on four GPUs that exchange no gradients: each learns alone, from a quarter
