@@ -28,7 +28,13 @@ from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import fit_centroids
 from usseg_ray.methods.parts.heads import update_teacher
 from usseg_ray.methods.parts.rules import fixed, rate
-from usseg_ray.ops.principal_masks import NONE, principal_masks, usual_in_masks
+from usseg_ray.ops.principal_masks import (
+    CENTRED_PSI,
+    ENOUGH,
+    NONE,
+    principal_masks,
+    usual_in_masks,
+)
 
 _COPIES = 2
 """The first renewals of the teacher are copies of the student; official code."""
@@ -119,9 +125,9 @@ class PriMaPs(CodeClassifier):
         embedded={"train.epochs": 10, "train.eval_every": 5},
         textons={
             "method.context": 0.75,
-            "method.psi": 0.6,
+            "method.psi": CENTRED_PSI,
             "method.centre": True,
-            "method.explained": 0.8,
+            "method.explained": ENOUGH,
         },
     )
     sharpness: ClassVar[float] = 1.0
@@ -144,8 +150,8 @@ class PriMaPs(CodeClassifier):
         return (
             rate("method.lr", facts.steps, 0.5),
             fixed("method.centre", True, "cosines of another network are spread otherwise"),
-            fixed("method.psi", 0.6, "of centred cosines", (0.4, 0.8)),
-            fixed("method.explained", 0.8, "the last masks are of single tokens"),
+            fixed("method.psi", CENTRED_PSI, "of centred cosines", (0.4, 0.8)),
+            fixed("method.explained", ENOUGH, "the last masks are of single tokens"),
         )
 
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002

@@ -16,6 +16,12 @@ MOST = 254
 NONE = -100
 """Id outside of masks; torch's cross-entropy leaves it out."""
 
+CENTRED_PSI = 0.6
+"""Threshold of centred cosines that fits tokens in context of any backbone."""
+
+ENOUGH = 0.8
+"""Share of an image in masks, after which those that come are mostly of single tokens."""
+
 _ITERATIONS = 30
 _CONVERGED = 1e-4
 
