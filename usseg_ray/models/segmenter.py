@@ -31,10 +31,13 @@ from usseg_ray.models.earlier import is_earlier, read_earlier
 from usseg_ray.models.folder import read_model, settings_of
 from usseg_ray.models.names import IGNORED, Names
 from usseg_ray.ops.context import averaged
-from usseg_ray.ops.principal_masks import CENTRED_PSI, ENOUGH, principal_masks
+from usseg_ray.ops.principal_masks import principal_masks
 from usseg_ray.scoring.crf import open_crf
 from usseg_ray.scoring.prediction import CRF, Refiners
 from usseg_ray.scoring.protocols import PLAIN, Refinement
+
+_SEGMENT_PSI = 0.4
+"""Likeness within a segment; more leaves more of an image in none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +194,7 @@ class Segmenter:
         shown = self.description.preprocessing
         pixels = torch.from_numpy(frame_image(image, Frame(shown.size, "squash", shown.filter)))
         tokens = self.model.featurise(Images(("image",), pixels[None])).features.tokens
-        masks = principal_masks(averaged(tokens), CENTRED_PSI, explained=ENOUGH, centre=True)
+        masks = principal_masks(averaged(tokens), _SEGMENT_PSI, centre=True)
         shares = one_hot(masks[0]).movedim(2, 0).float()
         chosen, _ = _chosen(shares, (image.shape[0], image.shape[1]))
         return np.asarray(chosen.to(torch.uint8).cpu().numpy())
