@@ -33,6 +33,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "hp": {"dim": 8, "pool_size": 16, "renewal_steps": 2, "ramp_start": 0},
     "cause": {"num_codes": 6, "dim": 8, "projection_dim": 10, "window": 2, "ffn_dim": 16},
     "smooseg": {"dim": 8},
+    "equss": {
+        "dim": 8,
+        "subspaces": 2,
+        "codebook_size": 6,
+        "feature_samples": 3,
+        "negatives": 2,
+    },
 }
 """What makes a method small, in all of its cases."""
 
@@ -55,6 +62,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "cause": [{"head": "tr"}, {"clustering": "probe"}],
     "smooseg": [{"pointwise": False, "dropout": 0.0}, {"clustering": "kmeans", "context": 0.75}],
     "primaps": [{"context": 0.75, "centre": True, "psi": 0.6, "renewal_steps": 1}],
+    "equss": [{"clustering": "probe", "codebook_size": 3}, {"context": 0.75}],
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
         {"region_vector": "cls", "num_blocks": 1},
@@ -94,7 +102,7 @@ class Case(NamedTuple):
     @property
     def learns_clusters(self) -> bool:
         """Whether K groups are learnt on the way instead of being found in the data set."""
-        if self.method.name in {"stego", "hp", "cause"}:
+        if self.method.name in {"stego", "hp", "cause", "equss"}:
             return self.settings.get("clustering") == "probe"
         return self.method.name in {"picie", "primaps"} or (
             self.method.name == "smooseg" and self.settings.get("clustering") != "kmeans"

@@ -5,6 +5,7 @@ from usseg_ray.methods.acseg import ACSeg
 from usseg_ray.methods.base import Method
 from usseg_ray.methods.cause import CAUSE
 from usseg_ray.methods.colour import ColourFloor
+from usseg_ray.methods.equss import EQUSS
 from usseg_ray.methods.hp import HP
 from usseg_ray.methods.image import ImageFloor
 from usseg_ray.methods.kmeans import KMeans
@@ -22,6 +23,7 @@ METHODS: tuple[type[Method], ...] = (
     ACSeg,
     SmooSeg,
     PriMaPs,
+    EQUSS,
     KMeans,
     PositionFloor,
     ColourFloor,

@@ -224,7 +224,7 @@ class STEGO(CodeMethod):
             arXiv 2203.08414, correspondence loss and cluster probe; official code.
         """
         if batch.positive is None:
-            raise TypeError("stego needs Batch.positive in training")
+            raise TypeError(f"{self.name} needs Batch.positive in training")
         if draws is None:
             draws = self.draw(batch, stage)
         anchors = self._maps(batch.features, draws.anchor)

@@ -78,6 +78,7 @@ def test_a_graph_says_what_it_is(segmenter: Segmenter, content: bytes) -> None:
         ("acseg", {}),
         ("cause", {}),
         ("colour", {}),
+        ("equss", {}),
         ("hp", {}),
         ("image", {}),
         ("picie", {}),
