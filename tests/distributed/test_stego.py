@@ -19,7 +19,11 @@ from usseg_ray.methods.equss import EQUSS
 from usseg_ray.methods.smooseg import SmooSeg
 from usseg_ray.methods.stego import STEGO
 
-CASES = (Case(STEGO, {"clustering": "probe"}), Case(EQUSS, {"clustering": "probe"}), Case(SmooSeg, {}))
+CASES = (
+    Case(STEGO, {"clustering": "probe"}),
+    Case(EQUSS, {"clustering": "probe"}),
+    Case(SmooSeg, {}),
+)
 IMAGES = range(6)
 STEPS = 3
 State = dict[str, Tensor]

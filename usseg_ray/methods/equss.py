@@ -9,7 +9,7 @@ Reference:
     Space and Product Quantization, AAAI 2024, arXiv 2312.07342; official code.
 """
 
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -72,7 +72,7 @@ class EQUSSConfig(STEGOConfig):
     )
 
     @model_validator(mode="after")
-    def _equal_parts(self) -> Self:
+    def _equal_parts(self) -> "EQUSSConfig":
         if self.dim % self.subspaces:
             raise ValueError(
                 f"{self.dim} channels (dim) do not part into {self.subspaces} equal groups "
