@@ -1,4 +1,4 @@
-"""STEGO, EQUSS and SmooSeg compare the images of a worker's own part, and nothing else crosses workers.
+"""STEGO, EQUSS and SmooSeg compare the images of a worker's own part; nothing else crosses workers.
 
 So two and three gloo processes learn from the mean of the losses of their parts. One process that
 walks the parts itself ends with the same weights, centroids and teachers.

@@ -101,6 +101,29 @@ def _stego(
     return found | {f"method.shift_{name}": b for name, b in zip(names, shifts, strict=True)}
 
 
+_EQUSS = {**_sizes(224, 320), **_PROBE, "method.lr": 3e-4, "method.cluster_lr": 3e-3}
+
+_EQUSS_COCO = {**_EQUSS, **_FIVE_CROPS, **_schedule(3, 30531, 16)}
+
+_EQUSS_CITYSCAPES = {
+    **_EQUSS,
+    **_FIVE_CROPS,
+    "method.codebook_size": 32,
+    **_schedule(15, 929, 16),
+    **_stego((1.0, 0.43, 0.95), (0.36, 0.22, 0.31)),
+}
+
+_EQUSS_POTSDAM = {**_EQUSS, **_WHOLE_TILES, **_schedule(15, 284, 16)}
+
+_EQUSS_SOURCE = "Shin et al., AAAI 2024, official code: {}, {}." + _FLOAT32
+
+_EQUSS_SCHEDULES = {
+    "cocostuff27": "3 epochs of five crops of each of 97,702 images",
+    "cityscapes": "15 epochs of five crops of each of 2,975 images; nearest vectors, theirs are "
+    "drawn with Gumbel noise",
+    "potsdam3": "epochs and codebooks assumed, 15 and 256",
+}
+
 _HP = {
     **_sizes(224, 320),
     **_PROBE,
@@ -238,6 +261,43 @@ PRESETS: tuple[Preset, ...] = (
         + "Potsdam ViT-S (1/31/22), 5,000 steps; the paper states ViT-B/8."
         + _FLOAT32,
         {**_STEGO, **_SMALL_8, **_WHOLE_TILES, **_stego((0.67, 0.25, 0.63), (0.08, 0.02, 0.46))},
+    ),
+    *(
+        Preset(
+            "equss",
+            data,
+            _EQUSS_SOURCE.format(network, _EQUSS_SCHEDULES[data]),
+            settings,
+            variant,
+        )
+        for data, network, settings, variant in (
+            (
+                "cocostuff27",
+                "ViT-S/8",
+                {**_EQUSS_COCO, **_SMALL_8, **_stego((0.47, 0.45, 0.53), (0.18, 0.02, 0.23))},
+                "",
+            ),
+            (
+                "cocostuff27",
+                "ViT-B/8",
+                {**_EQUSS_COCO, **_BASE_8, **_stego((0.1, 1.0, 0.15), (0.1, 0.2, 1.0))},
+                "vitb8",
+            ),
+            ("cityscapes", "ViT-S/8", {**_EQUSS_CITYSCAPES, **_SMALL_8}, ""),
+            ("cityscapes", "ViT-B/8", {**_EQUSS_CITYSCAPES, **_BASE_8}, "vitb8"),
+            (
+                "potsdam3",
+                "ViT-S/8",
+                {**_EQUSS_POTSDAM, **_SMALL_8, **_stego((0.67, 0.25, 0.63), (0.08, 0.02, 0.46))},
+                "",
+            ),
+            (
+                "potsdam3",
+                "ViT-B/8",
+                {**_EQUSS_POTSDAM, **_BASE_8, **_stego((0.67, 0.25, 0.63), (0.21, 0.12, 0.26))},
+                "vitb8",
+            ),
+        )
     ),
     Preset(
         "hp",
