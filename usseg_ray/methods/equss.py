@@ -5,7 +5,7 @@ channels is drawn to the nearest of a few learnt vectors, and these to it; what 
 predicted from are the vectors, which say what a position is in far fewer bits.
 
 Reference:
-    Shin et al., Expand-and-Quantize: Unsupervised Semantic Segmentation Using High-Dimensional
+    Kim et al., Expand-and-Quantize: Unsupervised Semantic Segmentation Using High-Dimensional
     Space and Product Quantization, AAAI 2024, arXiv 2312.07342; official code.
 """
 

@@ -115,7 +115,7 @@ _EQUSS_CITYSCAPES = {
 
 _EQUSS_POTSDAM = {**_EQUSS, **_WHOLE_TILES, **_schedule(15, 284, 16)}
 
-_EQUSS_SOURCE = "Shin et al., AAAI 2024, official code: {}, {}." + _FLOAT32
+_EQUSS_SOURCE = "Kim et al., AAAI 2024, official code: {}, {}." + _FLOAT32
 
 _EQUSS_SCHEDULES = {
     "cocostuff27": "3 epochs of five crops of each of 97,702 images",
