@@ -50,9 +50,10 @@ def head(method: EQUSS, tokens: np.ndarray) -> np.ndarray:
 
     def layer(name: str, inputs: np.ndarray) -> np.ndarray:
         matrix, bias = weights[f"{name}.weight"][:, :, 0, 0], weights[f"{name}.bias"]
-        return np.einsum("cd,bdhw->bchw", matrix, inputs) + bias[:, None, None]
+        return np.asarray(np.einsum("cd,bdhw->bchw", matrix, inputs) + bias[:, None, None])
 
-    return layer("linear", tokens) + layer("output", np.maximum(layer("hidden", tokens), 0))
+    curved = layer("output", np.maximum(layer("hidden", tokens), 0))
+    return np.asarray(layer("linear", tokens) + curved)
 
 
 def rows(maps: np.ndarray, coords: Tensor) -> np.ndarray:
@@ -91,12 +92,12 @@ def test_quantiser_and_its_gradients() -> None:
         moved[1][at] -= step
         up, down = (quantised(vector(codes), each)[1] for each in moved)
         assert grad_books[at] == pytest.approx((up - down) / (2 * step), abs=1e-6)
-    for at in ((0, 0, 0, 0), (1, 5, 2, 1), (0, 11, 1, 0)):
+    for place in ((0, 0, 0, 0), (1, 5, 2, 1), (0, 11, 1, 0)):
         shifted = [vector(codes).copy(), vector(codes).copy()]
-        shifted[0][at] += step
-        shifted[1][at] -= step
+        shifted[0][place] += step
+        shifted[1][place] -= step
         up, down = (quantised(each, books)[1] for each in shifted)
-        assert grad_codes[at] == pytest.approx(0.25 * (up - down) / (2 * step), abs=1e-6)
+        assert grad_codes[place] == pytest.approx(0.25 * (up - down) / (2 * step), abs=1e-6)
 
 
 def test_whole_loss() -> None:
