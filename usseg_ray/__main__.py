@@ -15,6 +15,7 @@ COMMANDS = {
     "fit": "Photographs to masks, without labels: the way in.",
     "tune": "Sweep methods, cluster counts and loss weights.",
     "train": "Train one method once.",
+    "reproduce": "Run published methods on a published set, beside their numbers.",
     "prepare": "Make a prepared set of a folder or of a published set.",
     "predict": "Segment images with a model: masks, overlays and other formats.",
     "serve": "Answer over HTTP with a model: label maps, shares, confidence.",

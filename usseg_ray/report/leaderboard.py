@@ -11,10 +11,10 @@ from statistics import fmean
 from usseg_ray.core.table import OURS, Cell, Column, Spread, Table, TableRow, in_order
 from usseg_ray.engine.baselines import baseline_rows
 from usseg_ray.report.content import Note, PageBlock, Section
-from usseg_ray.report.published import PublishedScore, published_scores
 from usseg_ray.report.read import RunRecord, SweepRecord
 from usseg_ray.scoring.objective import MIOU, short
 from usseg_ray.scoring.significance import Difference
+from usseg_ray.sweeps.published.scores import PublishedScore, published_scores
 from usseg_ray.tracking.store import REASON_TAG
 
 _NAME, _RANK = Column("name", "trial"), Column("rank", "rank", 0)

@@ -35,7 +35,7 @@ LICENCES = {
 
 def test_every_preset_has_a_name_of_its_own() -> None:
     names = [preset.name for preset in PRESETS]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 15
 
 
 @pytest.mark.parametrize("preset", NETWORKS, ids=lambda preset: preset.name)
