@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def load(
-    place: "str | Path", *, device: str | None = None, tracking_uri: str | None = None
+    place: "str | Path",
+    *,
+    device: str | None = None,
+    refine: str | None = None,
+    tracking_uri: str | None = None,
 ) -> "LoadedModel":
     """Loads a model.
 
@@ -24,6 +28,7 @@ def load(
         place: A run (its name under ./runs, or its folder), a model's or a trial's folder,
             `models:/NAME@champion` or `hf://OWNER/NAME`.
         device: `cpu` or `cuda`; a GPU if there is one and this is unset.
+        refine: What is made of scores, as `--refine` of `predict`: `guided`, `flip+guided`.
         tracking_uri: The MLflow store of `models:/`; as for a sweep if unset.
 
     Returns:
@@ -37,10 +42,13 @@ def load(
 
     from usseg_ray.models.loaded import LoadedModel  # noqa: PLC0415
     from usseg_ray.models.segmenter import Segmenter  # noqa: PLC0415
+    from usseg_ray.scoring.protocols import PLAIN, Refinement  # noqa: PLC0415
     from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
+    refinement = Refinement.parse(refine) if refine else PLAIN
     found = find_model_anywhere(str(place), tracking_uri)
-    return LoadedModel(Segmenter.open(found, torch.device(device) if device else None))
+    computing = torch.device(device) if device else None
+    return LoadedModel(Segmenter.open(found, computing, refinement))
 
 
 def fit(

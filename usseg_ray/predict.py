@@ -45,6 +45,15 @@ def main(
     overlap: Annotated[
         float, typer.Option(help="Share of a tile that its neighbour has too.")
     ] = 0.25,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REFINERS",
+            help="What is made of the scores: guided (they follow the edges of the image), flip "
+            "(the mean with its mirror image), sliding, crf; joined by +, as flip+guided.",
+            show_default="none",
+        ),
+    ] = None,
     device: Computing = "auto",
     overwrite: Annotated[
         bool,
@@ -85,6 +94,7 @@ def main(
             out,
             formats=formats,
             tiling=tiling,
+            refine=refine,
             overwrite=overwrite,
             device=chosen_device(device),
             on_progress=lambda done, bad, total: progress.update(

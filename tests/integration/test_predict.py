@@ -104,6 +104,23 @@ def test_formats_are_added_to_what_is_there(model: Path, images: Path, tmp_path:
     assert (both.written, both.files) == (0, ("annotations.json",))
 
 
+def test_refiners_are_part_of_what_masks_hang_on(model: Path, images: Path, tmp_path: Path) -> None:
+    plain, out = tmp_path / "plain", tmp_path / "guided"
+    predict(model, str(images), str(plain))
+    refined = command(model, images, out, "--refine", "guided+flip")
+    assert refined.returncode == 0, refined.stderr
+    kinds = {folder: (folder / "masks" / "c.jpg.png").read_bytes() for folder in (plain, out)}
+    assert kinds[plain] != kinds[out]
+    again = predict(model, str(images), str(out), refine="flip+guided")
+    assert (again.written, again.kept) == (0, len(NAMES))
+    refused = command(model, images, out)
+    assert "other options (--refine flip+guided; now none)" in refused.stderr
+    unknown = command(model, images, tmp_path / "new", "--refine", "sharp")
+    assert unknown.returncode == 2
+    assert "--refine sharp: a combination of flip, sliding, guided, crf" in unknown.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_others_made_is_left_alone(model: Path, images: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
     predict(model, str(images), str(out))
@@ -121,7 +138,7 @@ def test_what_others_made_is_left_alone(model: Path, images: Path, tmp_path: Pat
     assert refused.returncode == 2
     assert "written by the same model with other names" in refused.stderr
     refused = command(model, images, out, "--tile", "32")
-    assert "other options (no tiles; now --tile 32, --overlap 0.25)" in refused.stderr
+    assert "other options (none; now --tile 32, --overlap 0.25)" in refused.stderr
     assert stamps(out) == first
     assert command(other / "model", images, out, "--overwrite").returncode == 0
     with Image.open(out / "masks" / "c.png.png") as picture:

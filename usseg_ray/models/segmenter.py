@@ -31,7 +31,7 @@ from usseg_ray.models.earlier import is_earlier, read_earlier
 from usseg_ray.models.folder import read_model, settings_of
 from usseg_ray.models.names import IGNORED, Names
 from usseg_ray.scoring.crf import open_crf
-from usseg_ray.scoring.prediction import CRF, Predictor, Refiners
+from usseg_ray.scoring.prediction import CRF, Refiners
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 
@@ -76,6 +76,7 @@ class Segmenter:
     Args:
         description: What it is.
         model: Method and backbone, loaded, on their device.
+        refinement: What is made of scores before anything is found in them.
 
     Attributes:
         description: What it is.
@@ -84,23 +85,29 @@ class Segmenter:
         num_clusters: K.
     """
 
-    def __init__(self, description: Description, model: Model) -> None:
+    def __init__(
+        self, description: Description, model: Model, refinement: Refinement = PLAIN
+    ) -> None:
         model.method.eval()
         self.description, self.model = description, model
         self.names, self.num_clusters = description.names, description.num_clusters
         self._groups = self.names.groups
         self._joined = np.unique(self._groups)
-        self._predictors: dict[Refinement, Predictor] = {}
-        self._held = ExitStack()
+        self._refinement, self._held = refinement, ExitStack()
         weakref.finalize(self, self._held.close)
+        crf = self._crf() if "crf" in refinement else None
+        self._predictor = model.predictor(refining=Refiners((refinement,), crf))
 
     @classmethod
-    def open(cls, folder: Path, device: torch.device | None = None) -> Self:
+    def open(
+        cls, folder: Path, device: torch.device | None = None, refinement: Refinement = PLAIN
+    ) -> Self:
         """Opens a model.
 
         Args:
             folder: As `models.folder.save_model` wrote it, or as earlier versions did.
             device: Where to compute; a GPU if there is one and this is unset.
+            refinement: What is made of scores before anything is found in them.
 
         Raises:
             UserError: It is missing, damaged, of another version, or the backbone's weights are
@@ -121,44 +128,35 @@ class Segmenter:
                 f"{folder} is damaged: its weights are not of its settings ({reason}). Take it "
                 "from the run again."
             ) from None
-        return cls(description, model)
+        return cls(description, model, refinement)
 
     @torch.no_grad()
-    def segment(
-        self, image: UInt8[np.ndarray, "H W 3"], *, scores: bool = False, refine: str | None = None
-    ) -> Segmentation:
+    def segment(self, image: UInt8[np.ndarray, "H W 3"], *, scores: bool = False) -> Segmentation:
         """Segments an image.
 
         Args:
             image: (H, W, 3) uint8, RGB. It is seen with the short side that trials were scored
                 at, through windows where it is longer.
             scores: Whether to give the probabilities of all clusters, too.
-            refine: Refiners such as `flip` or `flip+crf`; none if unset.
         """
-        (found,) = self.segment_each([image], scores=scores, refine=refine)
+        (found,) = self.segment_each([image], scores=scores)
         return found
 
     @torch.no_grad()
     def segment_each(
-        self,
-        images: Sequence[UInt8[np.ndarray, "H W 3"]],
-        *,
-        scores: bool = False,
-        refine: str | None = None,
+        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], *, scores: bool = False
     ) -> Iterator[Segmentation]:
         """Segments images, those that are seen at one size together.
 
         Args:
             images: Of any sizes, each as `segment` takes one.
             scores: As of `segment`.
-            refine: As of `segment`.
 
         Yields:
             What was found in each, in their order, made when it is asked for: at the size of a
             photograph one is large.
         """
-        refinement = Refinement.parse(refine) if refine else PLAIN
-        for image, logits in zip(images, self._logits(images, refinement), strict=True):
+        for image, logits in zip(images, self._logits(images), strict=True):
             size = (image.shape[0], image.shape[1])
             joined = self.join(logits)
             chosen, confidence = _chosen(joined, size)
@@ -170,11 +168,9 @@ class Segmenter:
                 self.names,
             )
 
-    def _logits(
-        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], refinement: Refinement
-    ) -> list[Float[Tensor, "K h w"]]:
+    def _logits(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Float[Tensor, "K h w"]]:
         """Scores images, in a batch for each size at which some are seen."""
-        predictor, shown = self._predictor(refinement), self.description.preprocessing
+        shown = self.description.preprocessing
         frame = Frame(shown.size, "whole", shown.filter)
         pixels = [torch.from_numpy(frame_image(image, frame)) for image in images]
         sizes = defaultdict[torch.Size, list[int]](list)
@@ -183,7 +179,7 @@ class Segmenter:
         found = dict[int, Tensor]()
         for numbers in sizes.values():
             seen = Images(tuple(map(str, numbers)), torch.stack([pixels[n] for n in numbers]))
-            logits = predictor.predict(seen).logits(refinement)
+            logits = self._predictor.predict(seen).logits(self._refinement)
             found.update(zip(numbers, logits, strict=True))
         return [found[number] for number in range(len(images))]
 
@@ -215,26 +211,19 @@ class Segmenter:
 
     @torch.no_grad()
     def probabilities(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float[Tensor, "B K h w"]:
-        """Finds the probabilities of clusters in images as they are: not resized, no windows.
+        """Finds the probabilities of clusters in images as they are, not resized.
 
         Args:
-            images: (B, H, W, 3) uint8, RGB; sides that patches tile.
+            images: (B, H, W, 3) uint8, RGB, no side shorter than the model sees.
 
         Returns:
             (B, K, h, w) float32 on the model's device, at the resolution that the method scores
-            at: mostly that of the patches.
+            at, mostly that of the patches; at that of the pixels where a refiner makes it so, or
+            larger images are seen through windows.
         """
         pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
         seen = Images(tuple(map(str, range(len(images)))), pixels)
-        scorer = self._predictor(PLAIN).scorer
-        scores = scorer.predict(self.model.featurise(seen))
-        return (scorer.sharpness * scores.float()).softmax(1)
-
-    def _predictor(self, refinement: Refinement) -> Predictor:
-        if refinement not in self._predictors:
-            refining = Refiners((refinement,), self._crf() if "crf" in refinement else None)
-            self._predictors[refinement] = self.model.predictor(refining=refining)
-        return self._predictors[refinement]
+        return self._predictor.predict(seen).logits(self._refinement).softmax(1)
 
     def _crf(self) -> CRF:
         """Opens the CRF of the device, for as long as this lives."""

@@ -42,10 +42,10 @@ class Header(Settings):
     usseg_ray: str = __version__
     model: str
     names: str
-    options: dict[str, int | float | None]
+    options: dict[str, int | float | str | None]
 
     @classmethod
-    def of(cls, description: Description, options: dict[str, int | float | None]) -> Self:
+    def of(cls, description: Description, options: dict[str, int | float | str | None]) -> Self:
         """Says what the outputs of a model hang on."""
         told = description.model_dump(mode="json", exclude={"names", "scores", "usseg_ray"})
         names = description.names.text()
@@ -182,6 +182,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _told(options: dict[str, int | float | None]) -> str:
+def _told(options: dict[str, int | float | str | None]) -> str:
     said = ", ".join(f"--{name} {value}" for name, value in options.items() if value is not None)
-    return said or "no tiles"
+    return said or "none"

@@ -29,6 +29,7 @@ from usseg_ray.outputs.manifest import Folder, Header
 from usseg_ray.outputs.places import ImageFile, ImageFiles, find_images
 from usseg_ray.outputs.tiles import Tiling
 from usseg_ray.outputs.work import ImageOutcome, Order, Worker
+from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -72,6 +73,7 @@ def predict(
     *,
     formats: Sequence[str] = ("png",),
     tiling: Tiling | None = None,
+    refine: str | None = None,
     overwrite: bool = False,
     device: str = "cpu",
     on_progress: OnProgress = lambda *_: None,
@@ -84,15 +86,17 @@ def predict(
         out: Folder or URI; names in it mirror those of the images.
         formats: Of `formats.FORMATS`.
         tiling: Cut images into tiles; else they are seen whole.
+        refine: Refiners such as `guided` or `flip+guided`; none if unset.
         overwrite: Replace what another model, or other names or options, made.
         device: `cpu` or `cuda`.
         on_progress: Told how far it is.
 
     Raises:
         UserError: There are no images, or none that can be used; the model is damaged; the outputs
-            cannot be written, or are another's.
+            cannot be written, or are another's; a refiner is unknown.
     """
     out = out if is_uri(out) else str(Path(out).expanduser().absolute())
+    refinement = Refinement.parse(refine) if refine else PLAIN
     found = find_images(images, out)
     description = read_description(model)
     order = Order(
@@ -102,8 +106,9 @@ def predict(
         tuple(formats),
         tiling,
         importlib.util.find_spec("rasterio") is not None,
+        refinement,
     )
-    header = Header.of(description, _options(tiling))
+    header = Header.of(description, _options(tiling, refinement))
     folder = Folder(out)
     check_owner(folder, header, found.place, overwrite=overwrite)
     with alone_in(out, "this folder of outputs"), _swept(folder):
@@ -264,7 +269,10 @@ def _header(folder: Folder) -> Header | None:
         return None
 
 
-def _options(tiling: Tiling | None) -> dict[str, int | float | None]:
-    if tiling is None:
-        return {}
-    return {"tile": tiling.side, "overlap": tiling.overlap}
+def _options(tiling: Tiling | None, refinement: Refinement) -> dict[str, int | float | str | None]:
+    options: dict[str, int | float | str | None] = {}
+    if tiling is not None:
+        options |= {"tile": tiling.side, "overlap": tiling.overlap}
+    if refinement != PLAIN:
+        options["refine"] = str(refinement)
+    return options

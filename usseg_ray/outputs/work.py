@@ -38,6 +38,7 @@ from usseg_ray.outputs.pixels import (
 )
 from usseg_ray.outputs.places import ImageFile
 from usseg_ray.outputs.tiles import Tiling, narrow, segment_tiles
+from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 _AHEAD = 4
 """Images that are decoded before it is their turn, and that are encoded behind."""
@@ -56,6 +57,7 @@ class Order:
         formats: Names of formats.
         tiling: How images are cut; seen whole if unset.
         rasters: Whether rasterio is there, so that places on the earth are read.
+        refinement: What is made of the scores before a mask is.
     """
 
     model: str
@@ -64,6 +66,7 @@ class Order:
     formats: tuple[str, ...]
     tiling: Tiling | None
     rasters: bool
+    refinement: Refinement = PLAIN
 
 
 class ImageOutcome(Settings):
@@ -98,7 +101,7 @@ class Worker:
     def __init__(self, order: Order, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self._order = order
-        self._segmenter = Segmenter.open(Path(order.model), torch.device(device))
+        self._segmenter = Segmenter.open(Path(order.model), torch.device(device), order.refinement)
         self._sight = self._segmenter.description.preprocessing.sight
         self._filesystem, _ = resolve(order.images)
         self._folder = Folder(order.out)

@@ -18,6 +18,7 @@ from usseg_ray.models.description import BackboneNote, read_description, write_d
 from usseg_ray.models.folder import read_model, save_model
 from usseg_ray.models.names import Name, Names
 from usseg_ray.models.segmenter import Segmenter
+from usseg_ray.scoring.protocols import Refinement
 
 IMAGE = tiny.picture(5)[0]
 TALL = tiny.picture(6, (80, 48))[0]
@@ -97,10 +98,15 @@ def test_probabilities_are_of_images_as_they_are(opened: Segmenter) -> None:
     assert torch.allclose(found[1:2], opened.probabilities(batch[1:2]), atol=1e-6)
 
 
-def test_refiners_are_by_name(opened: Segmenter) -> None:
-    plain, flipped = opened.segment(TALL), opened.segment(TALL, refine="flip")
-    assert plain.confidence.shape == flipped.confidence.shape
-    assert not np.array_equal(plain.confidence, flipped.confidence)
+@pytest.mark.parametrize("refiners", ["flip", "guided", "flip+guided", "crf"])
+def test_refiners_change_all_that_is_found(opened: Segmenter, refiners: str) -> None:
+    refined = Segmenter(opened.description, opened.model, Refinement.parse(refiners))
+    plain, found = opened.segment(TALL, scores=True), refined.segment(TALL, scores=True)
+    assert plain.confidence.shape == found.confidence.shape
+    assert not np.array_equal(plain.confidence, found.confidence)
+    assert found.scores is not None
+    assert np.allclose(found.scores.sum(0), 1, atol=1e-5)
+    assert np.allclose(found.scores.max(0), found.confidence, atol=1e-5)
 
 
 def test_a_network_of_its_own_needs_nothing_to_start_from(tmp_path: Path) -> None:

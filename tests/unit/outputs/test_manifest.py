@@ -24,7 +24,7 @@ def test_a_header_says_in_what_it_differs(model: Path) -> None:
     assert header.differs(Header.of(other, {})) == "another model"
     assert header.differs(Header.of(named, {})) == "the same model with other names"
     tiled = Header.of(description, {"tile": 64, "overlap": 0.25})
-    assert header.differs(tiled) == "other options (no tiles; now --tile 64, --overlap 0.25)"
+    assert header.differs(tiled) == "other options (none; now --tile 64, --overlap 0.25)"
 
 
 def test_what_is_noted_is_read_again_after_joining_too(tmp_path: Path, model: Path) -> None:

@@ -13,6 +13,7 @@ from usseg_ray.outputs import tiles
 from usseg_ray.outputs.base import Strip
 from usseg_ray.outputs.pixels import DecodedPixels
 from usseg_ray.outputs.tiles import EdgeTiles, Tiling, narrow, segment_tiles
+from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 IMAGE = tiny.picture(8, (320, 448))[0]
 TILING = Tiling(64, 0.25)
@@ -48,12 +49,16 @@ def test_upsampling_is_that_of_interpolate() -> None:
     assert torch.allclose(matrix @ grid[0] @ matrix.T, expected[0])
 
 
-def test_an_image_of_one_tile_is_seen_as_without_tiles(segmenter: Segmenter) -> None:
+@pytest.mark.parametrize("refinement", [PLAIN, Refinement.parse("flip+guided")], ids=str)
+def test_an_image_of_one_tile_is_seen_as_without_tiles(
+    segmenter: Segmenter, refinement: Refinement
+) -> None:
     image = tiny.picture(4, (64, 64))[0]
-    mask, confidence = tiled(segmenter, image, Tiling(1024))
-    plain = segmenter.segment(image)
-    assert np.array_equal(mask, plain.mask)
-    assert np.allclose(confidence, plain.confidence, atol=1e-5)
+    seeing = Segmenter(segmenter.description, segmenter.model, refinement)
+    mask, confidence = tiled(seeing, image, Tiling(1024))
+    whole_image = seeing.segment(image)
+    assert np.array_equal(mask, whole_image.mask)
+    assert np.allclose(confidence, whole_image.confidence, atol=1e-5)
 
 
 def test_merged_clusters_are_one_in_tiles_too(segmenter: Segmenter) -> None:
