@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.conftest import PROJECT
 from usseg_ray.core.config import BackboneConfig, build_config, flatten
 from usseg_ray.core.errors import UserError
-from usseg_ray.features.backbones import TEXTONS, TextonFeatures, TimmFeatures, build_backbone
+from usseg_ray.features.backbones import TextonFeatures, TimmFeatures, build_backbone
 from usseg_ray.features.presets import (
     PRESETS,
     BackbonePreset,
@@ -22,6 +22,7 @@ from usseg_ray.features.presets import (
     find_backbone,
     read_backbone,
 )
+from usseg_ray.features.textons import TEXTONS
 from usseg_ray.methods import get
 
 NETWORKS = [preset for preset in PRESETS if preset.config.name != TEXTONS]
