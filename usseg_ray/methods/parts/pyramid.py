@@ -144,9 +144,9 @@ def check_network(config: NetworkConfig) -> None:
             where, _, ways = str(error).partition("Three ways on: ")
             first = ways.partition(";")[0] or "connect and run again"
             raise UserError(
-                f"method.network.name = {config.name!r}: {where.strip()} Three ways on: {first}; --set "
-                "method.network.weights=FILE.safetensors; --set method.network.pretrained=false to "
-                "start from a draw."
+                f"method.network.name = {config.name!r}: {where.strip()} Three ways on: {first}; "
+                "--set method.network.weights=FILE.safetensors; --set "
+                "method.network.pretrained=false to start from a draw."
             ) from error
 
 

@@ -138,8 +138,6 @@ def test_a_hub_out_of_reach_names_three_ways_on(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr("usseg_ray.features.weights._cached", lambda _repository: False)
-    with pytest.raises(
-        UserError,
-        match=r"had from .*resnet18\.tv_in1k .*\. Three ways on: connect.*pretrained=false",
-    ):
+    ways = r"had from .*resnet18\.tv_in1k .*\. Three ways on: connect.*pretrained=false"
+    with pytest.raises(UserError, match=ways):
         PyramidNetwork(NetworkConfig(name="resnet18.tv_in1k"), 0)
