@@ -26,7 +26,7 @@ COMMANDS = {
     "report": "Put sweeps side by side, or write a page about them.",
     "export": "Write a model as ONNX, for MLflow, or with all that it needs.",
     "push": "Upload a model to the Hugging Face Hub.",
-    "import-checkpoint": "Make a model of an official checkpoint.",
+    "import-checkpoint": "Make a model, or a backbone, of an official checkpoint.",
     "features": "List, compute and remove stored features.",
     "doctor": "Look at machine, access, stores and launcher files.",
     "bench": "Measure this machine.",
