@@ -14,7 +14,7 @@ from usseg_ray.core.errors import UserError, unknown_name
 from usseg_ray.features.presets import backbone_settings
 from usseg_ray.sweeps.presets import PRESETS
 from usseg_ray.sweeps.published.preset import Preset
-from usseg_ray.sweeps.request import Request
+from usseg_ray.sweeps.request import ALL_METHODS, Request
 
 SETS = {"cocostuff27": "cocostuff27", "cityscapes27": "cityscapes", "potsdam3": "potsdam3"}
 """Published set -> what presets call it."""
@@ -64,7 +64,7 @@ def table_cells(data: str, methods: str | None, backbones: str | None) -> list[T
     Args:
         data: Name of the published set.
         methods: Names with commas between them, of methods or, as `cause-tr`, of one variant; all
-            that are published for the set if unset.
+            that are published for the set if unset, or `all`.
         backbones: As in `--backbone`, with commas between them; each preset's own if unset. Of the
             variants of a method that differ in their backbone, the one that is nearest is taken.
 
@@ -78,7 +78,7 @@ def table_cells(data: str, methods: str | None, backbones: str | None) -> list[T
     if data not in SETS:
         raise unknown_name("data set", data, SETS)
     there = [preset for preset in PRESETS if preset.data == SETS[data]]
-    chosen = there if methods is None else _chosen(data, there, methods)
+    chosen = there if methods in (None, ALL_METHODS) else _chosen(data, there, methods)
     networks = {name: backbone_settings(name) for name in _split(backbones or "")}
     found = []
     for _, group in groupby(chosen, key=lambda preset: preset.method):

@@ -95,13 +95,14 @@ def _row(data: str, preset: Preset, folder: Path) -> tuple[PublishedScore | None
     network = preset.network(request.assigned)
     theirs = find_score(data, preset.method, VARIANTS.get(preset.variant, ""), network)
     found, protocol, crf = _scores(folder)
+    reason = trial.reason if trial is not None else None
     cells: dict[str, Cell] = {
         "name": _name(preset.method, VARIANTS.get(preset.variant, "")),
         "backbone": NETWORKS.get(network, network),
         "seeds": float(spread.count) if (spread := found.get(MIOU)) else None,
         "protocol": protocol or None,
         "remark": _state(trial) or None,
-        "note": "; ".join(filter(None, [crf, _changed(preset, request)])) or None,
+        "note": "; ".join(filter(None, [reason, crf, _changed(preset, request)])) or None,
         **{key: found.get(key) for key in _KEYS},
     }
     return theirs, TableRow(cells | _beside(theirs, found))
@@ -130,12 +131,10 @@ def _scores(folder: Path) -> tuple[dict[str, Spread], str, str]:
 
 
 def _state(trial: Trial | None) -> str:
-    """Says why a run has no score yet, where that is so."""
+    """Says that a run has no score yet, where that is so."""
     if trial is None:
         return "not begun"
-    if trial.status == "FINISHED":
-        return ""
-    return f"{trial.status.lower()}{f': {trial.reason}' if trial.reason else ''}"
+    return "" if trial.status == "FINISHED" else trial.status.lower()
 
 
 def _changed(preset: Preset, request: Request) -> str:

@@ -16,7 +16,7 @@ from usseg_ray.core import table_text
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import build_config
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import is_uri, write_whole
+from usseg_ray.core.files import first_line, is_uri, write_whole
 from usseg_ray.core.foreign import markdown_safe
 from usseg_ray.core.lock import LOCK_FILE, alone_in
 from usseg_ray.core.table import Column, Table, TableRow
@@ -160,14 +160,20 @@ def _print_price(plans: Mapping[str, Plan]) -> None:
     """Says what the runs that are left will take, each timed by a few steps."""
     rows, seconds, disk = list[TableRow](), 0.0, 0
     for name, plan in plans.items():
+        cells = {"name": name, "protocol": plan.protocol(plan.config.data.test_split)}
         with _about(name), console.status(f"Timing a few steps of {name} ..."):
-            cost = cost_of(plan)
+            try:
+                cost = cost_of(plan)
+            except UserError:
+                raise
+            except Exception as error:  # noqa: BLE001 (what a run may raise, it says itself)
+                rows.append(TableRow(cells | {"time": f"unknown: {first_line(error)[:60]}"}))
+                continue
         seconds, disk = seconds + cost.total, disk + cost.disk
-        cells = {"name": name, "time": spoken(cost.total), "disk": size(cost.disk)}
-        rows.append(TableRow(cells | {"protocol": plan.protocol(plan.config.data.test_split)}))
+        rows.append(TableRow(cells | {"time": spoken(cost.total), "disk": size(cost.disk)}))
     columns = (
         Column("name", "run", whole=True),
-        Column("time", "time", whole=True),
+        Column("time", "time"),
         Column("disk", "features", whole=True),
         Column("protocol", "scored under"),
     )

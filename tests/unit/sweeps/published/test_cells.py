@@ -21,6 +21,7 @@ def test_all_that_is_published_is_run_as_it_was() -> None:
     expected = [preset.name for preset in PRESETS if preset.data == "cocostuff27"]
     assert sorted(names("cocostuff27")) == sorted(expected)
     assert len(expected) > 6
+    assert names("cocostuff27", "all") == names("cocostuff27")
 
 
 def test_a_method_is_all_its_variants_unless_one_is_named() -> None:

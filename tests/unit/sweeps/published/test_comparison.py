@@ -87,8 +87,8 @@ def test_a_run_that_failed_or_was_changed_says_so(tmp_path: Path) -> None:
     folder = begun(tmp_path, cell("stego"), train__epochs=3, resources__device="cpu")
     Trial(0, "stego", {}, {"seed": 0}, 1, "FAILED", reason="no memory").save(folder)
     found = row(comparison({folder.name: folder}), "stego", "ViT-S/8")
-    assert found["remark"] == "failed: no memory"
-    assert found["note"] == "not as published: train.epochs=3"
+    assert found["remark"] == "failed"
+    assert found["note"] == "no memory; not as published: train.epochs=3"
 
 
 def test_a_backbone_of_ones_own_stands_beside_nothing(tmp_path: Path) -> None:
