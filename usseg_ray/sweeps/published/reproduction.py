@@ -160,7 +160,7 @@ def _print_price(plans: Mapping[str, Plan]) -> None:
     """Says what the runs that are left will take, each timed by a few steps."""
     rows, seconds, disk = list[TableRow](), 0.0, 0
     for name, plan in plans.items():
-        cells = {"name": name, "protocol": plan.protocol(plan.config.data.test_split)}
+        cells = {"name": name, "protocol": plan.config.protocol}
         with _about(name), console.status(f"Timing a few steps of {name} ..."):
             try:
                 cost = cost_of(plan)
