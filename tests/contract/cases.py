@@ -53,7 +53,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"denominator_share": 1.0},
     ],
     "cause": [{"head": "tr"}, {"clustering": "probe"}],
-    "smooseg": [{"pointwise": False, "dropout": 0.0}],
+    "smooseg": [{"pointwise": False, "dropout": 0.0}, {"clustering": "kmeans", "context": 0.75}],
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
         {"region_vector": "cls", "num_blocks": 1},
@@ -95,7 +95,9 @@ class Case(NamedTuple):
         """Whether K groups are learnt on the way instead of being found in the data set."""
         if self.method.name in {"stego", "hp", "cause"}:
             return self.settings.get("clustering") == "probe"
-        return self.method.name in {"smooseg", "picie"}
+        return self.method.name == "picie" or (
+            self.method.name == "smooseg" and self.settings.get("clustering") != "kmeans"
+        )
 
     @property
     def reads_features(self) -> bool:

@@ -130,8 +130,8 @@ class Method(nn.Module, ABC):
     """Its scores times this are the logits that a CRF starts from; official code takes 2 cosines
     (STEGO, HP, SmooSeg)."""
     centroids_in: ClassVar[tuple[str, ...]] = ()
-    """Entries of its state with a row for each cluster, the nearest of which decides: such clusters
-    can be split in two."""
+    """Entries that its state may have, with a row for each cluster, the nearest of which decides:
+    such clusters can be split in two."""
     without_centroid: int = 0
     """Clusters in front of those, that something else decides."""
     spherical: bool = True

@@ -3,7 +3,8 @@
 Frozen patch tokens -> a small head makes codes -> their cosines to K teacher prototypes, sharpened,
 are label probabilities. Positions whose tokens are alike shall have the same label, others shall
 not (smoothness; trains the head). Student prototypes learn to give the teacher's labels (data;
-trains only them) and the teacher follows them slowly. No views, neighbours or k-means are needed.
+trains only them) and the teacher follows them slowly. No views or neighbours are needed; clusters
+are the teacher's prototypes, or k-means of the codes.
 
 Reference:
     Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation, NeurIPS 2023,
@@ -11,7 +12,7 @@ Reference:
 """
 
 from copy import deepcopy
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -25,6 +26,7 @@ from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
+from usseg_ray.methods.parts.codes import fit_centroids
 from usseg_ray.methods.parts.correspondence import Maps, avoid_self, moments, smoothness
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_teacher
 from usseg_ray.methods.parts.rules import HEAD, fixed, rate, threshold
@@ -63,6 +65,11 @@ class SmooSegConfig(MethodConfig):
     )
     shift_negative: float = Field(
         0.48, ge=-1, le=1, description="The same for pairs with another image."
+    )
+    clustering: Literal["prototypes", "kmeans"] = Field(
+        "prototypes",
+        description="What clusters are: the teacher's prototypes (official), or groups of codes by "
+        "k-means before every score.",
     )
     pointwise: bool = Field(
         True, description="Centre feature cosines as STEGO does; official code: yes."
@@ -111,10 +118,11 @@ class SmooSeg(CodeClassifier):
             "method.decay": 0.98,
             "method.lr": 1e-2,
             "method.prototype_lr": 1e-3,
+            "method.clustering": "kmeans",
         },
     )
     centroids_in: ClassVar[tuple[str, ...]] = tuple(
-        f"{one}.centroids" for one in ("student", "teacher", "lagging")
+        f"{one}.centroids" for one in ("student", "teacher", "lagging", "groups")
     )
 
     def __init__(
@@ -129,6 +137,9 @@ class SmooSeg(CodeClassifier):
             self.student.centroids.copy_(normalize(self.student.centroids, dim=1))
         self.teacher = deepcopy(self.student).requires_grad_(False)
         self.lagging = deepcopy(self.teacher)
+        self.positions = features.eval_grid**2
+        if config.clustering == "kmeans":
+            self.groups = deepcopy(self.teacher)
 
     @classmethod
     def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
@@ -140,6 +151,7 @@ class SmooSeg(CodeClassifier):
             rate("method.lr", facts.steps),
             rate("method.prototype_lr", facts.steps, HEAD / 10),
             fixed("method.decay", 0.98, "the teacher is renewed five times in 250 steps"),
+            fixed("method.clustering", "kmeans", "prototypes of so few steps lie less evenly"),
         )
         pairs = facts.statistics
         if pairs is None:
@@ -229,7 +241,9 @@ class SmooSeg(CodeClassifier):
         update_teacher(self.lagging, self.student, 0.0)
 
     def fit_clusters(self, passes: Passes) -> None:
-        """Does nothing: the prototypes are learnt on the way."""
+        """Finds centroids by k-means, unless they are the prototypes, learnt on the way."""
+        if self.config.clustering == "kmeans":
+            fit_centroids(self, self.groups, passes, self.positions)
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
@@ -238,7 +252,7 @@ class SmooSeg(CodeClassifier):
         return codes
 
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
-        """Scores each cluster by the cosine of code and teacher prototype.
+        """Scores each cluster by the cosine of code and centroid, or teacher prototype.
 
         The official code upsamples codes to the label's size and takes cosines there; scoring
         upsamples these cosines, which differs between neighbouring tokens of unequal codes.
@@ -249,5 +263,6 @@ class SmooSeg(CodeClassifier):
         Returns:
             (B, K, h, w) cosines.
         """
-        scores: Tensor = self.teacher(codes)
+        clusters = self.groups if self.config.clustering == "kmeans" else self.teacher
+        scores: Tensor = clusters(codes)
         return scores

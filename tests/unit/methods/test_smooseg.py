@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from tests.contract.cases import DIM, FEATURES, make_batch
+from tests.contract.cases import DIM, FEATURES, Walks, make_batch
 from usseg_ray.core.types import Needs
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods.parts.correspondence import Maps, moments, smoothness
@@ -30,6 +30,20 @@ def test_head_and_prototypes_have_their_own_rates() -> None:
     assert {group.optimiser for group in (head, prototypes)} == {"adam"}
     assert [p.shape for p in prototypes.params] == [(4, 64)]
     assert len(head.params) == 6
+
+
+def test_clusters_are_prototypes_or_groups_of_codes() -> None:
+    batch = make_batch(range(12))
+    for clustering in ("prototypes", "kmeans"):
+        method = build(dim=8, clustering=clustering)
+        prototypes = method.teacher.centroids.clone()
+        method.fit_clusters(Walks(range(12)))
+        assert torch.equal(method.teacher.centroids, prototypes), "training goes on with them"
+        groups = prototypes if clustering == "prototypes" else method.groups.centroids
+        assert torch.equal(groups, prototypes) == (clustering == "prototypes")
+        codes, directions = (normalize(x, dim=1) for x in (method.describe(batch), groups))
+        cosines = torch.einsum("bchw,kc->bkhw", codes, directions)
+        torch.testing.assert_close(method.predict(batch), cosines)
 
 
 def test_prototypes_start_as_equal_unit_vectors() -> None:

@@ -194,7 +194,7 @@ def _parted(model: Model, halves: Sequence[Float[Tensor, "2 C"]], asked: Sequenc
     """Makes the method anew, with a centroid more for each cluster that is split."""
     method, config = model.method, model.config
     state = dict(method.state_dict())
-    for entry in method.centroids_in:
+    for entry in state.keys() & set(method.centroids_in):
         rows = state[entry].clone()
         for cluster, half in zip(asked, halves, strict=True):
             rows[cluster - method.without_centroid] = half[0]

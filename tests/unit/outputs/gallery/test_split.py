@@ -82,7 +82,7 @@ def test_every_method_of_centroids_splits(method: str, tmp_path: Path) -> None:
     assert is_split_of(model, state)
     assert not is_split_of(model, parted)
     longer = {key for key in state if len(parted[key].shape) and len(parted[key]) > len(state[key])}
-    assert longer == set(get(method).centroids_in)
+    assert longer == set(get(method).centroids_in) & state.keys() != set()
     assert {cluster, 3} <= set(np.unique(after)), "both parts are somewhere"
     joined = np.where(after == 3, cluster, after)
     assert np.mean(joined != before) <= found.moved + 0.1
