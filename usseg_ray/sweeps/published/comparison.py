@@ -39,17 +39,17 @@ SHOWN = (
 """What a terminal has room for."""
 
 COLUMNS = (
-    Column("name", "method"),
+    Column("name", "method", whole=True),
     Column("backbone", "backbone"),
     Column("seeds", "seeds", 0),
     Column(MIOU, "mIoU", whole=True),
     Column(_REFINED + MIOU, "flip+crf", whole=True),
     Column("published_miou", "published", whole=True),
-    Column("difference", "difference", whole=True),
+    Column("difference", "diff", whole=True),
     Column(_ACC, "acc", whole=True),
     Column(_REFINED + _ACC, "acc, flip+crf", whole=True),
     Column("published_acc", "published acc", whole=True),
-    Column("acc_difference", "difference in acc", whole=True),
+    Column("acc_difference", "acc diff", whole=True),
     Column("refiner", "refined there"),
     Column("source", "source"),
     Column("protocol", "scored under"),
