@@ -43,6 +43,7 @@ OWN: dict[str, dict[str, Any]] = {
     "hp": {"method.dim": 8, "method.affinity": "cosine", "method.pool_size": 12},
     "cause": {"method.num_codes": 6, "method.dim": 8, "method.window": 2},
     "smooseg": {"method.dim": 8},
+    "primaps": {},
     "picie": {
         "method.network.name": "test_resnet",
         "method.network.pretrained": False,

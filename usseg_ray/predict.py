@@ -30,8 +30,8 @@ def main(
         str,
         typer.Option(
             metavar="FORMATS",
-            help="One or several, with commas between them: png, overlay, confidence, parquet, "
-            "coco, cvat, label-studio, geotiff, geojson, geopackage.",
+            help="One or several, with commas between them: png, overlay, confidence, segments, "
+            "parquet, coco, cvat, label-studio, geotiff, geojson, geopackage.",
         ),
     ] = "png",
     tile: Annotated[

@@ -54,6 +54,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "cause": [{"head": "tr"}, {"clustering": "probe"}],
     "smooseg": [{"pointwise": False, "dropout": 0.0}, {"clustering": "kmeans", "context": 0.75}],
+    "primaps": [{"context": 0.75, "centre": True, "psi": 0.6, "renewal_steps": 1}],
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
         {"region_vector": "cls", "num_blocks": 1},
@@ -95,7 +96,7 @@ class Case(NamedTuple):
         """Whether K groups are learnt on the way instead of being found in the data set."""
         if self.method.name in {"stego", "hp", "cause"}:
             return self.settings.get("clustering") == "probe"
-        return self.method.name == "picie" or (
+        return self.method.name in {"picie", "primaps"} or (
             self.method.name == "smooseg" and self.settings.get("clustering") != "kmeans"
         )
 

@@ -17,11 +17,12 @@ from usseg_ray.core.types import Step
 from usseg_ray.methods.base import Method
 
 IMAGES = range(6)
-# A loss in which images of a batch meet is computed on each worker's part, and averaged. PiCIE's
-# is a ratio over all parts, which tests/distributed/test_picie.py looks at.
-SEPARABLE = [(case, stage) for case, stage in STAGES if case.method.name != "picie"]
-SEPARABLE_IDS = [name for name in STAGE_IDS if not name.startswith("picie")]
-MEANS_OVER_IMAGES = ("acseg",)
+# A loss in which images of a batch meet is computed on each worker's part, and averaged; but that
+# of PriMaPs-EM is of the joint batch, and so is PiCIE's (tests/distributed/test_picie.py).
+ALONE = [(case, stage) for case, stage in STAGES if case.method.name != "picie"]
+ALONE_IDS = [name for name in STAGE_IDS if not name.startswith("picie")]
+SEPARABLE = [i for i, (case, _) in enumerate(ALONE) if case.method.name != "primaps"]
+WHOLE = [i for i, (case, _) in enumerate(ALONE) if case.method.name in {"acseg", "primaps"}]
 State = dict[str, Any]
 
 
@@ -67,7 +68,7 @@ def work(rank: int, size: int, folder: str) -> None:
         state["refused"].append(refusal(case, own))
     before = torch.load(f"{folder}/before.pt")
     state["gradients"] = []
-    for (case, stage), values in zip(SEPARABLE, before, strict=True):
+    for (case, stage), values in zip(ALONE, before, strict=True):
         method = case.build().train()
         method.load_state_dict(values)
         state["gradients"].append(gradients(method, stage, own))
@@ -81,7 +82,7 @@ def workers(
 ) -> list[State]:
     """What every worker found."""
     folder: Path = tmp_path_factory.mktemp("gloo")
-    states = [prepared(case, stage).state_dict() for case, stage in SEPARABLE]
+    states = [prepared(case, stage).state_dict() for case, stage in ALONE]
     torch.save(states, folder / "before.pt")
     in_processes(work, request.param, request.param, str(folder))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(request.param)]
@@ -101,11 +102,11 @@ def test_clusters_do_not_depend_on_the_split(workers: list[State], share: str, i
             assert torch.equal(found[name], workers[0][share][index][name])
 
 
-@pytest.mark.parametrize("index", range(len(SEPARABLE)), ids=SEPARABLE_IDS)
+@pytest.mark.parametrize("index", SEPARABLE, ids=[ALONE_IDS[i] for i in SEPARABLE])
 def test_averaged_gradients_are_the_mean_of_those_of_the_parts(
     workers: list[State], index: int
 ) -> None:
-    case, stage = SEPARABLE[index]
+    case, stage = ALONE[index]
     parts = [
         gradients(prepared(case, stage), stage, IMAGES[rank :: len(workers)])
         for rank in range(len(workers))
@@ -119,11 +120,9 @@ def test_averaged_gradients_are_the_mean_of_those_of_the_parts(
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6 * largest)
 
 
-@pytest.mark.parametrize(
-    "index", [i for i, (case, _) in enumerate(SEPARABLE) if case.method.name in MEANS_OVER_IMAGES]
-)
+@pytest.mark.parametrize("index", WHOLE, ids=[ALONE_IDS[i] for i in WHOLE])
 def test_a_mean_over_images_does_not_depend_on_the_parts(workers: list[State], index: int) -> None:
-    case, stage = SEPARABLE[index]
+    case, stage = ALONE[index]
     expected = gradients(prepared(case, stage), stage, IMAGES)
     largest = max(float(grad.abs().max()) for grad in expected.values())
     for name, value in workers[0]["gradients"][index].items():

@@ -10,6 +10,7 @@ from usseg_ray.methods.image import ImageFloor
 from usseg_ray.methods.kmeans import KMeans
 from usseg_ray.methods.picie import PiCIE
 from usseg_ray.methods.position import PositionFloor
+from usseg_ray.methods.primaps import PriMaPs
 from usseg_ray.methods.smooseg import SmooSeg
 from usseg_ray.methods.stego import STEGO
 
@@ -20,6 +21,7 @@ METHODS: tuple[type[Method], ...] = (
     CAUSE,
     ACSeg,
     SmooSeg,
+    PriMaPs,
     KMeans,
     PositionFloor,
     ColourFloor,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, one_hot
 
 from usseg_ray import methods
 from usseg_ray.core.config import BackboneConfig, build_config
@@ -30,9 +30,14 @@ from usseg_ray.models.description import Description
 from usseg_ray.models.earlier import is_earlier, read_earlier
 from usseg_ray.models.folder import read_model, settings_of
 from usseg_ray.models.names import IGNORED, Names
+from usseg_ray.ops.context import averaged
+from usseg_ray.ops.principal_masks import principal_masks
 from usseg_ray.scoring.crf import open_crf
 from usseg_ray.scoring.prediction import CRF, Refiners
 from usseg_ray.scoring.protocols import PLAIN, Refinement
+
+_SEGMENT_PSI = 0.4
+"""Likeness within a segment; more leaves more of an image in none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +172,32 @@ class Segmenter:
                 None if found is None else self._apart(found.cpu().numpy()),
                 self.names,
             )
+
+    @torch.no_grad()
+    def segments(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
+        """Splits an image into principal masks of its backbone's tokens; no training takes part.
+
+        Args:
+            image: (H, W, 3) uint8, RGB; seen squashed to a square.
+
+        Returns:
+            (H, W) numbers from 1 on; 0 in none.
+
+        Raises:
+            UserError: The method has no frozen backbone.
+        """
+        if not self.model.featurise.needs.features:
+            raise UserError(
+                f"segments are of a frozen backbone's tokens, and {self.description.method!r} "
+                "reads none: take a model of another method."
+            )
+        shown = self.description.preprocessing
+        pixels = torch.from_numpy(frame_image(image, Frame(shown.size, "squash", shown.filter)))
+        tokens = self.model.featurise(Images(("image",), pixels[None])).features.tokens
+        masks = principal_masks(averaged(tokens), _SEGMENT_PSI, centre=True)
+        shares = one_hot(masks[0]).movedim(2, 0).float()
+        chosen, _ = _chosen(shares, (image.shape[0], image.shape[1]))
+        return np.asarray(chosen.to(torch.uint8).cpu().numpy())
 
     def _logits(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Float[Tensor, "K h w"]]:
         """Scores images, in a batch for each size at which some are seen."""

@@ -62,11 +62,13 @@ class Strip:
         mask: (h, W) outputs of pixels; `names.ignored` where there are none.
         confidence: (h, W) float32 in [0, 1], the probability of the cluster that was chosen.
         image: (h, W, 3) uint8, RGB.
+        segments: (h, W) numbers of the image's own segments, where they were asked for; 0 in none.
     """
 
     mask: Mask
     confidence: Float32[np.ndarray, "h W"]
     image: UInt8[np.ndarray, "h W 3"]
+    segments: UInt8[np.ndarray, "h W"] | None = None
 
 
 class Sink(ABC):

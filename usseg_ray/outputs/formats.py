@@ -13,6 +13,7 @@ from usseg_ray.outputs import (
     overlay,
     parquet,
     png,
+    segments,
 )
 from usseg_ray.outputs.base import Format
 
@@ -20,6 +21,7 @@ FORMATS: dict[str, Format] = {
     "png": png.FORMAT,
     "overlay": overlay.FORMAT,
     "confidence": confidence.FORMAT,
+    "segments": segments.FORMAT,
     "parquet": parquet.FORMAT,
     "coco": coco.FORMAT,
     "cvat": cvat.FORMAT,

@@ -93,10 +93,12 @@ def predict(
 
     Raises:
         UserError: There are no images, or none that can be used; the model is damaged; the outputs
-            cannot be written, or are another's; a refiner is unknown.
+            cannot be written, or are another's; a refiner is unknown; segments of tiles.
     """
     out = out if is_uri(out) else str(Path(out).expanduser().absolute())
     refinement = Refinement.parse(refine) if refine else PLAIN
+    if tiling is not None and "segments" in formats:
+        raise UserError("--save segments sees images whole: leave --tile or segments out.")
     found = find_images(images, out)
     description = read_description(model)
     order = Order(

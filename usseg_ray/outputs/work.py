@@ -214,7 +214,9 @@ class Worker:
             return
         image = pixels.read(0, 0, pixels.height, pixels.width)
         found = self._segmenter.segment(image)
-        yield Strip(narrow(found.mask, found.names.ignored), found.confidence, image)
+        segments = self._segmenter.segments(image) if "segments" in self._order.formats else None
+        mask = narrow(found.mask, found.names.ignored)
+        yield Strip(mask, found.confidence, image, segments)
 
     def _write(self, found: ImageFile, about: About, strips: Iterable[Strip]) -> Record:
         """Writes the files of an image and counts its outputs."""

@@ -106,6 +106,20 @@ _HP_SOURCE = "Seong et al., CVPR 2023, official code"
 
 _SMOOSEG_SOURCE = "Lan et al., NeurIPS 2023, official code"
 
+_PRIMAPS = {
+    **_STEGO_320,
+    **_sizes(320, 320),
+    **_schedule(50, None, 32),
+    "data.crops": "centre",
+    "data.crop_filter": "nearest",
+    "data.flip": True,
+}
+
+_PRIMAPS_SOURCE = (
+    "Hahn et al., TMLR 2024, official code: {}, 50 epochs of whole images; masks are not "
+    "refined by a CRF, theirs are." + _FLOAT32
+)
+
 # Official steps are made on four GPUs that exchange no gradients: each learns alone, from a quarter
 # of the crops, at 4e-3.
 _CAUSE = {
@@ -266,6 +280,20 @@ PRESETS: tuple[Preset, ...] = (
             "method.shift_intra": 0.1,
             "method.shift_negative": 0.5,
         },
+    ),
+    *(
+        Preset(
+            "primaps",
+            data,
+            _PRIMAPS_SOURCE.format(network),
+            {**_PRIMAPS, **backbone},
+            variant,
+        )
+        for network, backbone, variant in (
+            ("ViT-S/8", _SMALL_8, ""),
+            ("ViT-B/8", _BASE_8, "vitb8"),
+        )
+        for data in ("cocostuff27", "cityscapes", "potsdam3")
     ),
     Preset(
         "cause",

@@ -82,6 +82,7 @@ def test_a_graph_says_what_it_is(segmenter: Segmenter, content: bytes) -> None:
         ("image", {}),
         ("picie", {}),
         ("position", {}),
+        ("primaps", {}),
         ("smooseg", {}),
         ("stego", {"protocol": "stego-320", "data__eval_size": 32}),
         ("kmeans", {"backbone__context": 0.75, "method__context": 0.75}),

@@ -187,3 +187,22 @@ def test_images_that_are_seen_at_one_size_are_scored_together(opened: Segmenter)
         assert alone.scores is not None
         assert np.allclose(found.scores, alone.scores, atol=1e-4)
     assert list(opened.segment_each([])) == []
+
+
+def test_segments_follow_the_image_and_not_the_training(opened: Segmenter, tmp_path: Path) -> None:
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:, :48], image[:, 48:] = (250, 20, 20), (20, 20, 250)
+    image += np.random.default_rng(0).integers(0, 5, image.shape).astype(np.uint8)
+    found = opened.segments(image)
+    assert found.shape == (64, 96)
+    assert found.dtype == np.uint8
+    assert {*np.unique(found)} == {1, 2}
+    assert all((part == part[0, 0]).all() for part in (found[:, :36], found[:, 60:]))
+    other = Segmenter.open(kept(tmp_path, "stego", train__epochs=1), torch.device("cpu"))
+    assert np.array_equal(other.segments(image), found)
+
+
+def test_without_a_backbone_there_are_no_segments(tmp_path: Path) -> None:
+    opened = Segmenter.open(kept(tmp_path, "colour"), torch.device("cpu"))
+    with pytest.raises(UserError, match="'colour' reads none"):
+        opened.segments(IMAGE)

@@ -12,7 +12,8 @@ from usseg_ray.models.description import read_description
 from usseg_ray.outputs.formats import FORMATS
 from usseg_ray.outputs.manifest import Folder, Header
 from usseg_ray.outputs.places import find_images
-from usseg_ray.outputs.run import check_owner, check_room, gather_all
+from usseg_ray.outputs.run import check_owner, check_room, gather_all, predict
+from usseg_ray.outputs.tiles import Tiling
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
@@ -53,3 +54,9 @@ def test_files_of_all_images_have_those_that_were_written_for_them(tmp_path: Pat
     text = (tmp_path / "annotations.json").read_text()
     assert "a.png" in text
     assert "b.png" not in text
+
+
+def test_segments_of_tiles_are_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--save segments sees images whole: leave --tile"):
+        predict(model, "images", str(tmp_path), formats=("png", "segments"), tiling=Tiling(64))
+    assert not list(tmp_path.iterdir())

@@ -69,6 +69,20 @@ def test_masks_are_those_of_the_model_upright_and_of_the_images_size(
     assert np.array_equal(mask, segmenter.segment(upright).mask)
 
 
+def test_segments_are_those_of_the_model_and_stand_in_the_manifest(
+    model: Path, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    photograph(images / "a.png", 1)
+    done(model, images, out, ("png", "segments"))
+    files = Folder(str(out)).done()["a.png"].files
+    assert files == {"png": "masks/a.png", "segments": "segments/a.png"}
+    with Image.open(out / files["segments"]) as picture:
+        found = np.asarray(picture)
+    assert np.array_equal(found, segmenter.segments(tiny.picture(1, (80, 48))[0]))
+    assert found.max() > 1
+
+
 def test_broken_images_cost_themselves_alone(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

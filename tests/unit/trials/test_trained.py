@@ -33,7 +33,7 @@ def test_trials_that_differ_in_k_have_one_training() -> None:
     assert len(keys) == 1 + len(others)
 
 
-@pytest.mark.parametrize("method", ["smooseg", "picie", "kmeans"])
+@pytest.mark.parametrize("method", ["smooseg", "primaps", "picie", "kmeans"])
 def test_one_that_reads_k_has_none(method: str) -> None:
     assert training_key(job(method)) == ""
     assert training_key(job(method__clustering="probe")) == ""

@@ -1,0 +1,132 @@
+"""PriMaPs-EM's own promises: its start, what learns from what, prediction, calibration."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from tests.contract.cases import DIM, FEATURES, NUM_CLUSTERS, Walks, make_batch
+from usseg_ray.core.calibration import Facts
+from usseg_ray.core.types import Batch, FeatureMap, Needs
+from usseg_ray.engine.optimiser import Optimiser
+from usseg_ray.methods.kmeans import KMeans, KMeansConfig
+from usseg_ray.methods.primaps import PriMaPs, PriMaPsConfig
+from usseg_ray.ops.principal_masks import NONE, principal_masks, usual_in_masks
+
+WALKS = Walks(range(12))
+
+
+def started(**settings: Any) -> PriMaPs:
+    method = PriMaPs(PriMaPsConfig(**settings), FEATURES, NUM_CLUSTERS, seed=0)
+    method.on_epoch_start("train", 0, WALKS)
+    return method
+
+
+def test_nothing_but_tokens_is_needed() -> None:
+    assert PriMaPs.needs(PriMaPsConfig()) == Needs()
+
+
+@pytest.mark.parametrize("context", [None, 0.75])
+def test_it_starts_as_kmeans_of_the_same_codes(context: float | None) -> None:
+    method = started(context=context)
+    config = KMeansConfig(context=context, points_per_cluster=500)
+    floor = KMeans(config, FEATURES, NUM_CLUSTERS, seed=0)
+    floor.fit_clusters(WALKS)
+    # Each draws a sample by its own name, but these images are few enough for all to be in it.
+    batch = make_batch(range(5))
+    both = list(
+        zip(
+            method.predict(batch).argmax(1).flatten().tolist(),
+            floor.predict(batch).argmax(1).flatten().tolist(),
+            strict=True,
+        )
+    )
+    assert len(set(both)) == NUM_CLUSTERS
+    assert torch.equal(method.student.centroids, method.teacher.centroids)
+
+
+def test_only_the_first_epoch_starts_anew() -> None:
+    method = started()
+    with torch.no_grad():
+        method.student.centroids.add_(1)
+    before = method.student.centroids.clone()
+    method.on_epoch_start("train", 1, WALKS)
+    assert torch.equal(method.student.centroids, before)
+
+
+def test_codes_scores_and_labels_do_not_depend_on_the_tokens_scale() -> None:
+    method, batch = started(), make_batch(range(3))
+    larger = replace(batch, features=FeatureMap(5 * batch.features.tokens))
+    torch.testing.assert_close(method.predict(larger), method.predict(batch))
+    torch.testing.assert_close(method.loss(larger, "train").loss, method.loss(batch, "train").loss)
+
+
+def test_scores_are_linear_with_directions_and_lengths() -> None:
+    method, batch = started(scale=5.0), make_batch(range(2))
+    with torch.no_grad():
+        method.student.lengths.copy_(torch.linspace(0.5, 2, NUM_CLUSTERS)[:, None])
+    tokens = batch.features.tokens
+    scores = method.predict(batch)
+    for image, own in zip(tokens, scores, strict=True):
+        unit = image * 5 / image.norm(dim=0).mean()
+        for length, direction, score in zip(
+            method.student.lengths, method.student.centroids, own, strict=True
+        ):
+            expected = length * torch.einsum("chw,c->hw", unit, normalize(direction, dim=0))
+            torch.testing.assert_close(score, expected.detach())
+
+
+def two_parts() -> Batch:
+    """An image of two halves, one of which is seen as two labels by tokens of a few places."""
+    tokens = torch.zeros(1, DIM, 6, 6)
+    tokens[0, 0, :, :3], tokens[0, 1, :, 3:] = 1.0, 1.0
+    tokens[0, 2, :2, 3:] = 0.9
+    return replace(make_batch([0]), features=FeatureMap(tokens))
+
+
+def test_a_mask_learns_the_label_of_most_of_it() -> None:
+    method, batch = started(psi=0.6, scale=8.0, lr=0.05), two_parts()
+    with torch.no_grad():
+        method.student.centroids.copy_(torch.eye(NUM_CLUSTERS, DIM))
+        method.student.centroids[2, 1] = 0.8
+        method.teacher.centroids.copy_(method.student.centroids)
+    before = method.predict(batch).argmax(1)[0]
+    assert before[:2, 3:].unique().tolist() == [2]
+    assert before[2:, 3:].unique().tolist() == [1]
+    result = method.loss(batch, "train")
+    assert float(result.scalars["masks"]) == 2
+    assert float(result.scalars["covered"]) == 1
+    assert float(result.scalars["relabelled"]) == pytest.approx(6 / 36)
+    adam = Optimiser(method.param_groups("train"))
+    for _ in range(40):
+        method.loss(batch, "train").loss.backward()
+        adam.step()
+    after = method.predict(batch).argmax(1)[0]
+    assert after[:, :3].unique().tolist() == [0]
+    assert after[:, 3:].unique().tolist() == [1]
+
+
+def test_what_is_outside_of_masks_teaches_nothing() -> None:
+    method, batch = started(psi=0.95), make_batch(range(4))
+    tokens = batch.features.tokens
+    masks = principal_masks(tokens, 0.95)
+    assert 0 < (masks == 0).float().mean() < 1
+    labels = usual_in_masks(method.classify(tokens).argmax(1), masks, NUM_CLUSTERS)
+    scores = method.classify(tokens).log_softmax(1)
+    weights = (1 - scores.exp().mean((0, 2, 3))) ** 2
+    inside = labels != NONE
+    chosen = scores.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    expected = -(weights[labels.clamp(min=0)] * chosen)[inside].sum() / labels.numel()
+    torch.testing.assert_close(method.loss(batch, "train").loss, expected)
+
+
+def test_calibrated_settings_build_it() -> None:
+    facts = Facts(
+        images=300, steps=250, batch_size=16, grid=20, statistics=None, has_attention=False
+    )
+    choices = {c.key.removeprefix("method."): c.value for c in PriMaPs.calibrated(facts)}
+    config = PriMaPsConfig.model_validate(choices)
+    assert config.centre
+    assert config.lr * 250 == pytest.approx(0.5)
