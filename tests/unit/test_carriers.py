@@ -21,6 +21,7 @@ BY_DOTTED_KEY = (
     "report",  # reads params of MLflow
     "sweeps/space.py",
     "sweeps/presets.py",
+    "sweeps/published/preset.py",
     "sweeps/defaults.py",
     "trials/trial.py",  # the record on the disk
     "models/folder.py",  # model.yaml, and the settings in a run's record

@@ -69,6 +69,7 @@ def test_methods_and_engine_load_neither_ray_nor_mlflow_nor_timm() -> None:
         "core.cli",
         "tune",
         "train",
+        "reproduce",
     ],
 )
 def test_what_reading_processes_and_help_import_loads_no_torch(module: str) -> None:

@@ -4,8 +4,6 @@ Between the reader's `Images` and a method's `Batch`. Weights come from timm's h
 from a safetensors file, loaded strictly; nothing here ever falls back to random weights.
 """
 
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from usseg_ray.core.config import BackboneConfig, DataConfig
-from usseg_ray.core.errors import UserError, did_you_mean
+from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap, FeatureSpec, Needs
 from usseg_ray.features.projections import (
     PassRecord,
@@ -26,16 +24,13 @@ from usseg_ray.features.projections import (
     readable_attention,
     recorded,
 )
-from usseg_ray.features.textons import Textons
-from usseg_ray.features.zoo import huggingface_hub, timm
+from usseg_ray.features.textons import TEXTONS, Textons
+from usseg_ray.features.weights import check_weights, missing_weights
+from usseg_ray.features.zoo import timm
 from usseg_ray.ops.attention import local_weights
 from usseg_ray.ops.context import averaged
 
 PLAIN = Needs()
-
-HUB_TIMEOUT_S = 5.0
-
-TEXTONS = "textons"
 
 _ANY_SIZE = ("vision_transformer", "deit", "eva")
 
@@ -267,62 +262,6 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     return backbone.requires_grad_(False).eval()
 
 
-def check_weights(config: BackboneConfig) -> None:
-    """Makes sure within seconds that a backbone's weights can be had.
-
-    Args:
-        config: The backbone.
-
-    Raises:
-        UserError: They cannot; names the three ways on.
-    """
-    if config.name == TEXTONS and config.weights is not None:
-        raise UserError(
-            f"backbone.weights = {config.weights}: textons have no weights. Name the network "
-            "that they are of: --set backbone.name=..."
-        )
-    if config.name == TEXTONS:
-        return
-    if config.weights is not None:
-        if not Path(config.weights).is_file():
-            raise UserError(f"backbone.weights = {config.weights}: no such file.")
-        return
-    if not timm.is_model(config.name.split(".")[0]):
-        hint = did_you_mean(config.name, timm.list_models(), most=3)
-        raise UserError(f"backbone.name = {config.name!r} is no timm model{hint}")
-    try:
-        cfg = timm.get_pretrained_cfg(config.name)
-    except RuntimeError:  # an unknown tag
-        cfg = None
-    if cfg is None or not cfg.has_weights:
-        tags = timm.list_pretrained(f"{config.name.split('.')[0]}*")[:4]
-        raise UserError(
-            f"backbone.name = {config.name!r} has no published weights; timm has {tags}. "
-            "Or give a file: --set backbone.weights=FILE.safetensors"
-        )
-    if cfg.hf_hub_id is not None and not _cached(cfg.hf_hub_id):
-        _reach(config.name, huggingface_hub.hf_hub_url(cfg.hf_hub_id, "config.json"))
-
-
-def _cached(repository: str) -> bool:
-    names = ("model.safetensors", "pytorch_model.bin")
-    return any(
-        isinstance(huggingface_hub.try_to_load_from_cache(repository, n), str) for n in names
-    )
-
-
-def _reach(name: str, url: str) -> None:
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
-        raise UserError(
-            f"The weights of {name} are not in the local cache and the hub cannot be reached "
-            f"({getattr(error, 'reason', error)}). Three ways on: connect and run again (they are "
-            "cached once); --set backbone.weights=FILE.safetensors; --set backbone.name=textons"
-        ) from None
-
-
 def _layers(config: BackboneConfig, count: int) -> tuple[int, ...]:
     """Lists the layers that are read, the last one where none is named.
 
@@ -344,6 +283,8 @@ def _create(config: BackboneConfig, *, pretrained: bool) -> Any:  # noqa: ANN401
         args.setdefault("dynamic_img_size", True)
     try:
         model = timm.create_model(config.name, **args)
+    except OSError as error:
+        raise missing_weights(config, error) from None
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"backbone.name = {config.name!r} with {args}: {error}") from None
     if not hasattr(model, "forward_intermediates"):

@@ -82,6 +82,18 @@ PRESETS: tuple[BackbonePreset, ...] = (
         BackboneConfig(name="vit_base_patch8_224.dino"),
     ),
     BackbonePreset(
+        "dinov2_s14",
+        _APACHE,
+        "DINOv2 ViT-S/14, as publications have it; image sizes are multiples of 14.",
+        BackboneConfig(name="vit_small_patch14_dinov2.lvd142m"),
+    ),
+    BackbonePreset(
+        "dinov2_b14",
+        _APACHE,
+        "DINOv2 ViT-B/14, as publications have it; image sizes are multiples of 14.",
+        BackboneConfig(name="vit_base_patch14_dinov2.lvd142m"),
+    ),
+    BackbonePreset(
         "dinov2_s14_reg",
         _APACHE,
         "DINOv2 ViT-S/14 with registers; image sizes are multiples of 14.",

@@ -32,6 +32,9 @@ from torch.nn import functional
 
 from usseg_ray.core.errors import UserError
 
+TEXTONS = "textons"
+"""The filter bank among the names of backbones."""
+
 _FREQUENCY = 0.25
 """Cycles a pixel that a pair is tuned to, at its own scale; an octave below what pixels carry."""
 _ENVELOPE = 1.4

@@ -22,9 +22,10 @@ from usseg_ray.core.files import first_line, write_whole
 from usseg_ray.core.records import DamagedError
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.scaling import AS_THEY_ARE
-from usseg_ray.features.backbones import TEXTONS, Backbone, build_backbone
+from usseg_ray.features.backbones import Backbone, build_backbone
 from usseg_ray.features.presets import licence_of
 from usseg_ray.features.store.recipe import weights_digest
+from usseg_ray.features.textons import TEXTONS
 from usseg_ray.models.description import (
     BackboneNote,
     Description,

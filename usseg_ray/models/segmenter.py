@@ -24,8 +24,8 @@ from usseg_ray.core.types import Images
 from usseg_ray.core.views import Frame
 from usseg_ray.data.transforms import frame_image
 from usseg_ray.engine.model import Model, build_model
-from usseg_ray.features.backbones import check_weights
 from usseg_ray.features.store.recipe import weights_digest
+from usseg_ray.features.weights import check_weights
 from usseg_ray.models.description import Description
 from usseg_ray.models.earlier import is_earlier, read_earlier
 from usseg_ray.models.folder import read_model, settings_of

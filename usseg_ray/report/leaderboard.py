@@ -1,7 +1,8 @@
 """The leaderboards of a report: one table a protocol, so that ranks compare what compares.
 
 It stands after `read`. Trials are ranked on the selection split, finalists on the untouched test
-split; floors, the ceiling and published numbers stand among them by their value, without a rank.
+split; floors and the ceiling stand among them by their value, without a rank, and among finalists
+what is published under their protocol too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +12,10 @@ from statistics import fmean
 from usseg_ray.core.table import OURS, Cell, Column, Spread, Table, TableRow, in_order
 from usseg_ray.engine.baselines import baseline_rows
 from usseg_ray.report.content import Note, PageBlock, Section
-from usseg_ray.report.published import PublishedScore, published_scores
 from usseg_ray.report.read import RunRecord, SweepRecord
 from usseg_ray.scoring.objective import MIOU, short
 from usseg_ray.scoring.significance import Difference
+from usseg_ray.sweeps.published.scores import PublishedScore, published_scores
 from usseg_ray.tracking.store import REASON_TAG
 
 _NAME, _RANK = Column("name", "trial"), Column("rank", "rank", 0)
@@ -83,7 +84,7 @@ def leaderboard_section(sweeps: Sequence[SweepRecord]) -> Section:
         blocks.append(Note("No trial was scored on an untouched test split."))
     for protocol, group in _by(sweeps, "protocol", "objective"):
         rows = [_trial_row(sweep, run, several=several) for sweep in group for run in sweep.trials]
-        rows += _baseline_rows(group, "baseline.") + _published_rows(protocol)
+        rows += _baseline_rows(group, "baseline.")
         blocks.append(_ranked(group[0].objective, protocol, rows))
     return Section("leaderboard", "Leaderboard", (*blocks, *_published(sweeps)))
 
@@ -213,9 +214,12 @@ def data_name(protocol: str) -> str:
 
 
 def _same(score: PublishedScore, protocol: str) -> bool:
-    """Whether a published number was measured as ours: data, official split, frame, no refiner."""
+    """Whether a published number was measured as ours: data, official split, frame, no refiner.
+
+    What papers call the validation split is `test` here.
+    """
     where, _, how = protocol.partition(", ")
-    same = where == f"{score.data} val" and how.partition(":")[0] == score.protocol
+    same = where == f"{score.data} test" and how.partition(":")[0] == score.protocol
     return same and score.refiner == "none"
 
 

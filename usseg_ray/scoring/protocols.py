@@ -139,6 +139,14 @@ PROTOCOLS = {
             refinements=(_FLIP, _FLIP_CRF),
         ),
         Protocol(
+            "stego-322",
+            "as stego-320, for backbones of 14-pixel patches, which do not tile 320",
+            size=322,
+            filter="nearest",
+            upsampled="codes",
+            refinements=(_FLIP, _FLIP_CRF),
+        ),
+        Protocol(
             "smooseg-224",
             "SmooSeg on Potsdam",
             size=224,

@@ -309,10 +309,13 @@ def _more_trials(found: Findings) -> str:
 
 
 def _with(command: str, options: Mapping[str, int]) -> str:
-    """Writes a command with other options, in a folder of its own; `tune` for one of `train`."""
-    if not command:
-        return ""
+    """Writes a command with other options, in a folder of its own; `tune` for one of `train`.
+
+    Runs of `reproduce` have the settings that were published: there is nothing to vary.
+    """
     words = shlex.split(command)
+    if not words or any(word.endswith("reproduce") for word in words[:3]):
+        return ""
     if _TRAIN in words:
         words[words.index(_TRAIN)] = _TUNE
         options = {"--num-samples": 1, **options}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usseg_ray.data.library import SYNTHETIC
-from usseg_ray.features.backbones import TEXTONS
+from usseg_ray.features.textons import TEXTONS
 from usseg_ray.methods.base import Method
 from usseg_ray.scoring.protocols import DEFAULT, protocol_settings
 

@@ -118,7 +118,7 @@ def stored_features(
 @contextmanager
 def stored_excerpt(
     plan: Plan, device: str
-) -> Iterator[tuple[dict[str, tuple[StoredView, ...]], FeatureStore, float | None]]:
+) -> Iterator[tuple[dict[str, tuple[StoredView, ...]], FeatureStore, float | None, int]]:
     """Computes the features of a few images of all that a sweep would store, to time it by.
 
     Args:
@@ -126,8 +126,9 @@ def stored_excerpt(
         device: `cpu` or `cuda`.
 
     Yields:
-        Method -> what would be stored for it, a store that has it of a `forecast.excerpt`, and the
-        seconds that the features of all images would take; `None` where none would be stored.
+        Method -> what would be stored for it, a store that has it of a `forecast.excerpt`, the
+        seconds that the features of all images would take, `None` where none would be stored, and
+        the bytes of those that are not stored yet.
     """
     known, mode = default_store(), plan.config.resources.features
     uses = _uses(plan) if mode != "recompute" else []
@@ -137,7 +138,7 @@ def stored_excerpt(
     with TemporaryDirectory() as folder, ExitStack() as held:
         store = FeatureStore(FeatureFolder(Path(folder)))
         if not uses:
-            yield stored, store, None
+            yield stored, store, None, 0
             return
         backbone = build_backbone(plan.config.backbone)
         worked = clock_of(plan.config, torch.device(device))
@@ -157,7 +158,7 @@ def stored_excerpt(
             view = StoredView(use.split, use.view, few.entry.key)
             for method in use.methods:
                 stored[method] = (*stored.get(method, ()), view)
-        yield stored, store, seconds
+        yield stored, store, seconds, promised
 
 
 def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> bool:

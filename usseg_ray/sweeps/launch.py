@@ -33,7 +33,7 @@ from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
 from usseg_ray.sweeps.tuning import trainings
-from usseg_ray.trials.cost import estimate
+from usseg_ray.trials.cost import Cost, estimate
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
 from usseg_ray.trials.trial import RUNS, TRIAL_FILE, find_run, local_copy
@@ -59,7 +59,8 @@ def launch(
         resume: Name, folder or URI of the run to go on with.
         dry_run: Whether to stop after printing the plan.
         keys: Whether to print every resolved key then.
-        again: The command that goes on with it, for the last line of one that was broken off.
+        again: The command that goes on with it, for the last line of one that was broken off;
+            empty for no such line.
 
     Returns:
         The run's folder.
@@ -91,13 +92,9 @@ def launch(
         try:
             run_sweep(plan, folder.absolute(), console)
         except KeyboardInterrupt:
-            place = redacted(plan.request.storage) or folder
-            console.print(
-                f"To go on: {again} --resume {place}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            if again:
+                place = redacted(plan.request.storage) or folder
+                console.say(f"To go on: {again} --resume {place}")
             raise
     return folder
 
@@ -268,18 +265,21 @@ def _print_cost(plan: Plan) -> None:
         return
     # A dry run describes the built-in data without reading it.
     plan = replace(plan, manifest=load_manifest(plan.root))
-    device = chosen_device(plan.config.resources.device)
-    trials = Counter(method for method, _ in plan.draws.values())
-    with (
-        console.status("Timing a few steps of each method ..."),
-        stored_excerpt(plan, device) as (stored, store, seconds),
-    ):
-        jobs = plan.on(device, "", stored).first_jobs()
-        cost = estimate(jobs, trials, plan.final_runs, store, seconds)
+    with console.status("Timing a few steps of each method ..."):
+        cost = cost_of(plan)
     gpus = plan.config.resources.processes * plan.config.resources.gpus_per_worker
     price = plan.request.gpu_hour_price
     for line in cost.lines(None if price is None else price * gpus):
         console.print(line, markup=False, highlight=False)
+
+
+def cost_of(plan: Plan) -> Cost:
+    """Times a few steps of each method of a plan, on this machine."""
+    device = chosen_device(plan.config.resources.device)
+    trials = Counter(method for method, _ in plan.draws.values())
+    with stored_excerpt(plan, device) as (stored, store, seconds, disk):
+        jobs = plan.on(device, "", stored).first_jobs()
+        return replace(estimate(jobs, trials, plan.final_runs, store, seconds), disk=disk)
 
 
 def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:

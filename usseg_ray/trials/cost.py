@@ -22,6 +22,7 @@ class Cost:
         device: What it was measured on, `cpu` or `cuda`.
         features: Seconds of features that are computed once; `None` where trials compute theirs.
         at_once: Trials for which this machine has room at a time.
+        disk: Bytes of features that are not stored yet.
     """
 
     seconds: dict[str, float]
@@ -30,6 +31,7 @@ class Cost:
     device: str
     features: float | None = None
     at_once: int = 1
+    disk: int = 0
 
     @property
     def total(self) -> float:
@@ -49,11 +51,11 @@ class Cost:
         )
         finals = f", finalists {self.retrained} runs" if self.retrained else ""
         where = "GPU" if self.device == "cuda" else "CPU"
-        kept = "anew in each trial" if self.features is None else f"once {_spoken(self.features)}"
-        together = f", {self.at_once} at a time {_spoken(self.total / self.at_once)}"
+        kept = "anew in each trial" if self.features is None else f"once {spoken(self.features)}"
+        together = f", {self.at_once} at a time {spoken(self.total / self.at_once)}"
         lines = [
             f"Time on this machine's {where}: one trial after the other about "
-            f"{_spoken(self.total)}{together if self.at_once > 1 else ''} "
+            f"{spoken(self.total)}{together if self.at_once > 1 else ''} "
             f"({each}{finals}; features {kept})."
         ]
         if hour_price is not None and self.device == "cuda":
@@ -88,7 +90,8 @@ def estimate(
     return Cost(seconds, dict(trials), retrained, device, features, at_once)
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
+    """Writes a time as people say it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

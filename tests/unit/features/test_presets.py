@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.conftest import PROJECT
 from usseg_ray.core.config import BackboneConfig, build_config, flatten
 from usseg_ray.core.errors import UserError
-from usseg_ray.features.backbones import TEXTONS, TextonFeatures, TimmFeatures, build_backbone
+from usseg_ray.features.backbones import TextonFeatures, TimmFeatures, build_backbone
 from usseg_ray.features.presets import (
     PRESETS,
     BackbonePreset,
@@ -22,6 +22,7 @@ from usseg_ray.features.presets import (
     find_backbone,
     read_backbone,
 )
+from usseg_ray.features.textons import TEXTONS
 from usseg_ray.methods import get
 
 NETWORKS = [preset for preset in PRESETS if preset.config.name != TEXTONS]
@@ -35,7 +36,7 @@ LICENCES = {
 
 def test_every_preset_has_a_name_of_its_own() -> None:
     names = [preset.name for preset in PRESETS]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 15
 
 
 @pytest.mark.parametrize("preset", NETWORKS, ids=lambda preset: preset.name)

@@ -161,6 +161,13 @@ def test_a_single_run_of_train_goes_on_as_a_sweep() -> None:
     assert found.command == expected
 
 
+@pytest.mark.parametrize("program", ["python -m usseg_ray.reproduce", "usseg-ray reproduce"])
+def test_a_run_of_a_published_table_has_no_command(program: str) -> None:
+    one = replace(FIRST, scores=(29.0,))
+    command = f"{program} cityscapes27 --methods stego"
+    assert conclude(Findings([one], None, BASELINES, "test", "", command)).command == ""
+
+
 def test_what_picked_without_labels_is_named() -> None:
     how = "settings picked without labels, by label_free.view_information on val"
     assert conclude(replace(sweep(), picked=how)).sentence.endswith(f" ({how}).")

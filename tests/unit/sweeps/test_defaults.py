@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from usseg_ray.data.library import SYNTHETIC
-from usseg_ray.features.backbones import TEXTONS
+from usseg_ray.features.textons import TEXTONS
 from usseg_ray.methods.acseg import ACSeg
 from usseg_ray.methods.kmeans import KMeans
 from usseg_ray.scoring.protocols import DEFAULT, protocol_settings

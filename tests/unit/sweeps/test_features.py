@@ -218,7 +218,8 @@ def test_an_estimate_has_features_of_a_few_images_of_what_would_be_stored(
 ) -> None:
     monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
     plan = plan_of(root, "stego", "kmeans", **FIXED)
-    with subject.stored_excerpt(plan, "cpu") as (stored, store, seconds):
+    with subject.stored_excerpt(plan, "cpu") as (stored, store, seconds, disk):
+        assert disk > 0
         assert {view.split for view in stored["stego"]} >= {"train", "val"}
         assert seconds is not None
         assert seconds > 0
@@ -231,5 +232,6 @@ def test_an_estimate_has_features_of_a_few_images_of_what_would_be_stored(
         stored,
         _,
         seconds,
+        disk,
     ):
-        assert (stored, seconds) == ({}, None)
+        assert (stored, seconds, disk) == ({}, None, 0)

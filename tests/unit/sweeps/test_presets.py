@@ -14,7 +14,8 @@ from usseg_ray.core.views import Frame
 from usseg_ray.data.reader import crops_of
 from usseg_ray.data.transforms import fixed_crop
 from usseg_ray.scoring.protocols import find_protocol
-from usseg_ray.sweeps.presets import PRESETS, Preset, find_preset, preset_settings
+from usseg_ray.sweeps.presets import PRESETS, find_preset, preset_settings
+from usseg_ray.sweeps.published.preset import Preset
 
 
 def test_every_preset_has_a_name_of_its_own() -> None:

@@ -17,7 +17,7 @@ from usseg_ray.core.config import BackboneConfig, Settings
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.keys import key_seed
-from usseg_ray.features.backbones import check_weights
+from usseg_ray.features.weights import check_weights
 from usseg_ray.features.zoo import timm
 from usseg_ray.methods.parts.heads import initialise_like_torch
 
@@ -141,10 +141,12 @@ def check_network(config: NetworkConfig) -> None:
         try:
             check_weights(BackboneConfig(name=config.name))
         except UserError as error:
+            where, _, ways = str(error).partition("Three ways on: ")
+            first = ways.partition(";")[0] or "connect and run again"
             raise UserError(
-                f"timm's weights of method.network.name = {config.name!r} are out of reach. Three "
-                "ways on: connect and run again; --set method.network.weights=FILE.safetensors; "
-                "--set method.network.pretrained=false to start from a draw."
+                f"method.network.name = {config.name!r}: {where.strip()} Three ways on: {first}; "
+                "--set method.network.weights=FILE.safetensors; --set "
+                "method.network.pretrained=false to start from a draw."
             ) from error
 
 

@@ -27,13 +27,21 @@ _OFFICIAL_PATCH = 8
 _EMBEDDING = "patch_embed.proj.weight"
 
 
+def read_checkpoint(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Reads the tensors of all files of a checkpoint; see `tensors.read_tensors`."""
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= read_tensors(file)
+    return tensors
+
+
 def convert(
-    files: Sequence[Path], folder: Path, assigned: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Tensor], folder: Path, assigned: Mapping[str, Any] | None = None
 ) -> Description:
     """Makes a model of an official checkpoint.
 
     Args:
-        files: Of the checkpoint; one, but for CAUSE.
+        tensors: Of the checkpoint, as `read_checkpoint` reads them.
         folder: Where the model goes.
         assigned: Settings in place of the official ones, such as another backbone's.
 
@@ -41,11 +49,8 @@ def convert(
         What the model is.
 
     Raises:
-        UserError: A file cannot be read, is of no known method, or does not fit.
+        UserError: It is of no known method, or does not fit.
     """
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors |= read_tensors(file)
     found = recognise(tensors)
     with tempfile.TemporaryDirectory(prefix="usseg-") as place:
         weights = None

@@ -62,6 +62,11 @@ class OfficialModel:
     width: int = 0
 
 
+def is_method(tensors: Tensors) -> bool:
+    """Tells whether some tensors are of a method's checkpoint that is known."""
+    return not _MARKS.keys().isdisjoint(map(bare_name, tensors))
+
+
 def recognise(tensors: Tensors) -> OfficialModel:
     """Says which method's checkpoint some tensors are.
 
@@ -71,7 +76,7 @@ def recognise(tensors: Tensors) -> OfficialModel:
     Raises:
         UserError: Of none that is known, or some of its tensors are missing.
     """
-    bare = {_bare(name): tensor for name, tensor in tensors.items()}
+    bare = {bare_name(name): tensor for name, tensor in tensors.items()}
     for mark, read in _MARKS.items():
         if mark in bare:
             try:
@@ -88,7 +93,7 @@ def recognise(tensors: Tensors) -> OfficialModel:
     )
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """Takes away what wrappers for several GPUs put before every name."""
     within, mark, own = name.rpartition(SEPARATOR)
     return f"{within}{mark}{own.removeprefix('module.')}"

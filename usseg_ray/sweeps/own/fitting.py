@@ -31,8 +31,9 @@ from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.library import open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.scaling import parse_bands
-from usseg_ray.features.backbones import TEXTONS, build_backbone
+from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.presets import PRESETS, backbone_settings
+from usseg_ray.features.textons import TEXTONS
 from usseg_ray.models.description import read_description
 from usseg_ray.models.find import KEPT, find_model
 from usseg_ray.ops import context

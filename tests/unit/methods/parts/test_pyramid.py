@@ -137,6 +137,7 @@ def test_a_hub_out_of_reach_names_three_ways_on(monkeypatch: pytest.MonkeyPatch)
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    monkeypatch.setattr("usseg_ray.features.backbones._cached", lambda _repository: False)
-    with pytest.raises(UserError, match=r"out of reach\. Three ways on: connect.*pretrained=false"):
+    monkeypatch.setattr("usseg_ray.features.weights._cached", lambda _repository: False)
+    ways = r"had from .*resnet18\.tv_in1k .*\. Three ways on: connect.*pretrained=false"
+    with pytest.raises(UserError, match=ways):
         PyramidNetwork(NetworkConfig(name="resnet18.tv_in1k"), 0)

@@ -18,7 +18,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, Images
-from usseg_ray.models.official.convert import convert
+from usseg_ray.models.official.convert import convert, read_checkpoint
 from usseg_ray.models.official.tensors import tensors_of
 from usseg_ray.models.segmenter import Segmenter
 
@@ -172,7 +172,7 @@ def opened(folder: Path, files: list[tuple[str, Any]], **settings: Any) -> Segme
             np.save(paths[-1], content)
         else:
             torch.save(content, paths[-1])
-    convert(paths, folder / "model", SMALL | settings)
+    convert(read_checkpoint(paths), folder / "model", SMALL | settings)
     assert not list((folder / "model").glob("*.p*t*"))
     return Segmenter.open(folder / "model", torch.device("cpu"))
 

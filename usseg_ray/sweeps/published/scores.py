@@ -58,7 +58,18 @@ def _scores(
     )
 
 
-_R18, _S8, _S16, _B8, _B14 = "ResNet-18 FPN", "ViT-S/8", "ViT-S/16", "ViT-B/8", "DINOv2 ViT-B/14"
+_R18, _S8, _S16, _B8 = "ResNet-18 FPN", "ViT-S/8", "ViT-S/16", "ViT-B/8"
+_S14, _B14 = "DINOv2 ViT-S/14", "DINOv2 ViT-B/14"
+NETWORKS = {
+    "resnet18.tv_in1k": _R18,
+    "vit_small_patch8_224.dino": _S8,
+    "vit_small_patch16_224.dino": _S16,
+    "vit_base_patch8_224.dino": _B8,
+    "vit_small_patch14_dinov2.lvd142m": _S14,
+    "vit_base_patch14_dinov2.lvd142m": _B14,
+}
+"""timm's name of a network -> as publications call it."""
+
 _COCO, _CITY, _POTSDAM, _VOC = "cocostuff27", "cityscapes27", "potsdam3", "voc2012"
 _CAUSE = "Kim et al., 2023, authors' page"
 _DINO = "k-means of DINO tokens, Hahn et al., TMLR 2024, authors' page"
@@ -147,8 +158,28 @@ SCORES: tuple[PublishedScore, ...] = (
         ("", _CITY, _B8, 15.5, 49.2),
         ("", _POTSDAM, _S8, 33.6, 56.6),
         ("", _POTSDAM, _B8, 49.4, 66.1),
+        ("", _COCO, _S14, 22.9, 44.5),
+        ("", _COCO, _B14, 17.9, 35.0),
+        ("", _CITY, _S14, 15.3, 49.5),
+        ("", _CITY, _B14, 14.9, 36.1),
+        ("", _POTSDAM, _S14, 61.0, 75.9),
+        ("", _POTSDAM, _B14, 69.9, 82.4),
     ),
 )
+
+
+def find_score(data: str, method: str, variant: str, network: str) -> PublishedScore | None:
+    """Finds what is published of one method on one network.
+
+    Args:
+        data: Name of the published data set.
+        method: Name of the method here.
+        variant: As the publication calls it; empty for the plain method.
+        network: timm's name.
+    """
+    asked = (data, method, variant, NETWORKS.get(network))
+    named = ((score, (score.data, score.method, score.variant, score.backbone)) for score in SCORES)
+    return next((score for score, name in named if name == asked), None)
 
 
 def published_scores(data: str) -> list[PublishedScore]:

@@ -1,0 +1,1 @@
+"""Publications under their own protocols: their numbers, and runs of our own beside them."""
