@@ -96,6 +96,14 @@ SCORES: tuple[PublishedScore, ...] = (
         ("", _CITY, _B8, 21.0, 73.2),
     ),
     *_scores(
+        "equss",
+        "Kim et al., AAAI 2024",
+        "stego-320",
+        "unstated",
+        ("", _COCO, _S8, 25.8, 53.8),
+        ("", _CITY, _B8, 22.0, 79.9),
+    ),
+    *_scores(
         "hp",
         "Seong et al., CVPR 2023",
         "stego-320",
