@@ -111,8 +111,6 @@ def digest(names: list[str]) -> str:
     return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
 
 
-# Ray sets all fields of a context, so that it warns of those that it will take away.
-@pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context")
 def test_ray_data_reads_a_plan_alike(scenes: Path) -> None:
     manifest, showing = load_manifest(scenes), Showing(Frame(32), labels=True)
     plan = evaluation_plan(manifest, "val", 0, 1)

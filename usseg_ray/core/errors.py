@@ -109,9 +109,12 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".", most: in
         name: What was asked.
         known: The names that there are.
         otherwise: The end where none of them is near.
-        most: How many near ones are named.
+        most: How many near ones are named; of equally near ones those that come first in `known`.
     """
-    near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    order = list(known)
+    near = difflib.get_close_matches(name, order, n=max(1, len(order)), cutoff=0.5)
+    near.sort(key=lambda one: (-difflib.SequenceMatcher(None, one, name).ratio(), order.index(one)))
+    near = near[:most]
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else otherwise
 
 

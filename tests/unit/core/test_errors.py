@@ -105,6 +105,7 @@ def test_an_address_that_carries_a_secret_is_told_from_others(address: str, carr
 
 def test_the_nearest_name_is_offered() -> None:
     assert did_you_mean("kmean", ["acseg", "kmeans"]) == "; did you mean 'kmeans'?"
+    assert did_you_mean("stego", ["stego-320", "stego-322"]) == "; did you mean 'stego-320'?"
     assert did_you_mean("xyz", ["acseg", "kmeans"]) == "."
     assert did_you_mean("xyz", [], "; see --help.") == "; see --help."
 
