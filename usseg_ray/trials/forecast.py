@@ -102,9 +102,9 @@ def trial_seconds(job: Job, budget: float = BUDGET_S, store: FeatureStore | None
         seconds = run.epochs * (images * clock.image_seconds + walks[learnt] * clock.walk_seconds)
     if seconds > SHORT_S:
         return seconds
-    run.score(scored, refit=True)
+    both = _timed(run, scored, worked, refit=True)
     score = _timed(run, scored, worked, refit=False)
-    refit = max(_timed(run, scored, worked, refit=True) - score, 0)
+    refit = max(both - score, 0)
     score = score * walks[scored] + refit * walks[learnt]
     return seconds + max(run.epochs // train.eval_every, 1) * score
 
