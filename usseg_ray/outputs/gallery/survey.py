@@ -4,7 +4,7 @@ At most `MOST` are looked at, from all over the folder, and what is kept of each
 and time have a bound, however many images there are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
+from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, resolve
 from usseg_ray.data.containers import UndecodableError
@@ -27,9 +28,6 @@ from usseg_ray.outputs.places import ImageFile, find_images
 
 MOST = 300
 """Images that are looked at."""
-
-OnProgress = Callable[[int, int, int], object]
-"""Told of images done, broken ones among them, and all."""
 
 
 @dataclass(frozen=True, eq=False)
