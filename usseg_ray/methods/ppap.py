@@ -142,6 +142,21 @@ class PPAP(CodeMethod):
         """Needs what goes into the block that is copied."""
         return Needs(block_input=config.block == "copy")
 
+    @classmethod
+    def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
+        """Keeps how many pairs are positives and negatives; a new block where there is no other."""
+        found = [fixed("method.weight_decay", 0.0, "of few steps")]
+        if not facts.has_attention:
+            found.append(fixed("method.block", "new", "this backbone has no block to copy"))
+        pairs = facts.statistics
+        if pairs is None:
+            return tuple(found)
+        return (
+            *found,
+            threshold("method.positive", pairs.within, 0.2, "pairs within an image"),
+            threshold("method.negative", pairs.random, 0.4, "pairs with another image"),
+        )
+
     def param_groups(self, stage: str) -> list[ParamGroup]:  # noqa: ARG002
         """Lists block and projection together, and the cluster probe."""
         config, modules = self.config, (self.block, self.projection)
@@ -197,9 +212,7 @@ class PPAP(CodeMethod):
         for image, own in enumerate(draws.anchors):
             anchors = own + image * patches
             partners = find_partners(units, anchors, self.zones)
-            losses.append(
-                proxy_contrast(projected, anchors, partners, self.config.temperature)
-            )
+            losses.append(proxy_contrast(projected, anchors, partners, self.config.temperature))
             counted = (part.sum(1).float().mean() for part in partners[:2])
             seen.append(torch.stack([*counted, partners.moved.mean()]))
         loss = torch.stack(losses).mean()
