@@ -92,7 +92,7 @@ def test_partners(rounds: int) -> None:
 @pytest.mark.parametrize("block", ["copy", "new"])
 @pytest.mark.parametrize("rounds", [0, 2])
 def test_whole_loss_and_its_gradient(block: str, rounds: int) -> None:
-    config = PPAPConfig(**SETTINGS, block=block, rounds=rounds, clustering="probe")  # type: ignore[arg-type]
+    config = PPAPConfig(**SETTINGS, block=block, rounds=rounds, clustering="probe")
     method, batch = PPAP(config, FEATURES, 4, seed=0), make_batch(range(4))
     draws = method.draw(batch, "train")
     codes = method.describe(batch)

@@ -38,4 +38,5 @@ class ReadBlock(nn.Module):
         """
         options = {} if given.rope is None else {"rope": given.rope}
         tokens: Tensor = self.norm(self.block(given.tokens, **options))
-        return tokens[:, self._prefix :].mT.unflatten(2, (height, width))
+        patches: Tensor = tokens[:, self._prefix :].mT.unflatten(2, (height, width))
+        return patches

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]
@@ -171,11 +172,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, dim: int, generator: torch.Generator) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(dim, 1, generator)
-        self.ffn = nn.Sequential(
-            linear(dim, 4 * dim, generator), nn.GELU(), linear(4 * dim, dim, generator)
-        )
+        self.hidden, self.out = linear(dim, 4 * dim, generator), linear(4 * dim, dim, generator)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        for last in (self.attention.out, self.ffn[2]):
+        for last in (self.attention.out, self.out):
             nn.init.zeros_(last.weight)
 
     def forward(self, tokens: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
@@ -183,5 +182,6 @@ class ResidualBlock(nn.Module):
         rows = tokens.flatten(2).mT
         normed = self.norms[0](rows)
         rows = rows + self.attention(normed, normed)
-        rows = rows + self.ffn(self.norms[1](rows))
-        return rows.mT.unflatten(2, tokens.shape[2:])
+        rows = rows + self.out(gelu(self.hidden(self.norms[1](rows))))
+        maps: Tensor = rows.mT.unflatten(2, tokens.shape[2:])
+        return maps
