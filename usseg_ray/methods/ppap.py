@@ -116,7 +116,13 @@ class PPAP(CodeMethod):
     defaults: ClassVar[Defaults] = Defaults(
         schedule={"train.epochs": 25, "train.batch_size": 64},
         embedded={"train.epochs": 10, "train.batch_size": 8, "train.eval_every": 5},
-        textons={"method.block": "new"},
+        textons={
+            # Textons come of no block.
+            "method.block": "new",
+            "method.positive": 0.9,
+            "method.negative": 0.5,
+            "method.temperature": 0.2,
+        },
     )
 
     def __init__(
