@@ -1,4 +1,4 @@
-"""STEGO, EQUSS, PPAP and SmooSeg compare the images of a worker's own part; nothing else crosses workers.
+"""STEGO, EQUSS, PPAP and SmooSeg compare the images of a worker's own part; nothing else crosses.
 
 So two and three gloo processes learn from the mean of the losses of their parts. One process that
 walks the parts itself ends with the same weights, centroids and teachers.
