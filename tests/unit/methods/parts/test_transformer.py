@@ -30,7 +30,7 @@ def test_a_residual_block_begins_as_nothing_and_learns() -> None:
     random = torch.Generator().manual_seed(3)
     block, tokens = ResidualBlock(6, random), torch.randn(2, 6, 3, 4, generator=random)
     assert torch.equal(block(tokens), tokens)
-    optimiser = torch.optim.SGD(block.parameters(), lr=0.1)
+    optimiser = torch.optim.SGD(block.parameters(), lr=1e-3)
     for _ in range(2):
         optimiser.zero_grad()
         block(tokens).square().sum().backward()
