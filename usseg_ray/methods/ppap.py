@@ -1,7 +1,7 @@
 """PPAP: the block that tokens come from learns, pulled to positives that each patch finds anew.
 
 Frozen patch tokens say which patches of a batch are alike: each anchor gathers its positives around
-a proxy that moves to where they are dense (`parts.proxies`). A copy of the transformer block that
+a proxy that moves to where they are dense (`ops.proxies`). A copy of the transformer block that
 those tokens are read of, fed with what the frozen blocks before it give, learns to pull the codes
 of anchors and positives together. At the start codes are the tokens. k-means on the codes finds the
 K groups or, as published, a cluster probe on the way.
@@ -29,10 +29,10 @@ from usseg_ray.methods.base import Defaults, Needs, ParamGroup
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
 from usseg_ray.methods.parts.heads import initialise_like_torch
-from usseg_ray.methods.parts.proxies import Zones, find_partners, proxy_contrast
 from usseg_ray.methods.parts.rules import fixed, threshold
 from usseg_ray.methods.parts.transformer import ResidualBlock
 from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.proxies import Zones, find_partners, proxy_contrast
 
 
 class PPAPConfig(CodeConfig):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from usseg_ray.methods.parts.proxies import Partners, Zones, find_partners, proxy_contrast
+from usseg_ray.ops.proxies import Partners, Zones, find_partners, proxy_contrast
 
 STILL = Zones(0.9, 0.0, 0, 3.0, 3.0)
 
