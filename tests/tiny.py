@@ -44,6 +44,7 @@ OWN: dict[str, dict[str, Any]] = {
     "cause": {"method.num_codes": 6, "method.dim": 8, "method.window": 2},
     "smooseg": {"method.dim": 8},
     "primaps": {},
+    "ppap": {"method.block": "new"},
     "equss": {"method.dim": 8, "method.subspaces": 2, "method.codebook_size": 6},
     "picie": {
         "method.network.name": "test_resnet",

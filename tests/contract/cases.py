@@ -4,22 +4,37 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import timm
 import torch
 from torch import Tensor
 
 from usseg_ray.core.config import MethodConfig, build_config, flatten
 from usseg_ray.core.distributed import shared_generator
-from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Pair, Step
+from usseg_ray.core.types import Batch, BlockInput, FeatureMap, FeatureSpec, Pair, Step
 from usseg_ray.data.library import SYNTHETIC
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.features.backbones import feature_spec
+from usseg_ray.features.block import ReadBlock
 from usseg_ray.methods import METHODS
 from usseg_ray.methods.base import Method
 from usseg_ray.sweeps.defaults import data_defaults
 
 DIM, GRID, PATCH = 12, (4, 4), 8
 SIDE = GRID[0] * PATCH
-FEATURES = FeatureSpec(dim=DIM, patch_size=PATCH, has_attention=True, grid=4, eval_grid=4)
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    NETWORK = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, embed_dim=DIM, depth=1, num_heads=3, num_classes=0
+    )
+    """Its one block is what methods may copy; nothing else of it is used."""
+FEATURES = FeatureSpec(
+    dim=DIM,
+    patch_size=PATCH,
+    has_attention=True,
+    grid=4,
+    eval_grid=4,
+    block=lambda: ReadBlock(NETWORK, 0),
+)
 NUM_CLUSTERS = 4
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -40,6 +55,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "feature_samples": 3,
         "negatives": 2,
     },
+    "ppap": {"split": 4},
 }
 """What makes a method small, in all of its cases."""
 
@@ -63,6 +79,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "smooseg": [{"pointwise": False, "dropout": 0.0}, {"clustering": "kmeans", "context": 0.75}],
     "primaps": [{"context": 0.75, "centre": True, "psi": 0.6, "renewal_steps": 1}],
     "equss": [{"clustering": "probe", "codebook_size": 3}, {"context": 0.75}],
+    "ppap": [
+        {"block": "new"},
+        {"clustering": "probe", "rounds": 0, "dropout": 0.0},
+        {"block": "new", "context": 0.75, "split": 2, "rounds": 1, "negative_step": 2.0},
+    ],
     "acseg": [
         {"background": "split", "background_pool": "mean", "num_blocks": 2, "num_heads": 3},
         {"region_vector": "cls", "num_blocks": 1},
@@ -102,7 +123,7 @@ class Case(NamedTuple):
     @property
     def learns_clusters(self) -> bool:
         """Whether K groups are learnt on the way instead of being found in the data set."""
-        if self.method.name in {"stego", "hp", "cause", "equss"}:
+        if self.method.name in {"stego", "hp", "cause", "equss", "ppap"}:
             return self.settings.get("clustering") == "probe"
         return self.method.name in {"picie", "primaps"} or (
             self.method.name == "smooseg" and self.settings.get("clustering") != "kmeans"
@@ -160,7 +181,7 @@ def make_batch(images: Sequence[int], step: int = 0) -> Batch:
     return Batch(
         ids=tuple(f"image-{image}" for image in images),
         pixels=pixels,
-        features=FeatureMap(tokens, saliency, local),
+        features=FeatureMap(tokens, saliency, local, block_input(tokens)),
         step=Step(step, 20, step),
         augmented=FeatureMap(tokens + 0.1 * torch.stack(noise)),
         positive=FeatureMap(torch.stack([look(image + 1000)[0] for image in images])),
@@ -174,6 +195,12 @@ def make_batch(images: Sequence[int], step: int = 0) -> Batch:
             ]
         ),
     )
+
+
+def block_input(tokens: Tensor) -> BlockInput:
+    """Makes what goes into a block of patches, behind a CLS token."""
+    patches = tokens.flatten(2).mT
+    return BlockInput(torch.cat([patches.mean(1, keepdim=True), patches], 1))
 
 
 def look(image: int) -> tuple[Tensor, Tensor]:
@@ -242,7 +269,8 @@ class Given:
 
 def with_tokens(batch: Batch, tokens: Tensor) -> Batch:
     """Returns the batch with other tokens everywhere."""
-    other = FeatureMap(tokens, batch.features.saliency, batch.features.local)
+    own = batch.features
+    other = FeatureMap(tokens, own.saliency, own.local, block_input(tokens))
     return replace(batch, features=other, augmented=other, positive=other)
 
 

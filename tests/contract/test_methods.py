@@ -22,6 +22,7 @@ from tests.contract.cases import (
     Case,
     Given,
     Walks,
+    block_input,
     check_defaults,
     make_batch,
     make_pair,
@@ -105,7 +106,8 @@ def test_a_batch_has_no_place_for_labels() -> None:
         "pair",
         "crop_tokens",
     }
-    assert {field.name for field in fields(FeatureMap)} == {"tokens", "saliency", "local"}
+    parts = {"tokens", "saliency", "local", "block_input"}
+    assert {field.name for field in fields(FeatureMap)} == parts
     assert {field.name for field in fields(Pair)} == {"first", "second", "crop", "flip"}
 
 
@@ -290,7 +292,8 @@ def degenerate(kind: str) -> Batch:
         flat = torch.cat([tokens[:1], tokens[:1]])
     pixels = batch.pixels.clone()
     pixels[1] = 0.5
-    features = FeatureMap(flat, torch.full((2, *GRID), 1 / 20), torch.full((2, 9, *GRID), 1 / 9))
+    saliency, local = torch.full((2, *GRID), 1 / 20), torch.full((2, 9, *GRID), 1 / 9)
+    features = FeatureMap(flat, saliency, local, block_input(flat))
     pair = make_pair([0, 1], pixels)
     views = FeatureMap(flat)
     return replace(

@@ -1,4 +1,4 @@
-"""STEGO, EQUSS and SmooSeg compare the images of a worker's own part; nothing else crosses workers.
+"""STEGO, EQUSS, PPAP and SmooSeg compare the images of a worker's own part; nothing else crosses.
 
 So two and three gloo processes learn from the mean of the losses of their parts. One process that
 walks the parts itself ends with the same weights, centroids and teachers.
@@ -16,12 +16,14 @@ from tests.gloo import in_processes
 from usseg_ray.core.types import Step
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods.equss import EQUSS
+from usseg_ray.methods.ppap import PPAP
 from usseg_ray.methods.smooseg import SmooSeg
 from usseg_ray.methods.stego import STEGO
 
 CASES = (
     Case(STEGO, {"clustering": "probe"}),
     Case(EQUSS, {"clustering": "probe"}),
+    Case(PPAP, {"clustering": "probe"}),
     Case(SmooSeg, {}),
 )
 IMAGES = range(6)
@@ -64,7 +66,7 @@ def workers(
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(request.param)]
 
 
-@pytest.mark.parametrize("index", range(len(CASES)), ids=["stego", "equss", "smooseg"])
+@pytest.mark.parametrize("index", range(len(CASES)), ids=["stego", "equss", "ppap", "smooseg"])
 def test_workers_learn_from_the_mean_of_their_losses(
     workers: list[list[State]], index: int
 ) -> None:

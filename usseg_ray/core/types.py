@@ -5,11 +5,11 @@ Labels travel beside `Images` in `LabelledImages`, which only scoring opens.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.views import FixedView
@@ -79,6 +79,20 @@ class LabelledImages:
 
 
 @dataclass(frozen=True)
+class BlockInput:
+    """What goes into the transformer block that patch tokens are read of.
+
+    Attributes:
+        tokens: (B, T, D) float32, the prefix tokens (CLS, registers) before the patches.
+        rope: (N, 2d) the rotary positions of the patches, as timm's blocks take them; `None` where
+            the model has none.
+    """
+
+    tokens: Float[Tensor, "B T D"]
+    rope: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class FeatureMap:
     """A backbone's patch tokens.
 
@@ -88,11 +102,13 @@ class FeatureMap:
             unless a method needs it.
         local: (B, 9, h, w) float32, last-block attention to the 3x3 neighbours of every patch (see
             `ops.attention.local_weights`); `None` unless a method needs it.
+        block_input: What the block before made of the image; `None` unless a method needs it.
     """
 
     tokens: Float[Tensor, "B D h w"]
     saliency: Float[Tensor, "B h w"] | None = None
     local: Float[Tensor, "B 9 h w"] | None = None
+    block_input: BlockInput | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +180,7 @@ class Needs:
         features: Whether the frozen backbone runs at all; floors on raw pixels and methods that
             train a network of their own need none.
         local_attention: Whether `FeatureMap.local` is wanted.
+        block_input: Whether `FeatureMap.block_input` is wanted; it is never stored.
         crop_tokens: Whether `Batch.crop_tokens` is wanted.
         photometric: How the view behind `Batch.augmented` is made.
         neighbours: Images to draw `Batch.positive` from, the most similar of the training split.
@@ -173,10 +190,16 @@ class Needs:
     attention: Attention | None = None
     features: bool = True
     local_attention: bool = False
+    block_input: bool = False
     crop_tokens: bool = False
     photometric: JitterConfig | None = None
     neighbours: int = 0
     pair: JitterConfig | None = None
+
+    @property
+    def storable(self) -> bool:
+        """Whether features are read, and a store can hold all that is read of them."""
+        return self.features and not self.block_input
 
 
 @dataclass(frozen=True)
@@ -189,6 +212,8 @@ class FeatureSpec:
         has_attention: Whether the backbone has attention, and a CLS token, to give.
         grid: Tokens along a side of a training crop.
         eval_grid: Tokens along a side of an evaluation frame.
+        block: Makes a copy, with its weights, of the transformer block that tokens are read of
+            (`features.block.ReadBlock`); `None` where tokens are not the output of one.
     """
 
     dim: int
@@ -196,6 +221,7 @@ class FeatureSpec:
     has_attention: bool
     grid: int = 0
     eval_grid: int = 0
+    block: Callable[[], nn.Module] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from a safetensors file, loaded strictly; nothing here ever falls back to random
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn.functional import normalize
 from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap, FeatureSpec, Needs
+from usseg_ray.features.block import ReadBlock
 from usseg_ray.features.projections import (
     PassRecord,
     facet_dim,
@@ -68,9 +70,15 @@ class TimmFeatures(nn.Module):
             dim=sum(self._dim(stages[layer]["num_chs"]) for layer in self.layers),
             patch_size=reductions.pop(),
             has_attention=readable_attention(self.model) is not None,
+            block=partial(_read_block, config) if self._ends_in_a_block(config) else None,
         )
         if not 0 <= config.debias < self.spec.dim:
             raise UserError(f"backbone.debias = {config.debias}: 0 to {self.spec.dim - 1} fit.")
+
+    def _ends_in_a_block(self, config: BackboneConfig) -> bool:
+        """Says whether tokens are what one block gives, normed, and nothing else was made of it."""
+        plain = config.facet == "token" and not config.debias and config.context is None
+        return plain and len(self.layers) == 1 and readable_attention(self.model) is not None
 
     def _dim(self, channels: int) -> int:
         if self._facet == "token":
@@ -92,10 +100,10 @@ class TimmFeatures(nn.Module):
 
         Args:
             normalised: (B, 3, H, W) float32, from `normalise`.
-            needs: Which reductions of last-block attention are wanted.
+            needs: What is wanted beside tokens.
 
         Returns:
-            The feature map; `saliency` and `local` only where they are wanted.
+            The feature map; all but tokens only where it is wanted.
         """
         tokens, found = self._read(normalised, needs)
         if self._debias:
@@ -105,6 +113,7 @@ class TimmFeatures(nn.Module):
             _in_context(tokens, self._context),
             None if found.saliency is None else found.saliency.view(-1, height, width),
             None if found.local is None else local_weights(found.local, height, width),
+            found.block_input,
         )
 
     def _read(
@@ -260,6 +269,14 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         check_weights(config)
         backbone = TimmFeatures(config)
     return backbone.requires_grad_(False).eval()
+
+
+def _read_block(config: BackboneConfig) -> ReadBlock:
+    """Copies the block that tokens are read of, and the norm behind it, with their weights."""
+    network = build_backbone(config)
+    if not isinstance(network, TimmFeatures):
+        raise TypeError(f"{config.name} has no block")
+    return ReadBlock(network.model, network.layers[0])
 
 
 def _layers(config: BackboneConfig, count: int) -> tuple[int, ...]:

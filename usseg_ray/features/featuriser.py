@@ -101,7 +101,7 @@ class Featuriser:
             rows: Of which they were made.
             name: Of the variant; with the rows it decides the pixels.
         """
-        if self.stored is None or not self.needs.features:
+        if self.stored is None or not self.needs.storable:
             return self._batch(images)
         pixels = self._pixels(images.pixels)
         features = self.stored.variant(
@@ -185,7 +185,7 @@ class Featuriser:
         self, rows: Rows | None, pixels: Float[Tensor, "B 3 H W"], needs: Needs
     ) -> FeatureMap:
         """Finds stored features, or computes them, and rounds what could be stored."""
-        if rows is None:
+        if rows is None or not needs.storable:
             return self._features(self._normalise(pixels), needs)
         found = self.stored(rows, needs) if self.stored is not None else None
         return found or _rounded(self._features(self._normalise(pixels), needs))
@@ -193,7 +193,7 @@ class Featuriser:
     @property
     def without_pixels(self) -> frozenset[tuple[str, FixedView]]:
         """Splits and views of which everything that is asked for is stored."""
-        if self.stored is None or not self.needs.features or self.needs.crop_tokens:
+        if self.stored is None or not self.needs.storable or self.needs.crop_tokens:
             return frozenset()
         return frozenset(one for one in self.stored.views if self._views_stored(*one))
 

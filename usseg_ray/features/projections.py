@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from usseg_ray.core.types import Needs
+from usseg_ray.core.types import BlockInput, Needs
 from usseg_ray.features.zoo import timm
 from usseg_ray.ops.attention import cls_score, minhead_score
 
@@ -33,11 +33,13 @@ class PassRecord:
         saliency: (B, N), where it is wanted; see `types.FeatureMap`.
         local: (B, N, N), the mean over heads of the logits between patches, where it is wanted.
         facets: Layer -> (B, D, N) of its patches, heads side by side, where one is wanted.
+        block_input: What went into the one layer that is read, where it is wanted.
     """
 
     saliency: Float[Tensor, "B N"] | None = None
     local: Float[Tensor, "B N N"] | None = None
     facets: dict[int, Float[Tensor, "B D N"]] = field(default_factory=dict)
+    block_input: BlockInput | None = None
 
 
 def last_attention(model: nn.Module) -> Any | None:  # noqa: ANN401
@@ -72,7 +74,7 @@ def recorded(
 
     Args:
         model: A timm model.
-        needs: Which reductions of last-block attention are wanted.
+        needs: What is wanted beside tokens.
         facet: What is wanted of each of `layers`; nothing where it is the token.
         layers: Numbers of blocks.
     """
@@ -84,6 +86,8 @@ def recorded(
             hooks.enter_context(_hook(last, lambda *seen: _reduce(found, needs, prefix, *seen)))
         for layer in layers if facet != "token" else ():
             hooks.enter_context(_keep(found, model, layer, facet, prefix))
+        if last is not None and needs.block_input:
+            hooks.enter_context(_keep_input(found, model, layers[-1]))
         yield found
 
 
@@ -100,6 +104,15 @@ def _keep(
         found.facets[layer] = heads[:, :, prefix:].transpose(2, 3).flatten(1, 2).float()
 
     with _hook(_attention_of(model.blocks[layer]), keep):
+        yield
+
+
+@contextmanager
+def _keep_input(found: PassRecord, model: Any, layer: int) -> Iterator[None]:  # noqa: ANN401
+    def keep(_: nn.Module, x: Tensor, rope: Tensor | None) -> None:
+        found.block_input = BlockInput(x.float(), None if rope is None else rope.float())
+
+    with _hook(model.blocks[layer], keep):
         yield
 
 

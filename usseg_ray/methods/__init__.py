@@ -11,6 +11,7 @@ from usseg_ray.methods.image import ImageFloor
 from usseg_ray.methods.kmeans import KMeans
 from usseg_ray.methods.picie import PiCIE
 from usseg_ray.methods.position import PositionFloor
+from usseg_ray.methods.ppap import PPAP
 from usseg_ray.methods.primaps import PriMaPs
 from usseg_ray.methods.smooseg import SmooSeg
 from usseg_ray.methods.stego import STEGO
@@ -24,6 +25,7 @@ METHODS: tuple[type[Method], ...] = (
     SmooSeg,
     PriMaPs,
     EQUSS,
+    PPAP,
     KMeans,
     PositionFloor,
     ColourFloor,

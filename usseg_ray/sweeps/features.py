@@ -267,7 +267,7 @@ def _uses(plan: Plan) -> list[_Use]:
     found: dict[tuple[str, FixedView], _Use] = {}
     for part in plan.parts:
         needs = _needs(plan, part)
-        if not all(one.features for one in needs):
+        if not all(one.storable for one in needs):
             continue
         parts = tuple(dict.fromkeys(name for one in needs for name in parts_of(one)))
         for split, view, passes in _views(plan, part, needs[0]):

@@ -30,6 +30,7 @@ from usseg_ray.sweeps.published.common import (
 )
 from usseg_ray.sweeps.published.correspondence import CORRESPONDENCE
 from usseg_ray.sweeps.published.preset import Preset
+from usseg_ray.sweeps.published.proxies import PROXIES
 
 _ACSEG = {
     **SMALL_16,
@@ -172,6 +173,7 @@ PRESETS: tuple[Preset, ...] = (
         _HP_SOURCE + ": 10 epochs of 4,545 tiles." + FLOAT16,
         {**_HP, **BASE_8, **WHOLE_TILES, **training_length(10, 71, 64), **_HP_POTSDAM},
     ),
+    *PROXIES,
     Preset(
         "smooseg",
         "cocostuff27",

@@ -77,7 +77,7 @@ def open_stored(
     Returns:
         What finds features; `None` where nothing is stored.
     """
-    if not views or not needs.features:
+    if not views or not needs.storable:
         return None
     store, parts = store or default_store(), parts_of(needs)
     entries = {

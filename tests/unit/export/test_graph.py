@@ -83,6 +83,7 @@ def test_a_graph_says_what_it_is(segmenter: Segmenter, content: bytes) -> None:
         ("image", {}),
         ("picie", {}),
         ("position", {}),
+        ("ppap", {}),
         ("primaps", {}),
         ("smooseg", {}),
         ("stego", {"protocol": "stego-320", "data__eval_size": 32}),

@@ -98,6 +98,17 @@ def test_it_gives_float32_and_saliency(vit: BackboneConfig, autocast: bool) -> N
     torch.testing.assert_close(features.tokens, exact, rtol=0.2, atol=0.2)
 
 
+def test_what_goes_into_a_block_is_computed_whatever_is_stored(vit: BackboneConfig) -> None:
+    needs, shown = Needs(block_input=True), replace(images(), rows=rows(2))
+    featurise = Featuriser(build_backbone(vit), needs, CPU, autocast=False, stored=Finder())
+    for batch in (featurise(shown), featurise.variant(shown, rows(2), "again")):
+        assert batch.features.block_input is not None
+        assert batch.features.block_input.tokens.shape[:2] == (
+            2,
+            1 + batch.features.tokens[0, 0].numel(),
+        )
+
+
 def textons(needs: Needs) -> Featuriser:
     backbone = build_backbone(BackboneConfig(name="textons"))
     return Featuriser(backbone, needs, CPU, autocast=False, seed=3)
@@ -182,6 +193,7 @@ class Finder:
         (Needs(photometric=JitterConfig()), 0, {WHOLE}),
         (Needs(photometric=JitterConfig(blur=0)), 2, {WHOLE}),
         (Needs(crop_tokens=True), 0, set()),
+        (Needs(block_input=True), 0, set()),
         (Needs(features=False), 0, set()),
     ],
 )

@@ -150,6 +150,17 @@ def test_backbone_weights_travel_with_a_model_and_no_others_are_taken(tmp_path: 
         Segmenter.open(folder, torch.device("cpu"))
 
 
+def test_a_trained_block_is_in_the_model_and_what_is_before_it_is_not(tmp_path: Path) -> None:
+    weights = drawn(tmp_path / "drawn", 0)
+    settings = {**NETWORK, "method__block": "copy", "train__epochs": 1}
+    folder = kept(tmp_path, "ppap", weights, **settings)
+    weights.unlink()
+    names = read_model(folder)[1].keys()
+    assert "block.block.attn.qkv.weight" in names
+    assert not any("patch_embed" in name for name in names)
+    assert Segmenter.open(folder, torch.device("cpu")).segment(IMAGE).mask.shape == (32, 32)
+
+
 def test_weights_that_are_out_of_reach_are_said(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

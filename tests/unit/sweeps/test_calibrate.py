@@ -79,7 +79,7 @@ def test_off_and_presets_keep_the_published_settings(many: Path) -> None:
 
 def test_labels_change_nothing(many: Path, tmp_path: Path) -> None:
     bare = write(tmp_path / "bare", 50, labelled=False)
-    names = ["stego", "hp", "cause", "smooseg", "primaps", "equss", "acseg"]
+    names = ["stego", "hp", "cause", "smooseg", "primaps", "equss", "ppap", "acseg"]
     first, second = (planned(data, names).calibration for data in (many, bare))
     assert first is not None
     assert second is not None

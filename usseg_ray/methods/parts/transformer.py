@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]
@@ -155,3 +156,32 @@ class DecoderBlock(nn.Module):
             return vectors + update(norm(vectors))
         normed: Tensor = norm(vectors + update(vectors))
         return normed
+
+
+class ResidualBlock(nn.Module):
+    """A transformer block on patch tokens that leaves them as they are at first.
+
+    Pre-norm attention of one head and a feed-forward step of four times the width, both ending in
+    zeros.
+
+    Args:
+        dim: Channels of a token.
+        generator: Draws the other weights.
+    """
+
+    def __init__(self, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(dim, 1, generator)
+        self.hidden, self.out = linear(dim, 4 * dim, generator), linear(4 * dim, dim, generator)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        for last in (self.attention.out, self.out):
+            nn.init.zeros_(last.weight)
+
+    def forward(self, tokens: Float[Tensor, "B D h w"]) -> Float[Tensor, "B D h w"]:
+        """Computes tokens from tokens."""
+        rows = tokens.flatten(2).mT
+        normed = self.norms[0](rows)
+        rows = rows + self.attention(normed, normed)
+        rows = rows + self.out(gelu(self.hidden(self.norms[1](rows))))
+        maps: Tensor = rows.mT.unflatten(2, tokens.shape[2:])
+        return maps

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from usseg_ray.methods.parts.transformer import DecoderBlock, Norm, linear
+from usseg_ray.methods.parts.transformer import DecoderBlock, Norm, ResidualBlock, linear
 
 
 def test_weights_come_from_the_generator_alone() -> None:
@@ -24,3 +24,21 @@ def test_block_knows_no_order(norm: Norm) -> None:
     out = block(vectors, tokens)
     torch.testing.assert_close(block(vectors, tokens.flip(1)), out)
     torch.testing.assert_close(block(vectors.flip(1), tokens), out.flip(1))
+
+
+def test_a_residual_block_begins_as_nothing_and_learns() -> None:
+    random = torch.Generator().manual_seed(3)
+    block, tokens = ResidualBlock(6, random), torch.randn(2, 6, 3, 4, generator=random)
+    assert torch.equal(block(tokens), tokens)
+    optimiser = torch.optim.SGD(block.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimiser.zero_grad()
+        block(tokens).square().sum().backward()
+        optimiser.step()
+    # After a step the last layers are no zeros, so that all before them learn too; but a bias of
+    # keys moves all logits of a query alike.
+    reached = {name for name, p in block.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {name for name, _ in block.named_parameters()} - {"attention.key.bias"} <= reached
+    alone = block(tokens)[0, :, 0, 0]
+    tokens[0, 0, 2, 3] += 1
+    assert not torch.equal(block(tokens)[0, :, 0, 0], alone)

@@ -102,7 +102,7 @@ def test_a_backbone_of_ones_own_stands_beside_nothing(tmp_path: Path) -> None:
 
 
 def test_variants_are_those_of_publications() -> None:
-    assert {preset.variant for preset in PRESETS} - {"", "vitb8"} == set(VARIANTS)
+    assert {preset.variant for preset in PRESETS} - {"", "vitb8", "vits16"} == set(VARIANTS)
     assert set(VARIANTS.values()) <= {score.variant for score in SCORES}
 
 
