@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.integration.commands import here
 from tests.trees import plant
 from usseg_ray.prepare.write import prepare
-from usseg_ray.sweeps.request import REQUEST_FILE
+from usseg_ray.sweeps.request import Request
 from usseg_ray.trials.trial import load_trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -109,7 +109,7 @@ def test_a_run_that_failed_is_named_and_tried_again(place: Path) -> None:
     prepared(place, "cityscapes27")
     vit = network(place, "vit_small_patch16_224.dino")
     asked = ("cityscapes27", "--methods", "kmeans,stego", "--backbone", vit, "--out", "t")
-    wild = options(*SHORT, *SMALL, "train.epochs=2", "method.lr=1e37")
+    wild = options(*SHORT, *SMALL, "train.steps_per_epoch=2", "method.lr=1e37")
     done = here("reproduce", *asked, *wild, folder=place)
     assert done.returncode == 1, done.stderr
     (line,) = (
@@ -128,10 +128,10 @@ def test_a_run_that_failed_is_named_and_tried_again(place: Path) -> None:
     assert again.returncode == 1, again.stderr
     assert "1 runs: about" in again.stdout
     assert "trial_000 failed" in again.stdout
-    request = place / "t" / "stego-cityscapes-vit" / REQUEST_FILE
-    asked_for = json.loads(request.read_text())
-    asked_for["assigned"]["method.lr"] = 0.001
-    request.write_text(json.dumps(asked_for))
+    home = place / "t" / "stego-cityscapes-vit"
+    request = Request.load(home)
+    sound = request.assigned | {"method.lr": 0.001}
+    request.model_copy(update={"assigned": sound}).save(home)
     mended = here("reproduce", "--resume", "t", folder=place)
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert {"unsup_miou", "flip_crf.unsup_miou"} <= set(rows_of(place)[1])
