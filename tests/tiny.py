@@ -1,7 +1,7 @@
 """A prepared set of tiny pictures that three classes fill by colour, for every suite's runs."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +70,37 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def row(split: str, index: int, *, labelled: bool = True, shape: tuple[int, int] = SQUARE) -> Row:
+def row(
+    split: str,
+    index: int,
+    *,
+    labelled: bool = True,
+    relabel: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    shape: tuple[int, int] = SQUARE,
+) -> Row:
     image, label = picture(1000 * len(split) + index, shape)
-    return Row(f"{split}-{index:02d}", png(image), png(label) if labelled else None, *shape)
+    return Row(
+        f"{split}-{index:02d}", png(image), png(relabel(label)) if labelled else None, *shape
+    )
 
 
 def write(
     root: Path,
     *,
     labelled: bool = True,
+    relabel: Callable[[np.ndarray], np.ndarray] = np.asarray,
     splits: Mapping[str, int] = SPLITS,
     shape: tuple[int, int] = SQUARE,
 ) -> Manifest:
-    """Writes the set, four rows a shard."""
+    """Writes the set, four rows a shard, with the true labels or what `relabel` makes of them."""
     shards = [
         shard
         for split, count in splits.items()
         for shard in write_split(
-            root, split, (row(split, i, labelled=labelled, shape=shape) for i in range(count)), 4
+            root,
+            split,
+            (row(split, i, labelled=labelled, relabel=relabel, shape=shape) for i in range(count)),
+            4,
         )
     ]
     manifest = Manifest(

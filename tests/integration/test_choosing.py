@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -139,6 +140,42 @@ def check_report(folder: Path, outcome: Outcome) -> None:
     # No column of a score that nothing has.
     for table in page.tables:
         assert all(any(column) for column in zip(*table.rows, strict=True)), table.caption
+
+
+def test_random_labels_change_neither_calibration_nor_choice(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    splits = {**tiny.SPLITS, "train": 50}
+    tiny.write(tmp_path / "true", splits=splits)
+    tiny.write(
+        tmp_path / "random",
+        splits=splits,
+        relabel=lambda true: random.integers(0, 3, true.shape, np.uint8),
+    )
+    asked: dict[str, Any] = {
+        "methods": {name: str(find_space(name)) for name in ("stego", "acseg", "kmeans")},
+        "num_samples": 1,
+        "objective": "label_free",
+        "effort": "quick",
+        "key": "",
+        "assigned": {**SETTINGS, "train.steps_per_epoch": 3, "method.lr": 1e-3},
+    }
+    (true, _), (drawn, _) = (
+        sweep(tmp_path / f"of-{labels}", tmp_path / labels, **asked)
+        for labels in ("true", "random")
+    )
+    assert true.trials[0].settings["method.shift_intra"] != 0.45
+    scores = [[one.metrics["unsup_miou"] for one in run.trials] for run in (true, drawn)]
+    assert scores[0] != scores[1]
+    assert [choice(one) for one in true.trials] == [choice(one) for one in drawn.trials]
+    assert [one.index for one in ranked(true.trials)] == [one.index for one in ranked(drawn.trials)]
+
+
+def choice(trial: Trial) -> tuple[Any, ...]:
+    """Takes from a record what calibration set, and what a choice without labels goes by."""
+    settings = {key: value for key, value in trial.settings.items() if key != "data.name"}
+    free = {key: value for key, value in trial.metrics.items() if key.startswith("label_free.")}
+    assert free
+    return trial.method, settings, free
 
 
 def test_labels_say_which_criterion_to_trust(tmp_path: Path) -> None:
