@@ -1,6 +1,8 @@
 """Pictures as bytes of any form, for tests of what reads them."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -22,3 +24,18 @@ def encode(image: Image.Image, form: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()
+
+
+def encoded(form: str, **options: Any) -> bytes:
+    return encode(Image.fromarray(picture()), form, **options)
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    """A part of a PNG file."""
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """A part of a JPEG file."""
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body

@@ -4,16 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from usseg_ray.core.cli import Computing, ModelPlace, Version, console, make_app, run
+from usseg_ray.core.cli import Computing, ModelPlace, Version, console, image_bar, make_app, run
 
 app = make_app()
 
@@ -79,16 +71,7 @@ def main(
 
     formats = parse_formats(save)
     tiling = None if tile is None else Tiling(tile, overlap)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images, {task.fields[bad]} bad"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("Segmenting", total=None, bad=0)
+    with image_bar("Segmenting") as on_progress:
         found: PredictionRun = predict(
             folder,
             images,
@@ -98,9 +81,7 @@ def main(
             refine=refine,
             overwrite=overwrite,
             device=chosen_device(device),
-            on_progress=lambda done, bad, total: progress.update(
-                bar, completed=done, bad=bad, total=total
-            ),
+            on_progress=on_progress,
         )
     for line in summary_lines(found):
         console.say(line)

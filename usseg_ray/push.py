@@ -36,8 +36,7 @@ def main(
     from usseg_ray.tracking.model import find_model_anywhere  # noqa: PLC0415
 
     address = push(find_model_anywhere(model, tracking_uri), to, private=not public)
-    said = f"{address}\nAnybody who may see it: usseg_ray.load({to!r})"
-    console.print(said, markup=False, highlight=False)
+    console.say(f"{address}\nAnybody who may see it: usseg_ray.load({to!r})")
 
 
 if __name__ == "__main__":

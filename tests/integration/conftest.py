@@ -40,3 +40,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "scenes"
     write(root)
     return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty folder for what somebody has, see `tests.integration.farms`."""
+    root = tmp_path / "farm"
+    root.mkdir()
+    return root

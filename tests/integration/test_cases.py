@@ -1,77 +1,28 @@
 """What people have, prepared as they would: read as what it is, or refused in a line.
 
 Each kind of report has its own input here and at least one other. What stands in other tests is
-named there: `tests/unit/prepare/test_fuzz.py` has files of no kind at all.
+named there: `test_case_files.py` has single files, `tests/unit/prepare/test_fuzz.py` files of no
+kind at all.
 """
 
 import json
 import re
 import shlex
-import struct
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image, PngImagePlugin
 
 from tests.conftest import PROJECT
-from tests.encoded import encode, picture
 from tests.integration.commands import apart, here
+from tests.integration.farms import HEIGHT, WIDTH, counts, photograph, put, refused, truth
 from usseg_ray.core.errors import UserError
-from usseg_ray.data.decode import decode_image
 from usseg_ray.data.manifest import load_manifest
-from usseg_ray.prepare.tally import QUARANTINE
-from usseg_ray.prepare.write import Preparation, prepare
+from usseg_ray.prepare.write import prepare
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("ray_cluster"),
 ]
-
-EXIF_TURN = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-HEIGHT, WIDTH = 24, 40
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "farm"
-    folder.mkdir()
-    return folder
-
-
-def photograph(path: Path, seed: int = 0, form: str = "JPEG") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    return put(path, encode(Image.fromarray(pixels), form))
-
-
-def truth(
-    path: Path, values: tuple[int, ...] = (0, 1, 2), size: tuple[int, int] = (24, 40)
-) -> None:
-    numbers = np.resize(np.array(values, np.uint8), size)
-    put(path, encode(Image.fromarray(numbers), "PNG"))
-
-
-def put(path: Path, data: bytes) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return data
-
-
-def counts(prepared: Preparation) -> dict[str, tuple[int, int]]:
-    return {name: (info.rows, info.labelled) for name, info in prepared.manifest.splits.items()}
-
-
-def reasons(out: Path) -> list[str]:
-    return [json.loads(line)["reason"] for line in (out / QUARANTINE).read_text().splitlines()]
-
-
-def refused(root: Path, **options: str | float) -> str:
-    with pytest.raises(UserError) as error:
-        prepare(root, root.parent / "out", **options)  # type: ignore[arg-type]
-    assert not (root.parent / "out" / "manifest.json").exists()
-    return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -145,44 +96,6 @@ def test_one_name_with_several_suffixes(root: Path) -> None:
     assert f"({root / 'q.gif'}). Are they labels?" in prepared.notes[1]
 
 
-def with_exif(data: bytes, body: bytes, *before: bytes) -> bytes:
-    blocks = b"".join((*before, segment(0xE1, b"Exif\0\0" + body)))
-    return data[:20] + blocks + data[20:]
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
-
-
-@pytest.mark.parametrize(
-    "body", [b"\xff\xe1 not a header", b"II*\0", b"", b"MM\0*\xff\xff\xff\xff"]
-)
-def test_a_broken_exif_block_costs_the_turn(root: Path, body: bytes) -> None:
-    photograph(root / "a.jpg")
-    put(root / "b.jpg", with_exif(photograph(root / "b.jpg"), body))
-    for form in ("PNG", "WEBP"):
-        pixels = Image.fromarray(picture(HEIGHT, WIDTH))
-        put(root / f"{form}.{form.lower()}", encode(pixels, form, exif=b"Exif\0\0" + body))
-    assert counts(prepare(root, root.parent / "out")) == {"train": (4, 0)}
-    assert reasons(root.parent / "out") == []
-
-
-def stored(out: Path) -> list[dict[str, Any]]:
-    return [row for path in (out / "shards").iterdir() for row in pq.read_table(path).to_pylist()]
-
-
-def test_exif_far_behind_turns(root: Path) -> None:
-    others = (segment(0xED, b"Photoshop 3.0\0" + bytes(60000)), segment(0xE2, bytes(20000)))
-    put(root / "a.jpg", with_exif(photograph(root / "a.jpg"), EXIF_TURN, *others))
-    pixels = Image.fromarray(picture(HEIGHT, WIDTH))
-    text = PngImagePlugin.PngInfo()
-    text.add_text("note", "x" * 100_000)
-    put(root / "b.png", encode(pixels, "PNG", pnginfo=text, exif=EXIF_TURN))
-    prepare(root, root.parent / "out")
-    sizes = {(row["height"], row["width"]) for row in stored(root.parent / "out")}
-    assert sizes == {(WIDTH, HEIGHT)}
-
-
 @pytest.mark.parametrize(
     ("values", "told"),
     [
@@ -209,21 +122,6 @@ def test_values_that_are_said_are_meant(root: Path) -> None:
         {"train": (1, 1)},
         ("background", "object"),
     )
-
-
-@pytest.mark.parametrize(("bits", "form"), [(12, "TIFF"), (12, "PNG"), (10, "TIFF"), (9, "PNG")])
-def test_deep_grey_is_scaled_and_said(root: Path, bits: int, form: str) -> None:
-    step = 2 ** (bits - 6)
-    ramp = np.tile(np.arange(64, dtype=np.uint16), (64, 1)) * step
-    put(root / f"a.{form.lower()}", encode(Image.fromarray(ramp), form))
-    prepared = prepare(root, root.parent / "out")
-    values = f"{step} to {62 * step}"
-    assert prepared.notes == (
-        f"16-bit: 2 % and 98 % of the training images' values, {values}, become 0 to 255.",
-    )
-    (row,) = stored(root.parent / "out")
-    pixels = decode_image(row["image"])
-    assert (pixels.min(), pixels.max()) == (0, 255)
 
 
 @pytest.mark.parametrize("name", ["._{}", ".DS_Store", "Thumbs.db", "@eaDir/{}"])
@@ -284,13 +182,6 @@ def test_a_line_that_is_no_image_is_told(root: Path) -> None:
     assert "train.txt, line 1: one image name was expected" in refused(root)
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}])
-def test_bigtiff_is_read(root: Path, options: dict[str, str]) -> None:
-    pixels = Image.fromarray(picture(32, 40))
-    put(root / "a.tif", encode(pixels, "TIFF", big_tiff=True, **options))
-    assert counts(prepare(root, root.parent / "out")) == {"train": (1, 0)}
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -332,23 +223,6 @@ def test_a_name_leads_nowhere_else(root: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [path.name for path in root.parent.iterdir()] == ["farm"]
 
 
-def test_a_png_whose_checksum_is_wrong_is_quarantined(root: Path) -> None:
-    for number in range(2):
-        photograph(root / f"images/{number}.png", form="PNG")
-        truth(root / f"labels/{number}.png")
-    for kind, number in (("labels", 1), ("images", 0)):
-        path = root / kind / f"{number}.png"
-        data = bytearray(path.read_bytes())
-        data[data.index(b"IDAT") + 10] ^= 4
-        path.write_bytes(data)
-    prepared = prepare(root, root.parent / "out", max_bad_share=1)
-    assert counts(prepared) == {"train": (1, 0)}
-    assert all(
-        "checksum of its part b'IDAT' is wrong" in one for one in reasons(root.parent / "out")
-    )
-    assert len(reasons(root.parent / "out")) == 2
-
-
 @pytest.mark.parametrize(
     "name", ["Screenshot 3.41.07\u202fPM", "全\u3000角", "a\u00a0b", "farm 👩\u200d🌾"]
 )
@@ -356,32 +230,6 @@ def test_names_with_other_spaces_are_names(root: Path, name: str) -> None:
     photograph(root / f"images/{name}.jpg")
     truth(root / f"labels/{name}.png")
     assert counts(prepare(root, root.parent / "out")) == {"train": (1, 1)}
-
-
-@pytest.mark.parametrize("size", [(1, 4000), (4000, 2)])
-def test_strips_are_left_out(root: Path, size: tuple[int, int]) -> None:
-    photograph(root / "a.jpg")
-    put(root / "b.png", encode(Image.new("RGB", size), "PNG"))
-    assert counts(prepare(root, root.parent / "out", max_bad_share=1)) == {"train": (1, 0)}
-    assert "is a strip, more than 64 times as long as wide" in reasons(root.parent / "out")[0]
-
-
-def test_a_label_drawn_on_the_unturned_picture_is_told(root: Path) -> None:
-    put(root / "images/a.jpg", with_exif(photograph(root / "images/a.jpg"), EXIF_TURN))
-    truth(root / "labels/a.png")
-    prepare(root, root.parent / "out", max_bad_share=1)
-    (reason,) = reasons(root.parent / "out")
-    assert (
-        "40x24 as its image lies in the file, but EXIF turns the image upright to 24x40" in reason
-    )
-
-
-def test_a_turn_that_keeps_the_size_is_said(root: Path) -> None:
-    upside_down = EXIF_TURN.replace(b"\x01\0\0\0\x06", b"\x01\0\0\0\x03")
-    put(root / "images/a.jpg", with_exif(photograph(root / "images/a.jpg"), upside_down))
-    truth(root / "labels/a.png")
-    prepared = prepare(root, root.parent / "out")
-    assert "1 labelled images are turned by EXIF without a change of size" in prepared.notes[-1]
 
 
 COCO = {

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.numerics.hp import Golden, Vectors, close, close_gradient, leaf
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
-from usseg_ray.methods.hp import HP, HPConfig, HPDraws, PoolName
+from usseg_ray.methods.hp import HP, HPConfig, HPDraws
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_teacher
 from usseg_ray.ops.attention import local_weights, propagate
@@ -201,7 +201,7 @@ def same_rows(pool: Tensor, expected: Any) -> None:
 
 def test_reference_pools(golden: Golden) -> None:
     vectors = golden("hp/hp_reference_pool.npz")
-    drawn: dict[PoolName, dict[str, int]] = {
+    drawn: dict[str, dict[str, int]] = {
         "agnostic": patches(vectors["patch_idx_ag"]),
         "specific": patches(vectors["patch_idx_sp"]),
     }

@@ -9,7 +9,6 @@ from torch import Tensor
 from tests.contract.cases import Given
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.kmeans import KMeans, KMeansConfig
-from usseg_ray.ops import kmeans as module
 
 
 def tiny(spherical: bool) -> tuple[KMeans, Batch]:
@@ -34,12 +33,7 @@ def cost(points: Tensor, labels: tuple[int, ...], spherical: bool) -> float:
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-@pytest.mark.parametrize("with_faiss", [True, False])
-def test_finds_the_best_partition(
-    spherical: bool, with_faiss: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not with_faiss:
-        monkeypatch.setattr(module, "faiss", None)
+def test_finds_the_best_partition(spherical: bool) -> None:
     method, batch = tiny(spherical)
     method.fit_clusters(Given(batch))
     points = batch.features.tokens.permute(0, 2, 3, 1).reshape(8, 3).double()

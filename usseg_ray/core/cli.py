@@ -8,7 +8,8 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,14 @@ import typer
 from rich.console import Console
 from rich.errors import MarkupError
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from usseg_ray import __version__
@@ -46,6 +55,30 @@ class Terminal(Console):
 console = Terminal(emoji=False)
 
 errors = Terminal(stderr=True, emoji=False)
+
+OnProgress = Callable[[int, int, int], None]
+"""Told of images done, broken ones among them, and all."""
+
+
+@contextmanager
+def image_bar(what: str) -> Iterator[OnProgress]:
+    """Shows how far a walk over images is; nothing of it stays on the screen.
+
+    Yields:
+        What is to be told of it.
+    """
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images, {task.fields[bad]} bad"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(what, total=None, bad=0)
+        yield lambda done, bad, total: progress.update(bar, completed=done, bad=bad, total=total)
+
 
 INTERRUPTED = 130
 

@@ -4,7 +4,6 @@ import os
 import platform
 import threading
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 import torch
@@ -75,12 +74,7 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
 

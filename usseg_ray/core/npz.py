@@ -14,7 +14,7 @@ _SHOWN = 80
 
 
 def read_arrays(
-    source: Path | BinaryIO, dims: Mapping[str, int], cure: str, name: str = ""
+    source: Path | BinaryIO, dims: Mapping[str, int], cure: str
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Reads a file of arrays (`.npz`).
 
@@ -22,7 +22,6 @@ def read_arrays(
         source: Where it lies, or its bytes.
         dims: Arrays that it must have, and how many dimensions each.
         cure: What to do if it is anything else, in a sentence.
-        name: What the file is called in a message; its path if unset.
 
     Returns:
         All its arrays, by name.
@@ -39,7 +38,7 @@ def read_arrays(
         raise
     except Exception as error:  # noqa: BLE001 (what a bit can make of an archive is not foreseen)
         fault = first_line(error)[:_SHOWN] or type(error).__name__
-        raise DamagedError(f"{name or source} is damaged: {fault}. {cure}") from None
+        raise DamagedError(f"{source} is damaged: {fault}. {cure}") from None
     return found
 
 

@@ -27,6 +27,7 @@ PORTS = {
 }
 # What other machines of a cluster must reach; with a token it may listen on more than loopback.
 _NEEDED = (6379,)
+_CLIENT_PORT = 10001
 _EVERYWHERE = ("0.0.0.0", "::", "*")
 _TIMEOUT_S = 4.0
 _MAKE_TOKEN = "ray get-auth-token --generate && chmod 600 ~/.ray/auth_token"
@@ -191,20 +192,19 @@ def _reason(problem: OSError) -> str:
     return str(getattr(problem, "reason", problem)) or type(problem).__name__
 
 
-def check_client_port(host: str, port: int = 10001) -> list[Finding]:
+def check_client_port(host: str) -> list[Finding]:
     """Asks Ray's client server, which this project never uses, whether it lets strangers in.
 
     Args:
         host: A cluster's head.
-        port: Where Ray's client server listens unless told otherwise.
 
     Returns:
         One finding.
     """
-    where = f"{host}:{port}"
-    if not listens(host, port):
+    where = f"{host}:{_CLIENT_PORT}"
+    if not listens(host, _CLIENT_PORT):
         return [ok("Ray's client port is closed", where)]
-    answer = ask(host, port, CLIENT, None)
+    answer = ask(host, _CLIENT_PORT, CLIENT, None)
     if answer == "refused":
         return [ok("Ray's client server asks for a token", where)]
     if answer == "open":

@@ -31,19 +31,17 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes, Stage
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
-from usseg_ray.methods.parts.clusterbook import WindowSample, clusterbook_losses, draw_windows
+from usseg_ray.methods.parts.clusterbook import WindowSample, clusterbook_step, draw_windows
 from usseg_ray.methods.parts.codes import Clustering, fit_centroids
-from usseg_ray.methods.parts.concept_head import ConceptHead, ConceptNetwork, Masks
+from usseg_ray.methods.parts.concept_head import Masks, build_network
 from usseg_ray.methods.parts.concepts import (
     ConceptBank,
     Keys,
-    contrast,
-    mean_term,
+    contrast_concepts,
     nearest_codes,
-    relate,
     share_used,
 )
-from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
+from usseg_ray.methods.parts.heads import update_teacher
 from usseg_ray.methods.parts.rules import HEAD, fixed, rate
 from usseg_ray.ops.draws import uniforms
 
@@ -201,15 +199,15 @@ class CAUSE(CodeClassifier):
         bound = 1 / config.num_codes
         clusterbook = torch.empty(config.num_codes, features.dim)
         self.clusterbook = nn.Parameter(clusterbook.uniform_(-bound, bound, generator=generator))
-        self.student = self._network(features, generator)
-        self.teacher = self._network(features, generator)
+        tokens = features.grid**2 if config.head == "tr" else None
+        sizes = (features.dim, config.dim, config.projection_dim, tokens, config.ffn_dim)
+        self.student, self.teacher = (build_network(*sizes, generator) for _ in range(2))
         self.teacher.requires_grad_(requires_grad=False)
         update_teacher(self.teacher, self.student, 0.0)
         self.bank = ConceptBank(config.num_codes, config.projection_dim, config.bank_capacity)
         self.probe = ClusterProbe(num_clusters, config.dim, generator)
-        nn.init.uniform_(
-            self.probe.centroids, -1 / num_clusters, 1 / num_clusters, generator=generator
-        )
+        bound = 1 / num_clusters
+        nn.init.uniform_(self.probe.centroids, -bound, bound, generator=generator)
         self.register_buffer("teacher_steps", torch.tensor(0))
         # From a loss to the step after it; nothing to remember between steps.
         self._fresh: tuple[Tensor, Tensor, Tensor] | None = None
@@ -239,9 +237,8 @@ class CAUSE(CodeClassifier):
     @classmethod
     def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401
         """Names what k-means on the finished codes reads alone."""
-        if config.clustering == "probe":
-            return frozenset()
-        return frozenset({"num_clusters", "method.context"})
+        learnt = config.clustering == "probe"
+        return frozenset() if learnt else frozenset({"num_clusters", "method.context"})
 
     def param_groups(self, stage: str) -> list[ParamGroup]:
         """Lists what a stage trains: the clusterbook, the student, or the centroids."""
@@ -299,19 +296,19 @@ class CAUSE(CodeClassifier):
             nearest to a sampled token), in `concepts` also `bank_entries` and `idle_terms` (share
             of images without a positive pair in the batch).
         """
-        if draws is None:
-            draws = self.draw(batch, stage)
+        draws = draws or self.draw(batch, stage)
         self._fresh = None
         if stage == "concepts":
             return self._concept_loss(batch, draws)
         tokens = batch.features.tokens.detach()
+        temperature = self.config.clusterbook_temperature
         if stage == "clusterbook":
-            return self._modularity_loss(draws.windows.pick(tokens), self.clusterbook)
+            return clusterbook_step(draws.windows.pick(tokens), self.clusterbook, temperature)
         with torch.no_grad():
             inputs = self._head_inputs(tokens, draws)
             # Official code: with dropout, although the teacher does not learn.
             codes = self.teacher.codes(inputs, self._queries(inputs), draws.teacher)
-        return self._modularity_loss(self._sampled(codes, draws), self.probe.centroids)
+        return clusterbook_step(self._sampled(codes, draws), self.probe.centroids, temperature)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -322,9 +319,8 @@ class CAUSE(CodeClassifier):
         """
         if self._fresh is None:
             return
-        update_teacher(
-            self.teacher, self.student, self.config.ema_decay if self.teacher_steps > 0 else 0.0
-        )
+        decay = self.config.ema_decay if self.teacher_steps > 0 else 0.0
+        update_teacher(self.teacher, self.student, decay)
         self.teacher_steps += 1
         values, codes, priorities = (all_gather(part) for part in self._fresh)
         self._fresh = None
@@ -367,41 +363,18 @@ class CAUSE(CodeClassifier):
             codes = self.teacher.codes(tokens, queries, draws.teacher)
             values = self.teacher(self._sampled(codes, draws)).flatten(2).mT
         assigned = self._sampled(assigned[:, None], draws).flatten()
-        relations = relate(
-            assigned,
-            clusterbook,
-            positive_above=config.positive_above,
-            negative_below=config.negative_below,
-        )
         fresh = Keys(normalize(values.flatten(0, 1), dim=1), assigned)
         self._fresh = (*fresh, draws.priorities.flatten())
-        within = contrast(
-            anchors, relations, fresh, temperature=config.temperature, keys_are_anchors=True
+        thresholds, keys = (config.positive_above, config.negative_below), self.bank.keys()
+        within, loss = contrast_concepts(
+            anchors, clusterbook, fresh, keys, thresholds=thresholds, temperature=config.temperature
         )
-        before = contrast(anchors, relations, self.bank.keys(), temperature=config.temperature)
         scalars = {
             "codes_used": share_used(assigned, config.num_codes),
             "bank_entries": torch.tensor(float(len(self.bank))),
             "idle_terms": (within.pairs == 0).float().mean(),
         }
-        return StepResult(mean_term([within, before]), scalars)
-
-    def _modularity_loss(
-        self, maps: Float[Tensor, "B C r c"], codebook: Float[Tensor, "K C"]
-    ) -> StepResult:
-        rows, temperature = maps.flatten(2).mT, self.config.clusterbook_temperature
-        loss = clusterbook_losses(rows, codebook, temperature=temperature).mean()
-        used = share_used(nearest_codes(maps, codebook.detach()), len(codebook))
-        return StepResult(loss, {"codes_used": used})
-
-    def _network(self, features: FeatureSpec, generator: torch.Generator) -> ConceptNetwork:
-        config = self.config
-        head = (
-            ConceptHead(features.dim, config.dim, features.grid**2, config.ffn_dim, generator)
-            if config.head == "tr"
-            else SegmentationHead(features.dim, config.dim, generator)
-        )
-        return ConceptNetwork(head, config.dim, config.projection_dim, generator)
+        return StepResult(loss, scalars)
 
     def _queries(
         self, tokens: Float[Tensor, "B D h w"], assigned: Int64[Tensor, "B h w"] | None = None
@@ -411,8 +384,7 @@ class CAUSE(CodeClassifier):
             return None
         clusterbook = self.clusterbook.detach()
         nearest = nearest_codes(tokens, clusterbook) if assigned is None else assigned
-        queries: Tensor = clusterbook[nearest].permute(0, 3, 1, 2)
-        return queries
+        return clusterbook[nearest].permute(0, 3, 1, 2)
 
     def _head_inputs(
         self, tokens: Float[Tensor, "B D h w"], draws: CAUSEDraws

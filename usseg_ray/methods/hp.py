@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from usseg_ray.core.calibration import Choice, Facts
@@ -38,23 +38,11 @@ from usseg_ray.methods.parts.contrastive import (
     draw_denominators,
     hidden_positive_loss,
 )
-from usseg_ray.methods.parts.heads import (
-    HeadMasks,
-    SegmentationHead,
-    initialise_like_torch,
-    update_teacher,
-)
-from usseg_ray.methods.parts.reference_pool import (
-    ReferencePool,
-    add_patches,
-    patch_rows,
-    pool_walks,
-)
+from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, make_linear, update_teacher
+from usseg_ray.methods.parts.reference_pool import ReferencePool, fill_pools, patch_rows
 from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.ops.attention import cosine_weights, propagate
 from usseg_ray.ops.draws import dropout_mask, uniforms
-
-PoolName = Literal["agnostic", "specific"]
 
 _DENOMINATORS = 1003
 """Pairs that join an anchor's denominator by chance: 2 % of 64 images of 28x28, as published."""
@@ -199,9 +187,7 @@ class HP(CodeMethod):
         generator = shared_generator(seed, self.name, "weights")
         self.head = SegmentationHead(features.dim, config.dim, generator)
         self.teacher = deepcopy(self.head).requires_grad_(False)
-        # A layer on the meta device leaves the global generator alone.
-        self.projection = nn.Linear(config.dim, config.dim, device="meta").to_empty(device="cpu")
-        initialise_like_torch(self.projection, generator)
+        self.projection = make_linear(config.dim, config.dim, generator)
         self.probe = ClusterProbe(num_clusters, config.dim, generator)
         self.agnostic_pool = ReferencePool(config.pool_size, features.dim)
         self.specific_pool = ReferencePool(config.pool_size, config.dim)
@@ -251,7 +237,7 @@ class HP(CodeMethod):
         stage: str,
         step: Step,
         passes: Passes,
-        patches: Mapping[PoolName, Mapping[str, int]] | None = None,
+        patches: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         """Fills both pools before the first step, and later renews the task-specific one.
 
@@ -273,18 +259,11 @@ class HP(CodeMethod):
         renewal = step.in_epoch > 0 and step.in_epoch % self.config.renewal_steps == 0
         if step.index > 0 and not renewal:
             return
-        due: dict[PoolName, ReferencePool] = {"specific": self.specific_pool}
+        due = {"specific": self.specific_pool}
         if step.index == 0:
             due["agnostic"] = self.agnostic_pool
-        samples = {name: pool.sample() for name, pool in due.items()}
-        for walk, batch in pool_walks(passes.crops, self.config.pool_size, step.index):
-            key = (self.seed, self.name, stage, step.index, "pools", walk)
-            maps = self._pool_maps(batch, *key)
-            for name, sample in samples.items():
-                chosen = None if patches is None else patches[name]
-                add_patches(sample, maps[name], batch.ids, *key, name, patches=chosen)
-        for name, pool in due.items():
-            pool.fill(samples[name])
+        key = (self.seed, self.name, stage, step.index, "pools")
+        fill_pools(due, passes.crops, self._pool_maps, step.index, *key, patches=patches)
 
     def draw(self, batch: Batch, stage: str) -> HPDraws:
         """Draws dropout and denominators of a step.
@@ -350,8 +329,7 @@ class HP(CodeMethod):
         Reference:
             CVPR 2023, total objective; official code.
         """
-        if draws is None:
-            draws = self.draw(batch, stage)
+        draws = draws or self.draw(batch, stage)
         codes = self.codes(batch.features, draws)
         if self.training:
             update_teacher(self.teacher, self.head, self.config.decay)
@@ -385,14 +363,7 @@ class HP(CodeMethod):
             codes.student.shape[2] * codes.student.shape[3],
             ContrastiveOptions(config.temperature, weight, config.reweighting, config.weighting),
         )
-        scalars = {
-            "contrastive": contrast.loss.detach(),
-            "task_weight": projected.new_tensor(weight),
-            "agnostic_positives": contrast.agnostic.mean(),
-            "specific_positives": contrast.specific.mean(),
-            "anchors": (contrast.agnostic > 0).float().mean(),
-        }
-        return contrast.loss, scalars
+        return contrast.loss, contrast.scalars() | {"task_weight": projected.new_tensor(weight)}
 
     def _consistency(
         self, projected: Float[Tensor, "N C"], batch: Batch, draws: HPDraws
@@ -417,7 +388,7 @@ class HP(CodeMethod):
         draws = uniforms(batch.ids, (count, dim, 1, 1), *key, device=device)
         return dropout_mask(draws, self.config.dropout).unbind(1)
 
-    def _pool_maps(self, batch: Batch, *key: int | str) -> dict[PoolName, Tensor]:
+    def _pool_maps(self, batch: Batch, *key: int | str) -> dict[str, Tensor]:
         tokens = batch.features.tokens
         *masks, features = self._dropout(batch, 3, tokens.shape[1], *key, "inputs")
         (codes,) = self._dropout(batch, 1, self.config.dim, *key, "outputs")

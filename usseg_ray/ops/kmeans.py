@@ -1,29 +1,24 @@
-"""k-means over points of all workers: faiss where it is installed, torch otherwise.
+"""k-means over points of all workers, by faiss.
 
 The last step of a label-free segmentation: regions (ACSeg) or tokens (floors) of the training
-images become K groups. Restarts are seeded by k-means++ here rather than inside faiss, so that the
-same seed starts both backends alike and every version of faiss gives the better of the two usual
-seedings.
+images become K groups. Restarts are seeded by k-means++ here rather than inside faiss, so that
+every version of faiss gives the better of the two usual seedings.
 """
 
 from typing import Literal, NamedTuple
 
+import faiss
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from usseg_ray.core.distributed import broadcast, rank, shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.ops.sampling import PointSample
 
-try:
-    import faiss
-except ImportError:
-    faiss = None  # type: ignore[assignment]
-
-Backend = Literal["faiss-cpu", "faiss-gpu", "torch"]
+Backend = Literal["faiss-cpu", "faiss-gpu"]
 _EPSILON = 1e-12
 
 
@@ -33,12 +28,10 @@ class KMeansResult(NamedTuple):
     Attributes:
         centroids: (k, d) float32, unit rows if spherical.
         inertia: Sum of squared distances to the own centroid (of unit vectors if spherical).
-        backend: What computed it.
     """
 
     centroids: Float[Tensor, "k d"]
     inertia: float
-    backend: Backend
 
 
 def available_backend(device: torch.device) -> Backend:
@@ -46,12 +39,7 @@ def available_backend(device: torch.device) -> Backend:
 
     Args:
         device: Where the points are; points on the CPU are never sent to a GPU.
-
-    Returns:
-        faiss on the GPU or the CPU, or torch where faiss is not installed.
     """
-    if faiss is None:
-        return "torch"
     has_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
     return "faiss-gpu" if has_gpu and device.type == "cuda" else "faiss-cpu"
 
@@ -68,7 +56,7 @@ def kmeans(
     """Splits points into k groups; the best of several seeded starts.
 
     Args:
-        points: (n, d), any float type, any device; clustered in float32 on the CPU or by faiss.
+        points: (n, d), any float type, any device; clustered in float32.
         k: Number of groups.
         seed: Keys the starts; the same seed gives the same centroids.
         spherical: Cluster directions: points and centroids are scaled to unit norm.
@@ -76,22 +64,19 @@ def kmeans(
         iterations: Most updates of a start.
 
     Returns:
-        Centroids on the device of the points, their inertia, and the backend.
+        Centroids on the device of the points, and their inertia.
 
     Raises:
         UserError: Fewer distinct points than k, or a value that is not finite.
     """
     rows = _prepared(points, spherical)
     _require_distinct(rows, k, "points")
-    backend = available_backend(points.device)
+    gpu = available_backend(points.device) == "faiss-gpu"
     tries = []
     for restart in range(restarts):
         starts = _plus_plus(rows, k, shared_generator(seed, "kmeans", restart))
-        if backend == "torch":
-            centroids = _lloyd(rows, starts, spherical, iterations)
-        else:
-            centroids = _faiss_lloyd(rows, starts, spherical, iterations, backend == "faiss-gpu")
-        tries.append(KMeansResult(centroids.to(points.device), _inertia(rows, centroids), backend))
+        centroids = _lloyd(rows, starts, spherical, iterations, gpu)
+        tries.append(KMeansResult(centroids.to(points.device), _inertia(rows, centroids)))
     return min(tries, key=lambda result: result.inertia)
 
 
@@ -128,8 +113,7 @@ def fit_shared(
     if rank() == 0:
         centroids = kmeans(points, k, seed, spherical=spherical, restarts=restarts).centroids
     broadcast(centroids)
-    inertia = _inertia(rows, centroids.cpu())
-    return KMeansResult(centroids, inertia, available_backend(points.device))
+    return KMeansResult(centroids, _inertia(rows, centroids.cpu()))
 
 
 def similarity(
@@ -216,7 +200,7 @@ def _plus_plus(
     return torch.stack(starts)
 
 
-def _faiss_lloyd(
+def _lloyd(
     rows: Float[Tensor, "n d"],
     starts: Float[Tensor, "k d"],
     spherical: bool,
@@ -236,25 +220,6 @@ def _faiss_lloyd(
     )
     machine.train(rows.numpy(), init_centroids=starts.numpy())
     return torch.from_numpy(np.array(machine.centroids))
-
-
-def _lloyd(
-    rows: Float[Tensor, "n d"], starts: Float[Tensor, "k d"], spherical: bool, iterations: int
-) -> Float[Tensor, "k d"]:
-    centroids = starts
-    for _ in range(iterations):
-        distance, label = _distance(rows, centroids).min(1)
-        members = one_hot(label, len(centroids)).to(rows.dtype)
-        counts = members.sum(0)
-        means = members.T @ rows / counts.clamp(min=1)[:, None]
-        empty = counts == 0
-        # A group that lost all its points starts again at the points that are served worst.
-        means[empty] = rows[distance.argsort(descending=True)[: int(empty.sum())]]
-        means = _unit(means) if spherical else means
-        if torch.equal(means, centroids):
-            break
-        centroids = means
-    return centroids
 
 
 def _inertia(rows: Float[Tensor, "n d"], centroids: Float[Tensor, "k d"]) -> float:

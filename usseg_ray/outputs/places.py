@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import is_uri, resolve
+from usseg_ray.core.files import first_line, is_uri, resolve
 from usseg_ray.core.sources import is_junk
-from usseg_ray.data.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES
+from usseg_ray.data.containers import UndecodableError
+from usseg_ray.data.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,22 @@ def find_images(place: str, out: str) -> ImageFiles:
             f"{' '.join(_told(passed))}".rstrip()
         )
     return ImageFiles(place, tuple(_named(images)), tuple(_told(passed)))
+
+
+def read_bytes(filesystem: pafs.FileSystem, found: ImageFile) -> bytes:
+    """Reads an image's file.
+
+    Raises:
+        UndecodableError: It is too large, or cannot be read.
+    """
+    if found.stamp[0] > MAX_FILE_BYTES:
+        raise UndecodableError(f"larger than {MAX_FILE_BYTES // 2**30} GiB")
+    try:
+        with filesystem.open_input_stream(found.path) as stream:
+            data: bytes = stream.read()
+    except OSError as error:
+        raise UndecodableError(f"cannot be read ({first_line(error)})") from None
+    return data
 
 
 def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.FileInfo]:

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.worker_pool import pooled
+from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
 from usseg_ray.core.lock import LOCK_FILE, alone_in
@@ -39,9 +40,6 @@ _LOOKED_AT = 64
 
 _USUAL_PIXELS = 12e6
 """Of an image whose header says nothing."""
-
-OnProgress = Callable[[int, int, int], object]
-"""Told of images done, broken ones among them, and all."""
 
 
 @dataclass

@@ -21,9 +21,9 @@ from pyarrow import fs as pafs
 
 from usseg_ray.core.config import Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import copy_here, first_line, resolve
+from usseg_ray.core.files import copy_here, resolve
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.decode import MAX_FILE_BYTES, check_aspect
+from usseg_ray.data.decode import check_aspect
 from usseg_ray.data.raster import opened_raster
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.base import About, Record, Sink, Strip
@@ -36,7 +36,7 @@ from usseg_ray.outputs.pixels import (
     decoded,
     georeference_of,
 )
-from usseg_ray.outputs.places import ImageFile
+from usseg_ray.outputs.places import ImageFile, read_bytes
 from usseg_ray.outputs.tiles import Tiling, narrow, segment_tiles
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
@@ -167,23 +167,13 @@ class Worker:
         raster = PurePosixPath(found.name).suffix.lower() in RASTER_SUFFIXES and self._order.rasters
         if raster and self._order.tiling is not None:
             return _Read(found, None)
-        if found.stamp[0] > MAX_FILE_BYTES:
-            raise UndecodableError(f"larger than {MAX_FILE_BYTES // 2**30} GiB")
-        pixels = decoded(self._bytes(found), self._sight)
+        pixels = decoded(read_bytes(self._filesystem, found), self._sight)
         if self._order.tiling is None:
             check_aspect(pixels.height, pixels.width)
         if raster and set(self._order.formats) & set(_GEO):
             with self._here(found) as path, opened_raster(path) as dataset:
                 pixels.georeference = georeference_of(dataset)
         return _Read(found, pixels)
-
-    def _bytes(self, found: ImageFile) -> bytes:
-        try:
-            with self._filesystem.open_input_stream(found.path) as stream:
-                data: bytes = stream.read()
-                return data
-        except OSError as error:
-            raise UndecodableError(f"cannot be read ({first_line(error)})") from None
 
     def _by_window(self, found: ImageFile) -> Record:
         with self._here(found) as path, opened_raster(path) as dataset:

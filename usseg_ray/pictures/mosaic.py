@@ -35,7 +35,6 @@ def mosaic(
     classes: Sequence[str],
     palette: RGB,
     ignore_index: int | None = None,
-    titles: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
     caption: str = "",
 ) -> Image.Image:
@@ -48,7 +47,6 @@ def mosaic(
         classes: Names of the C classes.
         palette: (C, 3) uint8, from `colour_for`.
         ignore_index: Value of `truth` where there is none.
-        titles: Captions of the columns.
         rows: n captions, one above each image's row.
         caption: A line above everything, such as data set, split and score.
 
@@ -60,10 +58,8 @@ def mosaic(
     if truth is not None:
         columns.append([paint(_repeat(ids, scale), palette, ignore_index) for ids in truth])
     columns.append([paint(_repeat(ids, scale), palette) for ids in prediction])
-    names = titles or (
-        ("image", "prediction") if truth is None else ("image", "ground truth", "prediction")
-    )
-    body = _grid(columns, names, rows)
+    titles = ("image", "prediction") if truth is None else ("image", "ground truth", "prediction")
+    body = _grid(columns, titles, rows)
     legend = _legend(_entries(truth, prediction, classes, palette, ignore_index), body.width)
     parts = [_line(caption, body.width)] if caption else []
     return _stack([*parts, body, legend])

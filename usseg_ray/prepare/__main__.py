@@ -8,7 +8,6 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -17,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from usseg_ray.core.cli import Version, console, make_app, run
+from usseg_ray.core.cli import Version, console, image_bar, make_app, run
 from usseg_ray.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,15 +120,7 @@ def main(
         if dataset is None:
             raise UserError(f"--download needs --dataset: one of {PUBLISHED}.")
         fetch_published(find_set(dataset), source)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images, {task.fields[bad]} bad"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("Checking and writing", total=None, bad=0)
+    with image_bar("Checking and writing") as on_progress:
         prepared = prepare(
             source,
             out,
@@ -140,9 +131,7 @@ def main(
             overwrite=overwrite,
             patterns=Patterns(images, labels, classes),
             bands=parse_bands(bands),
-            on_progress=lambda done, bad, total: progress.update(
-                bar, completed=done, bad=bad, total=total
-            ),
+            on_progress=on_progress,
         )
     _print_summary(prepared)
 

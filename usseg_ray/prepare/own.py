@@ -5,10 +5,10 @@ call finds it, and images that were added later make another one.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
 from usseg_ray.data.library import SYNTHETIC, cache_root, is_prepared
@@ -67,7 +67,7 @@ def image_folder(source: str, home: Path = KEPT) -> Path:
 def prepare_own(
     source: str,
     home: Path = KEPT,
-    on_progress: Callable[[int, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     bands: tuple[str, ...] = (),
 ) -> OwnSet:
     """Makes a prepared set of photographs, or finds the one that was made of them.

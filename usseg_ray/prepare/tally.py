@@ -1,9 +1,9 @@
 """What became of the shards that were planned: counted as they end, checked, and timed."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.manifest import ShardInfo
 from usseg_ray.prepare.inspection import Problem
@@ -37,7 +37,7 @@ class Tally:
 
     total: int
     max_bad_share: float
-    on_progress: Callable[[int, int, int], None] | None
+    on_progress: OnProgress | None
     done: int = 0
     turned: int = 0
     values: set[int] = field(default_factory=set)

@@ -8,7 +8,7 @@ cluster. So the shards are the same bytes whatever runs where, and no row is los
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, replace
 from itertools import islice
@@ -17,6 +17,7 @@ from pathlib import Path
 import ray
 
 from usseg_ray.cluster.join import local_ray
+from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.core.files import resolve, write_whole_at
 from usseg_ray.core.lock import alone_in
@@ -92,7 +93,7 @@ def prepare(
     overwrite: bool = False,
     patterns: Patterns = Patterns(),
     bands: tuple[str, ...] = (),
-    on_progress: Callable[[int, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Preparation:
     """Checks a folder of images and writes it as a prepared set.
 
@@ -147,7 +148,7 @@ def write_set(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
     bands: tuple[str, ...] = (),
-    on_progress: Callable[[int, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Preparation:
     """Checks images that were found and writes them as a prepared set.
 

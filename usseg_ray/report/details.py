@@ -12,8 +12,8 @@ from typing import Any
 from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow
 from usseg_ray.report.content import Note, PageBlock, Section
 from usseg_ray.report.read import RunRecord, Store, SweepRecord
-from usseg_ray.scoring.objective import short
-from usseg_ray.sweeps.criteria import FEWEST_TRIALS, Trust, choice, criterion_trust
+from usseg_ray.sweeps.criteria import FEWEST_TRIALS, criterion_trust
+from usseg_ray.sweeps.tables import trust_row
 from usseg_ray.tracking.store import GPUS_TAG
 from usseg_ray.trials.trial import Status, Trial, number_and_seed
 
@@ -92,7 +92,7 @@ def trust(sweeps: Sequence[SweepRecord]) -> Section:
     blocks: list[PageBlock] = []
     for sweep in sweeps:
         if found := criterion_trust(map(_as_trial, sweep.trials)):
-            rows = tuple(_trust_row(one) for one in found)
+            rows = tuple(map(trust_row, found))
             blocks.append(Table(f"Choosing without labels: {sweep.protocol}", _TRUST, rows))
     why = Note(
         f"Fewer than {FEWEST_TRIALS} trials have a criterion without labels in the store, and an "
@@ -106,20 +106,6 @@ def _as_trial(run: RunRecord) -> Trial:
     number, _ = number_and_seed(run.trial)
     status: Status = "FINISHED" if run.status == "FINISHED" else "FAILED"
     return Trial(number, run.method, {}, {}, 0, status, metrics=run.metrics)
-
-
-def _trust_row(found: Trust) -> TableRow:
-    return TableRow(
-        {
-            "criterion": short(found.criterion),
-            "trials": float(found.trials),
-            "spearman": found.spearman,
-            "chosen": choice(found),
-            "unsup_miou": found.miou,
-            "regret": found.regret,
-            "random_regret": found.random_regret,
-        }
-    )
 
 
 def cost(store: Store, sweeps: Sequence[SweepRecord]) -> Section:

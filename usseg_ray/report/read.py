@@ -28,6 +28,7 @@ from usseg_ray.tracking.store import (
     alone,
     check_database,
     explained,
+    of_sweep,
     patience,
     run_key,
     search,
@@ -286,8 +287,7 @@ class Store:
         )
 
     def _sweep(self, key: str) -> SweepRecord:
-        quote = '"' if "'" in key else "'"
-        found = self._search(f"tags.`{SWEEP_TAG}` = {quote}{key}{quote}")
+        found = self._search(of_sweep(key))
         (objective, *_) = (run.data.tags.get(_OBJECTIVE, MIOU) for run in found if _is_parent(run))
         runs = [RunRecord.of(run, objective) for run in found]
         trials = [run for run in runs if TRIAL_TAG in run.tags and SEED_TAG not in run.tags]

@@ -19,6 +19,7 @@ _WIDTHS = {14: "mwMW%@+<=>~±−…", 6: "fijlrtI .,:;!'|()[]-/"}  # of letters,
 _LINE = 17
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 _LOG_RATIO = 30
+_TICKS = 5
 _MAX_WHOLE = 9  # values across that each have a tick
 
 
@@ -280,12 +281,12 @@ def _scaled(values: Sequence[float | str]) -> tuple[list[float], list[tuple[floa
     return [(value - first) / span for value in scaled], marks
 
 
-def _ticks(values: Sequence[float], count: int = 5) -> list[float]:
+def _ticks(values: Sequence[float]) -> list[float]:
     """Chooses round numbers around values."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if low == high:
         low, high = low - max(abs(low) * 0.1, 1e-6), high + max(abs(high) * 0.1, 1e-6)
-    raw = (high - low) / count
+    raw = (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw)
     first, last = math.floor(low / step), math.ceil(high / step)

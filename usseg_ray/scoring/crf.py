@@ -17,7 +17,6 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -71,12 +70,7 @@ class LatticeCRF:
         self._threads = ThreadPoolExecutor(self._size, "lattice-crf")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Ends the processes, without waiting for what they compute."""
         for process in self._processes:
             process.kill()

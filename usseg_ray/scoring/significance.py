@@ -47,7 +47,6 @@ def paired_bootstrap(
     first: Sequence[MatchedCounts],
     second: Sequence[MatchedCounts],
     *,
-    seed: int = 0,
     replicates: int = REPLICATES,
 ) -> Difference:
     """Compares two finalists on the same images, each trained with several seeds.
@@ -60,7 +59,6 @@ def paired_bootstrap(
     Args:
         first: Counts of one finalist, a set of them for every seed.
         second: Of the other, on the same images in the same order.
-        seed: Of the draws.
         replicates: How many are drawn.
 
     Returns:
@@ -83,22 +81,16 @@ def paired_bootstrap(
     mean = float(scores[0].mean() - scores[1].mean())
     if min(len(first), len(second)) < FEWEST_SEEDS:
         return Difference(mean)
-    drawn = _replicated([*first, *second], num_images, np.random.default_rng(seed), replicates)
-    # A resample of n images varies by n - 1 parts in n of what new images would.
-    shared = np.cov(drawn) * num_images / max(num_images - 1, 1)
+    shared = _shared([*first, *second], replicates)
     half = float(half_width(_image_variance(shared, len(first)), num_images, *scores))
     return Difference(mean, mean - half, mean + half)
 
 
-def own_half_width(
-    runs: Sequence[MatchedCounts], *, seed: int = 0, replicates: int = REPLICATES
-) -> float | None:
+def own_half_width(runs: Sequence[MatchedCounts]) -> float | None:
     """Measures how well a finalist's own mean over seeds is known, as `paired_bootstrap` does.
 
     Args:
         runs: Its counts, a set of them for every seed, on the same images.
-        seed: Of the draws.
-        replicates: How many are drawn.
 
     Returns:
         Half of the width of the 95 % interval over seeds and images, percent; `None` where it has
@@ -108,9 +100,7 @@ def own_half_width(
         return None
     num_images = len(runs[0].actual)
     scores = np.array([_miou(counts, np.ones((1, num_images)))[0] for counts in runs])
-    drawn = _replicated(runs, num_images, np.random.default_rng(seed), replicates)
-    shared = np.cov(drawn) * num_images / max(num_images - 1, 1)
-    variance = max(0.0, _covariance(shared))
+    variance = max(0.0, _covariance(_shared(runs, REPLICATES)))
     # Against something that does not vary, Welch's interval is Student's.
     return float(half_width(variance, num_images, scores, np.zeros_like(scores)))
 
@@ -190,17 +180,16 @@ def half_width(
     return np.asarray(np.sqrt(images + student.ppf(upper, freedom) ** 2 * spread))
 
 
-def _replicated(
-    runs: Sequence[MatchedCounts], num_images: int, rng: np.random.Generator, replicates: int
-) -> Float64[np.ndarray, "n R"]:
-    """Scores all runs on the same draws of images."""
-    found = []
+def _shared(runs: Sequence[MatchedCounts], replicates: int) -> Float64[np.ndarray, "n n"]:
+    """Finds how the scores of runs vary together over draws of images, the same for all."""
+    num_images, rng, found = len(runs[0].actual), np.random.default_rng(0), []
     for start in range(0, replicates, _PORTION):
         count = min(_PORTION, replicates - start)
         times = rng.multinomial(num_images, np.full(num_images, 1 / num_images), count)
         weights = times.astype(np.float64)
         found.append(np.stack([_miou(counts, weights) for counts in runs]))
-    return np.concatenate(found, axis=1)
+    # A resample of n images varies by n - 1 parts in n of what new images would.
+    return np.cov(np.concatenate(found, axis=1)) * num_images / max(num_images - 1, 1)
 
 
 def _image_variance(shared: Float64[np.ndarray, "n n"], num_first: int) -> float:

@@ -107,38 +107,26 @@ def _begun(plan: Plan, folder: Path) -> Plan:
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(plan.protocol())}", highlight=False)
-    _say_cut(plan)
-    if plan.calibration is not None:
-        for sentence in described(plan.calibration):
-            console.print(sentence, markup=False, highlight=False)
-    for sentence in trainings(plan) if request.question == "k" else ():
-        console.print(sentence, markup=False, highlight=False)
+    said = [*_cut(plan), *(described(plan.calibration) if plan.calibration else ())]
+    if request.question == "k":
+        said += trainings(plan)
     if request.search == "optuna" and request.warm_start is None:
-        _offer(plan)
+        said.append(offer(first_settings(plan.parts), plan.objective))
     if request.warm_start == EVERY:
-        _say_left_out(plan)
+        said.append(left_out(plan.objective))
+    for sentence in filter(None, said):
+        console.say(sentence)
     return replace(plan, request=request)
 
 
-def _say_left_out(plan: Plan) -> None:
-    if sentence := left_out(plan.objective):
-        console.print(sentence, markup=False, highlight=False)
-
-
-def _say_cut(plan: Plan) -> None:
+def _cut(plan: Plan) -> list[str]:
     """Says how much of the images lies outside the centre square, where that is much."""
-    if plan.cut > MUCH_CUT:
-        console.print(
-            f"The centre square leaves out {plan.cut:.0%} of the training images: what is only at "
-            "their edges gets no cluster. --set protocol=squashed sees whole ones.",
-            markup=False,
-            highlight=False,
-        )
-
-
-def _offer(plan: Plan) -> None:
-    if sentence := offer(first_settings(plan.parts), plan.objective):
-        console.print(sentence, markup=False, highlight=False)
+    if plan.cut <= MUCH_CUT:
+        return []
+    return [
+        f"The centre square leaves out {plan.cut:.0%} of the training images: what is only at "
+        "their edges gets no cluster. --set protocol=squashed sees whole ones."
+    ]
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
@@ -220,11 +208,11 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
     for part in plan.parts if not plan.is_planned else ():
         for key, distribution in part.space.space.items():
             what = f"{part.method}: {key}" if len(plan.parts) > 1 else key
-            console.print(f"Optuna draws {what} from {distribution}", markup=False, highlight=False)
+            console.say(f"Optuna draws {what} from {distribution}")
     if plan.calibration is not None:
         _print_calibration(plan.calibration)
-    console.print(f"Scores: {plan.protocol()}.", markup=False, highlight=False)
-    _say_cut(plan)
+    for sentence in (f"Scores: {plan.protocol()}.", *_cut(plan)):
+        console.say(sentence)
     _print_cost(plan)
     if keys:
         _print_keys(plan)
@@ -255,7 +243,7 @@ def _print_calibration(calibration: Calibration) -> None:
             table.add_row(*map(escape, cells))
     console.print(table)
     for sentence in described(calibration):
-        console.print(sentence, markup=False, highlight=False)
+        console.say(sentence)
 
 
 def _print_cost(plan: Plan) -> None:
@@ -270,7 +258,7 @@ def _print_cost(plan: Plan) -> None:
     gpus = plan.config.resources.processes * plan.config.resources.gpus_per_worker
     price = plan.request.gpu_hour_price
     for line in cost.lines(None if price is None else price * gpus):
-        console.print(line, markup=False, highlight=False)
+        console.say(line)
 
 
 def cost_of(plan: Plan) -> Cost:

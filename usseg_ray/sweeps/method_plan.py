@@ -1,5 +1,9 @@
-"""One method's part of a sweep: its settings in all their layers, and what its trials draw."""
+"""One method's part of a sweep: its settings in all their layers, and what its trials draw.
 
+Also whether the parts of several methods go together.
+"""
+
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +21,7 @@ from usseg_ray.core.config import (
 )
 from usseg_ray.core.errors import UserError
 from usseg_ray.sweeps.defaults import data_defaults
+from usseg_ray.sweeps.earlier import is_free
 from usseg_ray.sweeps.k.trials import k_trials
 from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import Sample, SearchSpace, check_space, load_space, space_of
@@ -131,3 +136,38 @@ def count_clusters(
     space, samples = k_trials(part.space, assigned, classes, request.num_samples, seeds)
     config = part.config if classes else with_values(part.config, samples[0])
     return replace(part, config=config, space=space, samples=samples)
+
+
+def check_comparable(parts: list[MethodPlan]) -> None:
+    """Checks that the methods' scores may stand in one column.
+
+    Raises:
+        UserError: A setting that scores depend on differs.
+    """
+    first, *others = parts
+    settings = flatten(first.config)
+    for part in others:
+        for key, value in flatten(part.config).items():
+            if not is_free(key) and settings.get(key) != value:
+                raise UserError(
+                    f"{first.method} and {part.method} cannot be compared in one sweep: {key} is "
+                    f"{settings.get(key)} and {value}. --set {key}=VALUE makes them equal."
+                )
+
+
+def check_batches(parts: list[MethodPlan]) -> None:
+    """Checks that a step has the same images with any number of workers that a trial may have.
+
+    Raises:
+        UserError: A number of workers does not divide the batch.
+    """
+    for part in parts:
+        resources, size = part.config.resources, part.config.train.batch_size
+        counts = range(resources.fewest, resources.processes + 1)
+        if len(counts) > 1 and any(size % count for count in counts):
+            step = math.lcm(*counts)
+            raise UserError(
+                f"{part.method}: train.batch_size = {size} is kept whatever the number of workers, "
+                f"so each of {counts[0]} to {counts[-1]} must divide it: "
+                f"--set train.batch_size={max(1, round(size / step)) * step}"
+            )

@@ -5,7 +5,6 @@ sweep has a part for each of its methods; its trials go round the parts, so that
 defaults are among the first.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from itertools import zip_longest
 
 from usseg_ray import methods
 from usseg_ray.core.calibration import Calibration
-from usseg_ray.core.config import Config, MethodConfig, flatten, flatten_assigned, with_values
+from usseg_ray.core.config import Config, MethodConfig, flatten_assigned, with_values
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import SYNTHETIC, open_data
@@ -30,10 +29,12 @@ from usseg_ray.scoring.objective import (
 )
 from usseg_ray.scoring.protocols import find_protocol, stamp
 from usseg_ray.sweeps.calibrate import calibrate, check_unchanged, with_calibration
-from usseg_ray.sweeps.earlier import is_free, known_trials
+from usseg_ray.sweeps.earlier import known_trials
 from usseg_ray.sweeps.method_plan import (
     MethodPlan,
     assigned_to,
+    check_batches,
+    check_comparable,
     count_clusters,
     first_settings,
     plan_method,
@@ -243,12 +244,12 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     for name, own in assigned_to(names, assigned).items():
         with _about(name if len(names) > 1 else ""):
             parts.append(plan_method(request, name, preset, own))
-    _check_shared(parts)
+    check_comparable(parts)
     root, manifest = open_data(parts[0].config.data, make=make_data)
     calibration = _calibration(request, parts, root, manifest)
     if calibration is not None:
         parts = [with_calibration(part, calibration) for part in parts]
-    _check_batches(parts)
+    check_batches(parts)
     objective = resolve_objective(request.objective, manifest, parts[0].config.data.selection_split)
     if request.question == "k":
         parts = [count_clusters(request, part, assigned, len(manifest.classes)) for part in parts]
@@ -305,33 +306,6 @@ def _corner(plan: Plan, part: MethodPlan, sample: Sample) -> str:
     if sample:
         return f"{part.space.source}: with {sample}"
     return part.method if len(plan.parts) > 1 else ""
-
-
-def _check_shared(parts: list[MethodPlan]) -> None:
-    """Checks that the methods' scores may stand in one column."""
-    first, *others = parts
-    settings = flatten(first.config)
-    for part in others:
-        for key, value in flatten(part.config).items():
-            if not is_free(key) and settings.get(key) != value:
-                raise UserError(
-                    f"{first.method} and {part.method} cannot be compared in one sweep: {key} is "
-                    f"{settings.get(key)} and {value}. --set {key}=VALUE makes them equal."
-                )
-
-
-def _check_batches(parts: list[MethodPlan]) -> None:
-    """Checks that a step has the same images with any number of workers that a trial may have."""
-    for part in parts:
-        resources, size = part.config.resources, part.config.train.batch_size
-        counts = range(resources.fewest, resources.processes + 1)
-        if len(counts) > 1 and any(size % count for count in counts):
-            step = math.lcm(*counts)
-            raise UserError(
-                f"{part.method}: train.batch_size = {size} is kept whatever the number of workers, "
-                f"so each of {counts[0]} to {counts[-1]} must divide it: "
-                f"--set train.batch_size={max(1, round(size / step)) * step}"
-            )
 
 
 def _check_labels(plan: Plan) -> None:

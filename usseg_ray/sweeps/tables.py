@@ -274,13 +274,15 @@ def trust_table(found: Iterable[Trust]) -> Table:
         The table.
     """
     title = "Criteria without labels: how each ranks the trials, against unsup_miou"
-    return Table(title, _TRUST, tuple(map(_trust_row, found)))
+    return Table(title, _TRUST, tuple(map(trust_row, found)))
 
 
-def _trust_row(one: Trust) -> TableRow:
+def trust_row(one: Trust) -> TableRow:
+    """Lists what is known of a criterion; a table shows the columns that it has."""
     return TableRow(
         {
             "criterion": short(one.criterion),
+            "trials": float(one.trials),
             "spearman": one.spearman,
             "chosen": choice(one),
             MIOU: one.miou,

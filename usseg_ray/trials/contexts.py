@@ -17,6 +17,7 @@ from ray.train import Checkpoint
 from usseg_ray.core.distributed import rank
 from usseg_ray.core.records import DamagedError
 from usseg_ray.engine.checkpoint import BEST, BEST_NOTE, RunState, keep_best
+from usseg_ray.engine.context import RunContext
 from usseg_ray.scoring.arrays import ARRAYS, write_evaluation
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.storage import Storage
@@ -27,18 +28,34 @@ LOOK_EVERY = 16
 """Steps between two looks for a notice, at which the workers wait for each other."""
 
 
-class TrainContext:
-    """A run inside a Ray Train worker group.
+class TrialContext(RunContext):
+    """A run of a trial, which trials that train alike may share.
 
     Args:
         device: Where to compute.
-        storage: The trial's folder, for the arrays of evaluations.
+        storage: The trial's folder.
         shared: Where trials that train alike leave what they trained; empty where none do.
     """
 
     def __init__(self, device: torch.device, storage: Storage, shared: str = "") -> None:
         self.device, self.shared = device, shared
         self.storage = storage
+
+    def trained(self) -> RunState | None:
+        """Reads what a trial that trained alike left, if one did."""
+        return load_trained(self.shared, self.device) if self.shared else None
+
+    def leave(self, state: RunState) -> None:
+        """Leaves what was trained to trials that would train alike."""
+        if self.shared and rank() == 0:
+            save_trained(self.shared, state)
+
+
+class TrainContext(TrialContext):
+    """A run inside a Ray Train worker group."""
+
+    def __init__(self, device: torch.device, storage: Storage, shared: str = "") -> None:
+        super().__init__(device, storage, shared)
         self._earlier: Collection[str] = ()
         self._notice: object = None
         self._steps = 0
@@ -94,15 +111,6 @@ class TrainContext:
             None,
         )
 
-    def trained(self) -> RunState | None:
-        """Reads what a trial that trained alike left, if one did."""
-        return load_trained(self.shared, self.device) if self.shared else None
-
-    def leave(self, state: RunState) -> None:
-        """Leaves what was trained to trials that would train alike."""
-        if self.shared and rank() == 0:
-            save_trained(self.shared, state)
-
 
 def _preemption_notice() -> object:
     """Asks Ray Train; where the version has no such function, which is alpha, none comes."""
@@ -110,21 +118,12 @@ def _preemption_notice() -> object:
     return None if asked is None else asked()
 
 
-class TuneContext:
+class TuneContext(TrialContext):
     """A run in the process that Tune gives to a trial.
 
     It writes the checkpoints itself, where Ray Train would: a resumed sweep is a new experiment to
-    Tune, which knows no checkpoints of an earlier one.
-
-    Args:
-        device: Where to compute.
-        storage: The trial's folder.
-        shared: As of a `TrainContext`.
+    Tune, which knows no checkpoints of an earlier one; and Tune gives trials no notice.
     """
-
-    def __init__(self, device: torch.device, storage: Storage, shared: str = "") -> None:
-        self.device, self.shared = device, shared
-        self.storage = storage
 
     def report(
         self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
@@ -144,9 +143,6 @@ class TuneContext:
             kept = [one for one in self.storage.folders(CHECKPOINTS) if one < name][-1:]
             self.storage.keep_only(CHECKPOINTS, [*kept, name])
 
-    def after_step(self, state: Callable[[], RunState]) -> None:
-        """Lets the step pass: Ray Tune gives trials no notice."""
-
     def restore(self) -> RunState | None:
         """Reads the last committed checkpoint that is whole; damaged ones are set aside."""
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
@@ -157,15 +153,6 @@ class TuneContext:
             shutil.rmtree(aside, ignore_errors=True)
             folder.replace(aside)
         return None
-
-    def trained(self) -> RunState | None:
-        """Reads what a trial that trained alike left, if one did."""
-        return load_trained(self.shared, self.device) if self.shared else None
-
-    def leave(self, state: RunState) -> None:
-        """Leaves what was trained to trials that would train alike."""
-        if self.shared:
-            save_trained(self.shared, state)
 
 
 def _states(

@@ -15,6 +15,7 @@ import torch
 from usseg_ray.core.config import Config, MethodConfig, TrainConfig
 from usseg_ray.data.manifest import Manifest, ShardInfo, load_manifest, split_totals
 from usseg_ray.engine.checkpoint import RunState
+from usseg_ray.engine.context import RunContext
 from usseg_ray.engine.run import Run
 from usseg_ray.features.store.store import FeatureStore
 from usseg_ray.scoring.evaluation import Evaluation
@@ -102,9 +103,9 @@ def trial_seconds(job: Job, budget: float = BUDGET_S, store: FeatureStore | None
         seconds = run.epochs * (images * clock.image_seconds + walks[learnt] * clock.walk_seconds)
     if seconds > SHORT_S:
         return seconds
-    run.score(scored, refit=True)
+    both = _timed(run, scored, worked, refit=True)
     score = _timed(run, scored, worked, refit=False)
-    refit = max(_timed(run, scored, worked, refit=True) - score, 0)
+    refit = max(both - score, 0)
     score = score * walks[scored] + refit * walks[learnt]
     return seconds + max(run.epochs // train.eval_every, 1) * score
 
@@ -119,7 +120,7 @@ class _EnoughError(Exception):
     """The budget is spent."""
 
 
-class _Clock:
+class _Clock(RunContext):
     """A context that keeps the times of a run's last epoch and breaks it off in time.
 
     Args:
@@ -165,18 +166,9 @@ class _Clock:
         if self._epochs > 1 and time.monotonic() - self._started > self._budget:
             raise _EnoughError
 
-    def trained(self) -> RunState | None:
-        """Knows no other run."""
-
-    def leave(self, state: RunState) -> None:
-        """Keeps nothing for others."""
-
     def after_step(self, state: Callable[[], RunState]) -> None:  # noqa: ARG002
         """Notes when the step ended."""
         self._steps.append(self._worked())
-
-    def restore(self) -> None:
-        """Starts at the beginning."""
 
 
 def clock_of(config: Config[MethodConfig], device: torch.device) -> Callable[[], float]:

@@ -225,3 +225,12 @@ def test_a_refusal_shows_what_it_names(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         cli._refuse("\x1b[2J[/x]: no such class")
     assert capsys.readouterr().err == "Error: \\x1b[2J[/x]: no such class\n"
+
+
+def test_a_bar_says_how_many_images_and_how_many_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(cli, "console", cli.Terminal(file=written, force_terminal=True, width=90))
+    with cli.image_bar("Looking") as on_progress:
+        on_progress(3, 1, 8)
+    assert "Looking" in written.getvalue()
+    assert "3/8 images, 1 bad" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.getvalue())

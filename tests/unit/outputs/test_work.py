@@ -12,7 +12,7 @@ from PIL import Image
 from tests import tiny
 from usseg_ray.core.errors import UserError
 from usseg_ray.models.segmenter import Segmenter
-from usseg_ray.outputs import work
+from usseg_ray.outputs import places
 from usseg_ray.outputs.formats import FORMATS, parse_formats
 from usseg_ray.outputs.manifest import Folder
 from usseg_ray.outputs.places import find_images
@@ -94,7 +94,7 @@ def test_broken_images_cost_themselves_alone(
     (images / "empty.png").write_bytes(b"")
     (images / "cut.jpg").write_bytes((images / "good.png").read_bytes()[:100])
     (images / "huge.png").write_bytes(b"x" * 40_000)
-    monkeypatch.setattr(work, "MAX_FILE_BYTES", 30_000)
+    monkeypatch.setattr(places, "MAX_FILE_BYTES", 30_000)
     monkeypatch.setitem(FORMATS, "png", replaced_limit())
     reasons = done(model, images, out)
     assert {name for name, reason in reasons.items() if not reason} == {"good.png"}

@@ -232,13 +232,6 @@ def test_an_archive_in_a_folder_of_its_own_is_looked_into(root: Path) -> None:
     assert splits_of(root) == {"train": [("a", True)], "val": [("b", False)]}
 
 
-def test_images_in_no_list_are_counted(root: Path) -> None:
-    touch(root, "images/a.jpg", "images/b.jpg")
-    (root / "train.txt").write_text("a 1\n")
-    found = discover(root)
-    assert [entry.id for entry in found.entries] == ["a"]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

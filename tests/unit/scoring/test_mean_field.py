@@ -101,11 +101,14 @@ def test_what_is_left_out_is_below_the_tolerance() -> None:
     assert 0 < weights.sum(1).max() <= module._TOLERANCE
 
 
+SIDE = 192
+
+
 def photograph() -> Work:
     generator = torch.Generator().manual_seed(0)
-    log_probs = torch.randn(1, 27, 320, 320, generator=generator)
+    log_probs = torch.randn(1, 27, SIDE, SIDE, generator=generator)
     smooth = torch.nn.functional.interpolate(
-        255 * torch.rand(1, 3, 10, 10, generator=generator), size=(320, 320), mode="bilinear"
+        255 * torch.rand(1, 3, 10, 10, generator=generator), size=(SIDE, SIDE), mode="bilinear"
     )
     return lambda: mean_field(log_probs, smooth.to(torch.uint8), CRFParameters(steps=1))
 
@@ -115,4 +118,4 @@ def measure() -> float:
 
 
 def test_memory_is_bounded() -> None:
-    assert apart(measure) < 0.2
+    assert apart(measure) < 0.1  # all pairs of pixels would take 5.4 GB

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 from torch.nn.functional import normalize, pad
 
+from usseg_ray.core.types import StepResult
+from usseg_ray.methods.parts.concepts import nearest_codes, share_used
 from usseg_ray.ops.draws import uniforms
 from usseg_ray.ops.modularity import affinity, graph
 
@@ -115,6 +117,24 @@ def clusterbook_losses(
     soft = (rows @ normalize(codebook, dim=1).mT).unflatten(0, tokens.shape[:2])
     losses: Tensor = _Losses.apply(soft, tokens.detach(), temperature)
     return losses
+
+
+def clusterbook_step(
+    maps: Float[Tensor, "B D h w"], codebook: Float[Tensor, "K D"], temperature: float
+) -> StepResult:
+    """Computes the loss of a step that learns the codes, or the centroids.
+
+    Args:
+        maps: (B, D, h, w), not normalised; no gradient flows to them.
+        codebook: (K, D), not normalised.
+        temperature: See `clusterbook_losses`.
+
+    Returns:
+        The mean loss; scalar `codes_used`, the share of the codes that some token is nearest to.
+    """
+    loss = clusterbook_losses(maps.flatten(2).mT, codebook, temperature=temperature).mean()
+    used = share_used(nearest_codes(maps, codebook.detach()), len(codebook))
+    return StepResult(loss, {"codes_used": used})
 
 
 def best_agreement(positive: Float[Tensor, "N K"]) -> Agreement:

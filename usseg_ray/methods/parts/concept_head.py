@@ -242,6 +242,32 @@ class ConceptNetwork(nn.Module):
         return HeadMasks(*dropout_mask(draws, probability).unbind(1))
 
 
+def build_network(
+    dim: int,
+    code_dim: int,
+    projection_dim: int,
+    num_tokens: int | None,
+    ffn_dim: int,
+    generator: torch.Generator,
+) -> ConceptNetwork:
+    """Builds a student or a teacher.
+
+    Args:
+        dim: Channels of tokens.
+        code_dim: Channels of a code.
+        projection_dim: Channels of a projection.
+        num_tokens: Tokens of an image, for a `ConceptHead`; a `SegmentationHead` if unset.
+        ffn_dim: Channels inside a `ConceptHead`'s feed-forward step.
+        generator: Draws the initial weights, the head's first.
+    """
+    head = (
+        SegmentationHead(dim, code_dim, generator)
+        if num_tokens is None
+        else ConceptHead(dim, code_dim, num_tokens, ffn_dim, generator)
+    )
+    return ConceptNetwork(head, code_dim, projection_dim, generator)
+
+
 def _dropped(
     rows: Float[Tensor, "B N C"], mask: Float[Tensor, "B N C"] | None
 ) -> Float[Tensor, "B N C"]:

@@ -164,6 +164,35 @@ def mean_term(parts: Sequence[ContrastTerms]) -> Float[Tensor, ""]:
     return torch.cat([part.nats for part in parts]).sum() / used.sum().clamp(min=1)
 
 
+def contrast_concepts(
+    anchors: Float[Tensor, "B P J"],
+    codebook: Float[Tensor, "K D"],
+    fresh: Keys,
+    kept: Keys,
+    *,
+    thresholds: tuple[float, float],
+    temperature: float,
+) -> tuple[ContrastTerms, Float[Tensor, ""]]:
+    """Contrasts anchors with their other views, and with keys of earlier batches.
+
+    Args:
+        anchors: (B, P, J), not normalised.
+        codebook: (K, D), not normalised.
+        fresh: The other view of each anchor, image by image, with its code.
+        kept: Keys of earlier batches.
+        thresholds: Of codes' cosines: those above the first attract, those below the second repel.
+        temperature: Logits are cosines over it.
+
+    Returns:
+        The terms of the images among themselves, and the loss, the mean over both kinds of keys.
+    """
+    above, below = thresholds
+    relations = relate(fresh.codes, codebook, positive_above=above, negative_below=below)
+    within = contrast(anchors, relations, fresh, temperature=temperature, keys_are_anchors=True)
+    before = contrast(anchors, relations, kept, temperature=temperature)
+    return within, mean_term([within, before])
+
+
 # What is behind it: sums over the keys, from which loss and gradient follow together.
 
 

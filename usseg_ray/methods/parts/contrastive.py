@@ -71,6 +71,15 @@ class Contrast(NamedTuple):
     agnostic: Float[Tensor, "N"]
     specific: Float[Tensor, "N"]
 
+    def scalars(self) -> dict[str, Tensor]:
+        """Lists what is logged: the loss, mean numbers of positives, and the share of anchors."""
+        return {
+            "contrastive": self.loss.detach(),
+            "agnostic_positives": self.agnostic.mean(),
+            "specific_positives": self.specific.mean(),
+            "anchors": (self.agnostic > 0).float().mean(),
+        }
+
 
 # Before the loss: what positives are measured against, and pairs that join by chance.
 

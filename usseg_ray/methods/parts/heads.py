@@ -84,6 +84,19 @@ def initialise_like_torch(module: nn.Module, generator: torch.Generator) -> None
                 part.bias.uniform_(-bound, bound, generator=generator)
 
 
+def make_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """Makes a linear layer as torch does by default, from a given generator.
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        generator: Draws weights and biases; the global one is left alone.
+    """
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    initialise_like_torch(layer, generator)
+    return layer
+
+
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     """Moves a teacher towards its student: `teacher = decay * teacher + (1 - decay) * student`.

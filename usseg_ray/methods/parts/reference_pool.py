@@ -66,6 +66,38 @@ class ReferencePool(nn.Module):
         return Candidates(rows, best_match(rows, self.rows))
 
 
+def fill_pools(
+    pools: Mapping[str, ReferencePool],
+    crops: Callable[[int, int], Iterator[Batch]],
+    maps: Callable[..., Mapping[str, Tensor]],
+    step: int,
+    *key: int | str,
+    patches: Mapping[str, Mapping[str, int]] | None = None,
+) -> None:
+    """Fills pools with one patch of each image of a shuffled walk; all workers call it together.
+
+    Args:
+        pools: By name.
+        crops: Takes the key of a walk and a batch size over all workers, see `Passes.crops`.
+        maps: Takes a batch and a key, and gives the (B, C, h, w) map of each pool.
+        step: Optimiser step, keys the walks.
+        key: What the pools are for.
+        patches: Of each pool, image -> its patch, counted row by row; drawn evenly if unset.
+
+    Raises:
+        UserError: A walk has no images.
+    """
+    samples = {name: pool.sample() for name, pool in pools.items()}
+    size = max(len(pool.rows) for pool in pools.values())
+    for walk, batch in pool_walks(crops, size, step):
+        found = maps(batch, *key, walk)
+        for name, sample in samples.items():
+            chosen = None if patches is None else patches[name]
+            add_patches(sample, found[name], batch.ids, *key, walk, name, patches=chosen)
+    for name, pool in pools.items():
+        pool.fill(samples[name])
+
+
 def pool_walks(
     crops: Callable[[int, int], Iterator[Batch]], size: int, step: int
 ) -> Iterator[tuple[int, Batch]]:

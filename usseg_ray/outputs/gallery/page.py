@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from usseg_ray.core.cli import CONSOLE
+from usseg_ray.core.cli import CONSOLE, OnProgress
 from usseg_ray.core.files import write_whole
 from usseg_ray.core.page import document
 from usseg_ray.outputs.gallery.pictures import (
@@ -23,7 +23,7 @@ from usseg_ray.outputs.gallery.pictures import (
     image,
     per_row,
 )
-from usseg_ray.outputs.gallery.survey import OnProgress, Survey, survey_images
+from usseg_ray.outputs.gallery.survey import Survey, survey_images
 
 GALLERY = "gallery.html"
 """What `fit` calls it, in the run's folder."""

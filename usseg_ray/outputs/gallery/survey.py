@@ -4,7 +4,7 @@ At most `MOST` are looked at, from all over the folder, and what is kept of each
 and time have a bound, however many images there are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,23 +13,21 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
+from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import first_line, resolve
+from usseg_ray.core.files import resolve
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.decode import MAX_FILE_BYTES, check_aspect
+from usseg_ray.data.decode import check_aspect
 from usseg_ray.data.scaling import Sight
 from usseg_ray.models.description import Description
 from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.gallery.seen import GalleryImage, see, touching
 from usseg_ray.outputs.pixels import decoded
-from usseg_ray.outputs.places import ImageFile, find_images
+from usseg_ray.outputs.places import ImageFile, find_images, read_bytes
 
 MOST = 300
 """Images that are looked at."""
-
-OnProgress = Callable[[int, int, int], object]
-"""Told of images done, broken ones among them, and all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,13 +150,6 @@ def read_image(place: str, found: ImageFile, sight: Sight) -> UInt8[np.ndarray, 
     Raises:
         UndecodableError: It is too large, cannot be read, or is none.
     """
-    if found.stamp[0] > MAX_FILE_BYTES:
-        raise UndecodableError(f"larger than {MAX_FILE_BYTES // 2**30} GiB")
-    try:
-        with resolve(place)[0].open_input_stream(found.path) as stream:
-            data = stream.read()
-    except OSError as error:
-        raise UndecodableError(f"cannot be read ({first_line(error)})") from None
-    image = decoded(data, sight).image
+    image = decoded(read_bytes(resolve(place)[0], found), sight).image
     check_aspect(*image.shape[:2])
     return image

@@ -8,22 +8,11 @@ these steps finds what an earlier call did, so a broken-off one goes on.
 import html
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
-from usseg_ray.core.cli import CONSOLE, console
+from usseg_ray.core.cli import CONSOLE, console, image_bar
 from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
@@ -269,14 +258,8 @@ def ready(data: str, bands: str | None = None) -> str:
     """
     if not is_raw(data):
         return data
-    with _bar("Reading images") as (progress, task):
-        own = prepare_own(
-            data,
-            on_progress=lambda done, _bad, total: progress.update(
-                task, completed=done, total=total
-            ),
-            bands=parse_bands(bands),
-        )
+    with image_bar("Reading images") as on_progress:
+        own = prepare_own(data, on_progress=on_progress, bands=parse_bands(bands))
     console.say(own.found)
     for note in own.notes:
         console.say(note)
@@ -285,7 +268,7 @@ def ready(data: str, bands: str | None = None) -> str:
 
 def _masks(images: str, run: Path) -> PredictionRun:
     """Has every image segmented that is not yet, by the run's model as it is named now."""
-    with _bar("Writing masks") as (progress, task):
+    with image_bar("Writing masks") as on_progress:
         return predict(
             run / KEPT,
             images,
@@ -293,24 +276,20 @@ def _masks(images: str, run: Path) -> PredictionRun:
             formats=FORMATS,
             overwrite=True,
             device=chosen_device(None),
-            on_progress=lambda done, _bad, total: progress.update(
-                task, completed=done, total=total
-            ),
+            on_progress=on_progress,
         )
 
 
 def _show(images: str, run: Path) -> None:
     """Writes the page of the run's model, as it is named now."""
-    with _bar("Looking at clusters") as (progress, task):
+    with image_bar("Looking at clusters") as on_progress:
         write_gallery(
             run / KEPT,
             images,
             run / GALLERY,
             pictures=drawn(run / KEPT),
             device=chosen_device(None),
-            on_progress=lambda done, _bad, total: progress.update(
-                task, completed=done, total=total
-            ),
+            on_progress=on_progress,
         )
 
 
@@ -331,10 +310,3 @@ def _fitted(run: Path, made: PredictionRun) -> FitResult:
         verdict,
         f"Backbone: {network}; {change} takes another.",
     )
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield progress, progress.add_task(what, total=None)
