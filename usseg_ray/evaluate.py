@@ -45,8 +45,8 @@ def main(
     refine: Annotated[
         str | None,
         typer.Option(
-            help="Refiners to score beside the plain prediction: combinations of flip, sliding and "
-            "crf, such as flip,crf,flip+crf; or none.",
+            help="Refiners to score beside the plain prediction: combinations of flip, sliding, "
+            "anyup, guided and crf, such as flip,crf,flip+crf; or none.",
             show_default="the protocol's",
         ),
     ] = None,
@@ -115,7 +115,8 @@ def scores_table(done: "ScoringRecord") -> Table:
     for row in baseline_rows(done.baselines.items()):
         what = f"unsup_miou of {row.cells['name']}"
         rows.append(TableRow({"name": what, str(PLAIN): row.cells["unsup_miou"]}, row.kind))
-    caption = f"{done.protocol}; CRF: {done.crf}" if done.crf else done.protocol
+    parts = (done.protocol, done.crf and f"CRF: {done.crf}", done.anyup and f"AnyUp: {done.anyup}")
+    caption = "; ".join(filter(None, parts))
     scores = (Column(str(refinement), str(refinement), 2) for refinement in refinements)
     return Table(caption, (Column("name", "score, %"), *scores), tuple(rows))
 

@@ -41,8 +41,9 @@ def main(
         str | None,
         typer.Option(
             metavar="REFINERS",
-            help="What is made of the scores: guided (they follow the edges of the image), flip "
-            "(the mean with its mirror image), sliding, crf; joined by +, as flip+guided.",
+            help="What is made of the scores: guided (they follow the edges of the image), "
+            "anyup (upsampled by attention, with weights of one's own), flip (the mean with its "
+            "mirror image), sliding, crf; joined by +, as flip+guided.",
             show_default="none",
         ),
     ] = None,

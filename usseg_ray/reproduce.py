@@ -63,7 +63,8 @@ def reproduce(
     """Run published settings under the published protocol, and write one table of the differences.
 
     Each method on each backbone is a run as of `train --preset`, scored on the official validation
-    images, with the refiners of the protocol. The price is printed first.
+    images, with the refiners of the protocol. The price is printed first. Exit code 1: runs failed,
+    and the table says why; --resume tries them again.
     """
     if (published is None) == (resume is None):
         raise UserError(f"name a set ({', '.join(SETS)}), or --resume RUN: one of the two.")
@@ -87,7 +88,8 @@ def reproduce(
     # torch, Ray, MLflow: neither for --help nor for what is refused.
     from usseg_ray.sweeps.published.reproduction import reproduce_table  # noqa: PLC0415
 
-    reproduce_table(requests, published, out, resume, dry_run=dry_run)
+    failed = reproduce_table(requests, published, out, resume, dry_run=dry_run)
+    raise typer.Exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def test_a_moved_sweep_is_scored_on_another_split(
         (("runs",), "no trial with a score here"),
         (("small", "--protocol", "stego"), "'stego'; did you mean 'stego-320'?"),
         (("small", "--protocol", "voc-21"), "voc-21 is for 21 classes, and the data has 10"),
-        (("small", "--refine", "flop"), "a combination of flip, sliding, guided, crf"),
+        (("small", "--refine", "flop"), "a combination of flip, sliding, anyup, guided, crf"),
         (("small", "--refine", "sliding"), "there is nothing to slide over"),
     ],
 )

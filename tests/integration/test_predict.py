@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from tests import tiny
+from tests.anyup import named
 from tests.integration.bucket import bucket
 from tests.integration.commands import Ended, here
 from tests.unit.models.conftest import kept
@@ -26,6 +27,7 @@ from usseg_ray.models.description import read_description, write_description
 from usseg_ray.models.names import Names
 from usseg_ray.outputs.formats import FORMATS
 from usseg_ray.outputs.run import predict
+from usseg_ray.scoring.anyup_file import VARIABLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -117,8 +119,24 @@ def test_refiners_are_part_of_what_masks_hang_on(model: Path, images: Path, tmp_
     assert "other options (--refine flip+guided; now none)" in refused.stderr
     unknown = command(model, images, tmp_path / "new", "--refine", "sharp")
     assert unknown.returncode == 2
-    assert "--refine sharp: a combination of flip, sliding, guided, crf" in unknown.stderr
+    assert "--refine sharp: a combination of flip, sliding, anyup, guided, crf" in unknown.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_masks_by_other_weights_of_anyup_are_others(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, named_one = tmp_path / "out", named(tmp_path / "one.safetensors")
+    monkeypatch.setenv(VARIABLE, named_one)
+    assert predict(model, str(images), str(out), refine="anyup").written == len(NAMES)
+    assert predict(model, str(images), str(out), refine="anyup").kept == len(NAMES)
+    monkeypatch.setenv(VARIABLE, named(tmp_path / "other.safetensors", seed=1))
+    refused = command(model, images, out, "--refine", "anyup")
+    digest = named_one.partition("#sha256=")[2][:12]
+    assert f"other options (--refine anyup by weights {digest}; now --re" in refused.stderr
+    monkeypatch.delenv(VARIABLE)
+    missing = command(model, images, tmp_path / "new", "--refine", "anyup")
+    assert "download anyup_multi_backbone.pth (CC BY 4.0)" in missing.stderr
 
 
 def test_what_others_made_is_left_alone(model: Path, images: Path, tmp_path: Path) -> None:

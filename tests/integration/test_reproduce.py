@@ -2,7 +2,9 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,6 +14,8 @@ from safetensors.torch import save_file
 from tests.integration.commands import here
 from tests.trees import plant
 from usseg_ray.prepare.write import prepare
+from usseg_ray.sweeps.request import Request
+from usseg_ray.trials.trial import load_trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -39,6 +43,11 @@ def network(place: Path, name: str) -> Path:
     return file
 
 
+def rows_of(place: Path) -> list[dict[str, Any]]:
+    (table,) = json.loads((place / "t" / "table.json").read_text())["tables"]
+    return [row for row in table["rows"] if row["kind"] == ""]
+
+
 def options(*assigned: str) -> list[str]:
     return [word for one in assigned for word in ("--set", one)]
 
@@ -50,10 +59,10 @@ def test_a_table_is_run_and_stands_beside_what_is_published(place: Path) -> None
     done = here("reproduce", *asked, "--out", "t", *options(*SHORT, *SMALL), folder=place)
     assert done.returncode == 0, done.stderr
     assert "2 runs: about" in done.stdout
+    assert "refiners counted" in done.stdout
     assert done.stdout.index("2 runs: about") < done.stdout.index("trial_000 finished")
     assert "reproduce cityscapes27" not in done.stdout
-    (table,) = json.loads((place / "t" / "table.json").read_text())["tables"]
-    ours = [row for row in table["rows"] if row["kind"] == ""]
+    ours = rows_of(place)
     assert [row["name"] for row in ours] == ["kmeans", "stego"]
     for row in ours:
         assert row["backbone"] == "ViT-S/16"
@@ -88,10 +97,58 @@ def test_a_difference_is_to_the_number_of_that_network(
     asked = (data, "--methods", method, "--backbone", network(place, vit), *seeds, "--out", "t")
     done = here("reproduce", *asked, *options(*sizes), folder=place)
     assert done.returncode == 0, done.stderr
-    (table,) = json.loads((place / "t" / "table.json").read_text())["tables"]
-    (row,) = (row for row in table["rows"] if row["kind"] == "")
+    (row,) = rows_of(place)
     assert row["published_miou"] == published
     assert f"{row['seeds']:.0f}" == seeds[1]
     assert ("flip_crf.unsup_miou_deviation" in row) == (method == "kmeans")
     refined = "flip_crf." if method == "cause-mlp" else ""
     assert row["difference"] == pytest.approx(row[f"{refined}unsup_miou"] - published)
+
+
+def test_a_run_that_failed_is_named_and_tried_again(place: Path) -> None:
+    prepared(place, "cityscapes27")
+    vit = network(place, "vit_small_patch16_224.dino")
+    asked = ("cityscapes27", "--methods", "kmeans,stego", "--backbone", vit, "--out", "t")
+    wild = options(*SHORT, *SMALL, "train.steps_per_epoch=2", "method.lr=1e37")
+    done = here("reproduce", *asked, *wild, folder=place)
+    assert done.returncode == 1, done.stderr
+    (line,) = (
+        one for one in done.stdout.splitlines() if one.startswith("stego-cityscapes-vit fai")
+    )
+    assert "NonFiniteLossError: loss is " in line
+    assert (
+        "1 of 2 runs failed. To try them again: python -m usseg_ray.reproduce --re" in done.stdout
+    )
+    kmeans, stego = rows_of(place)
+    assert (kmeans.get("remark"), stego["remark"]) == (None, "failed")
+    assert "NonFiniteLossError" in stego["note"]
+    assert kmeans["unsup_miou"] > 0
+
+    again = here("reproduce", "--resume", "t", folder=place)
+    assert again.returncode == 1, again.stderr
+    assert "1 runs: about" in again.stdout
+    assert "trial_000 failed" in again.stdout
+    home = place / "t" / "stego-cityscapes-vit"
+    request = Request.load(home)
+    sound = request.assigned | {"method.lr": 0.001}
+    request.model_copy(update={"assigned": sound}).save(home)
+    mended = here("reproduce", "--resume", "t", folder=place)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert {"unsup_miou", "flip_crf.unsup_miou"} <= set(rows_of(place)[1])
+
+
+def test_one_seed_that_failed_is_trained_again(place: Path) -> None:
+    prepared(place, "cityscapes27")
+    vit = network(place, "vit_small_patch16_224.dino")
+    asked = ("cityscapes27", "--methods", "kmeans", "--backbone", vit, "--seeds", "2", "--out", "t")
+    done = here("reproduce", *asked, folder=place)
+    assert done.returncode == 0, done.stderr
+    home = place / "t" / "kmeans-cityscapes-vit" / "finalists"
+    (record,) = load_trials(home)
+    replace(record, status="FAILED", reason="the machine was lost").save(home)
+    again = here("reproduce", "--resume", "t", folder=place)
+    assert again.returncode == 0, again.stdout
+    assert "1 runs: about" in again.stdout
+    (record,) = load_trials(home)
+    assert record.status == "FINISHED"
+    assert rows_of(place)[0]["seeds"] == 2

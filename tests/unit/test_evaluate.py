@@ -31,6 +31,7 @@ def evaluated(crf: str = "") -> ScoringRecord:
         METRICS,
         {"position": 20.0},
         crf,
+        "",
         Path("here"),
     )
 

@@ -1,4 +1,4 @@
-"""What refining a label map costs: guided filter and exact CRF beside the usual lattice code.
+"""What refining a label map costs: guided filter, AnyUp, exact CRF beside the usual lattice code.
 
 Off an image's path. Both refine the same generated photograph-like picture, with as many classes as
 the field's tables have; the labels that they end with are compared too, since a fast refiner that
@@ -19,17 +19,20 @@ from usseg_ray.bench.meter import Measure, apart, least_seconds
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.machine import usable_cpus
 from usseg_ray.data.synthetic import scene
+from usseg_ray.ops.anyup import LAYOUT, AnyUp
 from usseg_ray.ops.guided import guided
 from usseg_ray.scoring.crf import LatticeCRF
 from usseg_ray.scoring.mean_field import mean_field
 
 _SHARPNESS = 2.0
 _PATCH = 8
+_TOKEN = 16
+_TOKEN_WIDTH = 384
 _ROUNDS = 3
 
 
 def crf_bars(side: int, classes: int = 27) -> Iterator[Measure]:
-    """Times both CRFs and the guided filter on one image, the exact CRF once, others more often.
+    """Times both CRFs, the guided filter and AnyUp on one image, the first once, others more often.
 
     Args:
         side: Height and width of the image, pixels.
@@ -44,6 +47,9 @@ def crf_bars(side: int, classes: int = 27) -> Iterator[Measure]:
     beside = f"exact CRF, {threads} threads"
     filtering = f"guided filter, {side} px, {classes} classes"
     yield Measure("crf", filtering, 1e3 * filtered, "ms/image", beside, milliseconds)
+    (upsampled,) = least_seconds(lambda: _upsample(log_probs, pixels), rounds=_ROUNDS)
+    enlarging = f"AnyUp, {side} px of 16-px patches, {classes} classes"
+    yield Measure("crf", enlarging, 1e3 * upsampled, "ms/image", beside, milliseconds)
     what = f"exact CRF, {side} px, {classes} classes, {threads} threads"
     try:
         pool = LatticeCRF()
@@ -64,6 +70,16 @@ def crf_bars(side: int, classes: int = 27) -> Iterator[Measure]:
     yield Measure("crf", what, milliseconds, "ms/image", usually, lattice)
     left = "labels that pydensecrf2 leaves"
     yield Measure("crf", "labels that both give", same, "%", left, unchanged)
+
+
+def _upsample(log_probs: Tensor, pixels: Tensor) -> Tensor:
+    """Upsamples scores of patches, by tokens as wide as a small ViT's and random weights."""
+    size = tuple(side // _TOKEN for side in pixels.shape[2:])
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: torch.randn(shape, generator=generator) / 10 for name, shape in LAYOUT.items()}
+    tokens = torch.randn(1, _TOKEN_WIDTH, *size, generator=generator)
+    scores = interpolate(log_probs, size=size, mode="area")
+    return AnyUp(weights)(pixels / 255, tokens, scores)
 
 
 def _refine(side: int, classes: int) -> tuple[float, int, np.ndarray]:

@@ -32,6 +32,7 @@ from usseg_ray.models.folder import read_model, settings_of
 from usseg_ray.models.names import IGNORED, Names
 from usseg_ray.ops.context import averaged
 from usseg_ray.ops.principal_masks import principal_masks
+from usseg_ray.scoring.anyup_file import open_anyup
 from usseg_ray.scoring.crf import open_crf
 from usseg_ray.scoring.prediction import CRF, Refiners
 from usseg_ray.scoring.protocols import PLAIN, Refinement
@@ -82,6 +83,7 @@ class Segmenter:
         description: What it is.
         model: Method and backbone, loaded, on their device.
         refinement: What is made of scores before anything is found in them.
+        anyup: File of AnyUp's weights, as `anyup_file.named_anyup` says it if unset.
 
     Attributes:
         description: What it is.
@@ -91,7 +93,11 @@ class Segmenter:
     """
 
     def __init__(
-        self, description: Description, model: Model, refinement: Refinement = PLAIN
+        self,
+        description: Description,
+        model: Model,
+        refinement: Refinement = PLAIN,
+        anyup: str | None = None,
     ) -> None:
         model.method.eval()
         self.description, self.model = description, model
@@ -101,11 +107,16 @@ class Segmenter:
         self._refinement, self._held = refinement, ExitStack()
         weakref.finalize(self, self._held.close)
         crf = self._crf() if "crf" in refinement else None
-        self._predictor = model.predictor(refining=Refiners((refinement,), crf))
+        upsampler = open_anyup((refinement,), model.featurise.needs, model.featurise.device, anyup)
+        self._predictor = model.predictor(refining=Refiners((refinement,), crf, upsampler))
 
     @classmethod
     def open(
-        cls, folder: Path, device: torch.device | None = None, refinement: Refinement = PLAIN
+        cls,
+        folder: Path,
+        device: torch.device | None = None,
+        refinement: Refinement = PLAIN,
+        anyup: str | None = None,
     ) -> Self:
         """Opens a model.
 
@@ -113,6 +124,7 @@ class Segmenter:
             folder: As `models.folder.save_model` wrote it, or as earlier versions did.
             device: Where to compute; a GPU if there is one and this is unset.
             refinement: What is made of scores before anything is found in them.
+            anyup: File of AnyUp's weights, as `anyup_file.named_anyup` says it if unset.
 
         Raises:
             UserError: It is missing, damaged, of another version, or the backbone's weights are
@@ -133,7 +145,7 @@ class Segmenter:
                 f"{folder} is damaged: its weights are not of its settings ({reason}). Take it "
                 "from the run again."
             ) from None
-        return cls(description, model, refinement)
+        return cls(description, model, refinement, anyup)
 
     @torch.no_grad()
     def segment(self, image: UInt8[np.ndarray, "H W 3"], *, scores: bool = False) -> Segmentation:

@@ -30,6 +30,7 @@ from usseg_ray.outputs.manifest import Folder, Header
 from usseg_ray.outputs.places import ImageFile, ImageFiles, find_images
 from usseg_ray.outputs.tiles import Tiling
 from usseg_ray.outputs.work import ImageOutcome, Order, Worker
+from usseg_ray.scoring.anyup_file import anyup_digest, named_anyup
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 QUARANTINE = "quarantine.jsonl"
@@ -107,6 +108,7 @@ def predict(
         tiling,
         importlib.util.find_spec("rasterio") is not None,
         refinement,
+        named_anyup(),
     )
     header = Header.of(description, _options(tiling, refinement))
     folder = Folder(out)
@@ -275,4 +277,6 @@ def _options(tiling: Tiling | None, refinement: Refinement) -> dict[str, int | f
         options |= {"tile": tiling.side, "overlap": tiling.overlap}
     if refinement != PLAIN:
         options["refine"] = str(refinement)
+    if "anyup" in refinement:
+        options["refine"] = f"{refinement} by weights {anyup_digest()[:12]}"
     return options

@@ -58,6 +58,7 @@ class Order:
         tiling: How images are cut; seen whole if unset.
         rasters: Whether rasterio is there, so that places on the earth are read.
         refinement: What is made of the scores before a mask is.
+        anyup: File of AnyUp's weights, as the driver's environment names it.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Order:
     tiling: Tiling | None
     rasters: bool
     refinement: Refinement = PLAIN
+    anyup: str = ""
 
 
 class ImageOutcome(Settings):
@@ -101,7 +103,9 @@ class Worker:
     def __init__(self, order: Order, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self._order = order
-        self._segmenter = Segmenter.open(Path(order.model), torch.device(device), order.refinement)
+        self._segmenter = Segmenter.open(
+            Path(order.model), torch.device(device), order.refinement, order.anyup
+        )
         self._sight = self._segmenter.description.preprocessing.sight
         self._filesystem, _ = resolve(order.images)
         self._folder = Folder(order.out)

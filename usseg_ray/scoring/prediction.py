@@ -23,6 +23,8 @@ from usseg_ray.scoring.protocols import PLAIN, Refinement
 Featurise = Callable[[Images], Batch]
 CRF = Callable[[Tensor, Tensor], Tensor]
 """(B, K, H, W) float32 log-probabilities and (B, 3, H, W) uint8 pixels -> probabilities."""
+Upsampler = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(B, 3, H, W) pixels in [0, 1], (B, D, h, w) tokens and (B, C, h, w) values -> (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Refiners:
     Attributes:
         refinements: Combinations of refiners.
         crf: The CRF, where one of them asks for it.
+        anyup: What `anyup` upsamples by, where one of them asks for it.
     """
 
     refinements: tuple[Refinement, ...] = ()
     crf: CRF | None = None
+    anyup: Upsampler | None = None
 
 
 @runtime_checkable
@@ -74,22 +78,23 @@ class PixelScorer:
 
     Args:
         method: Its clusters are fitted already.
+        upsampler: Brings codes to that size; bilinear interpolation if unset.
 
     Reference:
         Evaluation of STEGO, HP, SmooSeg and CAUSE, official code.
     """
 
-    def __init__(self, method: CodeClassifier) -> None:
-        self._method = method
+    def __init__(self, method: CodeClassifier, upsampler: Upsampler | None = None) -> None:
+        self.method, self._upsampler = method, upsampler
         self.num_outputs, self.sharpness = method.num_clusters, method.sharpness
 
     def predict(self, batch: Batch) -> Float[Tensor, "B K H W"]:
         """Scores images, at the size of their pixels."""
-        return self._classify(self._method.encode(batch), batch)
+        return self._classify(self.method.encode(batch), batch)
 
     def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K H W"]:
         """Scores the mean of the codes of images and of their mirror images, at that size."""
-        codes = self._method.encode(batch) + self._method.encode(mirrored).flip(-1)
+        codes = self.method.encode(batch) + self.method.encode(mirrored).flip(-1)
         return self._classify(codes / 2, batch)
 
     @torch.no_grad()
@@ -97,8 +102,37 @@ class PixelScorer:
         # One image at a time: codes of this size have gigabytes in a batch.
         size = _size(batch.pixels)
         if torch.compiler.is_compiling():  # a graph has no loop over images
-            return self._method.classify(_upsampled(codes, size))
-        return torch.cat([self._method.classify(_upsampled(one, size)) for one in codes.split(1)])
+            return self.method.classify(_upsampled(codes, size))
+        one_by_one = (one.split(1) for one in (batch.pixels, batch.features.tokens, codes))
+        large = (
+            self._upsampler(pixels, tokens, one) if self._upsampler else _upsampled(one, size)
+            for pixels, tokens, one in zip(*one_by_one, strict=True)
+        )
+        return torch.cat([self.method.classify(one) for one in large])
+
+
+class UpsampledScorer:
+    """A scorer whose scores of tokens are brought to the size of the pixels.
+
+    Args:
+        scorer: Scores the tokens.
+        upsampler: Brings its scores to that size.
+    """
+
+    def __init__(self, scorer: Scorer, upsampler: Upsampler) -> None:
+        self.num_outputs, self.sharpness = scorer.num_outputs, scorer.sharpness
+        self._scorer, self._upsampler = scorer, upsampler
+
+    def predict(self, batch: Batch) -> Float[Tensor, "B K H W"]:
+        """Scores images, at the size of their pixels."""
+        return self._large(self._scorer.predict(batch), batch)
+
+    def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K H W"]:
+        """Scores images by themselves and their mirror images together, at that size."""
+        return self._large(self._scorer.predict_mirrored(batch, mirrored), batch)
+
+    def _large(self, scores: Float[Tensor, "B K h w"], batch: Batch) -> Float[Tensor, "B K H W"]:
+        return self._upsampler(batch.pixels, batch.features.tokens, scores)
 
 
 def scorer_of(method: Method, upsampled: Literal["scores", "codes"]) -> Scorer:
@@ -106,6 +140,13 @@ def scorer_of(method: Method, upsampled: Literal["scores", "codes"]) -> Scorer:
     if upsampled == "codes" and isinstance(method, CodeClassifier):
         return PixelScorer(method)
     return ClusterScorer(method)
+
+
+def upsampled_by(scorer: Scorer, upsampler: Upsampler) -> Scorer:
+    """Has a scorer score pixels: their codes where it classifies these, else scores of tokens."""
+    if isinstance(scorer, PixelScorer):
+        return PixelScorer(scorer.method, upsampler)
+    return UpsampledScorer(scorer, upsampler)
 
 
 def label_map(scores: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Int64[Tensor, "B H W"]:
@@ -165,11 +206,11 @@ class Prediction:
 
     def __init__(self, predictor: Predictor, images: Images) -> None:
         self._predictor, self._images = predictor, images
-        self._found: dict[tuple[bool, bool], Tensor] = {}
+        self._found: dict[frozenset[str], Tensor] = {}
 
     def scores(self) -> Float[Tensor, "B K h w"]:
         """Returns the plain scores."""
-        return self._scores(flip=False, overlap=False)
+        return self._scores(PLAIN)
 
     def logits(self, refinement: Refinement = PLAIN) -> Float[Tensor, "B K h w"]:
         """Returns what the softmax over K makes probabilities of.
@@ -194,7 +235,7 @@ class Prediction:
         }
 
     def _refined(self, refinement: Refinement) -> Float[Tensor, "B K h w"]:
-        scores = self._scores(flip="flip" in refinement, overlap="sliding" in refinement)
+        scores = self._scores(refinement)
         if "crf" not in refinement and "guided" not in refinement:
             return scores
         # At the size of the pixels: neighbours in an image are what these two are about.
@@ -210,36 +251,42 @@ class Prediction:
             raise TypeError("a refinement with a CRF needs one")
         return crf(logarithms, pixels)
 
-    def _scores(self, *, flip: bool, overlap: bool) -> Float[Tensor, "B K h w"]:
-        if (flip, overlap) not in self._found:
+    def _scores(self, refinement: Refinement) -> Float[Tensor, "B K h w"]:
+        asked = frozenset(refinement.refiners) & {"flip", "sliding", "anyup"}
+        if asked not in self._found:
             side, (height, width) = self._predictor.side, _size(self._images.pixels)
-            seen = (
-                self._predict(self._images, flip=flip)
+            self._found[asked] = (
+                self._predict(self._images, refinement)
                 if (height, width) == (side, side)
-                else self._through_windows(flip=flip, overlap=overlap)
+                else self._through_windows(refinement)
             )
-            self._found[flip, overlap] = seen
-        return self._found[flip, overlap]
+        return self._found[asked]
 
-    def _predict(self, images: Images, *, flip: bool) -> Float[Tensor, "B K h w"]:
+    def _predict(self, images: Images, refinement: Refinement) -> Float[Tensor, "B K h w"]:
         scorer, featurise = self._predictor.scorer, self._predictor.featurise
-        if not flip:
+        if "anyup" in refinement:
+            upsampler = self._predictor.refining.anyup
+            if upsampler is None:
+                raise TypeError("a refinement with AnyUp needs its upsampler")
+            scorer = upsampled_by(scorer, upsampler)
+        if "flip" not in refinement:
             return scorer.predict(featurise(images))
         mirrored = Images(images.ids, images.pixels.flip(-1))
         return scorer.predict_mirrored(featurise(images), featurise(mirrored))
 
-    def _through_windows(self, *, flip: bool, overlap: bool) -> Float[Tensor, "B K H W"]:
+    def _through_windows(self, refinement: Refinement) -> Float[Tensor, "B K H W"]:
         """Scores every pixel by the windows that see it.
 
-        Without overlap a pixel belongs to the window whose centre is nearest; with it, its scores
-        are the mean over all windows that contain it.
+        Without overlap a pixel belongs to the window whose centre is nearest; with it (`sliding`),
+        its scores are the mean over all windows that contain it.
         """
+        overlap = "sliding" in refinement
         side, pixels = self._predictor.side, self._images.pixels
         height, width = _size(pixels)
         rows, columns = (window_spans(length, side, overlap) for length in (height, width))
         windows = [(row, column) for row in rows for column in columns]
         total = weight = None
-        for (row, column), scores in zip(windows, self._windows(windows, flip=flip), strict=True):
+        for (row, column), scores in zip(windows, self._windows(windows, refinement), strict=True):
             if total is None or weight is None:
                 total = scores.new_zeros(*scores.shape[:2], height, width)
                 weight = scores.new_zeros(height, width)
@@ -255,7 +302,7 @@ class Prediction:
         return total / weight
 
     def _windows(
-        self, windows: list[tuple["Span", "Span"]], *, flip: bool
+        self, windows: list[tuple["Span", "Span"]], refinement: Refinement
     ) -> Iterator[Float[Tensor, "B K S S"]]:
         """Scores windows, as many at a time as a batch holds."""
         side, images = self._predictor.side, self._images
@@ -267,7 +314,7 @@ class Prediction:
                 for row, column in chosen
             ]
             seen = Images(images.ids * len(chosen), torch.cat(pixels))
-            scores = _upsampled(self._predict(seen, flip=flip), (side, side))
+            scores = _upsampled(self._predict(seen, refinement), (side, side))
             yield from scores.chunk(len(chosen))
 
 

@@ -11,10 +11,10 @@ from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.errors import UserError, unknown_name
 from usseg_ray.core.views import Crop, Filter, Frame
 
-REFINERS = ("flip", "sliding", "guided", "crf")
+REFINERS = ("flip", "sliding", "anyup", "guided", "crf")
 """What may follow a prediction, in this order: scores of the mirror image are taken in, those of
-overlapping windows, they are made to follow the image's edges (`ops.guided`), and a fully connected
-CRF sharpens the result."""
+overlapping windows, pixels become means of patches that are like them (`ops.anyup`), scores are
+made to follow the image's edges (`ops.guided`), and a fully connected CRF sharpens the result."""
 
 
 @dataclass(frozen=True)

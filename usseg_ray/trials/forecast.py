@@ -193,22 +193,23 @@ def _epoch_images(train: TrainConfig, rows: int) -> int:
     return (train.steps_per_epoch or rows // batch_size) * batch_size
 
 
-def excerpt(manifest: Manifest, splits: Iterable[str]) -> Manifest:
-    """Leaves the first `ROWS` rows of some splits, or all rows of a smaller one.
+def excerpt(manifest: Manifest, splits: Iterable[str], rows: int = ROWS) -> Manifest:
+    """Leaves the first rows of some splits, or all rows of a smaller one.
 
     Args:
         manifest: Of the whole set.
         splits: Names of those that are left.
+        rows: How many are left of each.
     """
     shards = []
     for split in splits:
-        left = ROWS
+        left = rows
         for shard in manifest.shards_of(split):
             groups = []
-            for rows in shard.row_groups:
-                groups.append(min(rows, left))
+            for size in shard.row_groups:
+                groups.append(min(size, left))
                 left -= groups[-1]
-            shards.append(_cut(shard, tuple(rows for rows in groups if rows)))
+            shards.append(_cut(shard, tuple(size for size in groups if size)))
             if not left:
                 break
     return manifest.model_copy(update={"shards": tuple(shards), "splits": split_totals(shards)})

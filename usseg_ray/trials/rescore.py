@@ -17,6 +17,7 @@ from usseg_ray.engine.baselines import BLIND, compute_baselines
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Watch
 from usseg_ray.pictures.trial_page import draw
+from usseg_ray.scoring.anyup_file import anyup_digest, open_anyup
 from usseg_ray.scoring.crf import crf_kind, open_crf
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.prediction import Refiners
@@ -67,6 +68,7 @@ class ScoringRecord:
         metrics: Scores by name, in percent.
         baselines: Scores of baselines on the same images under the same protocol.
         crf: Which CRF it was (see `crf.crf_kind`); empty without one.
+        anyup: sha256 of AnyUp's weights; empty without it.
         folder: Holds `scores.json`, `per_class.json`, `confusion.csv` and `pictures/`.
     """
 
@@ -77,6 +79,7 @@ class ScoringRecord:
     metrics: dict[str, float]
     baselines: dict[str, float]
     crf: str
+    anyup: str
     folder: Path
 
 
@@ -113,17 +116,22 @@ def evaluate_trial(
     protocol.check(job.num_clusters, len(manifest.classes))
     chosen = protocol.refinements if asked.refinements is None else asked.refinements
     _check_refinements(chosen, protocol.crop)
+    needs = methods.get(trial.method).needs(config.method)
+    anyup = open_anyup(chosen, needs, torch.device(device))
     folder = home / "evaluations" / f"{manifest.name}-{split}-{protocol.name}"
     with open_crf(device) if any("crf" in one for one in chosen) else nullcontext() as crf:
-        refining, last = Refiners(chosen, crf), str(_checkpoint(home, trial, kept_at))
+        refining, last = Refiners(chosen, crf, anyup), str(_checkpoint(home, trial, kept_at))
         metrics = score_split(job, last, str(folder), split, refining, watch)
     named = stamp(config, manifest.name, split)
     caption = f"{trial.name} ({trial.method}): {named}, unsup_miou {metrics['unsup_miou']:.1f}"
     draw(folder, ground_truth(manifest), manifest.palette, caption)
     baselines = _baselines(home, trial, config, data, split, device)
     kind = crf_kind(device) if crf else ""
-    SplitScores(trial.name, trial.method, named, metrics, baselines, kind).save(folder)
-    return ScoringRecord(trial, named, protocol.headline, chosen, metrics, baselines, kind, folder)
+    digest = anyup_digest() if anyup else ""
+    SplitScores(trial.name, trial.method, named, metrics, baselines, kind, digest).save(folder)
+    return ScoringRecord(
+        trial, named, protocol.headline, chosen, metrics, baselines, kind, digest, folder
+    )
 
 
 def find_trial(place: str) -> Path:

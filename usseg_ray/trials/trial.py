@@ -97,6 +97,7 @@ class SplitScores:
         metrics: Scores by name, in percent.
         baselines: Scores of baselines under the same.
         crf: Which CRF refined some of them, `exact` or `lattice`; empty where none did.
+        anyup: sha256 of the weights of AnyUp, which upsampled some of them; empty where none did.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -107,6 +108,7 @@ class SplitScores:
     metrics: dict[str, float]
     baselines: dict[str, float]
     crf: str = ""
+    anyup: str = ""
 
     def save(self, folder: Path) -> None:
         """Writes `scores.json`."""

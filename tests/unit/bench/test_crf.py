@@ -11,7 +11,9 @@ from usseg_ray.scoring import crf
 
 def test_both_refiners_are_measured() -> None:
     pytest.importorskip("pydensecrf", reason="pydensecrf2 was not built")
-    filtered, exact, same = crf_bars(side=48, classes=11)
+    filtered, enlarged, exact, same = crf_bars(side=48, classes=11)
+    assert enlarged.what == "AnyUp, 48 px of 16-px patches, 11 classes"
+    assert enlarged.value > 0
     assert filtered.what == "guided filter, 48 px, 11 classes"
     assert filtered.reference_value == exact.value
     assert filtered.value > 0
@@ -27,7 +29,7 @@ def test_both_refiners_are_measured() -> None:
 def test_without_the_package_ours_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(crf, "find_spec", lambda name: None if name == "pydensecrf" else find(name))
-    _, exact = crf_bars(side=24, classes=10)
+    *_, exact = crf_bars(side=32, classes=10)
     assert exact.value > 0
     assert exact.ratio is None
     assert "not installed" in exact.reference

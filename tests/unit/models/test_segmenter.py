@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests import tiny
+from tests.anyup import named
 from tests.unit.models.conftest import kept
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError
@@ -18,6 +19,7 @@ from usseg_ray.models.description import BackboneNote, read_description, write_d
 from usseg_ray.models.folder import read_model, save_model
 from usseg_ray.models.names import Name, Names
 from usseg_ray.models.segmenter import Segmenter
+from usseg_ray.scoring.anyup_file import VARIABLE
 from usseg_ray.scoring.protocols import Refinement
 
 IMAGE = tiny.picture(5)[0]
@@ -98,8 +100,11 @@ def test_probabilities_are_of_images_as_they_are(opened: Segmenter) -> None:
     assert torch.allclose(found[1:2], opened.probabilities(batch[1:2]), atol=1e-6)
 
 
-@pytest.mark.parametrize("refiners", ["flip", "guided", "flip+guided", "crf"])
-def test_refiners_change_all_that_is_found(opened: Segmenter, refiners: str) -> None:
+@pytest.mark.parametrize("refiners", ["flip", "guided", "flip+guided", "crf", "flip+anyup"])
+def test_refiners_change_all_that_is_found(
+    opened: Segmenter, refiners: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, named(tmp_path / "anyup.safetensors"))
     refined = Segmenter(opened.description, opened.model, Refinement.parse(refiners))
     plain, found = opened.segment(TALL, scores=True), refined.segment(TALL, scores=True)
     assert plain.confidence.shape == found.confidence.shape

@@ -18,10 +18,12 @@ from usseg_ray.ops.guided import guided
 from usseg_ray.scoring.prediction import (
     CRF,
     ClusterScorer,
+    PixelScorer,
     Predictor,
     Refiners,
     label_map,
     scorer_of,
+    upsampled_by,
     window_spans,
 )
 from usseg_ray.scoring.protocols import PLAIN, Refinement
@@ -93,7 +95,7 @@ def by_windows(images: Images, *, overlap: bool) -> Tensor:
 def test_windows_are_those_of_a_loop_over_pixels(size: tuple[int, int], overlap: bool) -> None:
     images = some(*size)
     prediction = predictor("sliding", batch_size=3).predict(images)
-    found = prediction._scores(flip=False, overlap=overlap)
+    found = prediction._scores(Refinement(("sliding",)) if overlap else PLAIN)
     torch.testing.assert_close(found, by_windows(images, overlap=overlap))
 
 
@@ -136,7 +138,7 @@ def test_a_mirror_image_is_scored_the_right_way_round() -> None:
     pixels = images.pixels.float() / 255
     plain = pixels + pixels.mean((2, 3), keepdim=True)
     made = predictor("flip")
-    assert torch.allclose(made.predict(images)._scores(flip=True, overlap=False), plain)
+    assert torch.allclose(made.predict(images)._scores(Refinement(("flip",))), plain)
 
 
 def test_a_crf_gets_probabilities_at_the_size_of_the_pixels() -> None:
@@ -206,6 +208,49 @@ def test_a_guided_prediction_follows_the_colours() -> None:
 def test_without_a_crf_there_is_none() -> None:
     with pytest.raises(TypeError, match="needs one"):
         predictor("crf").predict(some(8, 8)).label_maps((8, 8))
+    with pytest.raises(TypeError, match="needs its upsampler"):
+        predictor("anyup").predict(some(8, 8)).label_maps((8, 8))
+
+
+def enlarged(pixels: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+    """In place of AnyUp: steps where its grid does, and depends on all that it is given."""
+    size = (pixels.shape[-2], pixels.shape[-1])
+    return interpolate(values * tokens.mean(1, keepdim=True), size=size) + pixels[:, :1]
+
+
+def test_what_classifies_codes_does_so_where_they_are_upsampled() -> None:
+    config = KMeansConfig(spherical=True)
+    method = KMeans(config, FeatureSpec(15, 8, has_attention=False), 3, seed=0)
+    method.centroids.copy_(torch.randn(3, 15, generator=shared_generator("centroids")))
+    random = shared_generator("tokens")
+    tokens, other = torch.randn(2, 2, 15, 4, 5, generator=random)
+    pixels = torch.rand(2, 3, 32, 40, generator=random)
+    batch, mirrored = (Batch(("a", "b"), pixels, FeatureMap(one)) for one in (tokens, other))
+
+    scorer = upsampled_by(PixelScorer(method), enlarged)
+    expected = method.classify(enlarged(pixels, tokens, tokens))
+    torch.testing.assert_close(scorer.predict(batch), expected)
+    mean = (tokens + other.flip(-1)) / 2
+    expected = method.classify(enlarged(pixels, tokens, mean))
+    torch.testing.assert_close(scorer.predict_mirrored(batch, mirrored), expected)
+
+    scorer = upsampled_by(ClusterScorer(method), enlarged)
+    expected = enlarged(pixels, tokens, method.predict(batch))
+    torch.testing.assert_close(scorer.predict(batch), expected)
+    assert (scorer.num_outputs, scorer.sharpness) == (3, method.sharpness)
+    expected = enlarged(pixels, tokens, method.predict_mirrored(batch, mirrored))
+    torch.testing.assert_close(scorer.predict_mirrored(batch, mirrored), expected)
+
+
+def test_upsampled_scores_go_on_to_what_follows() -> None:
+    images = some(SIDE, SIDE)
+    refining = Refiners((Refinement.parse("guided+anyup"),), anyup=enlarged)
+    made = Predictor(Mean(), featurise, SIDE, refining)
+    batch = featurise(images)
+    scores = enlarged(batch.pixels, batch.pixels, Mean().predict(batch))
+    expected = guided((2.0 * scores).softmax(1), images.pixels).argmax(1)
+    maps = made.predict(images).label_maps((SIDE, SIDE))
+    assert torch.equal(maps[Refinement(("anyup", "guided"))], expected)
 
 
 def test_a_label_map_of_scores_at_full_size_is_their_argmax() -> None:

@@ -69,7 +69,7 @@ def test_refinements_are_read_in_any_order() -> None:
 
 @pytest.mark.parametrize("text", ["", "flop", "flip+flip", "flip,crf", "flip+"])
 def test_an_unknown_refinement_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="a combination of flip, sliding, guided, crf"):
+    with pytest.raises(UserError, match="a combination of flip, sliding, anyup, guided, crf"):
         Refinement.parse(text)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from usseg_ray.core.table import OURS, Cell, Column, Spread, Table, TableRow
 from usseg_ray.scoring.objective import MIOU
+from usseg_ray.sweeps.finals import FINALISTS
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.published.cells import SETS
 from usseg_ray.sweeps.published.preset import Preset
@@ -15,7 +16,7 @@ from usseg_ray.sweeps.published.scores import (
     published_scores,
 )
 from usseg_ray.sweeps.request import Request
-from usseg_ray.trials.trial import Trial, load_scored, load_trials, number_and_seed
+from usseg_ray.trials.trial import ENDED, Trial, load_scored, load_trials, number_and_seed
 
 VARIANTS = {"mlp": "MLP", "tr": "TR", "mdc": "MDC", "h": "PiCIE+H"}
 """Variant of a preset -> as the publication calls it."""
@@ -58,7 +59,7 @@ COLUMNS = (
 )
 
 
-def comparison(runs: Mapping[str, Path]) -> Table:
+def comparison(runs: Mapping[str, Path], faults: Mapping[str, str] = {}) -> Table:
     """Puts runs of published settings beside what is published.
 
     A difference is ours minus theirs, in points, of the score that was refined as theirs; where
@@ -66,6 +67,7 @@ def comparison(runs: Mapping[str, Path]) -> Table:
 
     Args:
         runs: Names and folders of the runs, of one published set.
+        faults: Names of those that failed, and why.
 
     Returns:
         A row for each run, then those numbers of the same methods that no run is beside.
@@ -76,7 +78,7 @@ def comparison(runs: Mapping[str, Path]) -> Table:
     data = known[next(iter(presets.values())).data]
     rows, beside = list[TableRow](), list[PublishedScore | None]()
     for name, folder in runs.items():
-        theirs, row = _row(data, presets[name], folder)
+        theirs, row = _row(data, presets[name], folder, faults.get(name, ""))
         rows.append(row)
         beside.append(theirs)
     named = {(one.method, VARIANTS.get(one.variant, "")) for one in presets.values()}
@@ -89,19 +91,27 @@ def comparison(runs: Mapping[str, Path]) -> Table:
     return Table(caption, COLUMNS, _grouped(rows))
 
 
-def _row(data: str, preset: Preset, folder: Path) -> tuple[PublishedScore | None, TableRow]:
+def runs_of(folder: Path) -> list[Trial]:
+    """Reads the records of a run: of its trial, and of those that train it with further seeds."""
+    return [*load_trials(folder), *load_trials(folder / FINALISTS)]
+
+
+def _row(
+    data: str, preset: Preset, folder: Path, fault: str
+) -> tuple[PublishedScore | None, TableRow]:
     """Makes the row of a run, and finds the number that it stands beside."""
-    request, (trial, *_) = Request.load(folder), [*load_trials(folder), None]
+    request, records = Request.load(folder), runs_of(folder)
     network = preset.network(request.assigned)
     theirs = find_score(data, preset.method, VARIANTS.get(preset.variant, ""), network)
     found, protocol, crf = _scores(folder)
-    reason = trial.reason if trial is not None else None
+    reasons = (one.reason for one in records if one.status not in ENDED)
+    reason = fault or next(filter(None, reasons), "")
     cells: dict[str, Cell] = {
         "name": _name(preset.method, VARIANTS.get(preset.variant, "")),
         "backbone": NETWORKS.get(network, network),
         "seeds": float(spread.count) if (spread := found.get(MIOU)) else None,
         "protocol": protocol or None,
-        "remark": _state(trial) or None,
+        "remark": ("failed" if fault else _state(records)) or None,
         "note": "; ".join(filter(None, [reason, crf, _changed(preset, request)])) or None,
         **{key: found.get(key) for key in _KEYS},
     }
@@ -130,11 +140,10 @@ def _scores(folder: Path) -> tuple[dict[str, Spread], str, str]:
     return spreads, protocol, f"CRF: {crf}" if crf else ""
 
 
-def _state(trial: Trial | None) -> str:
-    """Says that a run has no score yet, where that is so."""
-    if trial is None:
-        return "not begun"
-    return "" if trial.status == "FINISHED" else trial.status.lower()
+def _state(records: list[Trial]) -> str:
+    """Says that a run has no score of some seed yet, where that is so."""
+    states = [one.status.lower() for one in records if one.status != "FINISHED"]
+    return next(iter(states), "" if records else "not begun")
 
 
 def _changed(preset: Preset, request: Request) -> str:

@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,25 +19,44 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, is_uri, write_whole
 from usseg_ray.core.foreign import markdown_safe
 from usseg_ray.core.lock import LOCK_FILE, alone_in
+from usseg_ray.core.machine import chosen_device
 from usseg_ray.core.table import Column, Table, TableRow
 from usseg_ray.features.store.rule import size
 from usseg_ray.models.find import KEPT
 from usseg_ray.prepare.sets import find_set
 from usseg_ray.scoring.protocols import find_protocol
-from usseg_ray.sweeps.finals import FINALISTS
+from usseg_ray.sweeps.finals import FINALISTS, run_place
 from usseg_ray.sweeps.launch import claimed, cost_of, launch
 from usseg_ray.sweeps.method_plan import assigned_to
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.published.cells import SETS
-from usseg_ray.sweeps.published.comparison import SHOWN, comparison
+from usseg_ray.sweeps.published.comparison import SHOWN, comparison, runs_of
 from usseg_ray.sweeps.request import REQUEST_FILE, Request, kept_at
 from usseg_ray.trials.cost import spoken
+from usseg_ray.trials.refining import RefiningForecast
 from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial
-from usseg_ray.trials.trial import RUNS, SCORES_FILE, Trial, find_run, load_trials
+from usseg_ray.trials.trial import ENDED, RUNS, SCORES_FILE, find_run
 
 TABLE = "table"
 """Name of the files that hold it, but for what they end in."""
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What is left of a run.
+
+    Attributes:
+        name: Of the run.
+        plan: Its plan.
+        trained: Whether all its seeds are.
+        unrefined: Seeds that are to be scored with refiners.
+    """
+
+    name: str
+    plan: Plan
+    trained: bool
+    unrefined: int
 
 
 def reproduce_table(
@@ -47,8 +66,8 @@ def reproduce_table(
     resume: str | None,
     *,
     dry_run: bool,
-) -> None:
-    """Runs what is left of a table's runs, and writes it.
+) -> int:
+    """Runs what is left of a table's runs, and writes it; a run that fails leaves the others alone.
 
     Args:
         requests: Name of each run and what is asked of it; `None` when resuming.
@@ -56,6 +75,9 @@ def reproduce_table(
         out: Folder of a new table.
         resume: Name or folder of the table to go on with.
         dry_run: Whether to stop after printing the price.
+
+    Returns:
+        How many runs failed; each is said with its reason, and tried again when resumed.
 
     Raises:
         UserError: Something is wrong with a run, the data or the folder, or another process runs
@@ -68,33 +90,37 @@ def reproduce_table(
             raise UserError(f"--resume {resume}: {folder} holds no run of `reproduce`.")
     else:
         folder, requests = _new(out, str(published)), _shared(requests)
-    left = {name: one for name, one in requests.items() if not (folder / name / KEPT).is_dir()}
-    plans = dict[str, Plan]()
-    for name, request in left.items():
-        with _about(name):
-            plans[name] = make_plan(request)
-            _check_data(plans[name])
-    if plans:
-        _print_price(plans)
+    left = _left(folder, requests)
+    if left:
+        _print_price(left)
     if dry_run:
         console.say("Dry run: nothing was started.")
-        return
+        return 0
     if resume is None and out is None:
         folder = claimed(folder)
+    again = f"python -m usseg_ray.reproduce --resume {folder}"
+    faults = dict[str, str]()
     with alone_in(str(folder), "this table"):
         try:
             for name, request in requests.items() if resume is None else ():
                 key = f"{folder.name}-{name}-{uuid.uuid4().hex[:6]}"
                 request.begun(key).save(folder / name)
-            for name in requests:
-                _finish(folder / name)
-                shown = _write(folder)
+            shown = _write(folder, faults)
+            for one in left:
+                if fault := _fault(folder / one.name, requests[one.name]):
+                    faults[one.name] = fault
+                shown = _write(folder, faults)
         except KeyboardInterrupt:
-            console.say(f"To go on: python -m usseg_ray.reproduce --resume {folder}")
+            console.say(f"To go on: {again}")
             raise
     columns = tuple(column for column in shown.columns if column.key in SHOWN)
     console.print(table_text.as_rich(replace(shown, columns=columns)), highlight=False)
     console.say(f"Table: {folder / TABLE}.md, .csv, .json; runs: {folder}")
+    for name, fault in faults.items():
+        console.say(f"{name} failed: {fault}")
+    if faults:
+        console.say(f"{len(faults)} of {len(requests)} runs failed. To try them again: {again}")
+    return len(faults)
 
 
 def _requests(folder: Path) -> list[Path]:
@@ -156,56 +182,106 @@ def _check_data(plan: Plan) -> None:
         raise UserError(f"--data {plan.request.data} has no labelled split `test`.")
 
 
-def _print_price(plans: Mapping[str, Plan]) -> None:
-    """Says what the runs that are left will take, each timed by a few steps."""
+def _left(folder: Path, requests: Mapping[str, Request]) -> list[_Left]:
+    """Plans and checks the runs that lack something."""
+    left = list[_Left]()
+    for name, request in requests.items():
+        trained, unrefined = _is_trained(folder / name, request), _unrefined(folder / name, request)
+        if trained and not unrefined:
+            continue
+        with _about(name):
+            left.append(_Left(name, make_plan(request), trained, unrefined))
+            _check_data(left[-1].plan)
+    return left
+
+
+def _print_price(left: list[_Left]) -> None:
+    """Says what the runs that are left will take, each timed by a few steps and images."""
     rows, seconds, disk = list[TableRow](), 0.0, 0
-    for name, plan in plans.items():
-        cells = {"name": name, "protocol": plan.config.protocol}
-        with _about(name), console.status(f"Timing a few steps of {name} ..."):
+    forecast: RefiningForecast | None = None
+    for one in left:
+        plan, cells = one.plan, {"name": one.name, "protocol": one.plan.config.protocol}
+        with _about(one.name), console.status(f"Timing a few steps of {one.name} ..."):
             try:
-                cost = cost_of(plan)
+                device = chosen_device(plan.config.resources.device)
+                if forecast is None or forecast.device != device:
+                    forecast = RefiningForecast(device)
+                refining, asked = 0.0, find_protocol(plan.config.protocol).refinements
+                if one.unrefined:
+                    (job,) = plan.on(device, "", {}).first_jobs()
+                    refining = one.unrefined * forecast.seconds(job, asked)
+                cost = None if one.trained else cost_of(plan)
             except UserError:
                 raise
             except Exception as error:  # noqa: BLE001 (what a run may raise, it says itself)
                 rows.append(TableRow(cells | {"time": f"unknown: {first_line(error)[:60]}"}))
                 continue
-        seconds, disk = seconds + cost.total, disk + cost.disk
-        rows.append(TableRow(cells | {"time": spoken(cost.total), "disk": size(cost.disk)}))
+        if cost is not None:
+            seconds, disk = seconds + cost.total, disk + cost.disk
+            cells |= {"time": spoken(cost.total), "disk": size(cost.disk)}
+        seconds += refining
+        rows.append(TableRow(cells | ({"refining": spoken(refining)} if refining else {})))
     columns = (
         Column("name", "run", whole=True),
         Column("time", "time"),
+        Column("refining", "refiners"),
         Column("disk", "features", whole=True),
         Column("protocol", "scored under"),
     )
     console.print(table_text.as_rich(Table("", columns, tuple(rows))), highlight=False)
     console.say(
-        f"{len(plans)} runs: about {spoken(seconds)} here one after the other, refiners not "
-        f"counted, and at most {size(disk)} of stored features; runs on one backbone share theirs."
+        f"{len(left)} runs: about {spoken(seconds)} here one after the other, refiners counted, "
+        f"and at most {size(disk)} of stored features; runs on one backbone share theirs."
     )
 
 
-def _finish(folder: Path) -> None:
+def _fault(folder: Path, request: Request) -> str:
+    """Runs what is left of a run; says why it did not come to its end, if it did not."""
+    try:
+        _finish(folder, request)
+    except Exception as error:  # noqa: BLE001 (whatever befell it, the others go on)
+        return first_line(error)
+    if _is_trained(folder, request) and not _unrefined(folder, request):
+        return ""
+    failed = next((one for one in runs_of(folder) if one.status not in ENDED), None)
+    return "it left no scores" if failed is None else f"{failed.name}, {failed.reason}"
+
+
+def _finish(folder: Path, request: Request) -> None:
     """Runs what is left of one run, and scores each of its seeds with the protocol's refiners."""
-    if not (folder / KEPT).is_dir():
+    if not _is_trained(folder, request):
         launch(None, None, str(folder.absolute()), dry_run=False, again="")
-    for home in (folder, folder / FINALISTS):
-        for trial in load_trials(home):
-            if trial.checkpoint is not None and trial.status == "FINISHED":
-                _refine(trial, home / trial.name, folder.name)
+    for trial in runs_of(folder) if _unrefined(folder, request) else ():
+        home = folder / run_place(trial)
+        if trial.checkpoint is not None and trial.status == "FINISHED" and not _is_refined(home):
+            config = build_config(methods.get(trial.method).Config, [trial.settings])
+            asked = ScoringRequest(device=config.resources.device)
+            with console.status(f"Scoring {folder.name}, {trial.name} with refiners ..."):
+                evaluate_trial(str(home.absolute()), asked, kept_at)
 
 
-def _refine(trial: Trial, folder: Path, name: str) -> None:
-    config = build_config(methods.get(trial.method).Config, [trial.settings])
-    asked = ScoringRequest(device=config.resources.device)
-    refined = find_protocol(config.protocol).refinements
-    if refined and not list(folder.glob(f"evaluations/*/{SCORES_FILE}")):
-        with console.status(f"Scoring {name}, {trial.name} with refiners ..."):
-            evaluate_trial(str(folder.absolute()), asked, kept_at)
+def _is_trained(folder: Path, request: Request) -> bool:
+    """Whether each seed of a run came to its end and is scored, and its model is kept."""
+    scored = list(folder.glob(f"{FINALISTS}/*/test/{SCORES_FILE}"))
+    ended = [one for one in runs_of(folder) if one.status == "FINISHED"]
+    return min(len(scored), len(ended)) >= request.seeds and (folder / KEPT).is_dir()
 
 
-def _write(folder: Path) -> Table:
-    """Writes the table of the runs so far."""
-    table = comparison({path.parent.name: path.parent for path in _requests(folder)})
+def _unrefined(folder: Path, request: Request) -> int:
+    """Counts the seeds of a run that are to be scored with the protocol's refiners."""
+    if not find_protocol(request.assigned["protocol"]).refinements:
+        return 0
+    ended = [one for one in runs_of(folder) if one.status == "FINISHED"]
+    return request.seeds - sum(_is_refined(folder / run_place(one)) for one in ended)
+
+
+def _is_refined(folder: Path) -> bool:
+    return any(folder.glob(f"evaluations/*/{SCORES_FILE}"))
+
+
+def _write(folder: Path, faults: Mapping[str, str]) -> Table:
+    """Writes the table of the runs so far, with what befell some of them."""
+    table = comparison({path.parent.name: path.parent for path in _requests(folder)}, faults)
     caption, lines = markdown_safe(table.caption), table_text.as_markdown(table)
     write_whole(folder / f"{TABLE}.md", "\n".join([caption, "", *lines, ""]))
     write_whole(folder / f"{TABLE}.csv", table_text.as_csv([table]))

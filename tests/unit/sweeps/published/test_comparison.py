@@ -108,3 +108,16 @@ def test_variants_are_those_of_publications() -> None:
 
 def test_a_terminal_shows_columns_of_the_table() -> None:
     assert set(SHOWN) <= {column.key for column in COLUMNS}
+
+
+def test_what_failed_is_named_with_its_reason(tmp_path: Path) -> None:
+    stego, kmeans = begun(tmp_path, cell("stego"), seeds=2), begun(tmp_path, cell("kmeans"))
+    scored(stego, "stego", 20.0)
+    lost = Trial(0, "stego", {}, {"seed": 6}, 1, "FAILED", reason="a node was lost", seed=6)
+    lost.save(stego / "finalists")
+    scored(kmeans, "kmeans", 10.5)
+    runs = {one.name: one for one in (stego, kmeans)}
+    found = row(comparison(runs), "stego", "ViT-S/8")
+    assert (found["remark"], found["note"], found["seeds"]) == ("failed", "a node was lost", 1.0)
+    found = row(comparison(runs, {kmeans.name: "no room"}), "kmeans", "ViT-S/8")
+    assert (found["remark"], found["note"]) == ("failed", "no room")
