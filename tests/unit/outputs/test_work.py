@@ -19,6 +19,9 @@ from usseg_ray.outputs.places import find_images
 from usseg_ray.outputs.tiles import Tiling
 from usseg_ray.outputs.work import ImageOutcome, Order, Worker
 
+# Files are written in threads, of which each may undo what another one silences.
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 ALL = parse_formats(",".join(FORMATS))
 
 
