@@ -7,6 +7,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TOOLS := $(VENV)-tools
 INSTALLED := $(VENV)/.installed
 # Ray's tests wait for one another's processes half of the time, the others fill a core each.
 PROCESSES ?= 2
@@ -25,7 +26,7 @@ define suite
   echo "== $(1) $$ended in $$SECONDS s of $(2)"; [ $$ended = passed ]
 endef
 
-.PHONY: help install demo test static unit ray lengthy clean
+.PHONY: help install demo test static unit ray lengthy sbom audit clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-9s %s\n", $$1, $$2}' Makefile
@@ -60,5 +61,19 @@ ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 lengthy: $(INSTALLED)  ## Tests that `test` has no time for.
 	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration)
 
+# Tools that look at an environment from outside, so that they are not in what they list.
+$(TOOLS)/.installed:
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom pip-audit
+	@touch $@
+
+sbom: $(INSTALLED) $(TOOLS)/.installed  ## Lists what is installed, as CycloneDX, in dist/sbom.json.
+	@mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+	  --output-file dist/sbom.json $(BIN)/python
+
+audit: $(INSTALLED) $(TOOLS)/.installed  ## Reports known holes of what is installed; stops nothing.
+	-$(TOOLS)/bin/pip-audit --path "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+
 clean:  ## Removes the environment and the caches; runs and their store stay.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
