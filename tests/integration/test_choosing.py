@@ -113,10 +113,17 @@ def test_heads_that_k_does_not_touch_are_trained_once(
     assert len(heads) == 2
     trained = [trial for trial in once.trials if "train_seconds" in trial.metrics]
     assert sorted(trial.settings["seed"] for trial in trained) == [0, 1]
+    # So do the trials of another sweep that agree on all else.
+    other: dict[str, Any] = {"methods": {"stego": str(space)}, "assigned": assigned}
+    shared, _ = sweep(tmp_path / "shared", tmp_path / "set", **other)
+    assert ["train_seconds" in trial.metrics for trial in shared.trials] == [True, False]
     monkeypatch.setattr("usseg_ray.sweeps.tuning.sharing", lambda plan: plan.job)
     each, _ = sweep(tmp_path / "each", tmp_path / "set", **asked, assigned=assigned)
     assert not (tmp_path / "each" / TRAINED).exists()
     assert [found(trial) for trial in once.trials] == [found(trial) for trial in each.trials]
+    alone, _ = sweep(tmp_path / "alone", tmp_path / "set", **other)
+    assert all("train_seconds" in trial.metrics for trial in alone.trials)
+    assert [found(trial) for trial in shared.trials] == [found(trial) for trial in alone.trials]
 
 
 def found(trial: Trial) -> tuple[Any, ...]:

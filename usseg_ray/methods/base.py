@@ -178,7 +178,7 @@ class Method(nn.Module, ABC):
     def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401, ARG003
         """Names settings that its training does not read: only clusters and scores do.
 
-        Trials of a question about K that agree on all others are trained once. What such a setting
+        Trials of a sweep that agree on all others are trained once. What such a setting
         changes of the state are entries of `centroids_in`.
 
         Args:

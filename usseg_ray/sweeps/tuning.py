@@ -1,6 +1,7 @@
 """Ray Tune under a sweep: its queue of trials, and which run side by side until time is up."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -196,18 +197,45 @@ def queue_for(plan: Plan, draws: Draws, before: Mapping[str, Trial]) -> TrialQue
         name: (method, before[name].sample if name in before else sample)
         for name, (method, sample) in draws.items()
     }
-    shares = plan.request.question == "k"
-    return TrialQueue(again, sharing(plan) if shares else plan.job, models, plan.objective)
+    return TrialQueue(again, sharing(plan), models, plan.objective)
 
 
 def sharing(plan: Plan) -> Callable[[str, Sample, int | None], Job]:
-    """Makes jobs as the plan does, with the training that each has in common with others."""
+    """Makes jobs as the plan does, with the training that each has in common with others.
+
+    A question about K may go on past its edges, so all its trainings are kept. Other sweeps keep
+    those that several of their trials agree on.
+    """
+    common = None if plan.request.question == "k" else _common_trainings(plan)
+    if common is not None and not common:
+        return plan.job
 
     def job(method: str, sample: Sample, seed: int | None = None) -> Job:
         alone = plan.job(method, sample, seed)
-        return replace(alone, shared=training_key(alone))
+        key = training_key(alone)
+        return replace(alone, shared=key if common is None or key in common else "")
 
     return job
+
+
+def _common_trainings(plan: Plan) -> frozenset[str]:
+    """Names the trainings that several planned trials agree on.
+
+    There are none where trials are stopped early, which takes the scores of their epochs.
+    """
+    if plan.request.scheduler != "none":
+        return frozenset()
+    varying = {
+        part.method
+        for part in plan.parts
+        if methods.get(part.method).untouched(part.config.method).intersection(part.space.space)
+    }
+    keys = Counter(
+        training_key(plan.job(method, sample, number_and_seed(name)[1]))
+        for name, (method, sample) in plan.draws.items()
+        if method in varying and sample is not None
+    )
+    return frozenset(key for key, count in keys.items() if key and count > 1)
 
 
 def trainings(plan: Plan) -> list[str]:

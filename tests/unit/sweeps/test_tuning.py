@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,6 +181,25 @@ def test_a_question_about_k_shares_trainings_and_says_so() -> None:
         "smooseg: all 6 trials are trained; its training reads K."
     ]
     assert trainings(asked("kmeans")) == []
+
+
+def test_other_sweeps_share_what_several_of_their_trials_agree_on(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+
+    def keys(drawn: str, **changes: Any) -> list[str]:
+        space.write_text(f"space: {drawn}")
+        asked = {"methods": {"stego": str(space)}, "num_samples": 3} | changes
+        plan = make_plan(Request(assigned={"backbone.name": "textons"}, **asked))
+        job_of = sharing(plan)
+        return [job_of(name, sample or {}, None).shared for name, sample in plan.draws.values()]
+
+    clusters, dropout = "num_clusters: {choice: [2, 3]}", "method.dropout: {uniform: [0.1, 0.5]}"
+    (found,) = set(keys(f"{{{clusters}}}"))
+    assert found
+    # Each trial trains otherwise; nothing varies but the training; trials are stopped early.
+    assert set(keys(f"{{{clusters}, {dropout}}}")) == {""}
+    assert set(keys(f"{{{dropout}}}")) == {""}
+    assert set(keys(f"{{{clusters}}}", scheduler="asha")) == {""}
 
 
 def test_a_finalists_name_has_its_seed() -> None:
