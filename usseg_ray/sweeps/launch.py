@@ -108,8 +108,7 @@ def _begun(plan: Plan, folder: Path) -> Plan:
         Storage(folder, request.storage).push(REQUEST_FILE)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(plan.protocol())}", highlight=False)
     said = [*_cut(plan), *(described(plan.calibration) if plan.calibration else ())]
-    if request.question == "k":
-        said += trainings(plan)
+    said += trainings(plan)
     if request.search == "optuna" and request.warm_start is None:
         said.append(offer(first_settings(plan.parts), plan.objective))
     if request.warm_start == EVERY:

@@ -239,17 +239,17 @@ def _common_trainings(plan: Plan) -> frozenset[str]:
 
 
 def trainings(plan: Plan) -> list[str]:
-    """Says how often each method of a question about K is trained, in a sentence each."""
+    """Says of each method how many trials are trained if not all are; of K, in any case."""
     job, found = sharing(plan), []
     for part in plan.parts:
-        keys = {job(part.method, sample, None).shared for sample in part.samples}
-        count = len(part.samples)
-        if keys != {""}:
+        shared = [job(part.method, sample, None).shared for sample in part.samples]
+        count, trained = len(shared), len({*shared} - {""}) + shared.count("")
+        if trained < count:
             found.append(
-                f"{part.method}: {len(keys)} of {count} trials are trained; its training does not "
-                "read K."
+                f"{part.method}: {trained} of {count} trials are trained; the others differ in "
+                "what its training does not read."
             )
-        elif methods.get(part.method).stages:
+        elif plan.request.question == "k" and methods.get(part.method).stages:
             found.append(f"{part.method}: all {count} trials are trained; its training reads K.")
     return found
 

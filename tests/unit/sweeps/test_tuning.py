@@ -176,7 +176,9 @@ def test_a_question_about_k_shares_trainings_and_says_so() -> None:
     keys = [job_of(name, sample or {}, None).shared for name, sample in stego.draws.values()]
     assert len(keys) == 6
     assert [keys.count(key) for key in dict.fromkeys(keys)] == [3, 3]
-    assert trainings(stego) == ["stego: 2 of 6 trials are trained; its training does not read K."]
+    assert trainings(stego) == [
+        "stego: 2 of 6 trials are trained; the others differ in what its training does not read."
+    ]
     assert trainings(asked("smooseg")) == [
         "smooseg: all 6 trials are trained; its training reads K."
     ]
@@ -184,13 +186,14 @@ def test_a_question_about_k_shares_trainings_and_says_so() -> None:
 
 
 def test_other_sweeps_share_what_several_of_their_trials_agree_on(tmp_path: Path) -> None:
-    space = tmp_path / "space.yaml"
+    space, said = tmp_path / "space.yaml", list[str]()
 
     def keys(drawn: str, **changes: Any) -> list[str]:
         space.write_text(f"space: {drawn}")
         asked = {"methods": {"stego": str(space)}, "num_samples": 3} | changes
         plan = make_plan(Request(assigned={"backbone.name": "textons"}, **asked))
         job_of = sharing(plan)
+        said.extend(trainings(plan))
         return [job_of(name, sample or {}, None).shared for name, sample in plan.draws.values()]
 
     clusters, dropout = "num_clusters: {choice: [2, 3]}", "method.dropout: {uniform: [0.1, 0.5]}"
@@ -200,6 +203,9 @@ def test_other_sweeps_share_what_several_of_their_trials_agree_on(tmp_path: Path
     assert set(keys(f"{{{clusters}, {dropout}}}")) == {""}
     assert set(keys(f"{{{dropout}}}")) == {""}
     assert set(keys(f"{{{clusters}}}", scheduler="asha")) == {""}
+    assert said == [
+        "stego: 1 of 3 trials are trained; the others differ in what its training does not read."
+    ]
 
 
 def test_a_finalists_name_has_its_seed() -> None:
