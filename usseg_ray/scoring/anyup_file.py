@@ -8,6 +8,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line
@@ -29,9 +30,11 @@ def anyup_digest() -> str:
     """Returns the sha256 of the weights that the environment names, which must be the file's.
 
     Raises:
-        UserError: None are named, they are not there, or are others.
+        UserError: None are named, they are not there, are others, or no weights of AnyUp.
     """
-    return _checked(named_anyup())[1]
+    path, digest = _checked(named_anyup())
+    _read(path)
+    return digest
 
 
 def open_anyup(
@@ -57,12 +60,20 @@ def open_anyup(
             "leave it out, or take guided."
         )
     path, _ = _checked(named_anyup() if named is None else named)
+    return AnyUp({name: one.to(device, torch.float32) for name, one in _read(path).items()})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of `LAYOUT`, all and no others."""
     try:
         if path.suffix == ".safetensors":
             held = safetensors.torch.load_file(path)
         else:
             held = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+    except pickle.UnpicklingError:
+        # torch's own words advise to unpickle it as it is.
+        raise UserError(f"{VARIABLE}: {path} holds what no checkpoint of tensors does.") from None
+    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
         raise UserError(f"{VARIABLE}: {path} cannot be read ({first_line(error)[:80]}).") from None
     shapes = {name: tuple(getattr(one, "shape", ())) for name, one in dict(held).items()}
     if shapes != LAYOUT:
@@ -71,7 +82,7 @@ def open_anyup(
             f"{VARIABLE}: {path} holds no weights of AnyUp, or of another form of it: {other} is "
             f"{shapes.get(other, 'missing')}, not {LAYOUT.get(other, 'among its weights')}."
         )
-    return AnyUp({name: held[name].to(device, torch.float32) for name in LAYOUT})
+    return dict(held)
 
 
 def _checked(named: str) -> tuple[Path, str]:

@@ -73,15 +73,21 @@ def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             open_anyup(ASKED, Needs(), CPU)
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("suffix", "says"),
+    [("pth", "holds what no checkpoint of tensors does"), ("safetensors", "cannot be read")],
+)
 def test_what_is_no_file_of_weights_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, says: str
 ) -> None:
     path = tmp_path / f"some.{suffix}"
     path.write_bytes(b"weights")
     monkeypatch.setenv(VARIABLE, f"{path}#sha256={sha256(b'weights').hexdigest()}")
-    with pytest.raises(UserError, match=r"USSEG_ANYUP: .* cannot be read"):
+    with pytest.raises(UserError, match=rf"USSEG_ANYUP: .* {says}"):
         open_anyup(ASKED, Needs(), CPU)
+    # Before anything is written, too.
+    with pytest.raises(UserError, match=says):
+        anyup_digest()
 
 
 def test_a_method_without_tokens_has_nothing_to_compare() -> None:
