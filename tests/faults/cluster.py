@@ -87,7 +87,7 @@ def fill(seconds: float) -> None:
     import ray
 
     ray.init(log_to_driver=False, logging_level="ERROR")
-    held, ends = [], time.monotonic() + seconds
+    held, ends = list[object](), time.monotonic() + seconds
     while time.monotonic() < ends:
         if len(held) < 80:
             held.append(ray.put(np.zeros(2**22, dtype=np.uint8)))

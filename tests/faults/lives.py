@@ -39,7 +39,7 @@ def trial_out_of_memory(random: Random, root: Path) -> Found:
     recovery = time.monotonic() - now
     assert life.end() == 0, life.said()[-500:]
     assert set(sweep.finished()) == {"trial_000", "trial_001"}, "a trial has no end"
-    if not list(sweep.run.glob("*/batch_size.json")):
+    if not list(sweep.folder.glob("*/batch_size.json")):
         same_end(sweep)
     return Found(lost(before, sweep), twice(sweep), recovery)
 
@@ -125,7 +125,7 @@ def writer_fails(random: Random, root: Path) -> Found:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
             return write(folder, content)
 
-        files._write_here = here
+        files._write_here = here  # type: ignore[assignment]
 
     sweep = Sweep(root)
     life = sweep.begin(fail)
@@ -151,8 +151,7 @@ def disk_full(random: Random, root: Path) -> Found:
     try:
         sweep = Sweep(root)
         life = sweep.begin()
-        full = lambda: os.statvfs(run).f_bavail == 0  # noqa: E731
-        until(lambda: full() or life.ended(), "the disk is full")
+        until(lambda: os.statvfs(run).f_bavail == 0 or life.ended(), "the disk is full")
         before, now = sweep.finished(), time.monotonic()
         code = life.end()
         subprocess.run(["mount", "-o", "remount,size=512m", str(run)], check=True)

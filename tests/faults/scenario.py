@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -41,12 +41,12 @@ LIMIT_S = 300.0
 
 Moment = Callable[["Sweep"], bool]
 MOMENTS: dict[str, Moment] = {
-    "begun": lambda sweep: (sweep.run / ".lock").exists(),
+    "begun": lambda sweep: (sweep.folder / ".lock").exists(),
     "an epoch of the first trial": lambda sweep: sweep.epoch("trial_000") >= 1,
     "two of it": lambda sweep: sweep.epoch("trial_000") >= 2,
     "an epoch of the second trial": lambda sweep: sweep.epoch("trial_001") >= 1,
     "all of it": lambda sweep: sweep.epoch("trial_001") >= 3,
-    "final scores": lambda sweep: (sweep.run / "finalists").exists(),
+    "final scores": lambda sweep: (sweep.folder / "finalists").exists(),
 }
 
 
@@ -164,15 +164,15 @@ class Sweep:
     def __init__(
         self, root: Path, environment: dict[str, str] | None = None, workers: int = 0, **asked: Any
     ) -> None:
-        self.root, self.run, self.data = root, root / "runs" / NAME, root / "data"
+        self.root, self.folder, self.data = root, root / "runs" / NAME, root / "data"
         self._environment = {**os.environ, "USSEG_FEATURES": str(root / "features")}
         self._environment |= environment or {}
         tiny.write(self.data, splits=asked.pop("splits", tiny.SPLITS))
         lay_store(root / "mlflow.db")
         space = root / "space.yaml"
         space.write_text("space:\n  method.gamma: {uniform: [0.5, 2.0]}\n")
-        self.run.mkdir(parents=True, exist_ok=True)
-        write_whole(self.run / "baselines.json", "{}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "baselines.json", "{}")
         options: dict[str, Any] = {
             "methods": {"acseg": str(space)},
             "data": str(self.data),
@@ -185,7 +185,7 @@ class Sweep:
             "tracking_uri": f"sqlite:///{root / 'mlflow.db'}",
             "key": NAME,
         }
-        Request(**(options | asked)).save(self.run)
+        Request(**(options | asked)).save(self.folder)
 
     def begin(self, before: Callable[[], Any] = bool, *, anew: bool = False) -> Life:
         """Begins it, or goes on with it.
@@ -201,7 +201,7 @@ class Sweep:
 
     def record(self, trial: str) -> dict[str, Any]:
         with suppress(FileNotFoundError):
-            return dict(json.loads((self.run / trial / "trial.json").read_text()))
+            return dict(json.loads((self.folder / trial / "trial.json").read_text()))
         return {}
 
     def finished(self) -> dict[str, dict[str, Any]]:
@@ -215,7 +215,7 @@ class Sweep:
     def progress(self) -> tuple[int, bool]:
         """Counts the epochs that are kept, and tells whether the final scores are."""
         kept = sum(self.epoch(trial) for trial in FINISHED)
-        return kept, (self.run / "final.json").exists()
+        return kept, (self.folder / "final.json").exists()
 
     def scores(self) -> dict[str, Any]:
         """Reads what the sweep found: every score of all trials, and the final ones."""
@@ -224,18 +224,17 @@ class Sweep:
             for trial, record in self.finished().items()
         }
         with suppress(FileNotFoundError):
-            found["final"] = json.loads((self.run / "final.json").read_text())
+            found["final"] = json.loads((self.folder / "final.json").read_text())
         return found
 
-    def wait(self, life: Life, random: Random, moments: Iterator[str] | None = None) -> str:
+    def wait(self, life: Life, random: Random, moments: Sequence[str] = tuple(MOMENTS)) -> None:
         """Waits for a moment that is drawn, and a little more, unless the command ends before."""
-        moment = random.choice(list(moments or MOMENTS))
+        moment = random.choice(moments)
         reached = MOMENTS[moment]
         until(lambda: reached(self) or life.ended(), moment)
         later = time.monotonic() + random.uniform(0, 1.5)
         while time.monotonic() < later and not life.ended():
             time.sleep(0.01)
-        return moment
 
     def go_on(self, faults_s: float) -> float:
         """Goes on to the end; returns the seconds from the fault to the next that was achieved."""

@@ -19,6 +19,7 @@ from tests import tiny
 from tests.faults.matrix import Found, fault
 from tests.faults.scenario import until
 from tests.features import HERE, everything, obtain, wanted
+from usseg_ray.core.files import sweep_unfinished
 from usseg_ray.core.lock import only_one
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.engine.context import PlainContext
@@ -128,9 +129,9 @@ def note(root: Path) -> None:
 @fault("spool-writer-killed", "SIGKILL while records are noted: every noted one is found")
 def spool_writer_killed(random: Random, root: Path) -> Found:
     said = root / "said"
-    begun = lambda: said.exists() and said.stat().st_size  # noqa: E731
-    now = killed_at_any_moment(partial(note, root), begun, random.uniform(0, 0.5))
+    now = killed_at_any_moment(partial(note, root), said.exists, random.uniform(0, 0.5))
     (root / "count").write_text(said.read_text())
+    sweep_unfinished(root / "run")  # as the next life does
     spool = Spool(root / "run")
     seconds = time.monotonic() - now
     times = [operation.time for operation in spool.waiting(10**9)[0]]
@@ -153,20 +154,23 @@ def extract(asked: FeatureRequest, folder: Path) -> None:
     FeatureStore(FeatureFolder(folder)).obtain(asked, slowly)
 
 
+def stored(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_ino for path in folder.glob("**/*.arrow")}
+
+
 @fault("extraction-killed", "SIGKILL while features are stored: complete ones are kept")
 def extraction_killed(random: Random, root: Path) -> Found:
     tiny.write(root / "set")
     asked, folder = wanted(root / "set"), root / "store"
-    shards = lambda: {path: path.stat().st_ino for path in folder.glob("**/*.arrow")}  # noqa: E731
     now = killed_at_any_moment(
         partial(extract, asked, folder), folder.exists, random.uniform(0, 0.5)
     )
-    before = shards()
+    before = stored(folder)
     entry = obtain(folder, asked)
     seconds = time.monotonic() - now
     expected = obtain(root / "other", asked)
     assert (everything(entry) == everything(expected)).all()
     entry.close()
     expected.close()
-    after = shards()
+    after = stored(folder)
     return Found([path.name for path in before if after.get(path) != before[path]], [], seconds)

@@ -152,6 +152,12 @@ def copy_there(source: Path, filesystem: "pafs.FileSystem", target: str) -> None
         write_whole_at(filesystem, target, copy)
 
 
+def sweep_unfinished(folder: Path) -> None:
+    """Removes what killed writers left in a folder; for whoever has the lock of it."""
+    for path in folder.rglob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
 def _named(name: str, content: Content, stream: BinaryIO) -> tuple[str, None]:
     if callable(content):
         content(stream)

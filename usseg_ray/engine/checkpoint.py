@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from zipfile import ZipFile
 
 import torch
@@ -49,6 +49,22 @@ def load_whole(path: Path, device: torch.device, cure: str) -> dict[str, Any]:
         return dict(torch.load(path, map_location=device, weights_only=True))
     except (RuntimeError, EOFError, ValueError, TypeError, KeyError, UnpicklingError) as error:
         raise DamagedError(f"{path} is damaged ({first_line(error)[:60]}). {cure}") from None
+
+
+def save_whole(path: Path, saved: dict[str, Any]) -> None:
+    """Writes what `load_whole` reads, as a whole or not at all.
+
+    Raises:
+        OSError: The disk is full, for example; PyTorch alone would speak of its own file format.
+    """
+
+    def write(stream: BinaryIO) -> None:
+        try:
+            torch.save(saved, stream)
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+    write_whole(path, write)
 
 
 def check_whole(path: Path, cure: str) -> None:
@@ -117,7 +133,7 @@ class RunState:
         """
         part = asdict(self.part) if self.part else None
         saved = {**vars(self), "part": part, "version": VERSION}
-        write_whole(folder / STATE_FILE, lambda stream: torch.save(saved, stream))
+        save_whole(folder / STATE_FILE, saved)
 
     @staticmethod
     def is_in(folder: Path) -> bool:

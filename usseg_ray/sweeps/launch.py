@@ -18,7 +18,7 @@ from usseg_ray.core.calibration import Calibration
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import flatten, known_keys
 from usseg_ray.core.errors import UserError, redacted
-from usseg_ray.core.files import is_uri, resolve
+from usseg_ray.core.files import is_uri, resolve, sweep_unfinished
 from usseg_ray.core.lock import LOCK_FILE, alone_in
 from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.manifest import load_manifest
@@ -88,6 +88,7 @@ def launch(
     if resume is None and out is None:
         folder = claimed(folder)
     with alone_in(str(folder), "this run"):
+        sweep_unfinished(folder)
         plan = _begun(plan, folder)
         try:
             run_sweep(plan, folder.absolute(), console)

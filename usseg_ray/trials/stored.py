@@ -7,11 +7,10 @@ from dataclasses import fields
 
 import torch
 
-from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError
 from usseg_ray.core.types import FeatureMap, Needs, Rows
 from usseg_ray.core.views import FixedView
-from usseg_ray.engine.checkpoint import load_whole
+from usseg_ray.engine.checkpoint import load_whole, save_whole
 from usseg_ray.features.featuriser import FeatureFinder
 from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.recipe import parts_of
@@ -56,7 +55,7 @@ class _EntryFinder:
         parts = {one.name: getattr(found, one.name) for one in fields(found)}
         # What cannot be kept is computed again.
         with suppress(OSError):
-            write_whole(file, lambda stream: torch.save(parts, stream))
+            save_whole(file, parts)
         return found
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.fitting import equal_states
+from tests.room import no_room
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError
 from usseg_ray.engine.checkpoint import BEST, STATE_FILE, VERSION, EpochPart, RunState, keep_best
@@ -53,6 +54,18 @@ def test_a_write_that_fails_leaves_the_state_before(tmp_path: Path) -> None:
         replace(state(2), method={"weight": lambda: None}).save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
     assert RunState.load(tmp_path, CPU).epoch == 1
+
+
+@pytest.mark.parametrize("room", [0, 30, 700, 2000, 20_000, 40_000])
+def test_a_full_disk_is_told_as_such_at_any_byte(tmp_path: Path, room: int) -> None:
+    (tmp_path / "empty").touch()
+    large = replace(state(2), method={"weight": torch.ones(20_000)})
+    with (
+        no_room(tmp_path / "empty", room),
+        pytest.raises(OSError, match="File too large"),
+    ):
+        large.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 def test_states_of_0_1_0_are_read(tmp_path: Path) -> None:

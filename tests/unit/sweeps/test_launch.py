@@ -11,6 +11,7 @@ from tests.planned import TINY_SETTINGS, plan, request
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import UNFINISHED
 from usseg_ray.core.lock import LOCK_FILE, only_one
 from usseg_ray.data.library import open_data
 from usseg_ray.features.presets import backbone_settings
@@ -179,15 +180,38 @@ def test_a_run_is_reopened_by_its_uri_anywhere(
         reopened(uri)
 
 
-def test_a_run_that_another_process_has_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes a run that has begun, named `mine`."""
     monkeypatch.chdir(tmp_path)
     tiny.write(tmp_path / "set")
     folder = Path("runs/mine")
     folder.mkdir(parents=True)
     small = request(data="set", assigned=TINY_SETTINGS, space=None, num_samples=1)
     small.begun("k").save(folder)
+    return folder
+
+
+def test_what_a_killed_writer_left_unfinished_is_gone_when_its_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(tmp_path, monkeypatch)
+    left = [folder / name / f".1234{UNFINISHED}" for name in (".", "trial_000")]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"half")
+    monkeypatch.setattr("usseg_ray.sweeps.launch.run_sweep", lambda *_: None)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        launch(None, None, "mine", dry_run=False)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert not [file for file in left if file.exists()]
+
+
+def test_a_run_that_another_process_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_run(tmp_path, monkeypatch)
     before = (folder / REQUEST_FILE).read_text()
     handler = signal.getsignal(signal.SIGTERM)
     try:

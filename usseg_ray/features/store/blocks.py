@@ -21,7 +21,7 @@ from jaxtyping import Float
 from pydantic import ValidationError
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import UNFINISHED, write_whole
+from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError, first_fault, read_json, write_json
 from usseg_ray.features.store.recipe import EntryManifest, Part
 
@@ -163,12 +163,6 @@ def missing_shards(
         for index in range(manifest.num_shards)
     }
     return {index: absent for index, absent in lacking.items() if absent}
-
-
-def sweep_unfinished(folder: Path) -> None:
-    """Removes what a killed writer left; only whoever has the entry's building lock may."""
-    for path in folder.glob(f"**/.*{UNFINISHED}"):
-        path.unlink(missing_ok=True)
 
 
 def drop_damaged(

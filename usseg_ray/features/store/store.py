@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import sweep_unfinished
 from usseg_ray.features.store.blocks import (
     drop_damaged,
     list_shards,
     load_entry_manifest,
     missing_shards,
     save_entry_manifest,
-    sweep_unfinished,
 )
 from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.extraction import FeatureRequest, Features, write_missing

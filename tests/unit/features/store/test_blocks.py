@@ -8,6 +8,7 @@ import pytest
 from tests import tiny
 from tests.features import IMAGES_PER_SHARD, NUM_SHARDS, obtain, wanted
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.files import sweep_unfinished
 from usseg_ray.features.store.blocks import (
     drop_damaged,
     list_shards,
@@ -15,7 +16,6 @@ from usseg_ray.features.store.blocks import (
     missing_shards,
     parse_name,
     save_entry_manifest,
-    sweep_unfinished,
     write_feature_shard,
 )
 from usseg_ray.features.store.entry import FeatureEntry
