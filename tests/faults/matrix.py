@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -113,6 +114,7 @@ def attempted(fault: Fault, seed: int) -> Row:
     )
 
 
+@cache
 def _commit() -> str:
     command = ["git", "-C", str(PROJECT), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -164,10 +164,11 @@ class Sweep:
     def __init__(
         self, root: Path, environment: dict[str, str] | None = None, workers: int = 0, **asked: Any
     ) -> None:
-        self.root, self.folder, self.data = root, root / "runs" / NAME, root / "data"
+        self.root: Path = root
+        self.folder: Path = root / "runs" / NAME
         self._environment = {**os.environ, "USSEG_FEATURES": str(root / "features")}
         self._environment |= environment or {}
-        tiny.write(self.data, splits=asked.pop("splits", tiny.SPLITS))
+        tiny.write(root / "data", splits=asked.pop("splits", tiny.SPLITS))
         lay_store(root / "mlflow.db")
         space = root / "space.yaml"
         space.write_text("space:\n  method.gamma: {uniform: [0.5, 2.0]}\n")
@@ -175,7 +176,7 @@ class Sweep:
         write_whole(self.folder / "baselines.json", "{}")
         options: dict[str, Any] = {
             "methods": {"acseg": str(space)},
-            "data": str(self.data),
+            "data": str(root / "data"),
             "assigned": SETTINGS | {"resources.num_workers": workers} | asked.pop("assigned", {}),
             "calibrate": "off",
             "num_samples": 2,
