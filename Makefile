@@ -51,15 +51,16 @@ static: $(INSTALLED)  ## Style, types and layers.
 	  $(BIN)/mypy && $(BIN)/lint-imports --no-cache)
 
 unit: $(INSTALLED)  ## Tests that need no cluster.
-	$(call suite,unit$(COMMA) contract$(COMMA) numerics$(COMMA) distributed$(COMMA) gpu,$(UNIT_S),\
-	  $(PYTEST) --dist worksteal tests/unit tests/contract tests/numerics tests/distributed tests/gpu)
+	$(call suite,unit$(COMMA) contract$(COMMA) numerics$(COMMA) distributed$(COMMA) gpu$(COMMA) faults,$(UNIT_S),\
+	  $(PYTEST) --dist worksteal -m "not lengthy" \
+	  tests/unit tests/contract tests/numerics tests/distributed tests/gpu tests/faults)
 
 ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 	$(call suite,integration$(COMMA) realdata,$(RAY_S),\
 	  $(PYTEST) --dist loadfile --no-loadscope-reorder -m "not lengthy" tests/integration tests/realdata)
 
 lengthy: $(INSTALLED)  ## Tests that `test` has no time for.
-	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration)
+	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration tests/faults)
 
 # Tools that look at an environment from outside, so that they are not in what they list.
 $(TOOLS)/.installed:

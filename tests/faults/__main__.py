@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.faults import kinds  # noqa: F401
-from tests.faults.matrix import FAULTS, HELD, TRIES, attempted, keep, load_rows
+from tests.faults.matrix import FAULTS, HELD, TRIES, attempted, keep, load_rows, show
 from tests.integration.nodes import ENVIRONMENT
 
 INSIDE = "USSEG_FAULTS_INSIDE"
@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=TRIES, help="of each fault, at most")
     parser.add_argument("--list", action="store_true", help="list the faults and stop")
     parser.add_argument("--again", action="store_true", help="repeat tries that did not hold")
+    parser.add_argument("--forget", action="store_true", help="keep no result")
     asked = parser.parse_args()
     console = Console()
     if asked.list:
@@ -48,7 +49,8 @@ def main() -> int:
         parser.error(f"no such fault: {', '.join(unknown)}")
     if INSIDE not in os.environ:
         apart()
-    done = {(row.fault, row.seed) for row in load_rows() if row.outcome == HELD or not asked.again}
+    rows = [] if asked.forget else load_rows()
+    done = {(row.fault, row.seed) for row in rows if row.outcome == HELD or not asked.again}
     left = [(FAULTS[name], seed) for seed in range(asked.tries) for name in asked.names or FAULTS]
     left = [(fault, seed) for fault, seed in left if (fault.name, seed) not in done]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -62,12 +64,14 @@ def main() -> int:
                         continue
                     progress.update(bar, description=f"{fault.name} {seed}")
                     row = attempted(fault, seed)
-                    keep(row)
+                    if not asked.forget:
+                        keep(row)
                     failed += row.outcome != HELD
                     seconds = "" if row.recovery_s is None else f", {row.recovery_s:.1f} s"
                     said = f"{fault.name} {seed}: {row.outcome}{seconds}"
                     progress.console.print(said, markup=False, highlight=False)
                     progress.advance(bar)
+    show()
     return int(failed > 0)
 
 

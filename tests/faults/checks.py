@@ -25,7 +25,7 @@ SELECT run_uuid || ' ' || key || ' at ' || step FROM metrics
 GROUP BY run_uuid, key, step HAVING count(*) > 1
 """
 OPEN = "SELECT name FROM runs WHERE status NOT IN ('FINISHED', 'KILLED', 'FAILED')"
-OTHERS = ("ray::IDLE", "ray::DashboardAgent", "mlflow")
+OTHERS = ("ray::IDLE", "ray::DashboardAgent", "mlflow", "multiprocessing")
 PATIENCE_S = 30.0
 
 

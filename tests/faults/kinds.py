@@ -2,4 +2,6 @@
 
 from tests.faults import cluster, damage, kills, lives, partition, tracking, workers
 
-__all__ = ["cluster", "damage", "kills", "lives", "partition", "tracking", "workers"]
+ALL = (kills, cluster, partition, lives, tracking, workers, damage)
+LIGHT = (workers.__name__, damage.__name__)
+"""Kinds that take neither Ray nor a tracking server."""

@@ -125,16 +125,21 @@ def load_rows() -> list[Row]:
 
 
 def keep(row: Row) -> None:
-    """Adds a row, in place of an earlier one of the same try, and writes the table again."""
+    """Adds a row, in place of an earlier one of the same try, and shows it in the docs."""
     with Path("/tmp/usseg-faults.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         others = [one for one in load_rows() if (one.fault, one.seed) != (row.fault, row.seed)]
         rows = sorted([*others, row], key=lambda one: (one.fault, one.seed))
         lines = ",\n".join(json.dumps(asdict(one)) for one in rows)
         write_whole(RESULTS, f"[\n{lines}\n]\n")
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        write_whole(PAGE, f"{before}{BEGIN}\n{table(rows)}{END}{after}")
+        show()
+
+
+def show() -> None:
+    """Writes the table into the docs."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_whole(PAGE, f"{before}{BEGIN}\n{table(load_rows())}{END}{after}")
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -6,8 +6,8 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from http.client import HTTPConnection
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
@@ -47,6 +47,8 @@ class Server:
 
     def kill(self) -> None:
         self._running.close()
+        for left in Path("/dev/shm").glob("tmp*"):  # MLflow's server's own
+            left.unlink()
 
     def close(self) -> None:
         self.kill()
@@ -72,9 +74,13 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def carry(self) -> None:
             mode = server.mode
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.close_connection = mode in ("away", "deaf")
-            if mode == "away":
-                return
+            self.close_connection = True
+            if mode != "away":
+                with suppress(OSError, HTTPException):  # the server is gone, or who asked is
+                    self._answer(mode, body)
+                    self.close_connection = mode == "deaf"
+
+        def _answer(self, mode: str, body: bytes) -> None:
             if mode == "slow":
                 time.sleep(5)
             status, content = 500, b"a fault"

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import start_processes
 
 from tests import tiny
 from tests.faults.matrix import Found, fault
 from tests.faults.scenario import until
 from tests.features import HERE, everything, obtain, wanted
+from tests.gloo import in_processes
 from usseg_ray.core.files import sweep_unfinished
 from usseg_ray.core.lock import only_one
 from usseg_ray.data.manifest import load_manifest
@@ -60,7 +60,7 @@ def shared_unevenly(random: Random, root: Path, splits: dict[str, int], world: i
     tiny.write(root / "set", splits=splits)
     method = random.choice(("acseg", "kmeans", "position"))
     now = time.monotonic()
-    start_processes(rank_scored, (root, method, world), nprocs=world, start_method="fork")
+    in_processes(rank_scored, world, root, method, world)
     seconds = time.monotonic() - now
     alone = scored(root / "set", method, root / "0.pt")
     assert alone["rows"] == splits["val"]
@@ -88,7 +88,7 @@ def killed_at_any_moment(
     work: Callable[[], object], begun: Callable[[], object], pause_s: float
 ) -> float:
     """Runs something in a process of its own, and kills it; returns when."""
-    process = multiprocessing.get_context("fork").Process(target=work)
+    process = multiprocessing.get_context("forkserver").Process(target=work)
     process.start()
     until(begun, "what is to be killed", 60)
     time.sleep(pause_s)
