@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -65,39 +64,27 @@ def until(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> floa
 
 
 class Life:
-    """One run of the command: forked from this process, which has imported all, or started anew."""
+    """One run of the command, forked from this process, which has imported all."""
 
     def __init__(
-        self, sweep: "Sweep", environment: dict[str, str], before: Callable[[], Any], *, anew: bool
+        self, sweep: "Sweep", environment: dict[str, str], before: Callable[[], object]
     ) -> None:
         self._log = sweep.root / "log"
-        arguments = ["--resume", NAME]
         self._log.touch()
         self._from = self._log.stat().st_size
-        if anew:
-            with self._log.open("a") as log:
-                self._process: Any = subprocess.Popen(
-                    [sys.executable, "-m", "usseg_ray.tune", *arguments],
-                    cwd=sweep.root,
-                    env=environment,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-        else:
-            self._process = multiprocessing.get_context("fork").Process(
-                target=_command, args=(sweep.root, self._log, environment, arguments, before)
-            )
-            self._process.start()
-        self.pid: int = self._process.pid
-        self.begun = time.monotonic()
+        self._process = multiprocessing.get_context("fork").Process(
+            target=_command, args=(sweep.root, self._log, environment, before)
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
 
     def send(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def ended(self) -> bool:
-        return self._code() is not None
+        return self._process.exitcode is not None
 
     def end(self, limit_s: float = LIMIT_S) -> int:
         """Waits for the end, and returns the exit status."""
@@ -106,15 +93,8 @@ class Life:
         except HungError:
             self.send(signal.SIGKILL)
             raise
-        code = self._code()
-        assert code is not None
-        return int(code)
-
-    def _code(self) -> int | None:
-        if isinstance(self._process, subprocess.Popen):
-            return self._process.poll()
-        code: int | None = self._process.exitcode
-        return code
+        assert self._process.exitcode is not None
+        return self._process.exitcode
 
     def said(self) -> str:
         return self._log.read_bytes()[self._from :].decode(errors="replace")
@@ -130,7 +110,7 @@ class Life:
 
 
 def _command(
-    root: Path, log: Path, environment: dict[str, str], arguments: list[str], before: Any
+    root: Path, log: Path, environment: dict[str, str], before: Callable[[], object]
 ) -> None:
     os.setsid()
     with log.open("a") as file:
@@ -143,7 +123,7 @@ def _command(
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     before()
-    sys.argv = ["tune", *arguments]
+    sys.argv = ["tune", "--resume", NAME]
     try:
         cli.run(app)
     finally:
@@ -188,14 +168,9 @@ class Sweep:
         }
         Request(**(options | asked)).save(self.folder)
 
-    def begin(self, before: Callable[[], Any] = bool, *, anew: bool = False) -> Life:
-        """Begins it, or goes on with it.
-
-        Args:
-            before: Called in the process of the command, before it.
-            anew: Whether in a process that shares nothing with this one, as from a shell.
-        """
-        return Life(self, self._environment, before, anew=anew)
+    def begin(self, before: Callable[[], object] = bool) -> Life:
+        """Begins it, or goes on with it; `before` is called in the process of the command."""
+        return Life(self, self._environment, before)
 
     def epoch(self, trial: str) -> int:
         return int(self.record(trial).get("metrics", {}).get("epoch", 0))
