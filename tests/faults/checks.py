@@ -17,9 +17,10 @@ from tests.faults.scenario import Sweep
 from usseg_ray.core.files import UNFINISHED
 
 TWICE = """
-SELECT 'run ' || t.value || coalesce('-seed' || s.value, '') FROM tags t
-LEFT JOIN tags s ON s.run_uuid = t.run_uuid AND s.key = 'usseg.seed'
-WHERE t.key = 'usseg.trial' GROUP BY 1 HAVING count(*) > 1
+SELECT 'run ' || t.value || coalesce('-seed' || e.value, '') FROM tags t
+JOIN tags s ON s.run_uuid = t.run_uuid AND s.key = 'usseg.sweep'
+LEFT JOIN tags e ON e.run_uuid = t.run_uuid AND e.key = 'usseg.seed'
+WHERE t.key = 'usseg.trial' GROUP BY s.value, t.value, e.value HAVING count(*) > 1
 UNION ALL
 SELECT run_uuid || ' ' || key || ' at ' || step FROM metrics
 GROUP BY run_uuid, key, step HAVING count(*) > 1
@@ -29,19 +30,15 @@ OTHERS = ("ray::IDLE", "ray::DashboardAgent", "mlflow", "multiprocessing")
 PATIENCE_S = 30.0
 
 
-def twice(sweep: Sweep, store: Path | None = None) -> list[str]:
+def twice(store: Path) -> list[str]:
     """Names the trials with more than one run, and the points that a metric has more than once."""
-    return _asked(store or sweep.root / "mlflow.db", TWICE)
+    return asked(store, TWICE)
 
 
-def unclosed(sweep: Sweep, store: Path | None = None) -> list[str]:
-    """Names the runs that the store takes for running."""
-    return _asked(store or sweep.root / "mlflow.db", OPEN)
-
-
-def _asked(store: Path, query: str) -> list[str]:
+def asked(store: Path, query: str, *values: str) -> list[str]:
+    """Asks a tracking store for names."""
     with closing(sqlite3.connect(store)) as found:
-        return [name for (name,) in found.execute(query)]
+        return [name for (name,) in found.execute(query, values)]
 
 
 def lost(before: dict[str, dict[str, Any]], sweep: Sweep) -> list[str]:
@@ -68,7 +65,7 @@ def same_end(sweep: Sweep, workers: int = 0) -> None:
     expected, found = undisturbed(workers), sweep.scores()
     different = [name for name in expected if found.get(name) != expected[name]]
     assert not different, f"{', '.join(different)}: other scores than undisturbed"
-    assert not (running := unclosed(sweep)), f"still running in the store: {running}"
+    assert not (running := asked(sweep.store, OPEN)), f"still running in the store: {running}"
 
 
 class Leftovers:

@@ -62,7 +62,7 @@ def ranks(random: Random, root: Path, happen: Callable[[psutil.Process], object]
     recovery = time.monotonic() - now
     assert life.end() == 0, life.said()[-500:]
     same_end(sweep, workers=2)
-    return Found(lost(before, sweep), twice(sweep), recovery)
+    return Found(lost(before, sweep), twice(sweep.store), recovery)
 
 
 @fault("rank-killed", "SIGKILL of one rank of a group of two", within=shared_ray)

@@ -19,7 +19,7 @@ Pick = Callable[[Sweep, Life], list[psutil.Process]]
 def settled(sweep: Sweep, before: dict[str, dict[str, object]], recovery_s: float) -> Found:
     """Compares the end of a sweep with that of the undisturbed one."""
     same_end(sweep)
-    return Found(lost(before, sweep), twice(sweep), recovery_s)
+    return Found(lost(before, sweep), twice(sweep.store), recovery_s)
 
 
 def broken_off(random: Random, root: Path, break_off: Callable[[Life], object]) -> Found:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from tests.faults.checks import lost, same_end, twice, unclosed
+from tests.faults.checks import OPEN, asked, lost, same_end, twice
 from tests.faults.damage import flip
 from tests.faults.kills import RUNNING, broken_off, lives_through, settled
 from tests.faults.matrix import Found, fault
@@ -41,7 +41,7 @@ def trial_out_of_memory(random: Random, root: Path) -> Found:
     assert set(sweep.finished()) == {"trial_000", "trial_001"}, "a trial has no end"
     if not list(sweep.folder.glob("*/batch_size.json")):
         same_end(sweep)
-    return Found(lost(before, sweep), twice(sweep), recovery)
+    return Found(lost(before, sweep), twice(sweep.store), recovery)
 
 
 @contextmanager
@@ -73,10 +73,9 @@ def trial_cannot_write(random: Random, root: Path) -> Found:
     within=shared_ray,
 )
 def loss_not_finite(random: Random, root: Path) -> Found:
-    sweep = Sweep(root)
-    space = root / "space.yaml"
-    space.write_text("space:\n  method.lr: {choice: [1.0e+" + str(random.randint(20, 37)) + "]}\n")
-    sweep = Sweep(root, space=str(space))
+    space = root / "rates.yaml"
+    space.write_text(f"space:\n  method.lr: {{choice: [1.0e+{random.randint(20, 37)}]}}\n")
+    sweep = Sweep(root, methods={"acseg": str(space)})
     life = sweep.begin()
     code = life.end()
     assert code == 0, f"it ended with {code}: {life.said()[-500:]}"
@@ -86,8 +85,8 @@ def loss_not_finite(random: Random, root: Path) -> Found:
     assert second["status"] == "FAILED", second["status"]
     assert "not finite" in second["reason"] or "not a number" in second["reason"], second["reason"]
     assert "Traceback" not in life.said()
-    assert not unclosed(sweep)
-    return Found([], twice(sweep))
+    assert not asked(sweep.store, OPEN)
+    return Found([], twice(sweep.store))
 
 
 @fault(
@@ -105,7 +104,7 @@ def clock_jump(random: Random, root: Path) -> Found:
     life = sweep.begin(lambda: threading.Timer(after, jump).start())
     assert life.end() == 0, life.said()[-500:]
     same_end(sweep)
-    return Found([], twice(sweep))
+    return Found([], twice(sweep.store))
 
 
 @fault(

@@ -74,4 +74,4 @@ def partition(random: Random, root: Path) -> Found:
         recovery = time.monotonic() - now
         assert life.end() == 0, life.said()[-500:]
     same_end(sweep)
-    return Found(lost(before, sweep), twice(sweep), recovery)
+    return Found(lost(before, sweep), twice(sweep.store), recovery)

@@ -146,10 +146,11 @@ class Sweep:
     ) -> None:
         self.root: Path = root
         self.folder: Path = root / "runs" / NAME
+        self.store = root / "mlflow.db"
         self._environment = {**os.environ, "USSEG_FEATURES": str(root / "features")}
         self._environment |= environment or {}
         tiny.write(root / "data", splits=asked.pop("splits", tiny.SPLITS))
-        lay_store(root / "mlflow.db")
+        lay_store(self.store)
         space = root / "space.yaml"
         space.write_text("space:\n  method.gamma: {uniform: [0.5, 2.0]}\n")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ class Sweep:
             "max_concurrent": 1,
             "finalists": 1,
             "seeds": 1,
-            "tracking_uri": f"sqlite:///{root / 'mlflow.db'}",
+            "tracking_uri": f"sqlite:///{self.store}",
             "key": NAME,
         }
         Request(**(options | asked)).save(self.folder)

@@ -3,10 +3,10 @@
 import os
 import shutil
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,14 +15,19 @@ from tempfile import mkdtemp
 from threading import Thread
 
 import psutil
-from mlflow import MlflowClient
 
-from tests.faults.checks import TWICE
+from tests.faults.checks import OPEN, asked, twice
 from tests.faults.matrix import Found, fault
 from tests.ledgers import free_port, serving
 from usseg_ray.tracking.ledger import Ledger
 
 POINTS, TRIALS = 40, ("trial_000", "trial_001")
+KEPT = """
+SELECT t.value || ' ' || m.step FROM metrics m
+JOIN tags s ON s.run_uuid = m.run_uuid AND s.key = 'usseg.sweep'
+JOIN tags t ON t.run_uuid = m.run_uuid AND t.key = 'usseg.trial'
+WHERE s.value = ? AND m.key = 'unsup_miou' AND m.value = m.step
+"""
 
 
 class Server:
@@ -42,13 +47,17 @@ class Server:
         Thread(target=line.serve_forever, daemon=True).start()
         self.uri = f"http://127.0.0.1:{line.server_address[1]}"
 
+    @property
+    def database(self) -> Path:
+        return self.folder / "server.db"
+
     def start(self) -> None:
         self._running.enter_context(serving(self.folder, self.port))
 
     def kill(self) -> None:
         self._running.close()
-        for left in Path("/dev/shm").glob("tmp*"):  # MLflow's server's own
-            left.unlink()
+        for left in Path("/dev/shm").glob("tmp*"):  # the server's own
+            shutil.rmtree(left)
 
     def close(self) -> None:
         self.kill()
@@ -117,57 +126,32 @@ def one_server() -> Iterator[None]:
         _SERVERS.pop().close()
 
 
-@contextmanager
-def noted(root: Path, key: str, said: list[str]) -> Iterator[Ledger]:
-    opened = Ledger.open(
-        _SERVERS[-1].uri, "usseg_ray", key, params={}, tags={}, folder=root / key, say=said.append
-    )
-    with opened as ledger:
-        yield ledger
-
-
 def through(random: Random, root: Path, happen: Callable[[Server], object]) -> Found:
     """Notes two trials while something happens to their store, then looks for every point."""
     store, said, key = _SERVERS[-1], list[str](), root.name
     happens_at = random.randrange(2 * POINTS)
-    with noted(root, key, said) as ledger:
+    opened = Ledger.open(
+        store.uri, "usseg_ray", key, params={}, tags={}, folder=root / key, say=said.append
+    )
+    with ThreadPoolExecutor(1) as aside, opened as ledger:
         for trial in TRIALS:
             ledger.open_trial(trial, {"seed": 0}, {})
             for step in range(POINTS):
                 if TRIALS.index(trial) * POINTS + step == happens_at:
-                    thread = Thread(target=happen, args=(store,))
-                    thread.start()
+                    happening = aside.submit(happen, store)
                 begun = time.monotonic()
                 ledger.log(trial, {"unsup_miou": float(step)}, step)
                 assert time.monotonic() - begun < 1, "the sweep waits for its store"
                 time.sleep(random.uniform(0, 0.04))
             ledger.close_trial(trial, "FINISHED")
-        thread.join()
+        happening.result()
         now = time.monotonic()
     seconds = time.monotonic() - now
     assert not list((root / key).iterdir()), f"records are left: {said}"
-    return Found(*of_all_points(store, key), seconds)
-
-
-def of_all_points(store: Server, key: str) -> tuple[list[str], list[str]]:
-    """Names the points that the store lacks, and what it has twice."""
-    client = MlflowClient(f"http://127.0.0.1:{store.port}")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "usseg_ray"]
-    runs = client.search_runs([experiment.experiment_id], f"tags.`usseg.sweep` = '{key}'")
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    lost = []
-    for run in runs:
-        if (trial := run.data.tags.get("usseg.trial")) is not None:
-            points = client.get_metric_history(run.info.run_id, "unsup_miou")
-            steps = {int(point.step) for point in points if point.value == point.step}
-            lost += [f"{trial} {step}" for step in set(range(POINTS)) - steps]
-    kept = {run.data.tags.get("usseg.trial") for run in runs}
-    lost += [trial for trial in TRIALS if trial not in kept]
-    with closing(sqlite3.connect(store.folder / "server.db")) as found:
-        of_sweep = "SELECT run_uuid FROM tags WHERE key = 'usseg.sweep' AND value = ?"
-        query = TWICE.replace("FROM metrics", f"FROM metrics WHERE run_uuid IN ({of_sweep})")
-        query = query.replace("'usseg.trial'", f"'usseg.trial' AND t.run_uuid IN ({of_sweep})")
-        return lost, [name for (name,) in found.execute(query, (key, key))]
+    kept = set(asked(store.database, KEPT, key))
+    lost = {f"{trial} {step}" for trial in TRIALS for step in range(POINTS)} - kept
+    assert not (running := asked(store.database, OPEN)), f"still running in the store: {running}"
+    return Found(sorted(lost), twice(store.database), seconds)
 
 
 def for_a_while(mode: str, seconds: float) -> Callable[[Server], None]:
