@@ -198,9 +198,14 @@ def _end(tasks: list[ray.ObjectRef]) -> None:
 
 @contextmanager
 def users_mistakes() -> Iterator[None]:
-    """Brings a `UserError` of a task or an actor back as what it is, for example a damaged image.
+    """Brings back as what it is what the user can mend: a damaged image, or a full disk.
 
-    Ray wraps it in errors of its own, one for each task that waited for the one that failed.
+    Ray wraps the error of a task or an actor in errors of its own, one for each task that waited
+    for the one that failed; and an `OSError`'s number is lost in them.
+
+    Raises:
+        UserError: The task's own.
+        OSError: The same.
     """
     try:
         yield
@@ -210,6 +215,8 @@ def users_mistakes() -> Iterator[None]:
             cause = cause.cause
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None
+        if isinstance(cause, OSError):
+            raise cause from None
         raise
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+from usseg_ray.cluster.ray_stream import users_mistakes
 from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.table import Spread
 from usseg_ray.scoring.arrays import read_counts
@@ -182,7 +183,8 @@ def score_finalists(
         if (name := trial_name(trial.index, seed)) not in scored
     }
     for names, task in _start(asked, concurrent):
-        scored |= zip(names, ray.get(task), strict=True)
+        with users_mistakes():
+            scored |= zip(names, ray.get(task), strict=True)
         save_final(scored, folder)
     if asked:
         storage.push(FINAL_FILE)

@@ -24,7 +24,7 @@ from usseg_ray.cluster.capacity import (
     trial_bundles,
 )
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.cluster.ray_stream import reading_group
+from usseg_ray.cluster.ray_stream import reading_group, users_mistakes
 from usseg_ray.cluster.watch import while_ray_lives
 from usseg_ray.core.cli import repeatable
 from usseg_ray.core.config import flatten
@@ -165,7 +165,8 @@ def _longest_seconds(jobs: list[Job]) -> float:
     """Tries out the longest trial: here, or where the GPUs are, which the driver may not have."""
     if jobs[0].placement.device == "cpu":
         return longest_seconds(jobs)
-    found: float = ray.get(as_task(longest_seconds, jobs[0]).remote(jobs))
+    with users_mistakes():
+        found: float = ray.get(as_task(longest_seconds, jobs[0]).remote(jobs))
     return found
 
 

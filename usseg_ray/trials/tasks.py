@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from usseg_ray.cluster.ray_stream import users_mistakes
 from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.engine.baselines import Baselines
 from usseg_ray.trials import worker
@@ -46,7 +47,9 @@ class BaselineTask:
     def wait(self) -> Baselines:
         """Waits for the baselines; empty without labels."""
         if self._pending is not None:
-            save_baselines(ray.get(self._pending), self._storage.folder)
+            with users_mistakes():
+                found = ray.get(self._pending)
+            save_baselines(found, self._storage.folder)
             self._storage.push(BASELINES_FILE)
             self._pending = None
         return load_baselines(self._storage.folder) or {}

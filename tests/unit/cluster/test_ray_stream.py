@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,13 @@ def test_a_users_mistake_is_found_in_what_ray_makes_of_it() -> None:
     with pytest.raises(UserError, match="no such image") as found, users_mistakes():
         fails()
     assert not isinstance(found.value, RayError)
+
+
+def test_a_full_disk_of_a_task_keeps_its_number() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/mine")
+    with pytest.raises(OSError, match="No space left") as found, users_mistakes():
+        raise RayTaskError("final_scores", "", full).as_instanceof_cause()
+    assert (found.value.errno, found.value.filename) == (errno.ENOSPC, "runs/mine")
 
 
 def test_other_failures_stay_what_they_are() -> None:
