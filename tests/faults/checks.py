@@ -27,6 +27,9 @@ GROUP BY run_uuid, key, step HAVING count(*) > 1
 """
 OPEN = "SELECT name FROM runs WHERE status NOT IN ('FINISHED', 'KILLED', 'FAILED')"
 OTHERS = ("ray::IDLE", "ray::DashboardAgent", "mlflow", "multiprocessing")
+OWN = ("pymp-", "torchinductor_")
+"""What this program's own processes keep in the folder for temporary files."""
+
 PATIENCE_S = 30.0
 
 
@@ -107,4 +110,4 @@ def _processes() -> dict[int, str]:
 def _files() -> Iterator[Path]:
     """Yields the shared memory and temporary files of this machine."""
     for folder in ("/dev/shm", "/tmp", "/var/tmp"):
-        yield from Path(folder).glob("*")
+        yield from (path for path in Path(folder).glob("*") if not path.name.startswith(OWN))
