@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from random import Random
 from unittest.mock import patch
@@ -42,6 +41,19 @@ def flip(path: Path, random: Random) -> bytes:
     return before
 
 
+def flips(random: Random, pick: Callable[[], Path], read: Callable[[Path], object]) -> Found:
+    """Flips bits in files that are picked, one at a time, and reads each; the longest counts."""
+    seconds = list[float]()
+    for _ in range(FLIPS):
+        path = pick()
+        before = flip(path, random)
+        now = time.monotonic()
+        read(path)
+        seconds.append(time.monotonic() - now)
+        path.write_bytes(before)
+    return Found(recovery_s=max(seconds))
+
+
 def told(refuse: Callable[[], object]) -> str:
     """Returns the one line of a refusal."""
     with pytest.raises(UserError) as error:
@@ -54,84 +66,81 @@ def told(refuse: Callable[[], object]) -> str:
 @fault("bits-in-shards", "a bit flips in a prepared shard: named before anything starts")
 def bits_in_shards(random: Random, root: Path) -> Found:
     manifest = tiny.write(root / "set")
-    check = partial(verify_once, manifest, str(root / "set"), root / "memory")
-    check()
-    for _ in range(FLIPS):
-        shard = root / "set" / random.choice(manifest.shards).path
-        before = flip(shard, random)
+
+    def check() -> None:
+        verify_once(manifest, str(root / "set"), root / "memory")
+
+    def read(shard: Path) -> None:
         assert shard.name in told(check)
-        shard.write_bytes(before)
-        os.utime(shard)  # what is mended in place has another time
-    now = time.monotonic()
+
     check()
-    return Found(recovery_s=time.monotonic() - now)
+    shards = [root / "set" / shard.path for shard in manifest.shards]
+    found = flips(random, lambda: random.choice(shards), read)
+    check()
+    return found
 
 
 @fault("bits-in-checkpoints", "a bit flips in the last checkpoint: on from the one before")
 def bits_in_checkpoints(random: Random, root: Path) -> Found:
-    seconds = list[float]()
-    for number in range(FLIPS):
-        storage = Storage(root / str(number))
-        context = TuneContext(torch.device("cpu"), storage)
-        for epoch in (1, 2):
-            with patch("ray.tune.report"):
+    context = TuneContext(torch.device("cpu"), Storage(root))
+
+    def last() -> Path:
+        with patch("ray.tune.report"):
+            for epoch in (1, 2):
                 state = RunState(epoch, {}, {"w": torch.full((50,), float(epoch))})
                 context.report({"epoch": float(epoch)}, state, None)
-        flip(storage.folder / "train" / "epoch_0002" / "checkpoint.pt", random)
-        now = time.monotonic()
+        return root / "train" / "epoch_0002" / "checkpoint.pt"
+
+    def read(path: Path) -> None:
         found = context.restore()
-        seconds.append(time.monotonic() - now)
         assert found is not None, "neither was believed"
         assert torch.equal(found.method["w"], torch.full((50,), float(found.epoch)))
-    return Found(recovery_s=max(seconds))
+        path.parent.mkdir(exist_ok=True)  # it may have been set aside
+
+    return flips(random, last, read)
 
 
 @fault("bits-in-features", "a bit flips in stored features: computed again")
 def bits_in_features(random: Random, root: Path) -> Found:
     tiny.write(root / "set")
     asked, store = wanted(root / "set"), root / "store"
-    with_all = obtain(store, asked)
-    expected = everything(with_all)
-    with_all.close()
-    seconds = list[float]()
-    for _ in range(FLIPS // 4):
-        flip(random.choice(sorted((store / asked.entry.key).glob("**/*.arrow"))), random)
-        now = time.monotonic()
+
+    def stored() -> np.ndarray:
         entry = obtain(store, asked)
-        seconds.append(time.monotonic() - now)
-        assert np.array_equal(everything(entry), expected), "damaged features were believed"
+        found = everything(entry)
         entry.close()
-    return Found(recovery_s=max(seconds))
+        return found
+
+    def read(_: Path) -> None:
+        assert np.array_equal(stored(), expected), "damaged features were believed"
+
+    expected = stored()
+    return flips(random, lambda: random.choice(sorted(store.glob("**/*.arrow"))), read)
 
 
 @fault("bits-in-plans", "a bit flips in `sweep.yaml`: one line, or what it says is the same")
 def bits_in_plans(random: Random, root: Path) -> Found:
     asked = request(num_samples=7)
     asked.save(root)
-    for _ in range(FLIPS):
-        before = flip(root / REQUEST_FILE, random)
-        found = None
+
+    def read(_: Path) -> None:
         with suppress(UserError):
-            found = Request.load(root)
-        assert found in (None, asked), "a damaged plan was believed"
-        (root / REQUEST_FILE).write_bytes(before)
-    now = time.monotonic()
-    assert Request.load(root) == asked
-    return Found(recovery_s=time.monotonic() - now)
+            assert Request.load(root) == asked, "a damaged plan was believed"
+
+    return flips(random, lambda: root / REQUEST_FILE, read)
 
 
 @fault("bits-in-arrays", "a bit flips in an array file of a run: never believed")
 def bits_in_arrays(random: Random, root: Path) -> Found:
-    path = root / "a.npz"
     expected = {"maps": np.arange(24.0).reshape(2, 3, 4), "ids": np.arange(2)}
-    np.savez_compressed(path, **expected)  # type: ignore[arg-type]
-    for _ in range(FLIPS):
-        before = flip(path, random)
+    np.savez_compressed(root / "a.npz", **expected)  # type: ignore[arg-type]
+
+    def read(path: Path) -> None:
         with suppress(DamagedError):
             found = read_arrays(path, {"maps": 3, "ids": 1}, "")
             assert all(np.array_equal(found[name], expected[name]) for name in expected)
-        path.write_bytes(before)
-    return Found()
+
+    return flips(random, lambda: root / "a.npz", read)
 
 
 def read_again(file: RunFile, root: Path) -> None:

@@ -18,7 +18,7 @@ import psutil
 from mlflow.exceptions import MlflowException
 
 from tests.faults.checks import OPEN, asked, twice
-from tests.faults.matrix import Found, fault
+from tests.faults.matrix import Attempt, Found, fault
 from tests.ledgers import free_port, serving
 from usseg_ray.tracking.ledger import Ledger
 
@@ -53,16 +53,10 @@ class Server:
         return self.folder / "server.db"
 
     def start(self) -> None:
-        for last in (False, False, True):
-            try:
-                self._running.enter_context(serving(self.folder, self.port))
-            except (
-                MlflowException
-            ):  # a busy machine's first answer may take longer than a sweep waits
-                if last:
-                    raise
-            else:
-                return
+        try:
+            self._running.enter_context(serving(self.folder, self.port))
+        except MlflowException:  # on a busy machine its first answer may come too late for a sweep
+            self._running.enter_context(serving(self.folder, self.port))
 
     def kill(self) -> None:
         self._running.close()
@@ -164,38 +158,28 @@ def through(random: Random, root: Path, happen: Callable[[Server], object]) -> F
     return Found(sorted(lost), twice(store.database), seconds)
 
 
-def for_a_while(mode: str, seconds: float) -> Callable[[Server], None]:
-    def happen(store: Server) -> None:
-        store.mode = mode
-        try:
-            time.sleep(seconds)
-        finally:
+def for_a_while(mode: str, seconds: tuple[float, float]) -> Attempt:
+    """Makes a fault of a way in which a server answers for some time."""
+
+    def attempt(random: Random, root: Path) -> Found:
+        def happen(store: Server) -> None:
+            store.mode = mode
+            time.sleep(random.uniform(*seconds))
             store.mode = "well"
 
-    return happen
+        return through(random, root, happen)
+
+    return attempt
 
 
-@fault("store-away", "the tracking server takes no request (3 to 20 s in place of minutes: the "
-       "writer's pauses are 5 s at most)", within=one_server)  # fmt: skip
-def store_away(random: Random, root: Path) -> Found:
-    return through(random, root, for_a_while("away", random.uniform(3, 20)))
-
-
-@fault("store-slow", "it takes 5 s for every answer, for 10 to 20 s", within=one_server)
-def store_slow(random: Random, root: Path) -> Found:
-    return through(random, root, for_a_while("slow", random.uniform(10, 20)))
-
-
-@fault("store-errors", "it answers every request with 500, for 1 to 15 s", within=one_server)
-def store_errors(random: Random, root: Path) -> Found:
-    return through(random, root, for_a_while("500", random.uniform(1, 15)))
-
-
-@fault(
-    "store-deaf", "it does what it is asked and does not answer, for 1 to 6 s", within=one_server
-)
-def store_deaf(random: Random, root: Path) -> Found:
-    return through(random, root, for_a_while("deaf", random.uniform(1, 6)))
+for name, mode, seconds, what in (
+    ("store-away", "away", (3, 20), "the tracking server takes no request, for 3 to 20 s in place "
+     "of minutes: pauses between tries are 5 s at most"),
+    ("store-slow", "slow", (10, 20), "it takes 5 s for every answer, for 10 to 20 s"),
+    ("store-errors", "500", (1, 15), "it answers every request with 500, for 1 to 15 s"),
+    ("store-deaf", "deaf", (1, 6), "it does what it is asked and does not answer, for 1 to 6 s"),
+):  # fmt: skip
+    fault(name, what, within=one_server)(for_a_while(mode, seconds))
 
 
 @fault("store-killed", "SIGKILL of the tracking server, and its start again", within=one_server)
