@@ -54,7 +54,7 @@ def ranks(random: Random, root: Path, happen: Callable[[psutil.Process], object]
     """Has something happen to one rank of two; a trial that loses one goes on by itself."""
     sweep = Sweep(root, workers=2)
     life = sweep.begin()
-    sweep.wait(life, random, ("an epoch of the first trial", "an epoch of the second trial"))
+    sweep.wait(life, random, ("an epoch of the first trial", "two of it"))
     before, kept, now = sweep.finished(), sweep.progress(), time.monotonic()
     if found := life.processes("RayTrainWorker"):
         happen(random.choice(found))

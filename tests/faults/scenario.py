@@ -160,7 +160,8 @@ class Sweep:
             "data": str(root / "data"),
             "assigned": SETTINGS | {"resources.num_workers": workers} | asked.pop("assigned", {}),
             "calibrate": "off",
-            "num_samples": 2,
+            # Groups start slowly.
+            "num_samples": 1 if workers else 2,
             "max_concurrent": 1,
             "finalists": 1,
             "seeds": 1,
