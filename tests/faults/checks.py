@@ -35,6 +35,9 @@ OTHERS = (
 OWN = ("pymp-", "torchinductor_")
 """What this program's own processes keep in the folder for temporary files."""
 
+OTHER_FILES: set[Path] = set()
+"""What the tracking server keeps there."""
+
 PATIENCE_S = 30.0
 
 
@@ -88,7 +91,7 @@ class Leftovers:
         ends = time.monotonic() + PATIENCE_S
         while (alive := self._alive()) and time.monotonic() < ends:
             time.sleep(0.2)
-        files = [str(path) for path in set(_files()) - self._files]
+        files = [str(path) for path in set(_files()) - self._files - OTHER_FILES]
         unfinished = [str(path) for path in self._root.rglob(f".*{UNFINISHED}")]
         return sorted([*alive, *files, *unfinished])
 

@@ -17,7 +17,7 @@ from threading import Thread
 import psutil
 from mlflow.exceptions import MlflowException
 
-from tests.faults.checks import OPEN, asked, twice
+from tests.faults.checks import OPEN, OTHER_FILES, asked, twice
 from tests.faults.matrix import Attempt, Found, fault
 from tests.ledgers import free_port, serving
 from usseg_ray.tracking.ledger import Ledger
@@ -57,11 +57,10 @@ class Server:
             self._running.enter_context(serving(self.folder, self.port))
         except MlflowException:  # on a busy machine its first answer may come too late for a sweep
             self._running.enter_context(serving(self.folder, self.port))
+        OTHER_FILES.update(Path("/dev/shm").glob("tmp*"))
 
     def kill(self) -> None:
         self._running.close()
-        for left in Path("/dev/shm").glob("tmp*"):  # the server's own
-            shutil.rmtree(left)
 
     def close(self) -> None:
         self.kill()
