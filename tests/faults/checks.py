@@ -32,8 +32,8 @@ OTHERS = (
 )
 """What serves all tries: of a Ray that outlives them, the tracking server, Python's helpers."""
 
-OWN = ("pymp-", "torchinductor_")
-"""What this program's own processes keep in the folder for temporary files."""
+OWN = ("pymp-", "torchinductor_", "ray")
+"""How names begin of what Python, PyTorch and Ray (its logs) keep in the folder for such files."""
 
 OTHER_FILES: set[Path] = set()
 """What the tracking server keeps there."""
