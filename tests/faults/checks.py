@@ -71,10 +71,18 @@ def undisturbed(workers: int = 0) -> dict[str, Any]:
     return found
 
 
-def same_end(sweep: Sweep, workers: int = 0) -> None:
-    """Asserts that the sweep found what the undisturbed one did, and left nothing open."""
-    expected, found = undisturbed(workers), sweep.scores()
-    different = [name for name in expected if found.get(name) != expected[name]]
+def same_end(sweep: Sweep) -> None:
+    """Asserts that the sweep found what the undisturbed one did, and left nothing open.
+
+    With smaller batches, for lack of memory, a trial ends otherwise, but it ends.
+    """
+    expected, found = undisturbed(sweep.workers), sweep.scores()
+    smaller = bool(list(sweep.folder.glob("*/batch_size.json")))
+    different = [
+        name
+        for name in expected
+        if name not in found or (found[name] != expected[name] and not smaller)
+    ]
     assert not different, f"{', '.join(different)}: other scores than undisturbed"
     assert not (running := asked(sweep.store, OPEN)), f"still running in the store: {running}"
 

@@ -8,8 +8,7 @@ from random import Random
 
 import psutil
 
-from tests.faults.checks import lost, same_end, twice
-from tests.faults.kills import lives_through, settled, stopped
+from tests.faults.kills import TRAINING, lives_through, settled, stopped
 from tests.faults.matrix import Found, fault
 from tests.faults.scenario import Life, Sweep, shared_ray, until
 
@@ -46,23 +45,20 @@ def ray_killed(random: Random, root: Path) -> Found:
 
 @fault("raylet-stopped", "SIGSTOP of Ray's raylet for one to eight seconds")
 def raylet_stopped(random: Random, root: Path) -> Found:
-    pause = random.uniform(1, 8)
-    return lives_through(random, root, lambda life: stopped(own(life, ("raylet",)), pause))
+    def stop(life: Life) -> None:
+        stopped(own(life, ("raylet",)), random.uniform(1, 8))
+
+    return lives_through(random, Sweep(root), stop, TRAINING)
 
 
 def ranks(random: Random, root: Path, happen: Callable[[psutil.Process], object]) -> Found:
-    """Has something happen to one rank of two; a trial that loses one goes on by itself."""
-    sweep = Sweep(root, workers=2)
-    life = sweep.begin()
-    sweep.wait(life, random, ("an epoch of the first trial", "two of it"))
-    before, kept, now = sweep.finished(), sweep.progress(), time.monotonic()
-    if found := life.processes("RayTrainWorker"):
-        happen(random.choice(found))
-    until(lambda: sweep.progress() > kept or life.ended(), "something new")
-    recovery = time.monotonic() - now
-    assert life.end() == 0, life.said()[-500:]
-    same_end(sweep, workers=2)
-    return Found(lost(before, sweep), twice(sweep.store), recovery)
+    """Has something happen to one rank of two."""
+
+    def to_one(life: Life) -> None:
+        if found := life.processes("RayTrainWorker"):
+            happen(random.choice(found))
+
+    return lives_through(random, Sweep(root, workers=2), to_one, TRAINING[:2])
 
 
 @fault("rank-killed", "SIGKILL of one rank of a group of two", within=shared_ray)
@@ -101,7 +97,7 @@ def object_store_full(random: Random, root: Path) -> Found:
     def happen(life: Life) -> None:
         filler.start()
 
-    found = lives_through(random, root, happen)
+    found = lives_through(random, Sweep(root), happen)
     filler.kill()
     filler.join()
     return found

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -13,7 +13,8 @@ from tests.faults.checks import lost, same_end, twice
 from tests.faults.matrix import Found, fault
 from tests.faults.scenario import Life, Sweep, shared_ray, until
 
-Pick = Callable[[Sweep, Life], list[psutil.Process]]
+TRAINING = ("an epoch of the first trial", "two of it", "an epoch of the second trial")
+RUNNING = ("begun", *TRAINING)
 
 
 def settled(sweep: Sweep, before: dict[str, dict[str, object]], recovery_s: float) -> Found:
@@ -69,11 +70,15 @@ def stopped(processes: list[psutil.Process], seconds: float) -> None:
             process.resume()
 
 
-def lives_through(random: Random, root: Path, happen: Callable[[Life], object]) -> Found:
-    """Has something happen at any moment to a sweep that ends by itself."""
-    sweep = Sweep(root)
+def lives_through(
+    random: Random,
+    sweep: Sweep,
+    happen: Callable[[Life], object],
+    moments: Sequence[str] = RUNNING,
+) -> Found:
+    """Has something happen, at a moment that is drawn, to a sweep that ends by itself."""
     life = sweep.begin()
-    sweep.wait(life, random, RUNNING)
+    sweep.wait(life, random, moments)
     before, kept, now = sweep.finished(), sweep.progress(), time.monotonic()
     happen(life)
     until(lambda: sweep.progress() > kept or life.ended(), "something new")
@@ -83,13 +88,12 @@ def lives_through(random: Random, root: Path, happen: Callable[[Life], object]) 
     return settled(sweep, before, recovery)
 
 
-RUNNING = ("begun", "an epoch of the first trial", "two of it", "an epoch of the second trial")
-
-
 @fault("driver-stopped", "SIGSTOP of the driver for one to eight seconds", within=shared_ray)
 def driver_stopped(random: Random, root: Path) -> Found:
-    pause = random.uniform(1, 8)
-    return lives_through(random, root, lambda life: stopped([psutil.Process(life.pid)], pause))
+    def stop(life: Life) -> None:
+        stopped([psutil.Process(life.pid)], random.uniform(1, 8))
+
+    return lives_through(random, Sweep(root), stop)
 
 
 @fault("trial-killed", "SIGKILL of a trial's process", within=shared_ray)
@@ -98,10 +102,12 @@ def trial_killed(random: Random, root: Path) -> Found:
         for process in life.processes("ImplicitFunc"):
             process.kill()
 
-    return lives_through(random, root, kill)
+    return lives_through(random, Sweep(root), kill, TRAINING)
 
 
 @fault("trial-stopped", "SIGSTOP of a trial's process for one to eight seconds", within=shared_ray)
 def trial_stopped(random: Random, root: Path) -> Found:
-    pause = random.uniform(1, 8)
-    return lives_through(random, root, lambda life: stopped(life.processes("ImplicitFunc"), pause))
+    def stop(life: Life) -> None:
+        stopped(life.processes("ImplicitFunc"), random.uniform(1, 8))
+
+    return lives_through(random, Sweep(root), stop, TRAINING)

@@ -6,17 +6,17 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import psutil
 
-from tests.faults.checks import OPEN, asked, lost, same_end, twice
+from tests.faults.checks import OPEN, asked, same_end, twice
 from tests.faults.damage import flip
-from tests.faults.kills import RUNNING, broken_off, lives_through, settled
+from tests.faults.kills import TRAINING, broken_off, lives_through, settled
 from tests.faults.matrix import Found, fault
 from tests.faults.scenario import Life, Sweep, shared_ray, until
 from usseg_ray.core import files
@@ -28,27 +28,19 @@ from usseg_ray.core import files
     within=shared_ray,
 )
 def trial_out_of_memory(random: Random, root: Path) -> Found:
-    sweep = Sweep(root)
-    life = sweep.begin()
-    sweep.wait(life, random, RUNNING[1:])
-    before, kept, now = sweep.finished(), sweep.progress(), time.monotonic()
-    for process in life.processes("ImplicitFunc"):
-        with suppress(psutil.Error), less_memory(process):
-            time.sleep(random.uniform(0.3, 2))
-    until(lambda: sweep.progress() > kept or life.ended(), "something new")
-    recovery = time.monotonic() - now
-    assert life.end() == 0, life.said()[-500:]
-    assert set(sweep.finished()) == {"trial_000", "trial_001"}, "a trial has no end"
-    if not list(sweep.folder.glob("*/batch_size.json")):
-        same_end(sweep)
-    return Found(lost(before, sweep), twice(sweep.store), recovery)
+    def happen(life: Life) -> None:
+        for process in life.processes("ImplicitFunc"):
+            limited(process, psutil.RLIMIT_AS, process.memory_info().vms, random.uniform(0.3, 2))
+
+    return lives_through(random, Sweep(root), happen, TRAINING)
 
 
-@contextmanager
-def less_memory(process: psutil.Process) -> Iterator[None]:
-    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms, -1))
-    yield
-    process.rlimit(psutil.RLIMIT_AS, (-1, -1))
+def limited(process: psutil.Process, what: int, most: int, seconds: float) -> None:
+    """Lets a process have no more of something for a while."""
+    with suppress(psutil.Error):
+        process.rlimit(what, (most, -1))
+        time.sleep(seconds)
+        process.rlimit(what, (-1, -1))
 
 
 @fault(
@@ -59,12 +51,10 @@ def less_memory(process: psutil.Process) -> Iterator[None]:
 def trial_cannot_write(random: Random, root: Path) -> Found:
     def happen(life: Life) -> None:
         for process in life.processes("ImplicitFunc"):
-            with suppress(psutil.Error):
-                process.rlimit(psutil.RLIMIT_FSIZE, (random.randrange(20_000), -1))
-                time.sleep(random.uniform(0.3, 2))
-                process.rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
+            most = random.randrange(20_000)
+            limited(process, psutil.RLIMIT_FSIZE, most, random.uniform(0.3, 2))
 
-    return lives_through(random, root, happen)
+    return lives_through(random, Sweep(root), happen, TRAINING)
 
 
 @fault(
@@ -164,16 +154,13 @@ def disk_full(random: Random, root: Path) -> Found:
 @fault("second-driver", "a second driver at any moment: refused in a line", within=shared_ray)
 def second_driver(random: Random, root: Path) -> Found:
     sweep = Sweep(root)
-    life = sweep.begin()
-    sweep.wait(life, random, RUNNING)
-    before, now = sweep.finished(), time.monotonic()
-    second = sweep.begin()
-    code = second.end()
-    refused = time.monotonic() - now
-    if not life.ended():
-        assert code == 2, f"the second ended with {code}: {second.said()[-300:]}"
-    assert life.end() == 0, life.said()[-500:]
-    return settled(sweep, before, refused)
+
+    def happen(life: Life) -> None:
+        second = sweep.begin()
+        code = second.end()
+        assert code == 2 or life.ended(), f"the second ended with {code}: {second.said()[-300:]}"
+
+    return lives_through(random, sweep, happen)
 
 
 @fault(

@@ -11,9 +11,9 @@ from random import Random
 
 import psutil
 
-from tests.faults.checks import lost, same_end, twice
+from tests.faults.kills import TRAINING, lives_through
 from tests.faults.matrix import Found, fault
-from tests.faults.scenario import Sweep, until
+from tests.faults.scenario import Life, Sweep, until
 
 HERE, THERE, PORT = "10.9.0.1", "10.9.0.2", 6399
 # Ray shall listen on the addresses of the cable, as it does on a cluster.
@@ -61,17 +61,12 @@ def machines(folder: Path) -> Iterator[dict[str, str]]:
 
 @fault("partition", "the network between two nodes breaks for 1 to 30 s under trials on both")
 def partition(random: Random, root: Path) -> Found:
-    asked = {"resources.cpus_per_worker": 1.0, "train.steps_per_epoch": 20}
-    with machines(root / "ray") as environment:
-        sweep = Sweep(root, environment, max_concurrent=2, assigned=asked)
-        life = sweep.begin()
-        sweep.wait(life, random, ("an epoch of the first trial", "an epoch of the second trial"))
-        before, kept, now = sweep.finished(), sweep.progress(), time.monotonic()
+    def happen(_: Life) -> None:
         run("ip", "link", "set", "here", "down")
         time.sleep(random.uniform(1, 30))
         run("ip", "link", "set", "here", "up")
-        until(lambda: sweep.progress() > kept or life.ended(), "something new")
-        recovery = time.monotonic() - now
-        assert life.end() == 0, life.said()[-500:]
-    same_end(sweep)
-    return Found(lost(before, sweep), twice(sweep.store), recovery)
+
+    with machines(root / "ray") as environment:
+        asked = {"resources.cpus_per_worker": 1.0}
+        sweep = Sweep(root, environment, max_concurrent=2, assigned=asked)
+        return lives_through(random, sweep, happen, TRAINING)

@@ -146,7 +146,7 @@ class Sweep:
     ) -> None:
         self.root: Path = root
         self.folder: Path = root / "runs" / NAME
-        self.store = root / "mlflow.db"
+        self.store, self.workers = root / "mlflow.db", workers
         self._environment = {**os.environ, "USSEG_FEATURES": str(root / "features")}
         self._environment |= environment or {}
         tiny.write(root / "data", splits=asked.pop("splits", tiny.SPLITS))
