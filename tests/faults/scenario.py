@@ -26,8 +26,11 @@ from usseg_ray.tune import app
 
 NAME = "sweep"
 SETTINGS: dict[str, Any] = {
-    **{key: value for key, value in tiny.SETTINGS.items() if key != "data.name"},
-    **tiny.ACSEG,
+    **{
+        key: value
+        for key, value in (tiny.SETTINGS | tiny.ACSEG).items()
+        if key not in ("data.name", "method.lr")
+    },
     "train.epochs": 3,
     "train.steps_per_epoch": 20,
     "resources.features": "recompute",
