@@ -55,7 +55,10 @@ def read_json(path: Path, kind: type[Kind], cure: str) -> Kind:
     except ValidationError as error:
         raise DamagedError(f"{path} is damaged: {first_fault(error)}. {cure}") from None
     except _OtherSumError:
-        raise DamagedError(f"{path} is damaged: its sha256 is not what it says. {cure}") from None
+        raise DamagedError(
+            f"{path} is damaged: its content has not the sha256 that it says (which goes out where "
+            f"a hand changed it). {cure}"
+        ) from None
 
 
 class _OtherSumError(Exception):
