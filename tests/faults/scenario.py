@@ -182,7 +182,8 @@ class Sweep:
 
     def record(self, trial: str) -> dict[str, Any]:
         with suppress(FileNotFoundError):
-            return dict(json.loads((self.folder / trial / "trial.json").read_text()))
+            found = dict(json.loads((self.folder / trial / "trial.json").read_text()))
+            return {name: value for name, value in found.items() if name != "sha256"}
         return {}
 
     def finished(self) -> dict[str, dict[str, Any]]:
