@@ -174,7 +174,8 @@ class Request(Settings):
         if self.tracking_uri is not None:
             kept["tracking_uri"] = redacted(self.tracking_uri)
         text = yaml.safe_dump(kept, sort_keys=False)
-        write_whole(folder / REQUEST_FILE, f"{text}{_SUM}{sha256(text.encode()).hexdigest()}\n")
+        # At the head: whatever is cut off, it is missed.
+        write_whole(folder / REQUEST_FILE, f"{_SUM}{sha256(text.encode()).hexdigest()}\n{text}")
 
     def with_password(self) -> "Request":
         """Completes the tracking store's address, where its password was left out.
@@ -203,10 +204,14 @@ class Request(Settings):
         path = folder / REQUEST_FILE
         if not path.is_file():
             raise UserError(f"{folder} holds no sweep to resume ({REQUEST_FILE} is missing).")
-        content, mark, noted = path.read_bytes().rpartition(_SUM.encode())
-        flipped = bool(mark) and noted.strip() != sha256(content).hexdigest().encode()
+        content = path.read_bytes()
+        head, _, text = content.partition(b"\n")
+        noted = head.removeprefix(_SUM.encode())
+        cure = "Start a new sweep; the trials of this one stay in their folders."
+        if noted != head and noted.strip() != sha256(text).hexdigest().encode():
+            raise DamagedError(f"{path} is damaged: its sha256 is not what it says. {cure}")
         try:
-            tree = yaml.safe_load(content if mark else noted)
+            tree = yaml.safe_load(content)
         except (yaml.YAMLError, ValueError):
             tree = None
         written = tree.get("version", __version__) if isinstance(tree, dict) else __version__
@@ -215,14 +220,10 @@ class Request(Settings):
                 f"{path} was written by version {written}, this is {__version__}: "
                 "resume it with that version, or start a new sweep."
             )
-        cure = "Start a new sweep; the trials of this one stay in their folders."
         try:
-            found = cls.model_validate(tree)
+            return cls.model_validate(tree)
         except ValidationError as error:
             raise DamagedError(f"{path} is damaged: {first_fault(error)}. {cure}") from None
-        if flipped:
-            raise DamagedError(f"{path} is damaged: its sha256 is not what it says. {cure}")
-        return found
 
 
 _OPTIONS = {"data": "--data", "storage": "--out", "assigned": "--set", "spaces": "--space"}

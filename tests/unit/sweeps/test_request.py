@@ -156,6 +156,16 @@ def test_nor_does_a_search_space(tmp_path: Path) -> None:
     assert "HUNTER" not in str(told.value)
 
 
+def test_one_that_is_cut_off_is_not_believed(tmp_path: Path) -> None:
+    request(num_samples=7).save(tmp_path)
+    path = tmp_path / REQUEST_FILE
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DamagedError, match="is damaged"):
+            Request.load(tmp_path)
+
+
 def test_no_flipped_letter_is_believed(tmp_path: Path) -> None:
     request(num_samples=6).save(tmp_path)
     file = tmp_path / "sweep.yaml"
@@ -164,7 +174,7 @@ def test_no_flipped_letter_is_believed(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match=r"sweep\.yaml is damaged: its sha256 is not"):
         Request.load(tmp_path)
     # One of an earlier version has none.
-    file.write_text(whole[: whole.index("# sha256")])
+    file.write_text(whole.partition("\n")[2])
     assert Request.load(tmp_path) == request(num_samples=6)
 
 
