@@ -28,8 +28,10 @@ from usseg_ray.trials.trial import ENDED, Trial, number_and_seed
 TUNE_STATE = ".tune"
 
 # Tune copies its own state while it writes it, which may fail and is then told as an error with a
-# traceback. Nothing reads that copy.
-logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+# traceback. Nothing reads that copy. Of a trial that fails the screen says the cause in a line;
+# Tune's traceback of it is in `error.txt` among the artifacts of Ray's session.
+for _chatty in ("execution.experiment_state", "execution.tune_controller", "tune"):
+    logging.getLogger(f"ray.tune.{_chatty}").setLevel(logging.CRITICAL)
 
 
 def keep_keys_here() -> None:

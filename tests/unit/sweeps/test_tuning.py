@@ -1,10 +1,12 @@
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.tune.execution import class_cache
+from ray.tune import tune
+from ray.tune.execution import class_cache, tune_controller
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -18,6 +20,12 @@ from usseg_ray.trials.trial import Trial, trial_name
 
 BOTH = ["acseg", "kmeans"]
 SMALL = {"backbone.name": "textons", "method.num_blocks": 1, "method.num_heads": 3}
+
+
+def test_tune_tells_of_a_failed_trial_in_no_words_of_its_own() -> None:
+    # The screen says its cause in a line.
+    for told_by in (tune_controller, tune):
+        assert not told_by.logger.isEnabledFor(logging.ERROR)
 
 
 class Counting(Searcher):  # type: ignore[misc]
