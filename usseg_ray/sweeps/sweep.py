@@ -56,7 +56,7 @@ from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
 from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
-from usseg_ray.sweeps.tuning import keep_keys_here, queue_for, scheduler_for, tuner_for
+from usseg_ray.sweeps.tuning import keep_keys_here, queue_for, scheduler_for, tuner_for, unwrapped
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.store import GPUS_TAG
 from usseg_ray.trials.damaged import set_records_aside, to_go_on
@@ -246,14 +246,16 @@ class _Sweep:
         screen = Screen(self.console, len(draws), what, self._pace(own=own))
         with self._watching(home, before, done, screen) as monitor:
             if left:
-                tuner_for(
+                tuner = tuner_for(
                     self.plan,
                     monitor,
                     queue_for(self.plan, left, before),
                     self.concurrent,
                     scheduler=scheduler_for(self.plan) if own else None,
                     budget_s=self.plan.request.time_budget_s if own else None,
-                ).fit()
+                )
+                with unwrapped():
+                    tuner.fit()
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 

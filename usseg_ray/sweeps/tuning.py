@@ -2,12 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -15,6 +17,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from usseg_ray import methods
+from usseg_ray.core.errors import UserError
 from usseg_ray.scoring.objective import MIOU
 from usseg_ray.sweeps.method_plan import MethodPlan
 from usseg_ray.sweeps.monitor import Monitor, name_of
@@ -88,6 +91,25 @@ def tuner_for(
             verbose=0,
         ),
     )
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Brings back as what it is what ended Tune in the sweep's own code, such as a full disk.
+
+    Tune raises the text of its traceback in place of it.
+
+    Raises:
+        UserError: The sweep's own.
+        OSError: The same.
+    """
+    try:
+        yield
+    except TuneError as error:
+        cause = error.__context__
+        if isinstance(cause, (UserError, OSError)):
+            raise cause from None
+        raise
 
 
 def scheduler_for(plan: Plan) -> TrialScheduler | None:

@@ -1,4 +1,7 @@
+import errno
 import logging
+import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +9,7 @@ from typing import Any
 
 import pytest
 from ray.tune import tune
+from ray.tune.error import TuneError
 from ray.tune.execution import class_cache, tune_controller
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -14,7 +18,14 @@ from tests import tiny
 from usseg_ray.sweeps.plan import Draws, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.space import Sample
-from usseg_ray.sweeps.tuning import TrialQueue, keep_keys_here, queue_for, sharing, trainings
+from usseg_ray.sweeps.tuning import (
+    TrialQueue,
+    keep_keys_here,
+    queue_for,
+    sharing,
+    trainings,
+    unwrapped,
+)
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.trial import Trial, trial_name
 
@@ -26,6 +37,20 @@ def test_tune_tells_of_a_failed_trial_in_no_words_of_its_own() -> None:
     # The screen says its cause in a line.
     for told_by in (tune_controller, tune):
         assert not told_by.logger.isEnabledFor(logging.ERROR)
+
+
+def test_a_full_disk_under_tune_keeps_its_number() -> None:
+    def fail() -> None:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            raise TuneError(traceback.format_exc())  # noqa: B904 (as Tune does)
+
+    with pytest.raises(OSError, match="No space left") as found, unwrapped():
+        fail()
+    assert found.value.errno == errno.ENOSPC
+    with pytest.raises(TuneError), unwrapped():
+        raise TuneError("another")
 
 
 class Counting(Searcher):  # type: ignore[misc]
