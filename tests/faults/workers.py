@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.forkserver import set_forkserver_preload
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,6 +31,9 @@ from usseg_ray.features.store.folder import FeatureFolder
 from usseg_ray.features.store.store import FeatureStore
 from usseg_ray.methods import get
 from usseg_ray.tracking.spool import Operation, Spool
+
+# What is forked has it all.
+set_forkserver_preload([__name__])
 
 
 def scored(root: Path, method: str, seen: Path | None = None) -> dict[str, Any]:
