@@ -3,7 +3,7 @@
 import signal
 import uuid
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -87,7 +87,8 @@ def launch(
         return folder
     if resume is None and out is None:
         folder = claimed(folder)
-    with alone_in(str(folder), "this run"):
+    there = plan.request.storage
+    with alone_in(str(folder), "this run"), alone_in(there, "this run") if there else nullcontext():
         plan = _begun(plan, folder)
         try:
             run_sweep(plan, folder.absolute(), console)
@@ -174,7 +175,8 @@ def new_folder(request: Request, out: str | None) -> Path:
     if out is not None:
         folder = local_copy(out) if is_uri(out) else Path(out)
         there = Storage(folder, request.storage).files() if is_uri(out) else []
-        if there or any(path.name != LOCK_FILE for path in folder.glob("*")):
+        here = [path.name for path in folder.glob("*")]
+        if {*there, *here} - {LOCK_FILE}:
             raise UserError(
                 f"--out {out} is not empty{'' if there else f' ({folder})'}: --resume {out} goes "
                 "on with a run, another place starts a new one."
