@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
-from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.config import JitterConfig, Settings
 from usseg_ray.core.views import FixedView
 
 Attention = Literal["cls", "minhead"]
@@ -202,6 +203,15 @@ class Needs:
         return self.features and not self.block_input
 
 
+class Origin(Settings):
+    """A trained model that another method starts from: all but its weights."""
+
+    method: str
+    num_clusters: int = Field(ge=1)
+    settings: dict[str, JsonValue] = Field(description="Of the method.")
+    sha256: str = Field(description="Of the file with its weights.")
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """What a method must know of the features to build its heads.
@@ -214,6 +224,8 @@ class FeatureSpec:
         eval_grid: Tokens along a side of an evaluation frame.
         block: Makes a copy, with its weights, of the transformer block that tokens are read of
             (`features.block.ReadBlock`); `None` where tokens are not the output of one.
+        trained: Builds a trained method on these features, frozen, with the weights of a file, or
+            with none yet where a state is to follow (`engine.origin.trained_method`).
     """
 
     dim: int
@@ -222,6 +234,7 @@ class FeatureSpec:
     grid: int = 0
     eval_grid: int = 0
     block: Callable[[], nn.Module] | None = field(default=None, compare=False)
+    trained: Callable[[Origin, str | None], nn.Module] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
