@@ -104,12 +104,15 @@ class FeatureMap:
         local: (B, 9, h, w) float32, last-block attention to the 3x3 neighbours of every patch (see
             `ops.attention.local_weights`); `None` unless a method needs it.
         block_input: What the block before made of the image; `None` unless a method needs it.
+        masks: (B, h, w) principal masks, from 1 on, 0 in none; `None` unless a method needs them
+            and they are stored: they follow from tokens (`ops.principal_masks.find_masks`).
     """
 
     tokens: Float[Tensor, "B D h w"]
     saliency: Float[Tensor, "B h w"] | None = None
     local: Float[Tensor, "B 9 h w"] | None = None
     block_input: BlockInput | None = None
+    masks: Int64[Tensor, "B h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,19 @@ class Batch:
     crop_tokens: Callable[[Int64[Tensor, "n 5"]], Float[Tensor, "n D"]] | None = None
 
 
+class MaskRecipe(Settings):
+    """All that decides an image's principal masks but its tokens.
+
+    Attributes are the arguments of `ops.principal_masks.principal_masks`, and `context` that of
+    `ops.context.averaged`, which tokens go through before; `None` for tokens as they are.
+    """
+
+    psi: float
+    explained: float
+    centre: bool
+    context: float | None
+
+
 @dataclass(frozen=True)
 class Needs:
     """What the data path must give a method besides patch tokens.
@@ -186,6 +202,7 @@ class Needs:
         photometric: How the view behind `Batch.augmented` is made.
         neighbours: Images to draw `Batch.positive` from, the most similar of the training split.
         pair: How the two views of `Batch.pair` are coloured.
+        masks: Which principal masks training looks at; it finds those that are not stored itself.
     """
 
     attention: Attention | None = None
@@ -196,6 +213,7 @@ class Needs:
     photometric: JitterConfig | None = None
     neighbours: int = 0
     pair: JitterConfig | None = None
+    masks: MaskRecipe | None = None
 
     @property
     def storable(self) -> bool:

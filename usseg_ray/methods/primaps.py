@@ -11,7 +11,7 @@ Reference:
 """
 
 from copy import deepcopy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,17 +23,17 @@ from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import all_sum, shared_generator, world_size
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Batch, FeatureSpec, Origin, StepResult
+from usseg_ray.core.types import Batch, FeatureSpec, MaskRecipe, Needs, Origin, StepResult
 from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import fit_centroids
 from usseg_ray.methods.parts.heads import update_teacher
 from usseg_ray.methods.parts.rules import fixed, rate
-from usseg_ray.ops.context import averaged
 from usseg_ray.ops.principal_masks import (
     CENTRED_PSI,
     ENOUGH,
     NONE,
+    find_masks,
     principal_masks,
     usual_in_masks,
 )
@@ -160,6 +160,11 @@ class PriMaPs(CodeClassifier):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ANN401
+        """Needs masks of training images; those that are not stored are found in `loss`."""
+        return Needs(masks=_recipe(config))
+
+    @classmethod
     def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
         """Keeps how far the classifier walks, and finds masks whatever a network's cosines are."""
         return (
@@ -249,13 +254,13 @@ class PriMaPs(CodeClassifier):
         logits: Tensor = self.student(self._scaled(codes))
         return logits
 
-    @torch.no_grad()
     def _masks(self, batch: Batch, codes: Float[Tensor, "B C h w"]) -> Int64[Tensor, "B h w"]:
-        """Finds the masks of tokens, which are the codes unless a trained method makes those."""
-        config = self.config
+        """Gives the masks of tokens: stored ones, or of codes where these are what masks are of."""
+        config, stored = self.config, batch.features.masks
+        if stored is not None:
+            return stored
         if self.origin is not None:
-            tokens = batch.features.tokens
-            codes = tokens if self.context is None else averaged(tokens, self.context)
+            return find_masks(batch.features.tokens, _recipe(config))
         return principal_masks(codes, config.psi, explained=config.explained, centre=config.centre)
 
     def _scaled(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
@@ -269,6 +274,12 @@ class PriMaPs(CodeClassifier):
         cells = sums.new_tensor([float(logits[:, 0].numel())])
         joint = all_sum(torch.cat([sums, cells]))
         return joint[:-1] / joint[-1]
+
+
+def _recipe(config: PriMaPsConfig) -> MaskRecipe:
+    return MaskRecipe(
+        psi=config.psi, explained=config.explained, centre=config.centre, context=config.context
+    )
 
 
 def _origin(config: PriMaPsConfig, features: FeatureSpec) -> CodeClassifier | None:

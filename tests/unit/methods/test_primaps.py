@@ -12,13 +12,13 @@ from tests.contract.cases import DIM, FEATURES, NUM_CLUSTERS, Walks, make_batch
 from tests.unit.engine.test_origin import written
 from usseg_ray.core.calibration import Facts
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Batch, FeatureMap, Needs
+from usseg_ray.core.types import Batch, FeatureMap, Needs, StepResult
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.engine.origin import trained_method
 from usseg_ray.methods.kmeans import KMeans, KMeansConfig
 from usseg_ray.methods.primaps import PriMaPs, PriMaPsConfig
 from usseg_ray.ops.context import averaged
-from usseg_ray.ops.principal_masks import NONE, principal_masks, usual_in_masks
+from usseg_ray.ops.principal_masks import NONE, find_masks, principal_masks, usual_in_masks
 
 WALKS = Walks(range(12))
 
@@ -29,8 +29,26 @@ def started(**settings: Any) -> PriMaPs:
     return method
 
 
-def test_nothing_but_tokens_is_needed() -> None:
-    assert PriMaPs.needs(PriMaPsConfig()) == Needs()
+def test_nothing_but_tokens_and_masks_of_them_is_needed() -> None:
+    needs = PriMaPs.needs(PriMaPsConfig())
+    assert replace(needs, masks=None) == Needs()
+
+
+@pytest.mark.parametrize("context", [None, 0.75])
+def test_stored_masks_are_those_that_it_finds_and_are_taken_in_their_place(
+    context: float | None,
+) -> None:
+    method, batch = started(context=context, psi=0.6, centre=True), make_batch(range(4))
+    recipe = method.needs(method.config).masks
+    assert recipe is not None
+    masks = find_masks(batch.features.tokens, recipe)
+    found = method.loss(batch, "train")
+
+    def with_masks(stored: torch.Tensor) -> StepResult:
+        return method.loss(replace(batch, features=replace(batch.features, masks=stored)), "train")
+
+    assert torch.equal(with_masks(masks).loss, found.loss)
+    assert with_masks(torch.zeros_like(masks)).scalars["covered"] == 0
 
 
 @pytest.mark.parametrize("context", [None, 0.75])
