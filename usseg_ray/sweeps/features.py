@@ -5,7 +5,7 @@ of training. `features.store.rule` says which are stored; those are computed on 
 and the jobs name them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +21,7 @@ from usseg_ray import methods
 from usseg_ray.cluster.feature_actors import ray_features
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError, read_json, write_json
-from usseg_ray.core.types import Needs
+from usseg_ray.core.types import MaskRecipe, Needs
 from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
@@ -55,6 +55,7 @@ class _Use:
         parts: What the methods read of it.
         passes: Walks over it, of all trials together.
         methods: Who reads it.
+        masks: Principal masks that are looked at again and again.
     """
 
     split: str
@@ -62,6 +63,7 @@ class _Use:
     parts: tuple[Part, ...] = ()
     passes: float = 0.0
     methods: list[str] = field(default_factory=list)
+    masks: set[MaskRecipe] = field(default_factory=set)
 
     @property
     def photometric(self) -> Views | None:
@@ -109,6 +111,7 @@ def stored_features(
         for use, wanted in asked:
             if wanted.entry.key in chosen:
                 held.enter_context(_computed(store, wanted, features, console))
+                _find_masks(store, wanted, use.masks, console)
                 view = StoredView(use.split, use.view, wanted.entry.key)
                 for method in use.methods:
                     stored[method] = (*stored.get(method, ()), view)
@@ -151,6 +154,8 @@ def stored_excerpt(
                 continue
             started = worked()
             held.enter_context(store.obtain(few, features_here(backbone, device)))
+            for masks in use.masks:
+                store.obtain_masks(few, masks)
             seconds = seconds or 0.0
             if entry is None:
                 promised += wanted.num_bytes
@@ -246,14 +251,24 @@ def _computing(backbone: Backbone, device: str) -> Features:
     return features
 
 
+def _bar(console: Console, what: str) -> Progress:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _find_masks(
+    store: FeatureStore, wanted: FeatureRequest, recipes: Iterable[MaskRecipe], console: Console
+) -> None:
+    for recipe in recipes:
+        with _bar(console, "Finding masks") as progress:
+            bar = progress.add_task("", total=wanted.entry.rows)
+            store.obtain_masks(wanted, recipe, partial(progress.advance, bar))
+
+
 def _computed(
     store: FeatureStore, wanted: FeatureRequest, features: Features, console: Console
 ) -> FeatureEntry:
-    columns = (TextColumn("Computing features"), BarColumn(), MofNCompleteColumn())
-    quiet = not console.is_terminal
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet
-    ) as progress:
+    with _bar(console, "Computing features") as progress:
         bar = progress.add_task("", total=wanted.entry.rows)
         return store.obtain(
             wanted,
@@ -279,7 +294,23 @@ def _uses(plan: Plan) -> list[_Use]:
             use.parts = tuple(dict.fromkeys((*use.parts, *read)))
             use.passes += passes
             use.methods.append(part.method)
+            if (split, view) == _training_view(part):
+                use.masks |= _masks(plan, part)
     return list(found.values())
+
+
+def _training_view(part: MethodPlan) -> tuple[str, FixedView | None]:
+    data = part.config.data
+    return data.train_split, Showing(Frame(data.train_size), crops_of(data)).view
+
+
+def _masks(plan: Plan, part: MethodPlan) -> set[MaskRecipe]:
+    """Lists the masks that trials of a method look at in more than one pass, as far as planned."""
+    method = methods.get(part.method)
+    drawn = [sample for name, sample in plan.draws.values() if name == part.method]
+    jobs = [plan.job(part.method, sample) for sample in drawn if sample is not None]
+    found = (method.needs(job.config.method).masks for job in jobs if planned_epochs(job) > 1)
+    return {one for one in found if one is not None}
 
 
 def _needs(plan: Plan, part: MethodPlan) -> list[Needs]:
@@ -308,7 +339,7 @@ def _views(
     yield data.train_split, square, runs * scored + finals
     yield data.selection_split, frame, runs * scored
     yield data.test_split, frame, finals + 1  # once for the baselines
-    crops = Showing(Frame(data.train_size), crops_of(data)).view
+    _, crops = _training_view(part)
     yield data.train_split, crops, runs * epochs
     if crops is not None and needs.photometric is not None and data.view_draws:
         # Every pass reads one draw of each row.

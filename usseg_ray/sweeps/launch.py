@@ -27,7 +27,7 @@ from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_excerpt
 from usseg_ray.sweeps.finals import FINAL_FILE
-from usseg_ray.sweeps.method_plan import first_settings
+from usseg_ray.sweeps.method_plan import first_settings, kept_origin
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.sweep import run_sweep
@@ -104,7 +104,8 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     """Keeps a new run's request in its folder, and says what is about to run."""
     request = plan.request
     if not request.key:
-        request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}", plan.calibration)
+        key = f"{folder.name}-{uuid.uuid4().hex[:6]}"
+        request = request.begun(key, plan.calibration, kept_origin(plan.parts))
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(plan.protocol())}", highlight=False)

@@ -18,7 +18,8 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import SYNTHETIC, open_data
 from usseg_ray.data.manifest import Manifest
-from usseg_ray.features.backbones import build_backbone, feature_spec
+from usseg_ray.engine.model import method_spec
+from usseg_ray.features.backbones import build_backbone
 from usseg_ray.scoring.objective import (
     CONSENSUS,
     MIOU,
@@ -374,7 +375,7 @@ def _build(job: Job, specs: dict[str, FeatureSpec], rows: int) -> None:
         )
     facts = f"{config.backbone} {config.data.train_size} {config.data.eval_size}"
     if facts not in specs:
-        specs[facts] = feature_spec(config.backbone, config.data)
+        specs[facts] = method_spec(config)
         build_backbone(config.backbone)
     tokens = rows * specs[facts].eval_grid ** 2
     if tokens and job.num_clusters > tokens:
