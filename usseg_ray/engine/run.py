@@ -38,6 +38,7 @@ from usseg_ray.scoring.evaluation import (
 )
 from usseg_ray.scoring.label_free import Judge
 from usseg_ray.scoring.linear_probe import Encode, fit_linear_probe
+from usseg_ray.scoring.objective import KINDS, WITHOUT_LABELS, kept_clusters
 from usseg_ray.scoring.prediction import Predictor, Refiners
 from usseg_ray.scoring.protocols import Refinement, find_protocol
 
@@ -185,7 +186,8 @@ class Run(Model):
         evaluation = None
         if last or (stage.scored and epoch % self.config.train.eval_every == 0):
             started = time.monotonic()
-            evaluation = self.score(self.config.data.selection_split)
+            metrics |= self.fit_clusters()
+            evaluation = self.score(self.config.data.selection_split, refit=False)
             scored = time.monotonic()
             judgement = self._judge(self.method)
             evaluation = replace(evaluation, fixed=judgement.maps)
@@ -198,6 +200,22 @@ class Run(Model):
             shared = {name: state[name] for name in state if name not in self.method.centroids_in}
             self.context.leave(RunState(epoch, learnt, shared))
         self.context.report(metrics, self._state(epoch, metrics, optimiser), evaluation)
+
+    def fit_clusters(self) -> dict[str, float]:
+        """Fits the clusters without labels; of several kinds keeps what a criterion prefers.
+
+        Returns:
+            The criterion of each kind, as metrics; nothing where there is one kind.
+        """
+        self.method.eval()
+        self.method.fit_clusters(_TrainingPasses(self))
+        kinds, found = self.method.clusterings(), dict[str, float]()
+        for name, take in kinds.items():
+            take()
+            found[f"{KINDS}{name}"] = self._judge(self.method).metrics[WITHOUT_LABELS]
+        if kept := kept_clusters(found):
+            kinds[kept]()
+        return found
 
     def score(
         self,
@@ -218,7 +236,7 @@ class Run(Model):
         """
         self.method.eval()
         if refit:
-            self.method.fit_clusters(_TrainingPasses(self))
+            self.fit_clusters()
         size = self.config.train.eval_batch_size
         predictor = self.predictor(refining=refining)
         splits = self.reader.manifest.splits
