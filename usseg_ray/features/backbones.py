@@ -19,6 +19,7 @@ from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap, FeatureSpec, Needs
 from usseg_ray.features.block import ReadBlock
+from usseg_ray.features.normalisation import TokenNormalisation, check_measured
 from usseg_ray.features.projections import (
     PassRecord,
     facet_dim,
@@ -72,12 +73,14 @@ class TimmFeatures(nn.Module):
             has_attention=readable_attention(self.model) is not None,
             block=partial(_read_block, config) if self._ends_in_a_block(config) else None,
         )
+        self.token_scale = TokenNormalisation(config, self.spec.dim)
         if not 0 <= config.debias < self.spec.dim:
             raise UserError(f"backbone.debias = {config.debias}: 0 to {self.spec.dim - 1} fit.")
 
     def _ends_in_a_block(self, config: BackboneConfig) -> bool:
         """Says whether tokens are what one block gives, normed, and nothing else was made of it."""
         plain = config.facet == "token" and not config.debias and config.context is None
+        plain = plain and config.normalise == "raw"
         return plain and len(self.layers) == 1 and readable_attention(self.model) is not None
 
     def _dim(self, channels: int) -> int:
@@ -110,7 +113,7 @@ class TimmFeatures(nn.Module):
             tokens = self._without_position(tokens, *normalised.shape[-2:])
         height, width = tokens.shape[-2:]
         return FeatureMap(
-            _in_context(tokens, self._context),
+            _in_context(self.token_scale(tokens), self._context),
             None if found.saliency is None else found.saliency.view(-1, height, width),
             None if found.local is None else local_weights(found.local, height, width),
             found.block_input,
@@ -185,6 +188,7 @@ class TextonFeatures(nn.Module):
         )
         self._context = config.context
         self.spec = FeatureSpec(self.bank.dim, self.bank.patch_size, has_attention=False)
+        self.token_scale = TokenNormalisation(config, self.bank.dim)
 
     def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Leaves pixels in [0, 1] as they are, the range that the filters expect."""
@@ -196,7 +200,7 @@ class TextonFeatures(nn.Module):
         needs: Needs = PLAIN,  # noqa: ARG002
     ) -> FeatureMap:
         """Computes texton tokens of (B, 3, H, W) pixels in [0, 1]; there is no attention."""
-        return FeatureMap(_in_context(self.bank(normalised), self._context))
+        return FeatureMap(_in_context(self.token_scale(self.bank(normalised)), self._context))
 
     def cls_tokens(self, normalised: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Refuses: a filter bank has no CLS token."""
@@ -262,6 +266,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         UserError: The model, layer or weights do not exist, do not fit or cannot be reached.
     """
+    check_measured(config)
     backbone: Backbone
     if config.name == TEXTONS:
         backbone = TextonFeatures(config)

@@ -240,7 +240,8 @@ def _print_calibration(calibration: Calibration) -> None:
         for one in filter(lambda one: one.is_change, choices):
             cells = (method, one.key, value(one.value), value(one.paper), one.rule)
             table.add_row(*map(escape, cells))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for sentence in described(calibration):
         console.say(sentence)
 

@@ -311,4 +311,6 @@ def test_of_two_kinds_of_clusters_the_one_with_the_better_criterion_is_kept(
     assert place.state is not None
     again, _ = run_of(prepared, method, method__clustering="auto")
     again.method.load_state_dict(place.state.method)
-    assert again.score("val", refit=False).scores.unsup_miou == last["unsup_miou"]
+    scores = again.score("val", refit=False).scores
+    assert scores is not None
+    assert scores.unsup_miou == last["unsup_miou"]

@@ -36,7 +36,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 KEY_DIGITS = 20
 SHARD_BYTES = 128 * 2**20
 FLOAT16_BYTES = 2
-_LATER = ("facet", "debias", "context")
+_LATER = ("facet", "debias", "context", "normalise", "token_mean", "token_std")
 
 
 class Views(Settings):
@@ -287,6 +287,7 @@ def _in_words(recipe: Recipe, manifest: Manifest, split: str) -> dict[str, str]:
         "backbone": f"{backbone.name}, weights {recipe.weights[:12]}",
         "layer": f"{backbone.layer}, {backbone.facet}",
         "position": f"{backbone.debias} directions taken out",
+        "tokens": backbone.normalise,
         "context": "none" if backbone.context is None else f"averaged at {backbone.context:g}",
         "resolution": f"{size} x {size} px",
         "crops": shown,
