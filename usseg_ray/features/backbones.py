@@ -4,8 +4,11 @@ Between the reader's `Images` and a method's `Batch`. Weights come from timm's h
 from a safetensors file, loaded strictly; nothing here ever falls back to random weights.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +216,8 @@ def _in_context(tokens: Float[Tensor, "B D h w"], reach: float | None) -> Float[
 
 Backbone = TimmFeatures | TextonFeatures
 
+_kept: ContextVar[dict[str, Backbone] | None] = ContextVar("kept", default=None)
+
 
 def feature_spec(config: BackboneConfig, data: DataConfig) -> FeatureSpec:
     """Describes a backbone's features of a data set's crops and frames; loads no weights.
@@ -227,15 +232,20 @@ def feature_spec(config: BackboneConfig, data: DataConfig) -> FeatureSpec:
     Raises:
         UserError: The model or the layer does not exist, or patches do not tile the images.
     """
-    bare = TextonFeatures(config) if config.name == TEXTONS else _bare(config)
-    check_image_sizes(data, bare.spec.patch_size)
-    grid, eval_grid = (side // bare.spec.patch_size for side in (data.train_size, data.eval_size))
-    return replace(bare.spec, grid=grid, eval_grid=eval_grid)
+    spec = _bare_spec(config.model_dump_json())
+    check_image_sizes(data, spec.patch_size)
+    grid, eval_grid = (side // spec.patch_size for side in (data.train_size, data.eval_size))
+    return replace(spec, grid=grid, eval_grid=eval_grid)
 
 
-def _bare(config: BackboneConfig) -> TimmFeatures:
+@lru_cache(maxsize=32)
+def _bare_spec(described: str) -> FeatureSpec:
+    """Describes the features of a backbone, whose settings are given as JSON, of no size."""
+    config = BackboneConfig.model_validate_json(described)
+    if config.name == TEXTONS:
+        return TextonFeatures(config).spec
     with torch.device("meta"):
-        return TimmFeatures(config, pretrained=False)
+        return TimmFeatures(config, pretrained=False).spec
 
 
 def check_image_sizes(data: DataConfig, patch_size: int) -> None:
@@ -254,8 +264,21 @@ def check_image_sizes(data: DataConfig, patch_size: int) -> None:
             )
 
 
+@contextmanager
+def backbones_kept() -> Iterator[None]:
+    """Has each backbone built once while the block lasts: who asks again gets the same module.
+
+    For what uses them one after the other, as a dry run does.
+    """
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """Builds a frozen backbone in evaluation mode.
+    """Builds a frozen backbone in evaluation mode, or gives one that is kept.
 
     Args:
         config: Which one, and where its weights are.
@@ -266,6 +289,15 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         UserError: The model, layer or weights do not exist, do not fit or cannot be reached.
     """
+    kept, described = _kept.get(), config.model_dump_json()
+    if kept is None:
+        return _built(config)
+    if described not in kept:
+        kept[described] = _built(config)
+    return kept[described]
+
+
+def _built(config: BackboneConfig) -> Backbone:
     check_measured(config)
     backbone: Backbone
     if config.name == TEXTONS:
