@@ -23,7 +23,7 @@ from usseg_ray.engine.epoch import SPEED, Epoch
 from usseg_ray.engine.model import Model, build_model
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.optimiser import Optimiser
-from usseg_ray.methods.base import Method, Stage
+from usseg_ray.methods.base import Method, Passes, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.scoring.evaluation import (
     Evaluation,
@@ -73,6 +73,11 @@ class Run(Model):
     def epochs(self) -> int:
         """Epochs of the whole run; a method without stages has one, that of its clustering."""
         return sum(self._stage_epochs()) or 1
+
+    @property
+    def passes(self) -> Passes:
+        """Walks over its training images, as its method is given them."""
+        return _TrainingPasses(self)
 
     def _stage_epochs(self) -> tuple[int, ...]:
         config = self.config
@@ -131,7 +136,7 @@ class Run(Model):
             optimiser.load_state_dict(state.optimiser)
         if self.featurise.needs.neighbours and self.reader.neighbours is None:
             self.reader.neighbours = self._neighbours()
-        passes, where, total = _TrainingPasses(self), stage.name, length * steps
+        passes, where, total = self.passes, stage.name, length * steps
         part = state.part if state is not None else None
         stream = self.reader.training(epochs, steps, batch_size)
         for epoch, batches in zip(epochs, stream, strict=True):
@@ -147,7 +152,7 @@ class Run(Model):
 
     def _neighbours(self) -> np.ndarray:
         """Finds every training image's most similar ones by their mean token (STEGO's table)."""
-        means = [batch.features.tokens.mean((2, 3)) for batch in _TrainingPasses(self)()]
+        means = [batch.features.tokens.mean((2, 3)) for batch in self.passes()]
         if not means:
             raise UserError("a worker has no training image; lower resources.num_workers.")
         rows = all_gather(torch.cat(means))
@@ -208,7 +213,7 @@ class Run(Model):
             The criterion of each kind, as metrics; nothing where there is one kind.
         """
         self.method.eval()
-        self.method.fit_clusters(_TrainingPasses(self))
+        self.method.fit_clusters(self.passes)
         kinds, found = self.method.clusterings(), dict[str, float]()
         for name, take in kinds.items():
             take()

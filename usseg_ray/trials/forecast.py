@@ -6,13 +6,14 @@ process.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
 from usseg_ray.core.config import Config, MethodConfig, TrainConfig
+from usseg_ray.core.types import Batch
 from usseg_ray.data.manifest import Manifest, ShardInfo, load_manifest, split_totals
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import RunContext
@@ -132,18 +133,40 @@ def trial_time(
         seconds = run.epochs * (images * clock.image_seconds + walked + clock.rest_seconds)
     if seconds > SHORT_S and not scored:
         return TrialTime(seconds)
-    started = worked()
-    run.fit_clusters()
+    passes, started = _TimedPasses(run.passes, worked), worked()
+    run.method.eval()
+    run.method.fit_clusters(passes)
     fitted = worked()
     run.score(split, refit=False)
-    score, fit = worked() - fitted, fitted - started
-    # Codes for clusters take what codes for scores do; the rest grows with the sample of codes.
-    rows = part.splits[learnt].rows
-    encoding = min(fit, score * rows / part.splits[split].rows)
-    tokens = rows * feature_spec(job.config.backbone, data).eval_grid ** 2
+    score, walk = worked() - fitted, passes.ended - started
+    # What follows the walks over all images grows with the sample of codes that they gave.
+    tokens = part.splits[learnt].rows * feature_spec(job.config.backbone, data).eval_grid ** 2
     sampled = min(walks[learnt], max(1.0, POINTS_PER_CLUSTER * job.num_clusters / tokens))
-    scoring = score * walks[split] + encoding * walks[learnt] + (fit - encoding) * sampled
+    scoring = score * walks[split] + walk * walks[learnt] + (fitted - passes.ended) * sampled
     return TrialTime(seconds, scoring, max(run.epochs // train.eval_every, 1))
+
+
+class _TimedPasses:
+    """Walks that tell when the last one ended.
+
+    Attributes:
+        ended: Seconds that the process had worked by then, or when this was made.
+    """
+
+    def __init__(self, passes: Passes, worked: Callable[[], float]) -> None:
+        self._passes, self._worked = passes, worked
+        self.ended = worked()
+
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
+        yield from self._passes(only)
+        self.ended = self._worked()
+
+    def names(self) -> Sequence[str]:
+        return self._passes.names()
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
+        yield from self._passes.crops(walk, batch_size)
+        self.ended = self._worked()
 
 
 class _EnoughError(Exception):
