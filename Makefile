@@ -26,7 +26,7 @@ define suite
   echo "== $(1) $$ended in $$SECONDS s of $(2)"; [ $$ended = passed ]
 endef
 
-.PHONY: help install demo test static unit ray lengthy sbom audit clean
+.PHONY: help install demo test static unit ray lengthy gate sbom audit clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-9s %s\n", $$1, $$2}' Makefile
@@ -51,8 +51,9 @@ static: $(INSTALLED)  ## Style, types and layers.
 	  $(BIN)/mypy && $(BIN)/lint-imports --no-cache)
 
 unit: $(INSTALLED)  ## Tests that need no cluster.
-	$(call suite,unit$(COMMA) contract$(COMMA) numerics$(COMMA) distributed$(COMMA) gpu,$(UNIT_S),\
-	  $(PYTEST) --dist worksteal tests/unit tests/contract tests/numerics tests/distributed tests/gpu)
+	$(call suite,unit$(COMMA) contract$(COMMA) numerics$(COMMA) distributed$(COMMA) fuzz$(COMMA) gpu,$(UNIT_S),\
+	  $(PYTEST) --dist worksteal tests/unit tests/contract tests/numerics tests/distributed tests/fuzz \
+	  tests/gate tests/gpu)
 
 ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 	$(call suite,integration$(COMMA) realdata,$(RAY_S),\
@@ -60,6 +61,10 @@ ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 
 lengthy: $(INSTALLED)  ## Tests that `test` has no time for.
 	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration)
+
+gate: $(INSTALLED)  ## Runs parts of what no change has time for (PARTS="fuzz soak"; all), and tells their age.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gate]'
+	$(BIN)/python -m tests.gate $(PARTS)
 
 # Tools that look at an environment from outside, so that they are not in what they list.
 $(TOOLS)/.installed:

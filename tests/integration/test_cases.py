@@ -1,7 +1,7 @@
 """What people have, prepared as they would: read as what it is, or refused in a line.
 
 Each kind of report has its own input here and at least one other. What stands in other tests is
-named there: `test_case_files.py` has single files, `tests/unit/prepare/test_fuzz.py` files of no
+named there: `test_case_files.py` has single files, `tests/fuzz` files of no
 kind at all.
 """
 

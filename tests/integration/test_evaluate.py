@@ -130,6 +130,7 @@ def test_a_moved_sweep_is_scored_on_another_split(
     shutil.copytree(place / "runs" / "small", moved)
     record = moved / "trial_000" / "trial.json"
     settings = json.loads(record.read_text())
+    del settings["sha256"]
     settings["checkpoint"] = settings["checkpoint"].replace(str(place), "/nowhere")
     record.write_text(json.dumps(settings))
     done = run("evaluate", str(moved / "trial_000"), "--split", "val", folder=tmp_path)

@@ -13,6 +13,7 @@ from tests.conftest import PROJECT
 from tests.features import vit
 from tests.scenes import COUNTS
 from usseg_ray.core.config import flatten
+from usseg_ray.sweeps.features import load_chosen
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -76,7 +77,8 @@ def test_features_are_computed_once(tmp_path: Path, scenes: Path) -> None:
     backbone = {key: value for key, value in backbone.items() if value is not None}
     first, rows = sweep(tmp_path, scenes, "first", backbone)
     folders = [tmp_path / "runs" / name for name in ("first", "again")]
-    keys = json.loads((folders[0] / "features.json").read_text())
+    keys = load_chosen(folders[0])
+    assert keys is not None
     # Of training images crops, squares and photometric views; of the other splits squares.
     assert len(keys) == 5
     once = 3 * COUNTS["train"] + COUNTS["val"] + COUNTS["test"]
@@ -87,7 +89,7 @@ def test_features_are_computed_once(tmp_path: Path, scenes: Path) -> None:
     again, computed = sweep(tmp_path, scenes, "again", backbone)
     assert computed == []
     assert again.count(": in the store.") == len(keys)
-    assert json.loads((folders[1] / "features.json").read_text()) == keys
+    assert load_chosen(folders[1]) == keys
     scores = [
         [json.loads(file.read_text())["metrics"]["unsup_miou"] for file in sorted(found)]
         for found in (folder.glob("trial_*/trial.json") for folder in folders)

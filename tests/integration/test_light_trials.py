@@ -13,6 +13,7 @@ from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import Evaluation
+from usseg_ray.sweeps.finals import load_final
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.sweeps.request import kept_at
 from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial
@@ -53,7 +54,7 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
         one, other = arrays(tmp_path / "auto" / place), arrays(tmp_path / "1" / place)
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one), place
-    finals = [json.loads((tmp_path / form / "final.json").read_text()) for form in ("auto", "1")]
+    finals = [load_final(tmp_path / form) for form in ("auto", "1")]
     assert finals[0] == finals[1]
 
     home = tmp_path / "auto" / light.name

@@ -11,7 +11,6 @@ PACKAGE, UNIT = PROJECT / "usseg_ray", PROJECT / "tests" / "unit"
 OF_SEVERAL = {
     "test_carriers.py",
     "test_deploy.py",
-    "test_fuzz.py",
     "test_house.py",
     "test_imports.py",
     "test_mirrors.py",

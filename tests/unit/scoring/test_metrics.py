@@ -207,6 +207,11 @@ def test_clusters_left_over_are_merged_into_their_class() -> None:
     assert others["first_clusters_acc"] == pytest.approx(100 * 11 / 12)
 
 
+def test_a_matched_cluster_keeps_its_class_when_others_are_merged() -> None:
+    # Cluster 0 is mostly class 1, which cluster 1 has.
+    assert merged_match(counts([5, 6], [0, 9], [1, 0])).tolist() == [0, 1, 0]
+
+
 def test_first_clusters_without_a_pixel_have_no_score() -> None:
     assert "first_clusters_miou" not in other_scores(counts([0, 0], [0, 0], [3, 1]))
 
@@ -274,11 +279,18 @@ def test_things_and_stuff_are_parts_of_the_classes() -> None:
 def test_boundary_f_is_the_harmonic_mean_of_precision_and_recall() -> None:
     assert boundary_f(np.array([10, 5, 8, 8])) == pytest.approx(100 * 2 * 0.5 * 1.0 / 1.5)
     assert boundary_f(np.array([7, 7, 9, 9])) == 100.0
+    assert boundary_f(np.array([2, 1, 2, 1])) == 50.0
 
 
 @pytest.mark.parametrize(
     ("found", "percent"),
-    [([0, 0, 0, 0], 100.0), ([3, 0, 0, 0], 0.0), ([0, 0, 3, 0], 0.0), ([3, 0, 5, 0], 0.0)],
+    [
+        ([0, 0, 0, 0], 100.0),
+        ([3, 0, 0, 0], 0.0),
+        ([0, 0, 3, 0], 0.0),
+        ([3, 0, 5, 0], 0.0),
+        ([3, 0, 5, 1], 0.0),
+    ],
 )
 def test_boundary_f_without_boundaries_is_a_number(found: list[int], percent: float) -> None:
     assert boundary_f(np.array(found)) == percent
@@ -298,7 +310,8 @@ def test_matrices_of_images_add_up_to_that_of_the_split() -> None:
 def test_images_are_scored_by_the_matching_of_their_split() -> None:
     images = ImageCounts()
     images.add(torch.tensor([[[4, 0], [0, 4], [0, 0]], [[0, 4], [4, 0], [0, 0]]]))
-    images.add(torch.tensor([[[3, 0], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]))
+    images.add(torch.tensor([[[3, 0], [0, 0], [1, 0]]]))
+    images.add(torch.tensor([[[0, 0], [0, 0], [0, 0]]]))
     assert images.num_images == 4
     # The second image has everything wrong, the third a pixel in a cluster without a class.
     counts = matched_counts(images, np.array([0, 1, -1]), 2)
@@ -308,6 +321,10 @@ def test_images_are_scored_by_the_matching_of_their_split() -> None:
     assert counts.intersection.tolist() == [[4, 4], [0, 0], [3, 0], [0, 0]]
     assert counts.predicted.tolist() == [[4, 4], [4, 4], [3, 0], [0, 0]]
     assert counts.actual.tolist() == [[4, 4], [4, 4], [4, 0], [0, 0]]
+
+
+def test_images_that_nobody_counted_are_none() -> None:
+    assert ImageCounts().entries().shape == (0, 4)
 
 
 def test_a_class_that_only_the_prediction_has_lowers_no_image_twice() -> None:

@@ -1,0 +1,1 @@
+"""Inputs of no kind at all: what comes out is a result or the product's own error."""

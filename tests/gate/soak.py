@@ -1,0 +1,100 @@
+"""`python -m tests.gate.soak [--minutes 60]`: short sweeps without end, in one process on one Ray.
+
+After each sweep it notes what this process and all that it started hold. A line is fitted to each
+over the sweeps behind the first third, in which libraries fill their caches; what grows by more
+over an hour than its bound is a leak, and the command fails.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import psutil
+import ray
+import typer
+
+from tests import tiny
+
+GROWTH = {"memory_mb": 200.0, "descriptors": 20.0, "processes": 2.0, "shm_mb": 50.0, "tmp_files": 5}
+"""What may be added in an hour."""
+
+
+def held(scratch: Path) -> dict[str, float]:
+    """Counts what is held now."""
+    memory = descriptors = 0
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.Error):  # it has ended meanwhile
+            memory += process.memory_info().rss - process.memory_info().shared
+            descriptors += process.num_fds()
+    shm = sum(file.stat().st_size for file in Path("/dev/shm").iterdir() if file.is_file())
+    return {
+        "memory_mb": memory / 2**20,
+        "descriptors": descriptors,
+        "processes": len(processes),
+        "shm_mb": shm / 2**20,
+        "tmp_files": sum(1 for path in scratch.iterdir() if path.name != "ray"),
+    }
+
+
+def grown(hours: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
+    """Returns a value after the first third, at the end, and its growth in an hour."""
+    start = len(values) // 3
+    slope = np.polyfit(hours[start:], values[start:], 1)[0] if len(values) - start > 2 else np.nan
+    return float(values[start]), float(values[-1]), float(slope)
+
+
+def main(minutes: Annotated[float, typer.Option(min=0.1)] = 60) -> None:
+    """Sweeps until the time is over."""
+    # Ray's sessions and everybody's scratch files lie where only this run writes.
+    scratch = Path(tempfile.mkdtemp(prefix="soak", dir="/tmp"))
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+    home = scratch / "home"
+    home.mkdir()
+    os.chdir(home)
+    os.environ["USSEG_FEATURES"] = str(home / "features")
+    import usseg_ray
+
+    tiny.write(home / "data")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    settings = {k: v for k, v in tiny.SETTINGS.items() if not k.startswith("data.name")}
+    ends, began = time.monotonic() + 60 * minutes, time.monotonic()
+    noted: list[dict[str, float]] = []
+    hours: list[float] = []
+    while time.monotonic() < ends or len(noted) < 4:
+        run = home / "runs" / f"s{len(noted):04d}"
+        with (home / "log").open("w") as log, redirect_stdout(log):
+            usseg_ray.sweep(
+                home / "data",
+                methods=("acseg", "kmeans"),
+                out=run,
+                settings=settings,
+                num_samples=1,
+                finalists=1,
+                seeds=1,
+            )
+        shutil.rmtree(run)
+        noted.append(held(scratch))
+        hours.append((time.monotonic() - began) / 3600)
+    told, leaks = [], []
+    for what, bound in GROWTH.items():
+        first, last, slope = grown(np.array(hours), np.array([row[what] for row in noted]))
+        told.append(f"{what} {first:.0f} -> {last:.0f} ({slope:+.1f} an hour)")
+        if slope > bound:
+            leaks.append(what)
+    print(f"{len(noted)} sweeps in {60 * hours[-1]:.0f} min: " + ", ".join(told))
+    ray.shutdown()
+    os.chdir("/")
+    shutil.rmtree(scratch, ignore_errors=True)
+    if leaks:
+        sys.exit(f"It grows: {', '.join(leaks)}.")
+
+
+if __name__ == "__main__":
+    typer.run(main)
