@@ -81,11 +81,11 @@ def criterion_trust(trials: Iterable[Trial]) -> list[Trust]:
 
 
 def _trust(criterion: str, trials: list[Trial]) -> Trust:
+    from scipy.stats import spearmanr  # noqa: PLC0415 (slow to import: not for a dry run)
+
     values = [trial.metrics[criterion] for trial in trials]
     scores = [trial.metrics[MIOU] for trial in trials]
     chosen = [trial for trial in trials if trial.metrics[criterion] == max(values)]
-    from scipy.stats import spearmanr  # noqa: PLC0415 (slow to import: not for a dry run)
-
     miou = fmean(trial.metrics[MIOU] for trial in chosen)
     varied = min(len(set(values)), len(set(scores))) > 1
     best = max(scores)
