@@ -195,8 +195,7 @@ def test_what_tokens_are_normalised_by_is_measured_once_and_kept(
     for method in ("stego", "kmeans"):
         found = settings(plan, method)
         assert all(
-            found[key] == list(one.value)
-            for key, one in zip(keys, plan.calibration.tokens, strict=True)
+            found[key] == one.value for key, one in zip(keys, plan.calibration.tokens, strict=True)
         )
     assert f"Tokens are {how} for all methods" in described(plan.calibration)[-1]
     assert ("stego" in plan.calibration.choices) == (calibrate == "on")

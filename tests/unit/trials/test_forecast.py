@@ -90,7 +90,7 @@ def test_a_trial_trains_once_and_is_scored_as_often_as_it_says(root: str) -> Non
     assert found.scores == 2
     assert found.seconds == found.training + 2 * found.scoring
     assert min(found.training, found.scoring) > 0
-    long = {"train__steps_per_epoch": 10**6}
+    long: dict[str, Any] = {"train__steps_per_epoch": 10**6}
     assert trial_time(job(root, **long), budget=0.1).scoring == 0
     assert trial_time(job(root, **long), budget=0.1, scored=True).scoring > 0
 
@@ -109,7 +109,11 @@ def test_what_every_epoch_takes_does_not_grow_with_the_images(
             yield batches
 
     monkeypatch.setattr(Reader, "training", slowly)
-    settings = {"train__epochs": 4, "train__steps_per_epoch": 1, "train__batch_size": 2}
+    settings: dict[str, Any] = {
+        "train__epochs": 4,
+        "train__steps_per_epoch": 1,
+        "train__batch_size": 2,
+    }
     few, many = (trial_time(job(place, **settings), budget=0.1) for place in (root, str(tmp_path)))
     assert few.training > 4 * 0.05
     assert many.training < 2 * few.training
