@@ -148,6 +148,11 @@ class BackboneConfig(Settings):
         description="Average tokens within their image, at this many times the unlikeness of "
         "neighbours; 0.75 is usual.",
     )
+    normalise: Literal["raw", "centred", "standardised"] = Field(
+        "raw", description="Take the training images' mean token off, or scale channels too."
+    )
+    token_mean: tuple[float, ...] | None = Field(None, description="Measured for `normalise`.")
+    token_std: tuple[float, ...] | None = Field(None, description="Measured for `normalise`.")
     timm_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Arguments of `timm.create_model` that a file needs."
     )

@@ -22,17 +22,17 @@ from usseg_ray.core.files import is_uri, resolve
 from usseg_ray.core.lock import LOCK_FILE, alone_in
 from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.manifest import load_manifest
+from usseg_ray.features.backbones import backbones_kept
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_excerpt
 from usseg_ray.sweeps.finals import FINAL_FILE
+from usseg_ray.sweeps.k.sharing import trained, trainings
 from usseg_ray.sweeps.method_plan import first_settings, kept_origin
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
-from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
-from usseg_ray.sweeps.tuning import trainings
 from usseg_ray.trials.cost import Cost, estimate
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
@@ -81,15 +81,18 @@ def launch(
             request = request.model_copy(update={"storage": out})
         request.check_secrets()
         folder = new_folder(request, out)
-    plan = make_plan(request, make_data=not dry_run)
-    if dry_run:
-        print_plan(plan, keys=keys)
-        return folder
+    with backbones_kept():
+        plan = make_plan(request, make_data=not dry_run)
+        if dry_run:
+            print_plan(plan, keys=keys)
+            return folder
     if resume is None and out is None:
         folder = claimed(folder)
     there = plan.request.storage
     with alone_in(str(folder), "this run"), alone_in(there, "this run") if there else nullcontext():
         plan = _begun(plan, folder)
+        from usseg_ray.sweeps.sweep import run_sweep  # noqa: PLC0415 (a dry run needs no MLflow)
+
         try:
             run_sweep(plan, folder.absolute(), console)
         except KeyboardInterrupt:
@@ -243,7 +246,8 @@ def _print_calibration(calibration: Calibration) -> None:
         for one in filter(lambda one: one.is_change, choices):
             cells = (method, one.key, value(one.value), value(one.paper), one.rule)
             table.add_row(*map(escape, cells))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for sentence in described(calibration):
         console.say(sentence)
 
@@ -267,9 +271,9 @@ def cost_of(plan: Plan) -> Cost:
     """Times a few steps of each method of a plan, on this machine."""
     device = chosen_device(plan.config.resources.device)
     trials = Counter(method for method, _ in plan.draws.values())
-    with stored_excerpt(plan, device) as (stored, store, seconds, disk):
-        jobs = plan.on(device, "", stored).first_jobs()
-        return replace(estimate(jobs, trials, plan.final_runs, store, seconds), disk=disk)
+    with stored_excerpt(plan, device) as (timed, store, seconds, disk):
+        cost = estimate(timed.first_jobs(), trials, plan.final_runs, store, seconds, trained(plan))
+        return replace(cost, disk=disk)
 
 
 def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:

@@ -29,7 +29,7 @@ from usseg_ray.sweeps import features as subject
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import Sample
-from usseg_ray.trials.forecast import trial_seconds
+from usseg_ray.trials.forecast import trial_time
 from usseg_ray.trials.job import StoredView
 from usseg_ray.trials.worker import baselines, build_run
 
@@ -232,20 +232,21 @@ def test_an_estimate_has_features_of_a_few_images_of_what_would_be_stored(
 ) -> None:
     monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
     plan = plan_of(root, "stego", "kmeans", **FIXED)
-    with subject.stored_excerpt(plan, "cpu") as (stored, store, seconds, disk):
+    with subject.stored_excerpt(plan, "cpu") as (timed, store, seconds, disk):
         assert disk > 0
-        assert {view.split for view in stored["stego"]} >= {"train", "val"}
+        stored = {part.method: part.placement.stored for part in timed.parts}
+        assert {view.split for view in stored["stego"]} == {"train", "val"}
         assert seconds is not None
         assert seconds > 0
-        timed = plan.on("cpu", "", stored).first_jobs()
-        assert all(trial_seconds(job, 0.1, store) > 0 for job in timed)
+        jobs = timed.first_jobs()
+        assert all(trial_time(job, 0.1, store).seconds > 0 for job in jobs)
         home = store.folder.root
     assert not home.exists()
     assert not list(tmp_path.iterdir())
     with subject.stored_excerpt(plan_of(root, "stego", resources__features="recompute"), "cpu") as (
-        stored,
+        timed,
         _,
         seconds,
         disk,
     ):
-        assert (stored, seconds, disk) == ({}, None, 0)
+        assert ([part.placement.stored for part in timed.parts], seconds, disk) == ([()], None, 0)

@@ -39,7 +39,7 @@ _MASKS_VERSION = 1
 KEY_DIGITS = 20
 SHARD_BYTES = 128 * 2**20
 FLOAT16_BYTES = 2
-_LATER = ("facet", "debias", "context")
+_LATER = ("facet", "debias", "context", "normalise", "token_mean", "token_std")
 
 
 class Views(Settings):
@@ -296,6 +296,7 @@ def _in_words(recipe: Recipe, manifest: Manifest, split: str) -> dict[str, str]:
         "backbone": f"{backbone.name}, weights {recipe.weights[:12]}",
         "layer": f"{backbone.layer}, {backbone.facet}",
         "position": f"{backbone.debias} directions taken out",
+        "tokens": backbone.normalise,
         "context": "none" if backbone.context is None else f"averaged at {backbone.context:g}",
         "resolution": f"{size} x {size} px",
         "crops": shown,
