@@ -69,14 +69,19 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"clustering": "probe"},
         {"pointwise": False, "zero_clamp": False, "stabilise": True, "dropout": 0.0},
         {"context": 0.75},
+        {"clustering": "auto"},
     ],
     "hp": [
         {"clustering": "probe", "denominator_share": 0.5},
         {"affinity": "cosine", "consistency_weight": 0.0, "reweighting": False},
         {"denominator_share": 1.0},
     ],
-    "cause": [{"head": "tr"}, {"clustering": "probe"}],
-    "smooseg": [{"pointwise": False, "dropout": 0.0}, {"clustering": "kmeans", "context": 0.75}],
+    "cause": [{"head": "tr"}, {"clustering": "probe"}, {"clustering": "auto"}],
+    "smooseg": [
+        {"pointwise": False, "dropout": 0.0},
+        {"clustering": "kmeans", "context": 0.75},
+        {"clustering": "auto"},
+    ],
     "primaps": [{"context": 0.75, "centre": True, "psi": 0.6, "renewal_steps": 1}],
     "equss": [{"clustering": "probe", "codebook_size": 3}, {"context": 0.75}],
     "ppap": [
@@ -126,7 +131,7 @@ class Case(NamedTuple):
         if self.method.name in {"stego", "hp", "cause", "equss", "ppap"}:
             return self.settings.get("clustering") == "probe"
         return self.method.name in {"picie", "primaps"} or (
-            self.method.name == "smooseg" and self.settings.get("clustering") != "kmeans"
+            self.method.name == "smooseg" and "clustering" not in self.settings
         )
 
     @property

@@ -97,6 +97,7 @@ class Calibration(Settings):
         statistics: What was measured; nothing where thresholds are the published ones.
         note: Why nothing was measured, if so.
         choices: Method -> its settings.
+        tokens: What the backbone's tokens are normalised by, for all methods.
     """
 
     data: str
@@ -104,6 +105,7 @@ class Calibration(Settings):
     statistics: Statistics | None = None
     note: str = ""
     choices: dict[str, tuple[Choice, ...]] = Field(default_factory=dict)
+    tokens: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,11 @@ class BackboneConfig(Settings):
         description="Average tokens within their image, at this many times the unlikeness of "
         "neighbours; 0.75 is usual.",
     )
+    normalise: Literal["raw", "centred", "standardised"] = Field(
+        "raw", description="Take the training images' mean token off, or scale channels too."
+    )
+    token_mean: tuple[float, ...] | None = Field(None, description="Measured for `normalise`.")
+    token_std: tuple[float, ...] | None = Field(None, description="Measured for `normalise`.")
     timm_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Arguments of `timm.create_model` that a file needs."
     )
@@ -239,6 +244,8 @@ class ResourceConfig(Settings):
 
 M = TypeVar("M", bound=MethodConfig)
 
+_OPEN = ("backbone.timm_args.", "method.origin.")
+
 
 class Config(Settings, Generic[M]):
     """Everything that decides a run's result, and the machine share that it asks for."""
@@ -313,7 +320,7 @@ def with_values(config: Config[M], values: Mapping[str, Any]) -> Config[M]:
 def _check_keys(method_config: type[MethodConfig], keys: Iterable[str]) -> None:
     known = known_keys(method_config)
     for key in keys:
-        if key not in known and not key.startswith("backbone.timm_args."):
+        if key not in known and not key.startswith(_OPEN):
             raise UserError(unknown_key(key, known))
 
 

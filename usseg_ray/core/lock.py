@@ -2,8 +2,8 @@
 
 Beside every file that two commands might write at once: a run's folder, a prepared set's, a local
 MLflow database while it is made. The kernel frees a lock with its process; where a file system does
-not carry locks between machines, the holder's heartbeat stands in: one that has been silent for
-long is taken over.
+not carry locks between machines, and at a URI, the holder's heartbeat stands in: one that has been
+silent for long is taken over.
 """
 
 import fcntl
@@ -12,18 +12,26 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+import psutil
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.files import is_uri
+from usseg_ray.core.files import first_line, is_uri, resolve, write_whole_at
+
+if TYPE_CHECKING:
+    from pyarrow import fs as pafs
 
 LOCK_FILE = ".lock"
 BEAT_S = 30.0
 SILENT_S = 300.0
 _AGAIN_S = 0.1
+_SETTLED_S = 1.0
+"""At a URI: after which nobody who claimed it at the same moment writes any more."""
 
 
 @contextmanager
@@ -44,8 +52,7 @@ def only_one(path: Path, what: str, wait_s: float = 0) -> Iterator[None]:
             raise UserError(f"{path.parent}: {what} is {_holder(path)}.\nEnd it or wait for it.")
         time.sleep(_AGAIN_S)
     mine, over = _noted(path), threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, over), name="usseg-lock", daemon=True)
-    beat.start()
+    _begin_to_beat(lambda: os.utime(path), over)
     try:
         yield
     finally:
@@ -57,13 +64,14 @@ def only_one(path: Path, what: str, wait_s: float = 0) -> Iterator[None]:
 
 @contextmanager
 def alone_in(place: str, what: str) -> Iterator[None]:
-    """Lets one process write a folder, which is made; a URI's place is not locked.
+    """Lets one process write a folder, which is made, or the place of a URI.
 
     Raises:
-        UserError: Another process has it.
+        UserError: Another process has it, or the URI cannot be written.
     """
     if is_uri(place):
-        yield
+        with _alone_at(place, what):
+            yield
         return
     Path(place).mkdir(parents=True, exist_ok=True)
     with only_one(Path(place) / LOCK_FILE, what):
@@ -95,8 +103,14 @@ def _elsewhere(path: Path) -> bool:
 
 
 def _noted(path: Path) -> dict[str, object]:
-    with suppress(OSError, ValueError):
-        noted = json.loads(path.read_text())
+    with suppress(OSError):
+        return _parsed(path.read_bytes())
+    return {}
+
+
+def _parsed(content: bytes) -> dict[str, object]:
+    with suppress(ValueError):
+        noted = json.loads(content)
         if isinstance(noted, dict):
             return noted
     return {}
@@ -110,7 +124,61 @@ def _holder(path: Path) -> str:
     return "held by another process"
 
 
-def _beat(path: Path, over: threading.Event) -> None:
-    while not over.wait(BEAT_S):
+def _begin_to_beat(beat: Callable[[], None], over: threading.Event) -> threading.Thread:
+    def work() -> None:
+        while not over.wait(BEAT_S):
+            with suppress(OSError):  # one may be missed
+                beat()
+
+    thread = threading.Thread(target=work, name="usseg-lock", daemon=True)
+    thread.start()
+    return thread
+
+
+@contextmanager
+def _alone_at(uri: str, what: str) -> Iterator[None]:
+    filesystem, root = resolve(uri)
+    path, over = f"{root}/{LOCK_FILE}", threading.Event()
+    mine = json.dumps(
+        {"host": socket.gethostname(), "pid": os.getpid(), "key": uuid.uuid4().hex}
+    ).encode()
+    try:
+        held = _holder_at(filesystem, path)
+        if not held:
+            write_whole_at(filesystem, path, mine)
+            time.sleep(_SETTLED_S)
+            held = "" if _content(filesystem, path) == mine else _holder_at(filesystem, path)
+    except OSError as error:
+        raise UserError(f"{uri}: cannot be written ({first_line(error)}).") from None
+    if held:
+        raise UserError(f"{uri}: {what} is {held}.\nEnd it or wait for it.")
+    beat = _begin_to_beat(lambda: write_whole_at(filesystem, path, mine), over)
+    try:
+        yield
+    finally:
+        over.set()
+        beat.join()
         with suppress(OSError):
-            os.utime(path)
+            if _content(filesystem, path) == mine:  # and nobody took this process for dead
+                filesystem.delete_file(path)
+
+
+def _content(filesystem: "pafs.FileSystem", path: str) -> bytes:
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except FileNotFoundError:
+        return b""
+
+
+def _holder_at(filesystem: "pafs.FileSystem", path: str) -> str:
+    """Words who holds a URI; empty where nobody does who shows life."""
+    noted = _parsed(_content(filesystem, path))
+    if not noted:
+        return ""
+    ago = max(0, time.time() - filesystem.get_file_info(path).mtime.timestamp())
+    host, pid = noted.get("host"), noted.get("pid")
+    dead = host == socket.gethostname() and not (isinstance(pid, int) and psutil.pid_exists(pid))
+    if dead or ago > SILENT_S:
+        return ""
+    return f"held by process {pid} on {host}, last seen {ago:.0f} s ago"

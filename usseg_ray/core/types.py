@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
-from usseg_ray.core.config import JitterConfig
+from usseg_ray.core.config import JitterConfig, Settings
 from usseg_ray.core.views import FixedView
 
 Attention = Literal["cls", "minhead"]
@@ -103,12 +104,15 @@ class FeatureMap:
         local: (B, 9, h, w) float32, last-block attention to the 3x3 neighbours of every patch (see
             `ops.attention.local_weights`); `None` unless a method needs it.
         block_input: What the block before made of the image; `None` unless a method needs it.
+        masks: (B, h, w) principal masks, from 1 on, 0 in none; `None` unless a method needs them
+            and they are stored: they follow from tokens (`ops.principal_masks.find_masks`).
     """
 
     tokens: Float[Tensor, "B D h w"]
     saliency: Float[Tensor, "B h w"] | None = None
     local: Float[Tensor, "B 9 h w"] | None = None
     block_input: BlockInput | None = None
+    masks: Int64[Tensor, "B h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,19 @@ class Batch:
     crop_tokens: Callable[[Int64[Tensor, "n 5"]], Float[Tensor, "n D"]] | None = None
 
 
+class MaskRecipe(Settings):
+    """All that decides an image's principal masks but its tokens.
+
+    Attributes are the arguments of `ops.principal_masks.principal_masks`, and `context` that of
+    `ops.context.averaged`, which tokens go through before; `None` for tokens as they are.
+    """
+
+    psi: float
+    explained: float
+    centre: bool
+    context: float | None
+
+
 @dataclass(frozen=True)
 class Needs:
     """What the data path must give a method besides patch tokens.
@@ -185,6 +202,7 @@ class Needs:
         photometric: How the view behind `Batch.augmented` is made.
         neighbours: Images to draw `Batch.positive` from, the most similar of the training split.
         pair: How the two views of `Batch.pair` are coloured.
+        masks: Which principal masks training looks at; it finds those that are not stored itself.
     """
 
     attention: Attention | None = None
@@ -195,11 +213,21 @@ class Needs:
     photometric: JitterConfig | None = None
     neighbours: int = 0
     pair: JitterConfig | None = None
+    masks: MaskRecipe | None = None
 
     @property
     def storable(self) -> bool:
         """Whether features are read, and a store can hold all that is read of them."""
         return self.features and not self.block_input
+
+
+class Origin(Settings):
+    """A trained model that another method starts from: all but its weights."""
+
+    method: str
+    num_clusters: int = Field(ge=1)
+    settings: dict[str, JsonValue] = Field(description="Of the method.")
+    sha256: str = Field(description="Of the file with its weights.")
 
 
 @dataclass(frozen=True)
@@ -214,6 +242,8 @@ class FeatureSpec:
         eval_grid: Tokens along a side of an evaluation frame.
         block: Makes a copy, with its weights, of the transformer block that tokens are read of
             (`features.block.ReadBlock`); `None` where tokens are not the output of one.
+        trained: Builds a trained method on these features, frozen, with the weights of a file, or
+            with none yet where a state is to follow (`engine.origin.trained_method`).
     """
 
     dim: int
@@ -222,6 +252,7 @@ class FeatureSpec:
     grid: int = 0
     eval_grid: int = 0
     block: Callable[[], nn.Module] | None = field(default=None, compare=False)
+    trained: Callable[[Origin, str | None], nn.Module] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

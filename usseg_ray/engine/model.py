@@ -1,13 +1,16 @@
 """A method on its frozen backbone: what a run trains, and what a saved state is loaded into."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import FeatureSpec
 from usseg_ray.engine.checkpoint import RunState
+from usseg_ray.engine.origin import trained_method
 from usseg_ray.features.backbones import build_backbone, feature_spec
 from usseg_ray.features.featuriser import FeatureFinder, Featuriser
 from usseg_ray.methods.base import Method
@@ -59,6 +62,16 @@ class Model:
         return Predictor(scorer, self.featurise, side, refining, size)
 
 
+def method_spec(config: Config[MethodConfig]) -> FeatureSpec:
+    """Says what a method is built on: its backbone's features, and trained methods on them.
+
+    Raises:
+        UserError: Backbone and sizes do not fit together.
+    """
+    spec = feature_spec(config.backbone, config.data)
+    return replace(spec, trained=partial(trained_method, spec))
+
+
 def build_model(
     config: Config[MethodConfig],
     method_class: type[Method],
@@ -79,7 +92,7 @@ def build_model(
     if config.num_clusters is None:
         raise UserError("num_clusters is not set and the data names no classes to take it from.")
     needs = method_class.needs(config.method)
-    spec = feature_spec(config.backbone, config.data)
+    spec = method_spec(config)
     method = method_class(config.method, spec, config.num_clusters, config.seed)
     featurise = Featuriser(
         build_backbone(config.backbone) if needs.features else None,

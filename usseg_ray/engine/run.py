@@ -23,7 +23,7 @@ from usseg_ray.engine.epoch import SPEED, Epoch
 from usseg_ray.engine.model import Model, build_model
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.optimiser import Optimiser
-from usseg_ray.methods.base import Method, Stage
+from usseg_ray.methods.base import Method, Passes, Stage
 from usseg_ray.ops.neighbours import nearest_neighbours
 from usseg_ray.scoring.evaluation import (
     Evaluation,
@@ -38,6 +38,7 @@ from usseg_ray.scoring.evaluation import (
 )
 from usseg_ray.scoring.label_free import Judge
 from usseg_ray.scoring.linear_probe import Encode, fit_linear_probe
+from usseg_ray.scoring.objective import KINDS, WITHOUT_LABELS, kept_clusters
 from usseg_ray.scoring.prediction import Predictor, Refiners
 from usseg_ray.scoring.protocols import Refinement, find_protocol
 
@@ -72,6 +73,11 @@ class Run(Model):
     def epochs(self) -> int:
         """Epochs of the whole run; a method without stages has one, that of its clustering."""
         return sum(self._stage_epochs()) or 1
+
+    @property
+    def passes(self) -> Passes:
+        """Walks over its training images, as its method is given them."""
+        return _TrainingPasses(self)
 
     def _stage_epochs(self) -> tuple[int, ...]:
         config = self.config
@@ -130,7 +136,7 @@ class Run(Model):
             optimiser.load_state_dict(state.optimiser)
         if self.featurise.needs.neighbours and self.reader.neighbours is None:
             self.reader.neighbours = self._neighbours()
-        passes, where, total = _TrainingPasses(self), stage.name, length * steps
+        passes, where, total = self.passes, stage.name, length * steps
         part = state.part if state is not None else None
         stream = self.reader.training(epochs, steps, batch_size)
         for epoch, batches in zip(epochs, stream, strict=True):
@@ -146,7 +152,7 @@ class Run(Model):
 
     def _neighbours(self) -> np.ndarray:
         """Finds every training image's most similar ones by their mean token (STEGO's table)."""
-        means = [batch.features.tokens.mean((2, 3)) for batch in _TrainingPasses(self)()]
+        means = [batch.features.tokens.mean((2, 3)) for batch in self.passes()]
         if not means:
             raise UserError("a worker has no training image; lower resources.num_workers.")
         rows = all_gather(torch.cat(means))
@@ -185,7 +191,8 @@ class Run(Model):
         evaluation = None
         if last or (stage.scored and epoch % self.config.train.eval_every == 0):
             started = time.monotonic()
-            evaluation = self.score(self.config.data.selection_split)
+            metrics |= self.fit_clusters()
+            evaluation = self.score(self.config.data.selection_split, refit=False)
             scored = time.monotonic()
             judgement = self._judge(self.method)
             evaluation = replace(evaluation, fixed=judgement.maps)
@@ -198,6 +205,22 @@ class Run(Model):
             shared = {name: state[name] for name in state if name not in self.method.centroids_in}
             self.context.leave(RunState(epoch, learnt, shared))
         self.context.report(metrics, self._state(epoch, metrics, optimiser), evaluation)
+
+    def fit_clusters(self) -> dict[str, float]:
+        """Fits the clusters without labels; of several kinds keeps what a criterion prefers.
+
+        Returns:
+            The criterion of each kind, as metrics; nothing where there is one kind.
+        """
+        self.method.eval()
+        self.method.fit_clusters(self.passes)
+        kinds, found = self.method.clusterings(), dict[str, float]()
+        for name, take in kinds.items():
+            take()
+            found[f"{KINDS}{name}"] = self._judge(self.method).metrics[WITHOUT_LABELS]
+        if kept := kept_clusters(found):
+            kinds[kept]()
+        return found
 
     def score(
         self,
@@ -218,7 +241,7 @@ class Run(Model):
         """
         self.method.eval()
         if refit:
-            self.method.fit_clusters(_TrainingPasses(self))
+            self.fit_clusters()
         size = self.config.train.eval_batch_size
         predictor = self.predictor(refining=refining)
         splits = self.reader.manifest.splits

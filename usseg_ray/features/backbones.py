@@ -4,8 +4,11 @@ Between the reader's `Images` and a method's `Batch`. Weights come from timm's h
 from a safetensors file, loaded strictly; nothing here ever falls back to random weights.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap, FeatureSpec, Needs
 from usseg_ray.features.block import ReadBlock
+from usseg_ray.features.normalisation import TokenNormalisation, check_measured
 from usseg_ray.features.projections import (
     PassRecord,
     facet_dim,
@@ -72,12 +76,14 @@ class TimmFeatures(nn.Module):
             has_attention=readable_attention(self.model) is not None,
             block=partial(_read_block, config) if self._ends_in_a_block(config) else None,
         )
+        self.token_scale = TokenNormalisation(config, self.spec.dim)
         if not 0 <= config.debias < self.spec.dim:
             raise UserError(f"backbone.debias = {config.debias}: 0 to {self.spec.dim - 1} fit.")
 
     def _ends_in_a_block(self, config: BackboneConfig) -> bool:
         """Says whether tokens are what one block gives, normed, and nothing else was made of it."""
         plain = config.facet == "token" and not config.debias and config.context is None
+        plain = plain and config.normalise == "raw"
         return plain and len(self.layers) == 1 and readable_attention(self.model) is not None
 
     def _dim(self, channels: int) -> int:
@@ -110,7 +116,7 @@ class TimmFeatures(nn.Module):
             tokens = self._without_position(tokens, *normalised.shape[-2:])
         height, width = tokens.shape[-2:]
         return FeatureMap(
-            _in_context(tokens, self._context),
+            _in_context(self.token_scale(tokens), self._context),
             None if found.saliency is None else found.saliency.view(-1, height, width),
             None if found.local is None else local_weights(found.local, height, width),
             found.block_input,
@@ -185,6 +191,7 @@ class TextonFeatures(nn.Module):
         )
         self._context = config.context
         self.spec = FeatureSpec(self.bank.dim, self.bank.patch_size, has_attention=False)
+        self.token_scale = TokenNormalisation(config, self.bank.dim)
 
     def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Leaves pixels in [0, 1] as they are, the range that the filters expect."""
@@ -196,7 +203,7 @@ class TextonFeatures(nn.Module):
         needs: Needs = PLAIN,  # noqa: ARG002
     ) -> FeatureMap:
         """Computes texton tokens of (B, 3, H, W) pixels in [0, 1]; there is no attention."""
-        return FeatureMap(_in_context(self.bank(normalised), self._context))
+        return FeatureMap(_in_context(self.token_scale(self.bank(normalised)), self._context))
 
     def cls_tokens(self, normalised: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Refuses: a filter bank has no CLS token."""
@@ -208,6 +215,8 @@ def _in_context(tokens: Float[Tensor, "B D h w"], reach: float | None) -> Float[
 
 
 Backbone = TimmFeatures | TextonFeatures
+
+_kept: ContextVar[dict[str, Backbone] | None] = ContextVar("kept", default=None)
 
 
 def feature_spec(config: BackboneConfig, data: DataConfig) -> FeatureSpec:
@@ -223,15 +232,20 @@ def feature_spec(config: BackboneConfig, data: DataConfig) -> FeatureSpec:
     Raises:
         UserError: The model or the layer does not exist, or patches do not tile the images.
     """
-    bare = TextonFeatures(config) if config.name == TEXTONS else _bare(config)
-    check_image_sizes(data, bare.spec.patch_size)
-    grid, eval_grid = (side // bare.spec.patch_size for side in (data.train_size, data.eval_size))
-    return replace(bare.spec, grid=grid, eval_grid=eval_grid)
+    spec = _bare_spec(config.model_dump_json())
+    check_image_sizes(data, spec.patch_size)
+    grid, eval_grid = (side // spec.patch_size for side in (data.train_size, data.eval_size))
+    return replace(spec, grid=grid, eval_grid=eval_grid)
 
 
-def _bare(config: BackboneConfig) -> TimmFeatures:
+@lru_cache(maxsize=32)
+def _bare_spec(described: str) -> FeatureSpec:
+    """Describes the features of a backbone, whose settings are given as JSON, of no size."""
+    config = BackboneConfig.model_validate_json(described)
+    if config.name == TEXTONS:
+        return TextonFeatures(config).spec
     with torch.device("meta"):
-        return TimmFeatures(config, pretrained=False)
+        return TimmFeatures(config, pretrained=False).spec
 
 
 def check_image_sizes(data: DataConfig, patch_size: int) -> None:
@@ -250,8 +264,21 @@ def check_image_sizes(data: DataConfig, patch_size: int) -> None:
             )
 
 
+@contextmanager
+def backbones_kept() -> Iterator[None]:
+    """Has each backbone built once while the block lasts: who asks again gets the same module.
+
+    For what uses them one after the other, as a dry run does.
+    """
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """Builds a frozen backbone in evaluation mode.
+    """Builds a frozen backbone in evaluation mode, or gives one that is kept.
 
     Args:
         config: Which one, and where its weights are.
@@ -262,6 +289,16 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         UserError: The model, layer or weights do not exist, do not fit or cannot be reached.
     """
+    kept, described = _kept.get(), config.model_dump_json()
+    if kept is None:
+        return _built(config)
+    if described not in kept:
+        kept[described] = _built(config)
+    return kept[described]
+
+
+def _built(config: BackboneConfig) -> Backbone:
+    check_measured(config)
     backbone: Backbone
     if config.name == TEXTONS:
         backbone = TextonFeatures(config)

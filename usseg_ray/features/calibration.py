@@ -48,6 +48,25 @@ def measure_tokens(tokens: Float[Tensor, "B D h w"]) -> Statistics:
     )
 
 
+def measure_channels(
+    tokens: Float[Tensor, "B D h w"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measures the mean of each channel, and its deviation, 1 where that is none.
+
+    Args:
+        tokens: (B, D, h, w) of some training images.
+    """
+    exact = tokens.double()
+    std = exact.std((0, 2, 3), correction=0)
+    std = std.where(std > 0, 1.0)
+    mean, deviation = (map(_short, one.tolist()) for one in (exact.mean((0, 2, 3)), std))
+    return tuple(mean), tuple(deviation)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
 def _places(units: Float[Tensor, "B N D"], offset: int) -> Float[Tensor, "B n D"]:
     """Takes tokens at places that lie evenly over the image, others for another offset."""
     step = max(2, units.shape[1] // _PLACES)

@@ -7,7 +7,7 @@ a parameter or a registered buffer, so that one `state_dict` resumes all of it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -220,6 +220,13 @@ class Method(nn.Module, ABC):
 
         Workers call it together; the groups must not depend on how images are split over them.
         """
+
+    def clusterings(self) -> Mapping[str, Callable[[], None]]:
+        """Names the kinds of clusters that it has fitted, with what takes each, if it has several.
+
+        The run keeps the one that a criterion without labels prefers.
+        """
+        return {}
 
     @abstractmethod
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:

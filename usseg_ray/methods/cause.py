@@ -16,6 +16,7 @@ Reference:
     Kim et al., Causal Unsupervised Semantic Segmentation, arXiv 2310.07379.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -99,7 +100,8 @@ class CAUSEConfig(MethodConfig):
     clustering: Clustering = Field(
         "kmeans",
         description="Find the centroids by k-means on the codes before the score, or learn them "
-        "in the last stage (`probe`, official), which is left out otherwise.",
+        "in the last stage (`probe`, official), which is left out otherwise; auto: both, and keep "
+        "those with the better label-free criterion.",
     )
     clusterbook_lr: float = Field(
         1e-3, gt=0, description="Adam's rate in the first stage; see `lr`."
@@ -179,7 +181,7 @@ class CAUSE(CodeClassifier):
         Stage("concepts", scored=False),
         Stage("probe"),
     )
-    centroids_in: ClassVar[tuple[str, ...]] = ("probe.centroids",)
+    centroids_in: ClassVar[tuple[str, ...]] = ("probe.centroids", "probe.grouped")
     sharpness: ClassVar[float] = 1.0
     teacher_steps: Tensor
 
@@ -205,7 +207,8 @@ class CAUSE(CodeClassifier):
         self.teacher.requires_grad_(requires_grad=False)
         update_teacher(self.teacher, self.student, 0.0)
         self.bank = ConceptBank(config.num_codes, config.projection_dim, config.bank_capacity)
-        self.probe = ClusterProbe(num_clusters, config.dim, generator)
+        both = config.clustering == "auto"
+        self.probe = ClusterProbe(num_clusters, config.dim, generator, both=both)
         bound = 1 / num_clusters
         nn.init.uniform_(self.probe.centroids, -bound, bound, generator=generator)
         self.register_buffer("teacher_steps", torch.tensor(0))
@@ -216,7 +219,7 @@ class CAUSE(CodeClassifier):
     def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ANN401
         """Gives `train.epochs` to the concepts; the other stages have settings of their own."""
         probe = config.probe_epochs or (1 if config.head == "mlp" else 5)
-        return (config.clusterbook_epochs, epochs, probe if config.clustering == "probe" else 0)
+        return (config.clusterbook_epochs, epochs, 0 if config.clustering == "kmeans" else probe)
 
     @classmethod
     def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
@@ -237,7 +240,7 @@ class CAUSE(CodeClassifier):
     @classmethod
     def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401
         """Names what k-means on the finished codes reads alone."""
-        learnt = config.clustering == "probe"
+        learnt = config.clustering != "kmeans"
         return frozenset() if learnt else frozenset({"num_clusters", "method.context"})
 
     def param_groups(self, stage: str) -> list[ParamGroup]:
@@ -327,10 +330,14 @@ class CAUSE(CodeClassifier):
         self.bank.update(values, codes, priorities, self.config.bank_share)
 
     def fit_clusters(self, passes: Passes) -> None:
-        """Finds the centroids by k-means unless they are learnt; the bank has served by then."""
-        if self.config.clustering == "kmeans":
+        """Finds the centroids by k-means unless all are learnt; the bank has served by then."""
+        if self.config.clustering != "probe":
             self.bank.clear()
             fit_centroids(self, self.probe, passes, self.positions)
+
+    def clusterings(self) -> Mapping[str, Callable[[], None]]:
+        """Names learnt centroids and those of k-means, where it has both."""
+        return self.probe.kinds("probe") if self.probe.both else {}
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:

@@ -29,7 +29,6 @@ from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step, StepResult
 from usseg_ray.methods.base import Defaults, Needs, ParamGroup, Passes
-from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
 from usseg_ray.methods.parts.contrastive import (
     ContrastiveOptions,
@@ -188,7 +187,7 @@ class HP(CodeMethod):
         self.head = SegmentationHead(features.dim, config.dim, generator)
         self.teacher = deepcopy(self.head).requires_grad_(False)
         self.projection = make_linear(config.dim, config.dim, generator)
-        self.probe = ClusterProbe(num_clusters, config.dim, generator)
+        self.probe = self.make_probe(config.dim, generator)
         self.agnostic_pool = ReferencePool(config.pool_size, features.dim)
         self.specific_pool = ReferencePool(config.pool_size, config.dim)
 

@@ -26,7 +26,6 @@ from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Needs, ParamGroup
-from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
 from usseg_ray.methods.parts.heads import initialise_like_torch
 from usseg_ray.methods.parts.rules import fixed, threshold
@@ -134,7 +133,7 @@ class PPAP(CodeMethod):
         self.block = _block(config, features, generator)
         self.projection = skip_init(nn.Linear, features.dim, features.dim)
         initialise_like_torch(self.projection, generator)
-        self.probe = ClusterProbe(num_clusters, features.dim, generator)
+        self.probe = self.make_probe(features.dim, generator)
         self.zones = Zones(
             config.positive,
             config.negative,

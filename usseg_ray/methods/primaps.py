@@ -11,10 +11,10 @@ Reference:
 """
 
 from copy import deepcopy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy, normalize
 from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import all_sum, shared_generator, world_size
-from usseg_ray.core.types import Batch, FeatureSpec, StepResult
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureSpec, MaskRecipe, Needs, Origin, StepResult
 from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import fit_centroids
@@ -32,6 +33,7 @@ from usseg_ray.ops.principal_masks import (
     CENTRED_PSI,
     ENOUGH,
     NONE,
+    find_masks,
     principal_masks,
     usual_in_masks,
 )
@@ -84,6 +86,14 @@ class PriMaPsConfig(MethodConfig):
         description="Steps between two renewals of the teacher; official code: 10.",
     )
     lr: float = Field(5e-3, gt=0, description="Adam's rate; official code: 5e-3.")
+    init_from: str | None = Field(
+        None,
+        description="A trained STEGO, HP, CAUSE, EQUSS or PPAP on the same backbone and frame, as "
+        "usseg_ray.load takes it: its codes are classified in place of tokens.",
+    )
+    origin: Origin | None = Field(
+        None, description="What `init_from` was found to be, before the first trial."
+    )
 
 
 class WeightedProbe(ClusterProbe):
@@ -109,7 +119,8 @@ class PriMaPs(CodeClassifier):
     """Principal mask proposals with stochastic expectation-maximisation.
 
     Masks, labels and loss are those of the token grid. Codes are tokens, averaged within their
-    image where `context` asks for it: masks, classifier and prediction all go by them.
+    image where `context` asks for it: masks, classifier and prediction all go by them. Started from
+    a trained method, classifier and prediction go by its codes instead, and masks by tokens still.
 
     Args:
         config: The method's settings.
@@ -129,9 +140,11 @@ class PriMaPs(CodeClassifier):
             "method.centre": True,
             "method.explained": ENOUGH,
         },
+        trained={"method.init_from": None},
     )
     sharpness: ClassVar[float] = 1.0
     steps: Tensor
+    origin: CodeClassifier | None
 
     def __init__(
         self, config: PriMaPsConfig, features: FeatureSpec, num_clusters: int, seed: int
@@ -139,10 +152,17 @@ class PriMaPs(CodeClassifier):
         super().__init__(config, features, num_clusters, seed)
         self.config = config
         self.positions = features.eval_grid**2
+        self.origin = _origin(config, features)
+        dim = features.dim if self.origin is None else _centroids(self.origin).shape[1]
         generator = shared_generator(seed, self.name, "weights")
-        self.student = WeightedProbe(num_clusters, features.dim, generator)
+        self.student = WeightedProbe(num_clusters, dim, generator)
         self.teacher = deepcopy(self.student).requires_grad_(False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:  # noqa: ANN401
+        """Needs masks of training images; those that are not stored are found in `loss`."""
+        return Needs(masks=_recipe(config))
 
     @classmethod
     def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
@@ -159,7 +179,7 @@ class PriMaPs(CodeClassifier):
         return [ParamGroup(list(self.student.parameters()), self.config.lr, "adam")]
 
     def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
-        """Begins with the centroids of k-means.
+        """Begins with the centroids of k-means, or those of a trained method that has as many.
 
         The official code finds directions of the same objective by gradient, from principal ones.
 
@@ -167,7 +187,12 @@ class PriMaPs(CodeClassifier):
             UserError: The images give fewer distinct codes than K.
         """
         if epoch == 0:
-            fit_centroids(self, self.student, passes, self.positions)
+            if self.origin is not None and self.origin.num_clusters == self.num_clusters:
+                self.student.load_state_dict(
+                    self.student.state_dict() | {"centroids": _centroids(self.origin)}
+                )
+            else:
+                fit_centroids(self, self.student, passes, self.positions)
             update_teacher(self.teacher, self.student, 0.0)
 
     def loss(self, batch: Batch, stage: str) -> StepResult:  # noqa: ARG002
@@ -186,9 +211,7 @@ class PriMaPs(CodeClassifier):
             arXiv 2404.16818, focal loss on pseudo labels; official code.
         """
         codes = self.encode(batch)
-        masks = principal_masks(
-            codes, self.config.psi, explained=self.config.explained, centre=self.config.centre
-        )
+        masks = self._masks(batch, codes)
         scaled = self._scaled(codes)
         ids = self.teacher(scaled).argmax(1)
         labels = usual_in_masks(ids, masks, self.num_clusters)
@@ -221,13 +244,24 @@ class PriMaPs(CodeClassifier):
         """Does nothing: the classifier is learnt on the way."""
 
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
-        """Returns the backbone's tokens."""
-        return batch.features.tokens.detach()
+        """Returns the backbone's tokens, or the codes that a trained method makes of them."""
+        return (
+            batch.features.tokens.detach() if self.origin is None else self.origin.describe(batch)
+        )
 
     def classify(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Returns the student's logits of codes of any length."""
         logits: Tensor = self.student(self._scaled(codes))
         return logits
+
+    def _masks(self, batch: Batch, codes: Float[Tensor, "B C h w"]) -> Int64[Tensor, "B h w"]:
+        """Gives the masks of tokens: stored ones, or of codes where these are what masks are of."""
+        config, stored = self.config, batch.features.masks
+        if stored is not None:
+            return stored
+        if self.origin is not None:
+            return find_masks(batch.features.tokens, _recipe(config))
+        return principal_masks(codes, config.psi, explained=config.explained, centre=config.centre)
 
     def _scaled(self, codes: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
@@ -240,3 +274,28 @@ class PriMaPs(CodeClassifier):
         cells = sums.new_tensor([float(logits[:, 0].numel())])
         joint = all_sum(torch.cat([sums, cells]))
         return joint[:-1] / joint[-1]
+
+
+def _recipe(config: PriMaPsConfig) -> MaskRecipe:
+    return MaskRecipe(
+        psi=config.psi, explained=config.explained, centre=config.centre, context=config.context
+    )
+
+
+def _origin(config: PriMaPsConfig, features: FeatureSpec) -> CodeClassifier | None:
+    """Builds the trained method that is started from, if one is."""
+    if config.origin is None:
+        if config.init_from is not None:
+            raise UserError(
+                "method.init_from is looked up before the first trial, so no trial can draw it: "
+                "--set it, or give it under `fixed` of a space."
+            )
+        return None
+    origin = features.trained(config.origin, config.init_from) if features.trained else None
+    if not isinstance(origin, CodeClassifier):
+        raise TypeError("method.origin needs FeatureSpec.trained, and a method with codes")
+    return origin
+
+
+def _centroids(origin: CodeClassifier) -> Float[Tensor, "K C"]:
+    return origin.get_parameter(origin.centroids_in[0]).detach()

@@ -4,13 +4,14 @@ Frozen patch tokens -> a small head makes codes -> their cosines to K teacher pr
 are label probabilities. Positions whose tokens are alike shall have the same label, others shall
 not (smoothness; trains the head). Student prototypes learn to give the teacher's labels (data;
 trains only them) and the teacher follows them slowly. No views or neighbours are needed; clusters
-are the teacher's prototypes, or k-means of the codes.
+are the teacher's prototypes, k-means of the codes, or what a criterion prefers of both.
 
 Reference:
     Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation, NeurIPS 2023,
     arXiv 2310.17874.
 """
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import ClassVar, Literal, NamedTuple
 
@@ -66,10 +67,10 @@ class SmooSegConfig(MethodConfig):
     shift_negative: float = Field(
         0.48, ge=-1, le=1, description="The same for pairs with another image."
     )
-    clustering: Literal["prototypes", "kmeans"] = Field(
+    clustering: Literal["prototypes", "kmeans", "auto"] = Field(
         "prototypes",
         description="What clusters are: the teacher's prototypes (official), or groups of codes by "
-        "k-means before every score.",
+        "k-means before every score; auto: those with the better label-free criterion.",
     )
     pointwise: bool = Field(
         True, description="Centre feature cosines as STEGO does; official code: yes."
@@ -121,8 +122,9 @@ class SmooSeg(CodeClassifier):
             "method.clustering": "kmeans",
         },
     )
-    centroids_in: ClassVar[tuple[str, ...]] = tuple(
-        f"{one}.centroids" for one in ("student", "teacher", "lagging", "groups")
+    centroids_in: ClassVar[tuple[str, ...]] = (
+        *(f"{one}.centroids" for one in ("student", "teacher", "lagging", "groups")),
+        "groups.grouped",
     )
 
     def __init__(
@@ -138,8 +140,10 @@ class SmooSeg(CodeClassifier):
         self.teacher = deepcopy(self.student).requires_grad_(False)
         self.lagging = deepcopy(self.teacher)
         self.positions = features.eval_grid**2
-        if config.clustering == "kmeans":
-            self.groups = deepcopy(self.teacher)
+        if config.clustering != "prototypes":
+            both = config.clustering == "auto"
+            self.groups = ClusterProbe(num_clusters, config.dim, generator, both=both)
+            self.groups.requires_grad_(requires_grad=False)
 
     @classmethod
     def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
@@ -242,8 +246,14 @@ class SmooSeg(CodeClassifier):
 
     def fit_clusters(self, passes: Passes) -> None:
         """Finds centroids by k-means, unless they are the prototypes, learnt on the way."""
-        if self.config.clustering == "kmeans":
+        if self.config.clustering == "auto":
+            update_teacher(self.groups, self.teacher, 0.0)
+        if self.config.clustering != "prototypes":
             fit_centroids(self, self.groups, passes, self.positions)
+
+    def clusterings(self) -> Mapping[str, Callable[[], None]]:
+        """Names the teacher's prototypes and groups by k-means, where it has both."""
+        return self.groups.kinds("prototypes") if self.config.clustering == "auto" else {}
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
@@ -263,6 +273,6 @@ class SmooSeg(CodeClassifier):
         Returns:
             (B, K, h, w) cosines.
         """
-        clusters = self.groups if self.config.clustering == "kmeans" else self.teacher
+        clusters = self.teacher if self.config.clustering == "prototypes" else self.groups
         scores: Tensor = clusters(codes)
         return scores

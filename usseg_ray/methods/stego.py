@@ -22,7 +22,6 @@ from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Needs, ParamGroup
-from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
 from usseg_ray.methods.parts.correspondence import (
     Draws,
@@ -147,7 +146,7 @@ class STEGO(CodeMethod):
         self.config: STEGOConfig = config
         generator = shared_generator(seed, self.name, "weights")
         self.head = SegmentationHead(features.dim, config.dim, generator)
-        self.probe = ClusterProbe(num_clusters, config.dim, generator)
+        self.probe = self.make_probe(config.dim, generator)
         self.shifts = Shifts(config.shift_intra, config.shift_inter, config.shift_negative)
         self.switches = Switches(config.pointwise, config.zero_clamp, config.stabilise)
 

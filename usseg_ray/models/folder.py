@@ -43,7 +43,7 @@ BACKBONE_FILE = "backbone.safetensors"
 
 BACKBONE_WEIGHTS = "backbone.weights"
 
-_PLACES = ("data.name", "method.network.weights")
+_PLACES = ("data.name", "method.network.weights", "method.init_from")
 """Settings that may be places on the machine of the run: nobody else's business."""
 
 

@@ -10,6 +10,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from usseg_ray.core.types import MaskRecipe
+from usseg_ray.ops.context import averaged
+
 MOST = 254
 """Masks of an image at most, so that their numbers fit into a byte."""
 
@@ -72,6 +75,12 @@ def principal_masks(
         masks[live] = masks[live].masked_fill(joins, number)
         left[live] = remaining & ~joins
     return _majority(masks.view(-1, *tokens.shape[2:]))
+
+
+def find_masks(tokens: Float[Tensor, "B D h w"], recipe: MaskRecipe) -> Int64[Tensor, "B h w"]:
+    """Finds the masks that a recipe asks for, as `principal_masks` gives them."""
+    seen = tokens if recipe.context is None else averaged(tokens, recipe.context)
+    return principal_masks(seen, recipe.psi, explained=recipe.explained, centre=recipe.centre)
 
 
 def usual_in_masks(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from usseg_ray.core.cli import UNWRITABLE
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import copy_here, first_line, is_uri, resolve
 from usseg_ray.core.sources import is_junk, walk
@@ -157,8 +158,14 @@ def _lay_out(
             base = PurePosixPath(info.path).relative_to(root) if info.path != root else None
             for name, data in _images(filesystem, info, base or PurePosixPath(info.base_name)):
                 path = Path(made, *_inside(name))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(data)
+                except (OSError, ValueError) as error:
+                    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+                        raise
+                    told = f"{name} cannot be written ({first_line(error)})"
+                    raise UserError(f"{info.path}: an image called {told}.") from None
                 count += 1
         if not count:
             raise UserError(f"{root}: no images in it.")
@@ -183,7 +190,7 @@ def _images(
         else:
             with filesystem.open_input_stream(info.path) as stream:
                 yield name, stream.read()
-    except (OSError, pa.ArrowInvalid, tarfile.TarError) as error:
+    except (OSError, ValueError, pa.ArrowException, tarfile.TarError) as error:
         raise UserError(f"{info.path}: cannot be read ({first_line(error)}).") from None
 
 

@@ -13,7 +13,7 @@ from usseg_ray.core.table import OURS, Cell, Column, Spread, Table, TableRow, in
 from usseg_ray.engine.baselines import baseline_rows
 from usseg_ray.report.content import Note, PageBlock, Section
 from usseg_ray.report.read import RunRecord, SweepRecord
-from usseg_ray.scoring.objective import MIOU, short
+from usseg_ray.scoring.objective import MIOU, kept_clusters, short
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.published.scores import PublishedScore, published_scores
 from usseg_ray.tracking.store import REASON_TAG
@@ -149,6 +149,8 @@ def _remark(run: RunRecord, prefix: str = "") -> str | None:
     said = [] if run.status == "FINISHED" else [run.status.lower()]
     if run.metrics.get(f"{prefix}collapsed"):
         said.append("collapsed: one cluster has nearly all pixels")
+    if kept := kept_clusters(run.metrics):
+        said.append(f"clusters: {kept}")
     if run.tags.get(REASON_TAG):
         said.append(run.tags[REASON_TAG])
     return "; ".join(said) or None

@@ -5,6 +5,8 @@ whoever ranks, stops or searches looks at that metric. Of every objective more i
 better. `label_free` measures the criteria, but for the consensus.
 """
 
+from collections.abc import Mapping
+
 from usseg_ray.core.errors import UserError, did_you_mean
 from usseg_ray.data.manifest import Manifest
 
@@ -30,6 +32,19 @@ CONSENSUS = f"{PREFIX}consensus"
 OBJECTIVES = (MIOU, *CRITERIA, CONSENSUS)
 WITHOUT_LABELS = VIEW_INFORMATION
 """What `label_free` stands for, and `auto` where nothing is labelled."""
+KINDS = "clusters."
+"""Before each kind of clusters of a method that has several: their `WITHOUT_LABELS`."""
+
+
+def kept_clusters(metrics: Mapping[str, float]) -> str:
+    """Names the kind of clusters that a trial kept; empty where its method has one kind.
+
+    Args:
+        metrics: Of the trial; of kinds that are equal it kept `kmeans`.
+    """
+    found = [(value, name) for name, value in metrics.items() if name.startswith(KINDS)]
+    best = max(found, key=lambda one: (one[0], one[1] == f"{KINDS}kmeans"), default=(0.0, ""))
+    return best[1].removeprefix(KINDS)
 
 
 def resolve_objective(asked: str, manifest: Manifest, split: str) -> str:

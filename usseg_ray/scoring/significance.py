@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from usseg_ray.scoring.metrics import MatchedCounts
 
@@ -133,7 +133,7 @@ def seeds_that_tell(
     share = variances[0] / spread if spread > 0 else 1.0
     for count in range(max(len(first), FEWEST_SEEDS) + 1, MOST_SEEDS + 1):
         freedom = (count - 1) / (share**2 + (1 - share) ** 2)
-        by_seeds = student.ppf(1 - (1 - CONFIDENCE) / 2, freedom) ** 2 * spread / count
+        by_seeds = stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2) ** 2 * spread / count
         if images + by_seeds < difference.mean**2:
             return count
     return None
@@ -168,7 +168,7 @@ def half_width(
         (joining half-widths).
     """
     upper = 1 - (1 - CONFIDENCE) / 2
-    images = student.ppf(upper, max(num_images - 1, 1)) ** 2 * image_variance
+    images = stdtrit(max(num_images - 1, 1), upper) ** 2 * image_variance
     sides = [scores.var(-1, ddof=1) / scores.shape[-1] for scores in (first, second)]
     spread = sides[0] + sides[1]
     # Seeds that all score the same have no spread, of any number of degrees of freedom.
@@ -177,7 +177,7 @@ def half_width(
     freedom = 1 / (share**2 / one + (1 - share) ** 2 / other)
     # Of unequal numbers, two seeds that happen to lie together would seem to weigh nothing.
     freedom = np.minimum(freedom, 2 * min(one, other))
-    return np.asarray(np.sqrt(images + student.ppf(upper, freedom) ** 2 * spread))
+    return np.asarray(np.sqrt(images + stdtrit(freedom, upper) ** 2 * spread))
 
 
 def _shared(runs: Sequence[MatchedCounts], replicates: int) -> Float64[np.ndarray, "n n"]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 
 from usseg_ray.engine.baselines import BLIND, FLOORS, IN_CONTEXT, KMEANS
-from usseg_ray.scoring.objective import MIOU, digits, short
+from usseg_ray.scoring.objective import MIOU, digits, kept_clusters, short
 from usseg_ray.scoring.significance import FEWEST_SEEDS, MOST_SEEDS, Difference, seeds_that_tell
 from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.trials.trial import Trial, ranked
@@ -34,6 +34,7 @@ class Contender:
         behind: How far the first is before it; `None` for the first.
         collapsed: How many of its seeds predict next to one cluster alone.
         selection: What it is ranked by where nothing was scored on the test split.
+        clusters: Which of several kinds of clusters it kept, if its method has several.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Contender:
     behind: Difference | None = None
     collapsed: int = 0
     selection: float = 0.0
+    clusters: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def contenders(trials: Iterable[Trial], finalists: Sequence[Finalist]) -> list[C
                 _k(t),
                 collapsed=int(t.metrics.get("collapsed", 0)),
                 selection=t.score,
+                clusters=kept_clusters(t.metrics),
             )
             for t in ranked(trials)
             if t.score is not None and t.status != "FAILED"
@@ -131,6 +134,7 @@ def contenders(trials: Iterable[Trial], finalists: Sequence[Finalist]) -> list[C
             tuple(scores[MIOU] for scores in one.scores.values()),
             one.behind,
             sum(scores.get("collapsed", 0) > 0 for scores in one.scores.values()),
+            clusters=kept_clusters(one.trial.metrics),
         )
         for one in finalists
     ]
@@ -280,7 +284,8 @@ def _above(rival: _Rival) -> bool:
 
 
 def _title(one: Contender) -> str:
-    return f"{one.method}, K = {one.num_clusters}" if one.num_clusters else one.method
+    title = f"{one.method}, K = {one.num_clusters}" if one.num_clusters else one.method
+    return f"{title}, clusters: {one.clusters}" if one.clusters else title
 
 
 def _mean(one: Contender) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from usseg_ray import methods
 from usseg_ray.core.calibration import (
@@ -29,9 +30,10 @@ from usseg_ray.core.types import Needs
 from usseg_ray.core.views import Frame
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.reader import Reader
-from usseg_ray.features.backbones import build_backbone, feature_spec
-from usseg_ray.features.calibration import IMAGES, measure_tokens
+from usseg_ray.features.backbones import Backbone, build_backbone, feature_spec
+from usseg_ray.features.calibration import IMAGES, measure_channels, measure_tokens
 from usseg_ray.features.featuriser import Featuriser
+from usseg_ray.features.normalisation import measurements
 from usseg_ray.features.store.recipe import make_recipe
 from usseg_ray.features.store.store import default_store
 from usseg_ray.ops import context
@@ -51,32 +53,38 @@ _FOLDER = ".calibration"
 
 
 def calibrate(
-    parts: Iterable[MethodPlan], root: str, manifest: Manifest, effort: Effort
+    parts: Iterable[MethodPlan], root: str, manifest: Manifest, effort: Effort | None
 ) -> Calibration:
-    """Calibrates the methods of a sweep.
+    """Calibrates the methods of a sweep, and measures what tokens shall be normalised by.
 
     Args:
         parts: Their settings without calibration, and what was given.
         root: URI of the data.
         manifest: Its manifest.
-        effort: How long methods shall learn.
+        effort: How long methods shall learn; unset: methods keep the settings that they have.
 
     Raises:
         UserError: The backbone cannot be built, or fits neither data nor sizes.
     """
     parts = list(parts)
+    tokens = _normalisation(parts[0].config, root, manifest)
+    parts = [_normalised(part, tokens) for part in parts]
     config = parts[0].config
+    digest = data_digest(manifest, config.data.train_split)
+    if effort is None:
+        return Calibration(data=digest, tokens=tokens)
     rows = manifest.splits[config.data.train_split].rows
     measured, note = None, ""
     if any(methods.get(part.method).stages for part in parts):
         measured, note = _statistics(config, root, manifest, rows)
     choices = {part.method: _choices(part, rows, effort, measured) for part in parts}
     return Calibration(
-        data=data_digest(manifest, config.data.train_split),
+        data=digest,
         effort=effort,
         statistics=measured,
         note=note,
         choices={method: found for method, found in choices.items() if found},
+        tokens=tokens,
     )
 
 
@@ -86,6 +94,7 @@ def with_calibration(part: MethodPlan, calibration: Calibration) -> MethodPlan:
     Its second trial has the published values of what else would be drawn around the calibrated
     ones, with the calibrated schedule: the published one is of far more images.
     """
+    part = _normalised(part, calibration.tokens)
     found = calibration.choices.get(part.method, ())
     config = with_values(part.config, {one.key: one.value for one in found})
     if not part.space.is_shipped:
@@ -117,7 +126,11 @@ def described(calibration: Calibration) -> list[str]:
             f"effective rank {found.effective_rank:.0f}, place explains "
             f"{found.position_share:.0%} of the variance."
         )
-    return said if count else []
+    said = said if count else []
+    if calibration.tokens:
+        done = "standardised" if len(calibration.tokens) > 1 else "centred"
+        said.append(f"Tokens are {done} for all methods, {calibration.tokens[0].rule}.")
+    return said
 
 
 def check_unchanged(calibration: Calibration, manifest: Manifest, split: str) -> None:
@@ -137,6 +150,25 @@ def data_digest(manifest: Manifest, split: str) -> str:
     """Hashes a split's shards."""
     text = " ".join(shard.sha256 for shard in manifest.shards_of(split))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _normalised(part: MethodPlan, tokens: tuple[Choice, ...]) -> MethodPlan:
+    return replace(part, config=with_values(part.config, {one.key: one.value for one in tokens}))
+
+
+def _normalisation(
+    config: Config[MethodConfig], root: str, manifest: Manifest
+) -> tuple[Choice, ...]:
+    """Measures what tokens shall be normalised by, where that is asked for and not given."""
+    asked = config.backbone
+    wanted = measurements(asked)
+    if None not in wanted.values():
+        return ()
+    raw = asked.model_copy(update={"normalise": "raw", "context": None})
+    tokens = _tokens(config, build_backbone(raw), root, manifest)
+    rule = f"measured on {len(tokens)} training images, without labels"
+    found = zip(wanted, measure_channels(tokens), strict=False)
+    return tuple(Choice(key=f"backbone.{key}", value=list(v), rule=rule) for key, v in found)
 
 
 def _choices(
@@ -221,16 +253,22 @@ def _statistics(
     kept = default_store().folder.root / _FOLDER / f"{key}.json"
     if found := _kept(kept):
         return found, ""
+    found = measure_tokens(_tokens(config, backbone, root, manifest))
+    write_json(kept, found.model_dump(mode="json"))
+    return found, ""
+
+
+def _tokens(
+    config: Config[MethodConfig], backbone: Backbone, root: str, manifest: Manifest
+) -> Tensor:
+    """Computes the tokens (B, D, h, w) of a few training images, framed as for clustering."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arithmetic = config.resources.arithmetic(device.type)
     featurise = Featuriser(backbone, Needs(), device, autocast=arithmetic == "bfloat16")
+    frame = Frame(config.data.eval_size, "centre", find_protocol(config.protocol).filter)
     reader = Reader(root, manifest, config.data, frame=frame)
-    batches = reader.few(split, IMAGES, config.train.eval_batch_size)
-    found = measure_tokens(
-        torch.cat([featurise(images).features.tokens for images in batches]).cpu()
-    )
-    write_json(kept, found.model_dump(mode="json"))
-    return found, ""
+    batches = reader.few(config.data.train_split, IMAGES, config.train.eval_batch_size)
+    return torch.cat([featurise(images).features.tokens for images in batches]).cpu()
 
 
 def _kept(path: Path) -> Statistics | None:

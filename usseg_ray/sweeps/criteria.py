@@ -13,7 +13,6 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from usseg_ray.core.records import DamagedError, write_json
@@ -82,6 +81,8 @@ def criterion_trust(trials: Iterable[Trial]) -> list[Trust]:
 
 
 def _trust(criterion: str, trials: list[Trial]) -> Trust:
+    from scipy.stats import spearmanr  # noqa: PLC0415 (slow to import: not for a dry run)
+
     values = [trial.metrics[criterion] for trial in trials]
     scores = [trial.metrics[MIOU] for trial in trials]
     chosen = [trial for trial in trials if trial.metrics[criterion] == max(values)]

@@ -5,7 +5,7 @@ of training. `features.store.rule` says which are stored; those are computed on 
 and the jobs name them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,10 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usseg_ray import methods
 from usseg_ray.cluster.feature_actors import ray_features
+from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.records import DamagedError, read_json, write_json
-from usseg_ray.core.types import Needs
-from usseg_ray.core.views import FixedView, Frame
+from usseg_ray.core.types import MaskRecipe, Needs
+from usseg_ray.core.views import Crops, FixedView, Frame
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.plans import Piece
 from usseg_ray.data.reader import crops_of
@@ -55,6 +56,7 @@ class _Use:
         parts: What the methods read of it.
         passes: Walks over it, of all trials together.
         methods: Who reads it.
+        masks: Principal masks that are looked at again and again.
     """
 
     split: str
@@ -62,6 +64,7 @@ class _Use:
     parts: tuple[Part, ...] = ()
     passes: float = 0.0
     methods: list[str] = field(default_factory=list)
+    masks: set[MaskRecipe] = field(default_factory=set)
 
     @property
     def photometric(self) -> Views | None:
@@ -109,6 +112,7 @@ def stored_features(
         for use, wanted in asked:
             if wanted.entry.key in chosen:
                 held.enter_context(_computed(store, wanted, features, console))
+                _find_masks(store, wanted, use.masks, console)
                 view = StoredView(use.split, use.view, wanted.entry.key)
                 for method in use.methods:
                     stored[method] = (*stored.get(method, ()), view)
@@ -118,47 +122,73 @@ def stored_features(
 @contextmanager
 def stored_excerpt(
     plan: Plan, device: str
-) -> Iterator[tuple[dict[str, tuple[StoredView, ...]], FeatureStore, float | None, int]]:
-    """Computes the features of a few images of all that a sweep would store, to time it by.
+) -> Iterator[tuple[Plan, FeatureStore, float | None, int]]:
+    """Computes features of a few images of what a sweep's trials would read, to time them by.
+
+    Of several fixed crops one is computed and read. The test split, which trials leave alone, is
+    taken to last as long as the others' rows.
 
     Args:
         plan: The sweep.
         device: `cpu` or `cuda`.
 
     Yields:
-        Method -> what would be stored for it, a store that has it of a `forecast.excerpt`, the
-        seconds that the features of all images would take, `None` where none would be stored, and
-        the bytes of those that are not stored yet.
+        The plan with that one crop, on what would be stored, a store that has it of a
+        `forecast.excerpt`, the seconds that the features of all images would take, `None` where
+        none would be stored, and the bytes of those that are not stored yet.
     """
     known, mode = default_store(), plan.config.resources.features
     uses = _uses(plan) if mode != "recompute" else []
-    small = replace(plan, manifest=excerpt(plan.manifest, {use.split for use in uses}))
+    parts = tuple(replace(part, config=_one_crop(part.config)) for part in plan.parts)
+    small = replace(plan, parts=parts, manifest=excerpt(plan.manifest, {use.split for use in uses}))
     stored: dict[str, tuple[StoredView, ...]] = {}
-    seconds, promised = None, 0
+    # By the size of a frame, on which the time of a row depends: seconds, rows, rows to compute.
+    timed, seconds, promised = dict[int, list[float]](), None, 0
     with TemporaryDirectory() as folder, ExitStack() as held:
         store = FeatureStore(FeatureFolder(Path(folder)))
         if not uses:
-            yield stored, store, None, 0
+            yield plan.on(device, "", stored), store, None, 0
             return
         backbone = build_backbone(plan.config.backbone)
         worked = clock_of(plan.config, torch.device(device))
         for use in uses:
-            wanted, few = (_wanted(one, use, backbone, device) for one in (plan, small))
+            wanted = _wanted(plan, use, backbone, device)
             entry = known.find(wanted.entry.key, wanted.parts)
             if entry is not None:
                 entry.close()
             elif not known.decide(wanted, passes=use.passes, promised=promised, mode=mode).stored:
                 continue
-            started = worked()
-            held.enter_context(store.obtain(few, features_here(backbone, device)))
-            seconds = seconds or 0.0
+            of_size = timed.setdefault(use.view.frame.size, [0.0, 0.0, 0.0])
             if entry is None:
                 promised += wanted.num_bytes
-                seconds += (worked() - started) * wanted.entry.rows / few.entry.rows
-            view = StoredView(use.split, use.view, few.entry.key)
+                of_size[2] += wanted.entry.rows
+            if use.split == plan.config.data.test_split:
+                continue
+            one = replace(use, view=replace(use.view, crops=_first(use.view.crops)))
+            few, started = _wanted(small, one, backbone, device), worked()
+            held.enter_context(store.obtain(few, features_here(backbone, device)))
+            for masks in one.masks:
+                store.obtain_masks(few, masks)
+            of_size[0] += worked() - started
+            of_size[1] += few.entry.rows
+            view = StoredView(one.split, one.view, few.entry.key)
             for method in use.methods:
                 stored[method] = (*stored.get(method, ()), view)
-        yield stored, store, seconds, promised
+        if timed:
+            seconds = sum(spent / max(rows, 1) * left for spent, rows, left in timed.values())
+        yield small.on(device, "", stored), store, seconds, promised
+
+
+def _first(crops: Crops | None) -> Crops | None:
+    """Leaves one of several fixed crops."""
+    return replace(crops, policy="centre") if crops is not None else None
+
+
+def _one_crop(config: Config[MethodConfig]) -> Config[MethodConfig]:
+    """Has a run read one fixed crop an image, where it would read several in turn."""
+    if config.data.crops == "random":
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"crops": "centre"})})
 
 
 def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> bool:
@@ -246,14 +276,24 @@ def _computing(backbone: Backbone, device: str) -> Features:
     return features
 
 
+def _bar(console: Console, what: str) -> Progress:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _find_masks(
+    store: FeatureStore, wanted: FeatureRequest, recipes: Iterable[MaskRecipe], console: Console
+) -> None:
+    for recipe in recipes:
+        with _bar(console, "Finding masks") as progress:
+            bar = progress.add_task("", total=wanted.entry.rows)
+            store.obtain_masks(wanted, recipe, partial(progress.advance, bar))
+
+
 def _computed(
     store: FeatureStore, wanted: FeatureRequest, features: Features, console: Console
 ) -> FeatureEntry:
-    columns = (TextColumn("Computing features"), BarColumn(), MofNCompleteColumn())
-    quiet = not console.is_terminal
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet
-    ) as progress:
+    with _bar(console, "Computing features") as progress:
         bar = progress.add_task("", total=wanted.entry.rows)
         return store.obtain(
             wanted,
@@ -279,7 +319,23 @@ def _uses(plan: Plan) -> list[_Use]:
             use.parts = tuple(dict.fromkeys((*use.parts, *read)))
             use.passes += passes
             use.methods.append(part.method)
+            if (split, view) == _training_view(part):
+                use.masks |= _masks(plan, part)
     return list(found.values())
+
+
+def _training_view(part: MethodPlan) -> tuple[str, FixedView | None]:
+    data = part.config.data
+    return data.train_split, Showing(Frame(data.train_size), crops_of(data)).view
+
+
+def _masks(plan: Plan, part: MethodPlan) -> set[MaskRecipe]:
+    """Lists the masks that trials of a method look at in more than one pass, as far as planned."""
+    method = methods.get(part.method)
+    drawn = [sample for name, sample in plan.draws.values() if name == part.method]
+    jobs = [plan.job(part.method, sample) for sample in drawn if sample is not None]
+    found = (method.needs(job.config.method).masks for job in jobs if planned_epochs(job) > 1)
+    return {one for one in found if one is not None}
 
 
 def _needs(plan: Plan, part: MethodPlan) -> list[Needs]:
@@ -308,7 +364,7 @@ def _views(
     yield data.train_split, square, runs * scored + finals
     yield data.selection_split, frame, runs * scored
     yield data.test_split, frame, finals + 1  # once for the baselines
-    crops = Showing(Frame(data.train_size), crops_of(data)).view
+    _, crops = _training_view(part)
     yield data.train_split, crops, runs * epochs
     if crops is not None and needs.photometric is not None and data.view_draws:
         # Every pass reads one draw of each row.

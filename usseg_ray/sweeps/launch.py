@@ -3,7 +3,7 @@
 import signal
 import uuid
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,17 +22,17 @@ from usseg_ray.core.files import is_uri, resolve, sweep_unfinished
 from usseg_ray.core.lock import LOCK_FILE, alone_in
 from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.manifest import load_manifest
+from usseg_ray.features.backbones import backbones_kept
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_excerpt
 from usseg_ray.sweeps.finals import FINAL_FILE
-from usseg_ray.sweeps.method_plan import first_settings
+from usseg_ray.sweeps.k.sharing import trained, trainings
+from usseg_ray.sweeps.method_plan import first_settings, kept_origin
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
-from usseg_ray.sweeps.sweep import run_sweep
 from usseg_ray.sweeps.tables import sampled, value
-from usseg_ray.sweeps.tuning import trainings
 from usseg_ray.trials.cost import Cost, estimate
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
@@ -81,15 +81,19 @@ def launch(
             request = request.model_copy(update={"storage": out})
         request.check_secrets()
         folder = new_folder(request, out)
-    plan = make_plan(request, make_data=not dry_run)
-    if dry_run:
-        print_plan(plan, keys=keys)
-        return folder
+    with backbones_kept():
+        plan = make_plan(request, make_data=not dry_run)
+        if dry_run:
+            print_plan(plan, keys=keys)
+            return folder
     if resume is None and out is None:
         folder = claimed(folder)
-    with alone_in(str(folder), "this run"):
+    there = plan.request.storage
+    with alone_in(str(folder), "this run"), alone_in(there, "this run") if there else nullcontext():
         sweep_unfinished(folder)
         plan = _begun(plan, folder)
+        from usseg_ray.sweeps.sweep import run_sweep  # noqa: PLC0415 (a dry run needs no MLflow)
+
         try:
             run_sweep(plan, folder.absolute(), console)
         except KeyboardInterrupt:
@@ -104,7 +108,8 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     """Keeps a new run's request in its folder, and says what is about to run."""
     request = plan.request
     if not request.key:
-        request = request.begun(f"{folder.name}-{uuid.uuid4().hex[:6]}", plan.calibration)
+        key = f"{folder.name}-{uuid.uuid4().hex[:6]}"
+        request = request.begun(key, plan.calibration, kept_origin(plan.parts))
         request.save(folder)
         Storage(folder, request.storage).push(REQUEST_FILE)
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(plan.protocol())}", highlight=False)
@@ -175,7 +180,8 @@ def new_folder(request: Request, out: str | None) -> Path:
     if out is not None:
         folder = local_copy(out) if is_uri(out) else Path(out)
         there = Storage(folder, request.storage).files() if is_uri(out) else []
-        if there or any(path.name != LOCK_FILE for path in folder.glob("*")):
+        here = [path.name for path in folder.glob("*")]
+        if {*there, *here} - {LOCK_FILE}:
             raise UserError(
                 f"--out {out} is not empty{'' if there else f' ({folder})'}: --resume {out} goes "
                 "on with a run, another place starts a new one."
@@ -241,7 +247,8 @@ def _print_calibration(calibration: Calibration) -> None:
         for one in filter(lambda one: one.is_change, choices):
             cells = (method, one.key, value(one.value), value(one.paper), one.rule)
             table.add_row(*map(escape, cells))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for sentence in described(calibration):
         console.say(sentence)
 
@@ -265,9 +272,9 @@ def cost_of(plan: Plan) -> Cost:
     """Times a few steps of each method of a plan, on this machine."""
     device = chosen_device(plan.config.resources.device)
     trials = Counter(method for method, _ in plan.draws.values())
-    with stored_excerpt(plan, device) as (stored, store, seconds, disk):
-        jobs = plan.on(device, "", stored).first_jobs()
-        return replace(estimate(jobs, trials, plan.final_runs, store, seconds), disk=disk)
+    with stored_excerpt(plan, device) as (timed, store, seconds, disk):
+        cost = estimate(timed.first_jobs(), trials, plan.final_runs, store, seconds, trained(plan))
+        return replace(cost, disk=disk)
 
 
 def _config_table(title: str, settings: dict[str, Any], method: str) -> Table:

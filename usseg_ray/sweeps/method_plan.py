@@ -20,11 +20,15 @@ from usseg_ray.core.config import (
     with_values,
 )
 from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Origin
+from usseg_ray.methods.primaps import PriMaPsConfig
+from usseg_ray.models.origin import origin_of
 from usseg_ray.sweeps.defaults import data_defaults
 from usseg_ray.sweeps.earlier import is_free
 from usseg_ray.sweeps.k.trials import k_trials
 from usseg_ray.sweeps.request import Request
 from usseg_ray.sweeps.space import Sample, SearchSpace, check_space, load_space, space_of
+from usseg_ray.tracking.model import find_model_anywhere
 from usseg_ray.trials.job import HERE, Placement
 from usseg_ray.trials.trial import WORKERS
 
@@ -106,11 +110,38 @@ def plan_method(request: Request, name: str, preset: Sample, assigned: Sample) -
     defaults = data_defaults(method, request.data, given) | preset
     check_space(space, method.Config, [defaults])
     layers = [defaults, space.fixed, {"data.name": request.data}, assigned]
-    config = build_config(method.Config, layers)
+    config = _with_origin(build_config(method.Config, layers), request)
     samples: tuple[Sample, ...] = ()
     if request.search == "random" or not space.space:
         samples = tuple(space.sample(request.num_samples, config.seed))
     return MethodPlan(name, config, space, samples, frozenset(given))
+
+
+def _with_origin(config: Config[MethodConfig], request: Request) -> Config[MethodConfig]:
+    """Finds the trained model that a method is to start from; a resumed run has that of before."""
+    if not isinstance(config.method, PriMaPsConfig) or config.method.init_from is None:
+        return config
+    if request.origin:
+        return with_values(config, request.origin)
+    place = find_model_anywhere(config.method.init_from, request.tracking_uri)
+    origin, weights = origin_of(place, config)
+    return with_values(config, _origin_keys(origin, str(weights)))
+
+
+def _origin_keys(origin: Origin, weights: str) -> dict[str, Any]:
+    return {"method.init_from": weights, "method.origin": origin.model_dump(mode="json")}
+
+
+def kept_origin(parts: Iterable[MethodPlan]) -> dict[str, Any]:
+    """Lists what a run must remember of the trained model that a method starts from, if one does.
+
+    Returns:
+        Dotted keys and values.
+    """
+    for method in (part.config.method for part in parts):
+        if isinstance(method, PriMaPsConfig) and method.origin and method.init_from:
+            return _origin_keys(method.origin, method.init_from)
+    return {}
 
 
 def count_clusters(

@@ -18,7 +18,8 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import SYNTHETIC, open_data
 from usseg_ray.data.manifest import Manifest
-from usseg_ray.features.backbones import build_backbone, feature_spec
+from usseg_ray.engine.model import method_spec
+from usseg_ray.features.backbones import build_backbone
 from usseg_ray.scoring.objective import (
     CONSENSUS,
     MIOU,
@@ -230,7 +231,8 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
 
     Args:
         request: What was asked.
-        make_data: Whether the embedded data may be generated, or only described (`--dry-run`).
+        make_data: Whether the embedded data may be generated, or only described (`--dry-run`)
+            unless something is to be measured on it.
 
     Returns:
         The plan.
@@ -245,7 +247,8 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
         with _about(name if len(names) > 1 else ""):
             parts.append(plan_method(request, name, preset, own))
     check_comparable(parts)
-    root, manifest = open_data(parts[0].config.data, make=make_data)
+    measured = parts[0].config.backbone.normalise != "raw"
+    root, manifest = open_data(parts[0].config.data, make=make_data or measured)
     calibration = _calibration(request, parts, root, manifest)
     if calibration is not None:
         parts = [with_calibration(part, calibration) for part in parts]
@@ -270,17 +273,15 @@ def _calibration(
         if request.calibration is not None:
             check_unchanged(request.calibration, manifest, split)
         return request.calibration
+    if request.calibrate == "off" and request.effort != "normal":
+        raise UserError(f"--effort {request.effort} is for --calibrate on, which it guides.")
     # The built-in data brings settings that were measured on it.
-    published = request.preset is not None or request.data == SYNTHETIC
-    if request.calibrate == "off":
-        if request.effort != "normal":
-            raise UserError(f"--effort {request.effort} is for --calibrate on, which it guides.")
-        return None
-    if published:
+    kept = request.calibrate == "off" or request.preset is not None or request.data == SYNTHETIC
+    if kept and parts[0].config.backbone.normalise == "raw":
         return None
     if not manifest.splits.get(split) or not manifest.splits[split].rows:
         return None
-    return calibrate(parts, root, manifest, request.effort)
+    return calibrate(parts, root, manifest, None if kept else request.effort)
 
 
 def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[Trial, ...]:
@@ -374,7 +375,7 @@ def _build(job: Job, specs: dict[str, FeatureSpec], rows: int) -> None:
         )
     facts = f"{config.backbone} {config.data.train_size} {config.data.eval_size}"
     if facts not in specs:
-        specs[facts] = feature_spec(config.backbone, config.data)
+        specs[facts] = method_spec(config)
         build_backbone(config.backbone)
     tokens = rows * specs[facts].eval_grid ** 2
     if tokens and job.num_clusters > tokens:

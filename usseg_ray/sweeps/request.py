@@ -88,6 +88,10 @@ class Request(Settings):
         None,
         description="What was calibrated when the run began: it is gone on with as it began.",
     )
+    origin: dict[str, Any] = Field(
+        default={},
+        description="What `method.init_from` was when the run began, as dotted keys and values.",
+    )
     num_samples: int = Field(
         6, ge=1, description="Trials of each method; its first takes the defaults."
     )
@@ -137,16 +141,19 @@ class Request(Settings):
     )
     key: str = Field("", description="Names the sweep in the tracking store.")
 
-    def begun(self, key: str, calibration: Calibration | None = None) -> "Request":
+    def begun(
+        self, key: str, calibration: Calibration | None = None, origin: dict[str, Any] | None = None
+    ) -> "Request":
         """Completes a request whose plan was made, and that is to be kept.
 
         Args:
             key: Names the run in the tracking store.
             calibration: What was calibrated, if anything.
+            origin: What a method starts from, if any does.
         """
         files = {name: Path(file) for name, file in self.methods.items() if file is not None}
         spaces = {name: read_tree(file) for name, file in files.items()}
-        found = {"key": key, "spaces": spaces, "calibration": calibration}
+        found = {"key": key, "spaces": spaces, "calibration": calibration, "origin": origin or {}}
         begun = self.model_copy(update=found)
         begun.check_secrets()
         return begun

@@ -13,7 +13,7 @@ from usseg_ray.core.stopwatch import Seconds
 from usseg_ray.core.table import Cell, Column, Table, TableRow, in_order
 from usseg_ray.core.table_text import as_rich
 from usseg_ray.engine.baselines import Baselines, baseline_rows, label
-from usseg_ray.scoring.objective import MIOU, digits, short
+from usseg_ray.scoring.objective import MIOU, digits, kept_clusters, short
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
@@ -303,7 +303,9 @@ def _remark(trial: Trial) -> str | None:
     """Says what a reader must know before trusting the row's number."""
     if trial.status != "FINISHED":
         return trial.status.lower()
-    return "collapsed" if trial.metrics.get("collapsed") else None
+    kept = kept_clusters(trial.metrics)
+    said = ("collapsed" if trial.metrics.get("collapsed") else "", kept and f"clusters: {kept}")
+    return "; ".join(filter(None, said)) or None
 
 
 def number(value: float | None, digits: int) -> str:

@@ -1,10 +1,8 @@
 """Ray Tune under a sweep: its queue of trials, and which run side by side until time is up."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -16,15 +14,14 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from usseg_ray import methods
 from usseg_ray.core.errors import UserError
 from usseg_ray.scoring.objective import MIOU
+from usseg_ray.sweeps.k.sharing import sharing
 from usseg_ray.sweeps.method_plan import MethodPlan
 from usseg_ray.sweeps.monitor import Monitor, name_of
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.space import Distribution, Sample
 from usseg_ray.trials.job import Job
-from usseg_ray.trials.trained import training_key
 from usseg_ray.trials.trainer import run_trial, trial_resources
 from usseg_ray.trials.trial import ENDED, Trial, number_and_seed
 
@@ -222,60 +219,6 @@ def queue_for(plan: Plan, draws: Draws, before: Mapping[str, Trial]) -> TrialQue
         for name, (method, sample) in draws.items()
     }
     return TrialQueue(again, sharing(plan), models, plan.objective)
-
-
-def sharing(plan: Plan) -> Callable[[str, Sample, int | None], Job]:
-    """Makes jobs as the plan does, with the training that each has in common with others.
-
-    A question about K may go on past its edges, so all its trainings are kept. Other sweeps keep
-    those that several of their trials agree on.
-    """
-    common = None if plan.request.question == "k" else _common_trainings(plan)
-    if common is not None and not common:
-        return plan.job
-
-    def job(method: str, sample: Sample, seed: int | None = None) -> Job:
-        alone = plan.job(method, sample, seed)
-        key = training_key(alone)
-        return replace(alone, shared=key if common is None or key in common else "")
-
-    return job
-
-
-def _common_trainings(plan: Plan) -> frozenset[str]:
-    """Names the trainings that several planned trials agree on.
-
-    There are none where trials are stopped early, which takes the scores of their epochs.
-    """
-    if plan.request.scheduler != "none":
-        return frozenset()
-    varying = {
-        part.method
-        for part in plan.parts
-        if methods.get(part.method).untouched(part.config.method).intersection(part.space.space)
-    }
-    keys = Counter(
-        training_key(plan.job(method, sample, number_and_seed(name)[1]))
-        for name, (method, sample) in plan.draws.items()
-        if method in varying and sample is not None
-    )
-    return frozenset(key for key, count in keys.items() if key and count > 1)
-
-
-def trainings(plan: Plan) -> list[str]:
-    """Says of each method how many trials are trained if not all are; of K, in any case."""
-    job, found = sharing(plan), []
-    for part in plan.parts:
-        shared = [job(part.method, sample, None).shared for sample in part.samples]
-        count, trained = len(shared), len({*shared} - {""}) + shared.count("")
-        if trained < count:
-            found.append(
-                f"{part.method}: {trained} of {count} trials are trained; the others differ in "
-                "what its training does not read."
-            )
-        elif plan.request.question == "k" and methods.get(part.method).stages:
-            found.append(f"{part.method}: all {count} trials are trained; its training reads K.")
-    return found
 
 
 def _model(part: MethodPlan, known: list[Trial], seed: int, objective: str) -> OptunaSearch:

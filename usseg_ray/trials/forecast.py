@@ -6,18 +6,21 @@ process.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
 from usseg_ray.core.config import Config, MethodConfig, TrainConfig
+from usseg_ray.core.types import Batch
 from usseg_ray.data.manifest import Manifest, ShardInfo, load_manifest, split_totals
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import RunContext
 from usseg_ray.engine.run import Run
+from usseg_ray.features.backbones import feature_spec
 from usseg_ray.features.store.store import FeatureStore
+from usseg_ray.methods.base import Passes
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.worker import build_run
@@ -27,6 +30,8 @@ BUDGET_S = 2.0
 ROWS = 16
 STEPS = 2
 NEVER = 10**9
+POINTS_PER_CLUSTER = 500
+"""So many codes of a cluster k-means looks at, at most."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +71,53 @@ def longest_seconds(jobs: list[Job]) -> float:
     Returns:
         Seconds of training and scoring, starting up left out.
     """
-    return max(trial_seconds(job, BUDGET_S / len(jobs)) for job in jobs)
+    return max(trial_time(job, BUDGET_S / len(jobs)).seconds for job in jobs)
 
 
-def trial_seconds(job: Job, budget: float = BUDGET_S, store: FeatureStore | None = None) -> float:
+@dataclass(frozen=True)
+class TrialTime:
+    """How long a trial takes, starting up left out.
+
+    Attributes:
+        training: Seconds of training.
+        scoring: Seconds of finding clusters and scoring once.
+        scores: How many times that is done.
+    """
+
+    training: float
+    scoring: float = 0.0
+    scores: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole trial."""
+        return self.training + self.scores * self.scoring
+
+
+def trial_time(
+    job: Job,
+    budget: float = BUDGET_S,
+    store: FeatureStore | None = None,
+    *,
+    scored: bool = False,
+) -> TrialTime:
     """Estimates how long a job takes from epochs of a few steps on its first images.
 
-    Steps are taken to last as long as they have images, and walks as long as the split has. Of
-    several stages the first is measured. Scoring is left out where training alone is long.
+    Steps are taken to last as long as they have images, walks as long as the split has, and
+    k-means as long as its sample has tokens. Of several stages the first is measured.
 
     Args:
         job: What to fit.
         budget: Seconds of training; the second epoch is measured whatever it takes, since the
             first may wait for code that is loaded.
         store: Has the features of an `excerpt` that the job names; the environment's if unset.
-
-    Returns:
-        Seconds of training and scoring, starting up left out.
+        scored: Whether scoring is measured also where training alone is long.
     """
     whole = load_manifest(job.root)
     data, train = job.config.data, job.config.train
-    learnt, scored = data.train_split, data.selection_split
-    scored = scored if scored in whole.splits else learnt
-    part = excerpt(whole, {learnt, scored})
+    learnt, split = data.train_split, data.selection_split
+    split = split if split in whole.splits else learnt
+    part = excerpt(whole, {learnt, split})
     batch_size = min(train.batch_size, part.splits[learnt].rows)
     device = torch.device(job.placement.device)
     worked = clock_of(job.config, device)
@@ -100,20 +129,44 @@ def trial_seconds(job: Job, budget: float = BUDGET_S, store: FeatureStore | None
     if run.method.stages:
         clock.follow(run)
         images = _epoch_images(train, whole.splits[learnt].rows)
-        seconds = run.epochs * (images * clock.image_seconds + walks[learnt] * clock.walk_seconds)
-    if seconds > SHORT_S:
-        return seconds
-    both = _timed(run, scored, worked, refit=True)
-    score = _timed(run, scored, worked, refit=False)
-    refit = max(both - score, 0)
-    score = score * walks[scored] + refit * walks[learnt]
-    return seconds + max(run.epochs // train.eval_every, 1) * score
+        walked = walks[learnt] * clock.walk_seconds
+        seconds = run.epochs * (images * clock.image_seconds + walked + clock.rest_seconds)
+    if seconds > SHORT_S and not scored:
+        return TrialTime(seconds)
+    passes, started = _TimedPasses(run.passes, worked), worked()
+    run.method.eval()
+    run.method.fit_clusters(passes)
+    fitted = worked()
+    run.score(split, refit=False)
+    score, walk = worked() - fitted, passes.ended - started
+    # What follows the walks over all images grows with the sample of codes that they gave.
+    tokens = part.splits[learnt].rows * feature_spec(job.config.backbone, data).eval_grid ** 2
+    sampled = min(walks[learnt], max(1.0, POINTS_PER_CLUSTER * job.num_clusters / tokens))
+    scoring = score * walks[split] + walk * walks[learnt] + (fitted - passes.ended) * sampled
+    return TrialTime(seconds, scoring, max(run.epochs // train.eval_every, 1))
 
 
-def _timed(run: Run, split: str, worked: Callable[[], float], *, refit: bool) -> float:
-    started = worked()
-    run.score(split, refit=refit)
-    return worked() - started
+class _TimedPasses:
+    """Walks that tell when the last one ended.
+
+    Attributes:
+        ended: Seconds that the process had worked by then, or when this was made.
+    """
+
+    def __init__(self, passes: Passes, worked: Callable[[], float]) -> None:
+        self._passes, self._worked = passes, worked
+        self.ended = worked()
+
+    def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
+        yield from self._passes(only)
+        self.ended = self._worked()
+
+    def names(self) -> Sequence[str]:
+        return self._passes.names()
+
+    def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
+        yield from self._passes.crops(walk, batch_size)
+        self.ended = self._worked()
 
 
 class _EnoughError(Exception):
@@ -131,14 +184,15 @@ class _Clock(RunContext):
 
     Attributes:
         image_seconds: Of an image in the steps.
-        walk_seconds: Of what an epoch does besides, such as PiCIE's k-means.
+        walk_seconds: Of how a method begins an epoch, such as PiCIE's k-means.
+        rest_seconds: Of what an epoch does besides, however many images it has.
     """
 
     def __init__(
         self, device: torch.device, images: int, worked: Callable[[], float], budget: float
     ) -> None:
         self.device = device
-        self.image_seconds = self.walk_seconds = 0.0
+        self.image_seconds = self.walk_seconds = self.rest_seconds = 0.0
         self._images, self._worked, self._budget = images, worked, budget
         self._started = time.monotonic()
         self._reported, self._epochs = worked(), 0
@@ -146,6 +200,14 @@ class _Clock(RunContext):
 
     def follow(self, run: Run) -> None:
         """Fits the run until the budget is spent."""
+        begin = run.method.on_epoch_start
+
+        def timed(stage: str, epoch: int, passes: Passes) -> None:
+            before = self._worked()
+            begin(stage, epoch, passes)
+            self.walk_seconds = self._worked() - before
+
+        run.method.on_epoch_start = timed  # type: ignore[method-assign]
         self._started, self._reported = time.monotonic(), self._worked()
         with suppress(_EnoughError):
             run.fit()
@@ -161,7 +223,8 @@ class _Clock(RunContext):
         first, last = self._steps[0], self._steps[-1]
         step = (last - first) / (len(self._steps) - 1)
         self.image_seconds = step / self._images
-        self.walk_seconds = max(last - self._reported - len(self._steps) * step, 0.0)
+        besides = last - self._reported - len(self._steps) * step
+        self.rest_seconds = max(besides - self.walk_seconds, 0.0)
         self._reported, self._steps = self._worked(), []
         if self._epochs > 1 and time.monotonic() - self._started > self._budget:
             raise _EnoughError

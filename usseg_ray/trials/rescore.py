@@ -103,7 +103,9 @@ def evaluate_trial(
     """
     home = find_trial(place)
     trial = load_trial(home)
-    config = build_config(methods.get(trial.method).Config, [trial.settings, _overrides(asked)])
+    method = methods.get(trial.method)
+    layers = [trial.settings, method.defaults.trained, _overrides(asked)]
+    config = build_config(method.Config, layers)
     data = OpenSet(*open_data(config.data))
     manifest = data.manifest
     split = asked.split or config.data.test_split

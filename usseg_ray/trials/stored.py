@@ -81,7 +81,9 @@ def open_stored(
     store, parts = store or default_store(), parts_of(needs)
     entries = {
         # Views hold tokens alone, whatever else a method reads of the rows themselves.
-        (one.split, one.view): store.open(one.key, ("tokens",) if one.view.draws else parts)
+        (one.split, one.view): store.open(
+            one.key, ("tokens",) if one.view.draws else parts, needs.masks
+        )
         for one in views
     }
     return _EntryFinder(entries, device)

@@ -13,7 +13,7 @@ import pytest
 
 from usseg_ray.core import lock
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.lock import SILENT_S, only_one
+from usseg_ray.core.lock import LOCK_FILE, SILENT_S, alone_in, only_one
 
 HOLD = """
 import sys, time
@@ -103,3 +103,79 @@ def test_a_damaged_note_of_a_dead_holder_stops_nobody(tmp_path: Path, text: str)
     (tmp_path / ".lock").write_text(text)
     with only_one(tmp_path / ".lock", "this run"):
         pass
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(lock, "_SETTLED_S", 0.05)
+    return f"file://{tmp_path}/there"
+
+
+def test_the_place_of_a_uri_has_one_process_too(place: str, tmp_path: Path) -> None:
+    code = HOLD.replace("only_one(Path(sys.argv[1])", "alone_in(sys.argv[1]")
+    code = code.replace("import only_one", "import alone_in")
+    arguments = [sys.executable, "-c", code, place, "60"]
+    first = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        who = rf"this run is held by process {first.pid} on {socket.gethostname()}, last seen \d+ s"
+        with pytest.raises(UserError, match=who), alone_in(place, "this run"):
+            pytest.fail("two at a time")
+    finally:
+        first.kill()
+        first.communicate()
+    with alone_in(place, "this run"):
+        assert json.loads((tmp_path / "there" / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.mark.parametrize(("silence", "refused"), [(1.0, True), (SILENT_S + 1, False)])
+def test_at_a_uri_another_machine_is_believed_while_it_shows_life(
+    place: str, tmp_path: Path, silence: float, refused: bool
+) -> None:
+    path = tmp_path / "there" / LOCK_FILE
+    path.parent.mkdir()
+    path.write_text('{"host": "elsewhere", "pid": 7}')
+    os.utime(path, (time.time() - silence,) * 2)
+    if refused:
+        with (
+            pytest.raises(UserError, match="process 7 on elsewhere"),
+            alone_in(place, "this run"),
+        ):
+            pytest.fail("two at a time")
+    else:
+        with alone_in(place, "this run"):
+            pass
+        assert not path.exists()
+
+
+def test_who_claims_a_uri_last_has_it(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "there" / LOCK_FILE
+    other = '{"host": "elsewhere", "pid": 7}'
+    monkeypatch.setattr(time, "sleep", lambda _: path.write_text(other))
+    with pytest.raises(UserError, match="process 7 on elsewhere"), alone_in(place, "this run"):
+        pytest.fail("two at a time")
+    assert path.read_text() == other
+
+
+def test_a_uri_keeps_its_lock_alive(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    path = tmp_path / "there" / LOCK_FILE
+    with alone_in(place, "this run"):
+        os.utime(path, (0, 0))
+        ends = time.monotonic() + 30
+        while path.stat().st_mtime < 1 and time.monotonic() < ends:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 1
+
+
+def test_a_uri_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = f"file://{tmp_path}/file/below"
+    with pytest.raises(UserError, match="cannot be written"), alone_in(place, "this run"):
+        pytest.fail("written")

@@ -4,6 +4,7 @@ import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_missing_file_is_not_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [asdict(Note("größer", {"a": 0.5, "b": 30.0})), 8, ["a", "b"]])
-def test_no_bit_that_flips_changes_a_value(tmp_path: Path, value: object) -> None:
+def test_no_bit_that_flips_changes_a_value(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "note.json"
     write_json(path, value)
     whole = path.read_bytes()

@@ -23,6 +23,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Step
 from usseg_ray.engine.checkpoint import STATE_FILE, RunState
 from usseg_ray.engine.context import PlainContext
+from usseg_ray.scoring.objective import WITHOUT_LABELS, kept_clusters
 
 SCORE_KEYS = {
     "unsup_miou",
@@ -291,3 +292,25 @@ def test_assembling_checks_sizes_and_clusters(prepared: Set) -> None:
         run_of(prepared, data__eval_size=36)
     with pytest.raises(UserError, match="num_clusters is not set"):
         run_of(prepared, num_clusters=None)
+
+
+@pytest.mark.parametrize("method", ["stego", "smooseg"])
+def test_of_two_kinds_of_clusters_the_one_with_the_better_criterion_is_kept(
+    prepared: Set, method: str
+) -> None:
+    learnt = "prototypes" if method == "smooseg" else "probe"
+    whole, place = run_of(prepared, method, method__clustering="auto")
+    whole.fit()
+    last = place.history[-1]
+    for kind in ("kmeans", learnt):
+        alone = fitted(prepared, method, method__clustering=kind).history[-1]
+        assert last[f"clusters.{kind}"] == alone[WITHOUT_LABELS]
+    kept = kept_clusters(last)
+    assert last[WITHOUT_LABELS] == last[f"clusters.{kept}"]
+    # What was kept is in the state, and not fitted again.
+    assert place.state is not None
+    again, _ = run_of(prepared, method, method__clustering="auto")
+    again.method.load_state_dict(place.state.method)
+    scores = again.score("val", refit=False).scores
+    assert scores is not None
+    assert scores.unsup_miou == last["unsup_miou"]

@@ -14,6 +14,7 @@ from usseg_ray.core.types import Attention, FeatureMap, Needs
 from usseg_ray.features.backbones import (
     Backbone,
     TimmFeatures,
+    backbones_kept,
     build_backbone,
     check_image_sizes,
     feature_spec,
@@ -308,3 +309,13 @@ def test_a_spec_needs_no_weights(name: str, patch: int) -> None:
     assert (spec.grid, spec.eval_grid) == (96 // patch, 160 // patch)
     with pytest.raises(UserError, match=r"data\.eval_size = 100 is no multiple"):
         feature_spec(BackboneConfig(name=name), data.model_copy(update={"eval_size": 100}))
+
+
+def test_backbones_are_kept_while_a_block_lasts(cnn: tuple[Any, BackboneConfig]) -> None:
+    _, config = cnn
+    other = config.model_copy(update={"layer": 1})
+    with backbones_kept():
+        one = build_backbone(config)
+        assert build_backbone(config.model_copy()) is one
+        assert build_backbone(other) is not one
+    assert build_backbone(config) is not build_backbone(config)

@@ -68,6 +68,7 @@ def test_the_block_learns_and_the_norm_does_not(name: str, tmp_path: Path) -> No
         {"name": ALL[0], "timm_args": TINY_VIT, "layer": [1, 2]},
         {"name": ALL[0], "timm_args": TINY_VIT, "debias": 2},
         {"name": ALL[0], "timm_args": TINY_VIT, "context": 0.75},
+        {"name": ALL[0], "timm_args": TINY_VIT, "normalise": "centred"},
     ],
 )
 def test_there_is_none_where_tokens_are_anything_else(settings: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from usseg_ray.core.calibration import Statistics
-from usseg_ray.features.calibration import measure_tokens
+from usseg_ray.features.calibration import measure_channels, measure_tokens
 
 
 def tokens(seed: int = 0) -> Tensor:
@@ -30,6 +30,15 @@ def test_one_vector_added_to_all_tokens_is_noticed_unless_it_is_taken_off() -> N
         measure_tokens(moved - moved.mean(mean, keepdim=True)),
         measure_tokens(drawn - drawn.mean(mean, keepdim=True)),
     )
+
+
+def test_channels_have_a_mean_and_a_deviation() -> None:
+    drawn = tokens()
+    drawn[:, 3] = 0.25
+    mean, std = measure_channels(drawn)
+    assert mean[0] == pytest.approx(drawn[:, 0].mean().item(), rel=1e-5)
+    assert std[1] == pytest.approx(drawn[:, 1].std(correction=0).item(), rel=1e-5)
+    assert (mean[3], std[3]) == (0.25, 1.0)
 
 
 def test_facts_of_tokens_that_were_made_for_it() -> None:

@@ -1,6 +1,7 @@
 """PriMaPs-EM's own promises: its start, what learns from what, prediction, calibration."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,12 +9,16 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.contract.cases import DIM, FEATURES, NUM_CLUSTERS, Walks, make_batch
+from tests.unit.engine.test_origin import written
 from usseg_ray.core.calibration import Facts
-from usseg_ray.core.types import Batch, FeatureMap, Needs
+from usseg_ray.core.errors import UserError
+from usseg_ray.core.types import Batch, FeatureMap, Needs, StepResult
 from usseg_ray.engine.optimiser import Optimiser
+from usseg_ray.engine.origin import trained_method
 from usseg_ray.methods.kmeans import KMeans, KMeansConfig
 from usseg_ray.methods.primaps import PriMaPs, PriMaPsConfig
-from usseg_ray.ops.principal_masks import NONE, principal_masks, usual_in_masks
+from usseg_ray.ops.context import averaged
+from usseg_ray.ops.principal_masks import NONE, find_masks, principal_masks, usual_in_masks
 
 WALKS = Walks(range(12))
 
@@ -24,8 +29,26 @@ def started(**settings: Any) -> PriMaPs:
     return method
 
 
-def test_nothing_but_tokens_is_needed() -> None:
-    assert PriMaPs.needs(PriMaPsConfig()) == Needs()
+def test_nothing_but_tokens_and_masks_of_them_is_needed() -> None:
+    needs = PriMaPs.needs(PriMaPsConfig())
+    assert replace(needs, masks=None) == Needs()
+
+
+@pytest.mark.parametrize("context", [None, 0.75])
+def test_stored_masks_are_those_that_it_finds_and_are_taken_in_their_place(
+    context: float | None,
+) -> None:
+    method, batch = started(context=context, psi=0.6, centre=True), make_batch(range(4))
+    recipe = method.needs(method.config).masks
+    assert recipe is not None
+    masks = find_masks(batch.features.tokens, recipe)
+    found = method.loss(batch, "train")
+
+    def with_masks(stored: torch.Tensor) -> StepResult:
+        return method.loss(replace(batch, features=replace(batch.features, masks=stored)), "train")
+
+    assert torch.equal(with_masks(masks).loss, found.loss)
+    assert with_masks(torch.zeros_like(masks)).scalars["covered"] == 0
 
 
 @pytest.mark.parametrize("context", [None, 0.75])
@@ -130,3 +153,65 @@ def test_calibrated_settings_build_it() -> None:
     config = PriMaPsConfig.model_validate(choices)
     assert config.centre
     assert config.lr * 250 == pytest.approx(0.5)
+
+
+def booster(folder: Path, num_clusters: int = NUM_CLUSTERS, **settings: Any) -> PriMaPs:
+    """Starts from a STEGO of `NUM_CLUSTERS` clusters."""
+    _, origin, file = written(folder, "stego")
+    spec = replace(FEATURES, trained=lambda o, f: trained_method(FEATURES, o, f))
+    config = PriMaPsConfig(init_from=file, origin=origin, **settings)
+    method = PriMaPs(config, spec, num_clusters, seed=0)
+    method.on_epoch_start("train", 0, WALKS)
+    return method
+
+
+@pytest.mark.parametrize("context", [None, 0.75])
+def test_started_from_a_model_codes_are_its_codes_and_masks_those_of_tokens(
+    tmp_path: Path, context: float | None
+) -> None:
+    method, batch = booster(tmp_path, context=context, psi=0.6), make_batch(range(3))
+    trained, _, _ = written(tmp_path, "stego", context=context)
+    assert torch.equal(method.encode(batch), trained.eval().encode(batch))
+    tokens = batch.features.tokens
+    masks = principal_masks(tokens if context is None else averaged(tokens, context), 0.6)
+    assert not torch.equal(masks, principal_masks(method.encode(batch), 0.6))
+    ids = method.classify(method.encode(batch)).argmax(1)
+    relabelled = (usual_in_masks(ids, masks, NUM_CLUSTERS) != ids)[masks > 0].float().mean()
+    assert method.loss(batch, "train").scalars["relabelled"] == relabelled
+
+
+def test_started_from_a_model_it_begins_with_its_centroids_if_they_are_as_many(
+    tmp_path: Path,
+) -> None:
+    method = booster(tmp_path)
+    trained, _, _ = written(tmp_path, "stego")
+    centroids = trained.get_parameter("probe.centroids")
+    assert torch.equal(method.student.centroids, centroids)
+    assert torch.equal(method.teacher.centroids, centroids)
+    fewer = booster(tmp_path, num_clusters=NUM_CLUSTERS - 1).student.centroids
+    torch.testing.assert_close(fewer.norm(dim=1), torch.ones(NUM_CLUSTERS - 1))
+
+
+def test_started_from_a_model_only_the_classifier_learns(tmp_path: Path) -> None:
+    method = booster(tmp_path)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    adam = Optimiser(method.param_groups("train"))
+    method.loss(make_batch(range(4)), "train").loss.backward()
+    adam.step()
+    changed = {k for k, v in method.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"student.centroids", "student.lengths"}
+
+
+def test_its_state_holds_the_model_that_it_started_from(tmp_path: Path) -> None:
+    method, batch = booster(tmp_path), make_batch(range(2))
+    spec = replace(FEATURES, trained=lambda o, f: trained_method(FEATURES, o, f))
+    (tmp_path / "model.safetensors").unlink()
+    alone = method.config.model_copy(update={"init_from": None})
+    again = PriMaPs(alone, spec, NUM_CLUSTERS, seed=9)
+    again.load_state_dict(method.state_dict())
+    assert torch.equal(again.predict(batch), method.predict(batch))
+
+
+def test_a_place_that_nobody_looked_up_is_refused() -> None:
+    with pytest.raises(UserError, match="looked up before the first trial"):
+        started(init_from="runs/mine")

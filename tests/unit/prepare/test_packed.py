@@ -108,3 +108,19 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         unpack_images(str(archive(bad, {"1.txt": b"x"})), tmp_path / "home")
     with pytest.raises(UserError, match="Give a folder, a bucket or an archive"):
         unpack_images(f"file://{tmp_path}/lost", tmp_path / "home")
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a.jpg/b.jpg"], ids=["long", "below a file"])
+def test_names_that_no_file_can_have_are_told(tmp_path: Path, name: str) -> None:
+    source = archive(tmp_path / "x.tar", {"a.jpg": encoded(0), name: encoded(1)})
+    with pytest.raises(UserError, match=r"x\.tar: an image called .* cannot be written"):
+        unpack_images(str(source), tmp_path / "home")
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+
+def test_a_table_whose_names_are_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"imagenamed": [encoded(0)]}), path)
+    path.write_bytes(path.read_bytes().replace(b"imagenamed", b"image\xf7amed"))
+    with pytest.raises(UserError, match=r"a\.parquet: cannot be read"):
+        unpack_images(str(path), tmp_path / "home")

@@ -8,8 +8,10 @@ from usseg_ray.scoring.objective import (
     CRITERIA,
     MIOU,
     OBJECTIVES,
+    VIEW_INFORMATION,
     WITHOUT_LABELS,
     digits,
+    kept_clusters,
     require_labels,
     resolve_objective,
     short,
@@ -52,3 +54,9 @@ def test_mistakes(tmp_path: Path) -> None:
 
 def test_the_names_of_criteria_are_told_apart() -> None:
     assert len(set(OBJECTIVES)) == len(CRITERIA) + 2
+
+
+def test_the_kind_with_more_is_kept_and_kmeans_of_equal_ones() -> None:
+    assert not kept_clusters({"loss": 3.0, VIEW_INFORMATION: 0.5})
+    assert kept_clusters({"clusters.probe": 0.6, "clusters.kmeans": 0.5, "loss": 1.0}) == "probe"
+    assert kept_clusters({"clusters.probe": 0.5, "clusters.kmeans": 0.5}) == "kmeans"

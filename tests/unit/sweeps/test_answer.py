@@ -186,6 +186,8 @@ def test_without_labels_of_a_test_split_pictures_are_what_there_is(
         "the pictures of trial_002 show what it is worth (settings picked without labels)."
     )
     assert conclude(Findings([one])).sentence.startswith("acseg, K = 21 is the only trial")
+    kept = conclude(Findings([replace(one, clusters="kmeans")])).sentence
+    assert kept.startswith("acseg, K = 21, clusters: kmeans is the only trial")
 
 
 def test_a_sweep_of_failures() -> None:
@@ -199,9 +201,10 @@ def test_a_command_that_is_not_known_is_not_told() -> None:
 
 
 def test_finalists_come_before_trials() -> None:
-    trials = [trial(0, 20.0), trial(1, 30.0, collapsed=1.0), trial(2, None)]
+    kinds = {"clusters.kmeans": 0.6, "clusters.probe": 0.7}
+    trials = [trial(0, 20.0), trial(1, 30.0, collapsed=1.0, **kinds), trial(2, None)]
     assert contenders(trials, []) == [
-        Contender("trial_001", "acseg", 11, collapsed=1, selection=30.0),
+        Contender("trial_001", "acseg", 11, collapsed=1, selection=30.0, clusters="probe"),
         Contender("trial_000", "acseg", 10, selection=20.0),
     ]
     scores = {0: {"unsup_miou": 25.0, "collapsed": 1.0}, 1: {"unsup_miou": 27.0, "collapsed": 0.0}}

@@ -180,3 +180,32 @@ def test_a_method_that_only_clusters_has_nothing_to_calibrate(many: Path) -> Non
 def test_an_effort_without_calibration_is_refused(many: Path) -> None:
     with pytest.raises(UserError, match="--effort quick is for --calibrate on"):
         planned(many, ["stego"], calibrate="off", effort="quick")
+
+
+@pytest.mark.parametrize("how", ["centred", "standardised"])
+@pytest.mark.parametrize("calibrate", ["on", "off"])
+def test_what_tokens_are_normalised_by_is_measured_once_and_kept(
+    many: Path, tmp_path: Path, how: str, calibrate: str
+) -> None:
+    asked = {"backbone.normalise": how}
+    plan = planned(many, ["stego", "kmeans"], assigned=asked, calibrate=calibrate)
+    assert plan.calibration is not None
+    keys = ["backbone.token_mean", "backbone.token_std"][: 1 + (how == "standardised")]
+    assert [one.key for one in plan.calibration.tokens] == keys
+    for method in ("stego", "kmeans"):
+        found = settings(plan, method)
+        assert all(
+            found[key] == one.value for key, one in zip(keys, plan.calibration.tokens, strict=True)
+        )
+    assert f"Tokens are {how} for all methods" in described(plan.calibration)[-1]
+    assert ("stego" in plan.calibration.choices) == (calibrate == "on")
+    plan.request.begun("key", plan.calibration).save(tmp_path)
+    again = make_plan(Request.load(tmp_path))
+    assert settings(again, "stego") == settings(plan, "stego")
+
+
+def test_normalisation_is_not_for_a_space(many: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("space:\n  backbone.normalise: {choice: [raw, centred]}\n")
+    with pytest.raises(UserError, match="normalise = centred is measured once for all"):
+        planned(many, ["kmeans"], space=str(space), num_samples=2)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from usseg_ray.scoring.label_free import NUM_IMAGES, VIEWED
 from usseg_ray.sweeps import features as subject
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request
-from usseg_ray.trials.forecast import trial_seconds
+from usseg_ray.sweeps.space import Sample
+from usseg_ray.trials.forecast import trial_time
 from usseg_ray.trials.job import StoredView
 from usseg_ray.trials.worker import baselines, build_run
 
@@ -80,6 +82,18 @@ def test_what_is_drawn_anew_does_not(root: Path) -> None:
     whole = subject._uses(plan_of(root, "kmeans", protocol="full-resolution"))
     assert [use.split for use in whole] == ["train"]
     assert subject._uses(plan_of(root, "position")) == []
+
+
+def test_masks_of_training_crops_come_again_as_the_trials_draw_them(root: Path) -> None:
+    plan = plan_of(root, "primaps", **FIXED, method__psi=0.5)
+    (part,) = plan.parts
+    samples: tuple[Sample, ...] = ({}, {"method.psi": 0.3}, {"method.scale": 20.0})
+    uses = subject._uses(replace(plan, parts=(replace(part, samples=samples),)))
+    found = {(use.split, use.view.crops is not None): use.masks for use in uses}
+    assert {recipe.psi for recipe in found.pop(("train", True))} == {0.5, 0.3}
+    assert not any(found.values())
+    once = plan_of(root, "primaps", **FIXED, train__epochs=1)
+    assert not any(use.masks for use in subject._uses(once))
 
 
 def test_fixed_views_are_an_entry_of_their_own(root: Path) -> None:
@@ -218,20 +232,21 @@ def test_an_estimate_has_features_of_a_few_images_of_what_would_be_stored(
 ) -> None:
     monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
     plan = plan_of(root, "stego", "kmeans", **FIXED)
-    with subject.stored_excerpt(plan, "cpu") as (stored, store, seconds, disk):
+    with subject.stored_excerpt(plan, "cpu") as (timed, store, seconds, disk):
         assert disk > 0
-        assert {view.split for view in stored["stego"]} >= {"train", "val"}
+        stored = {part.method: part.placement.stored for part in timed.parts}
+        assert {view.split for view in stored["stego"]} == {"train", "val"}
         assert seconds is not None
         assert seconds > 0
-        timed = plan.on("cpu", "", stored).first_jobs()
-        assert all(trial_seconds(job, 0.1, store) > 0 for job in timed)
+        jobs = timed.first_jobs()
+        assert all(trial_time(job, 0.1, store).seconds > 0 for job in jobs)
         home = store.folder.root
     assert not home.exists()
     assert not list(tmp_path.iterdir())
     with subject.stored_excerpt(plan_of(root, "stego", resources__features="recompute"), "cpu") as (
-        stored,
+        timed,
         _,
         seconds,
         disk,
     ):
-        assert (stored, seconds, disk) == ({}, None, 0)
+        assert ([part.placement.stored for part in timed.parts], seconds, disk) == ([()], None, 0)

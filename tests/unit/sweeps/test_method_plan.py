@@ -2,9 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.planned import BOTH, only, plan
-from usseg_ray.core.config import flatten
+from tests.planned import BOTH, TINY_SETTINGS, only, plan, request
+from tests.unit.models.conftest import kept
+from usseg_ray.core.config import build_config, flatten
 from usseg_ray.core.errors import UserError
+from usseg_ray.methods.primaps import PriMaPsConfig
+from usseg_ray.sweeps.method_plan import kept_origin
+from usseg_ray.sweeps.plan import make_plan
 
 
 def test_an_empty_space_has_nothing_to_sweep(tmp_path: Path) -> None:
@@ -45,3 +49,39 @@ def test_precedence_of_defaults_space_and_set(tmp_path: Path) -> None:
     drawn = config.method.model_dump()
     assert (drawn["gamma"], drawn["num_prototypes"]) == (0.7, 3)
     assert config.data.name == "synthetic"
+
+
+def test_a_model_to_start_from_is_looked_up_once(tmp_path: Path) -> None:
+    place = kept(tmp_path, "stego")
+    own = {k: v for k, v in TINY_SETTINGS.items() if not k.startswith("method.")}
+    asked = {
+        "names": ["primaps"],
+        "space": None,
+        "num_samples": 1,
+        "data": str(tmp_path / "elsewhere"),
+        "assigned": own | {"method.init_from": str(place)},
+    }
+    made = plan(**asked)
+    config = made.config.method
+    assert isinstance(config, PriMaPsConfig)
+    assert config.origin is not None
+    assert config.origin.method == "stego"
+    assert config.init_from == str(place / "model.safetensors")
+    known = flatten(made.config)
+    assert build_config(PriMaPsConfig, [known]) == made.config
+
+    # A resumed run asks for what it began with, wherever the name leads by now.
+    begun = request(**asked).begun("key", None, kept_origin(made.parts))
+    begun = begun.model_copy(update={"assigned": {**begun.assigned, "method.init_from": "gone"}})
+    assert make_plan(begun).config == made.config
+    kept(tmp_path, "stego", seed=1)
+    with pytest.raises(UserError, match="no longer the stego that this run began with"):
+        make_plan(begun)
+    assert make_plan(request(**asked)).config != made.config
+
+
+def test_a_model_to_start_from_is_not_drawn(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("fixed: {}\nspace: {method.init_from: {choice: [a, b]}}")
+    with pytest.raises(UserError, match="no trial can draw it"):
+        plan(names=["primaps"], space=str(space))

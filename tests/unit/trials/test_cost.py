@@ -70,6 +70,26 @@ def test_the_sum_counts_features_once_and_is_shared_by_trials_at_a_time() -> Non
     assert line.endswith("features once 40 s).")
 
 
+def test_trials_that_take_over_a_training_are_scored_alone() -> None:
+    found = replace(COST, trials={"acseg": 2, "hp": 4}, untrained={"acseg": (4, 3.0)})
+    assert found.total == 2 * 10 + 4 * 3 + 4 * 30 + 6 * 30
+    (line,) = found.lines(None)
+    assert "(acseg 2 x 10 s, hp 4 x 30 s, acseg 4 x 3 s that train nothing, finalists" in line
+
+
+def test_shared_trainings_are_timed_apart(tmp_path: Path) -> None:
+    tiny.write(tmp_path, splits={"train": 12, "val": 6, "test": 3})
+    plan = make_plan(request(data=str(tmp_path))).on(DEVICE, "", {})
+    found = estimate(
+        plan.first_jobs(), {"acseg": 5, "kmeans": 2}, 0, trained={"acseg": 2, "kmeans": 2}
+    )
+    assert found.trials == {"acseg": 2, "kmeans": 2}
+    count, seconds = found.untrained["acseg"]
+    assert count == 3
+    assert 0 < seconds < found.seconds["acseg"]
+    assert "kmeans" not in found.untrained
+
+
 def test_money_needs_a_gpu() -> None:
     assert COST.lines(10.0)[1] == "Money: about 1.00."
     assert "no GPU" in Cost({"acseg": 1.0}, {"acseg": 1}, 0, "cpu").lines(10.0)[1]

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from tests import tiny
 from usseg_ray.data.manifest import Manifest
+from usseg_ray.data.reader import Reader
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.trials.forecast import (
     ROWS,
@@ -17,7 +19,7 @@ from usseg_ray.trials.forecast import (
     clock_of,
     excerpt,
     longest_seconds,
-    trial_seconds,
+    trial_time,
 )
 from usseg_ray.trials.job import Job, Placement
 
@@ -51,9 +53,9 @@ def test_long_trials_have_a_worker_group(seconds: float) -> None:
 
 
 def test_a_forecast_grows_with_epochs_and_steps(root: str) -> None:
-    few = trial_seconds(job(root), budget=0.5)
-    many = trial_seconds(job(root, train__epochs=400), budget=0.5)
-    long = trial_seconds(job(root, train__steps_per_epoch=10**6), budget=0.5)
+    few = trial_time(job(root), budget=0.5).seconds
+    many = trial_time(job(root, train__epochs=400), budget=0.5).seconds
+    long = trial_time(job(root, train__steps_per_epoch=10**6), budget=0.5).seconds
     assert 0 < few < SHORT_S
     assert many > 20 * few
     assert long > SHORT_S
@@ -61,8 +63,8 @@ def test_a_forecast_grows_with_epochs_and_steps(root: str) -> None:
 
 def test_a_set_larger_than_the_excerpt_takes_longer(root: str, tmp_path: Path) -> None:
     tiny.write(tmp_path, splits={"train": 40 * ROWS, "val": 40 * ROWS})
-    few = trial_seconds(job(root, train__epochs=1), budget=0.5)
-    assert trial_seconds(job(str(tmp_path), train__epochs=1), budget=0.5) > 5 * few
+    few = trial_time(job(root, train__epochs=1), budget=0.5).seconds
+    assert trial_time(job(str(tmp_path), train__epochs=1), budget=0.5).seconds > 5 * few
 
 
 def epoch(clock: _Clock) -> None:
@@ -80,7 +82,41 @@ def test_what_is_loaded_in_the_first_epoch_does_not_count() -> None:
     with pytest.raises(_EnoughError):
         epoch(clock)
     assert clock.image_seconds == pytest.approx(0.02)
-    assert clock.walk_seconds == pytest.approx(0.5)
+    assert clock.rest_seconds == pytest.approx(0.5)
+
+
+def test_a_trial_trains_once_and_is_scored_as_often_as_it_says(root: str) -> None:
+    found = trial_time(job(root, train__epochs=5, train__eval_every=2), budget=0.1)
+    assert found.scores == 2
+    assert found.seconds == found.training + 2 * found.scoring
+    assert min(found.training, found.scoring) > 0
+    long: dict[str, Any] = {"train__steps_per_epoch": 10**6}
+    assert trial_time(job(root, **long), budget=0.1).scoring == 0
+    assert trial_time(job(root, **long), budget=0.1, scored=True).scoring > 0
+
+
+def test_what_every_epoch_takes_does_not_grow_with_the_images(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write(tmp_path, splits={"train": 40 * ROWS, "val": 4})
+    read = Reader.training
+
+    def slowly(self: Reader, epochs: range, steps: int, batch_size: int) -> Iterator[Any]:
+        for batches in read(self, epochs, steps, batch_size):
+            until = time.process_time() + 0.05
+            while time.process_time() < until:
+                pass
+            yield batches
+
+    monkeypatch.setattr(Reader, "training", slowly)
+    settings: dict[str, Any] = {
+        "train__epochs": 4,
+        "train__steps_per_epoch": 1,
+        "train__batch_size": 2,
+    }
+    few, many = (trial_time(job(place, **settings), budget=0.1) for place in (root, str(tmp_path)))
+    assert few.training > 4 * 0.05
+    assert many.training < 2 * few.training
 
 
 def test_waiting_for_a_busy_machine_does_not_count(root: str) -> None:
@@ -100,12 +136,12 @@ def test_two_threads_work_twice_as_fast_and_a_gpu_has_the_walls_clock(root: str)
 
 
 def test_a_method_without_stages_is_only_scored(root: str) -> None:
-    assert 0 < trial_seconds(job(root, "kmeans")) < SHORT_S
+    assert 0 < trial_time(job(root, "kmeans")).seconds < SHORT_S
 
 
 def test_data_without_labels_or_selection_split(tmp_path: Path) -> None:
     tiny.write(tmp_path, labelled=False, splits={"train": 9})
-    assert 0 < trial_seconds(job(str(tmp_path)), budget=0.1) < SHORT_S
+    assert 0 < trial_time(job(str(tmp_path)), budget=0.1).seconds < SHORT_S
 
 
 def test_the_longest_of_several_methods_counts(root: str) -> None:

@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stego, neighbours": ("stego", {"data__crops": "five"}),
     "hp, fixed views": ("hp", {"data__crops": "five", "data__view_draws": 3}),
     "kmeans": ("kmeans", {"data__crops": "random"}),
+    "primaps": ("primaps", {"data__crops": "centre"}),
 }
 
 
@@ -79,6 +80,8 @@ def store_all(
             parts=("tokens",) if drawn else parts_of(needs),
         )
         default_store().obtain(wanted, features_here(backbone, "cpu")).close()
+        if needs.masks is not None and crops is not None:
+            default_store().obtain_masks(wanted, needs.masks)
         view = FixedView.of(shown, crops)
         named = view.recoloured(drawn.draws, drawn.jitter) if drawn else view
         found.append(StoredView(split, named, wanted.entry.key))

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError, first_fault, read_json, write_json
-from usseg_ray.features.store.recipe import EntryManifest, Part
+from usseg_ray.features.store.recipe import MASKS, PARTS, EntryManifest, Part
 
 MANIFEST = "manifest.json"
 CHECKED = "checked.json"
@@ -134,6 +134,11 @@ def _serialised(ids: Sequence[str], rows: np.ndarray) -> pa.Buffer:
 def is_full(error: OSError) -> bool:
     """Tells whether a write failed for want of room."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def list_parts(folder: Path) -> tuple[Part, ...]:
+    """Lists the parts that an entry may have shards of: all that are computed, and its masks."""
+    return (*PARTS, *sorted(path.name for path in folder.glob(f"{MASKS}*")))
 
 
 def list_shards(folder: Path, part: Part) -> dict[int, Shard]:

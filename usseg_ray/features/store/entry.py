@@ -21,7 +21,7 @@ from torch import Tensor
 
 from usseg_ray.core.types import FeatureMap
 from usseg_ray.features.store.blocks import Shard, list_shards
-from usseg_ray.features.store.recipe import EntryManifest, Part
+from usseg_ray.features.store.recipe import MASKS, EntryManifest, Part
 
 MAX_OPEN = 512
 """Shards that a reader keeps mapped; each takes a file descriptor."""
@@ -173,7 +173,13 @@ class FeatureEntry:
         tokens = part("tokens")
         if tokens is None:
             raise ValueError(f"entry {self.manifest.key} was opened without its tokens")
-        return FeatureMap(tokens, part("saliency_cls", "saliency_minhead"), part("local"))
+        masks = part(*(name for name in self._shards if name.startswith(MASKS)))
+        return FeatureMap(
+            tokens,
+            part("saliency_cls", "saliency_minhead"),
+            part("local"),
+            masks=None if masks is None else masks.long(),
+        )
 
     @cached_property
     def num_bytes(self) -> int:

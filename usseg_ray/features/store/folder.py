@@ -18,9 +18,14 @@ from pathlib import Path
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.library import cache_root
-from usseg_ray.features.store.blocks import list_shards, load_entry_manifest, missing_shards
+from usseg_ray.features.store.blocks import (
+    list_parts,
+    list_shards,
+    load_entry_manifest,
+    missing_shards,
+)
 from usseg_ray.features.store.entry import FeatureEntry
-from usseg_ray.features.store.recipe import PARTS, EntryManifest, Part
+from usseg_ray.features.store.recipe import EntryManifest, Part
 
 FOLDER = "USSEG_FEATURES"
 LIMIT = "USSEG_FEATURES_GB"
@@ -97,7 +102,7 @@ class FeatureFolder:
         return sorted(found, key=lambda kept: -kept.used_at)
 
     def _kept(self, path: Path, manifest: EntryManifest) -> EntryState:
-        parts = [part for part in PARTS if list_shards(path, part)]
+        parts = [part for part in list_parts(path) if list_shards(path, part)]
         partial = [part for part in parts if missing_shards(path, manifest, (part,))]
         lock = self._lock(manifest.key, "use")
         return EntryState(

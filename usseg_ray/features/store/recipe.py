@@ -17,7 +17,7 @@ from torch import nn
 
 from usseg_ray.core.config import BackboneConfig, JitterConfig, Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Attention, Needs
+from usseg_ray.core.types import Attention, MaskRecipe, Needs
 from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.reading import Showing
@@ -29,14 +29,17 @@ PREPROCESSING = 1
 `textons`) come to give other values for the same recipe; every entry is then computed anew."""
 
 Arithmetic = Literal["float32", "bfloat16"]
-Part = Literal["tokens", "saliency_cls", "saliency_minhead", "local"]
-"""What an entry may hold of every row; see `types.FeatureMap`."""
-PARTS: tuple[Part, ...] = get_args(Part)
+Part = str
+"""What an entry may hold of every row, see `types.FeatureMap`: one of `PARTS`, or `masks_part`."""
+PARTS: tuple[Part, ...] = ("tokens", "saliency_cls", "saliency_minhead", "local")
+MASKS = "masks-"
+_MASKS_VERSION = 1
+"""Raise it when `ops.principal_masks` or `ops.context` come to find other masks."""
 
 KEY_DIGITS = 20
 SHARD_BYTES = 128 * 2**20
 FLOAT16_BYTES = 2
-_LATER = ("facet", "debias", "context")
+_LATER = ("facet", "debias", "context", "normalise", "token_mean", "token_std")
 
 
 class Views(Settings):
@@ -147,6 +150,12 @@ def parts_of(needs: Needs) -> tuple[Part, ...]:
     if needs.local_attention:
         parts.append("local")
     return tuple(parts)
+
+
+def masks_part(recipe: MaskRecipe) -> Part:
+    """Names the part of an entry that holds masks of its tokens: they are no part of its key."""
+    text = json.dumps([_MASKS_VERSION, recipe.model_dump(mode="json")], sort_keys=True)
+    return f"{MASKS}{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def needs_of(parts: tuple[Part, ...]) -> tuple[Needs, ...]:
@@ -287,6 +296,7 @@ def _in_words(recipe: Recipe, manifest: Manifest, split: str) -> dict[str, str]:
         "backbone": f"{backbone.name}, weights {recipe.weights[:12]}",
         "layer": f"{backbone.layer}, {backbone.facet}",
         "position": f"{backbone.debias} directions taken out",
+        "tokens": backbone.normalise,
         "context": "none" if backbone.context is None else f"averaged at {backbone.context:g}",
         "resolution": f"{size} x {size} px",
         "crops": shown,

@@ -26,12 +26,13 @@ from usseg_ray.core.files import (
 )
 from usseg_ray.features.store.blocks import (
     MANIFEST,
+    list_parts,
     list_shards,
     missing_shards,
     parse_name,
 )
 from usseg_ray.features.store.folder import FeatureFolder
-from usseg_ray.features.store.recipe import PARTS, EntryManifest, Part
+from usseg_ray.features.store.recipe import EntryManifest, Part
 
 CLAIM = "building.json"
 
@@ -94,7 +95,7 @@ class SharedStore:
         here, there = folder.path(key), f"{self._root}/{key}"
         if self.manifest(key) is None:
             copy_there(here / MANIFEST, self._filesystem, f"{there}/{MANIFEST}")
-        for part in PARTS:
+        for part in list_parts(here):
             known = self._shards(key, part)
             for index, shard in list_shards(here, part).items():
                 if index not in known:

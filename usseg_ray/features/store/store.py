@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import sweep_unfinished
+from usseg_ray.core.types import MaskRecipe
 from usseg_ray.features.store.blocks import (
     drop_damaged,
+    list_parts,
     list_shards,
     load_entry_manifest,
     missing_shards,
@@ -23,7 +25,8 @@ from usseg_ray.features.store.blocks import (
 from usseg_ray.features.store.entry import FeatureEntry
 from usseg_ray.features.store.extraction import FeatureRequest, Features, write_missing
 from usseg_ray.features.store.folder import FeatureFolder, default_folder, unwritable
-from usseg_ray.features.store.recipe import PARTS, Part
+from usseg_ray.features.store.masks import write_masks
+from usseg_ray.features.store.recipe import Part, masks_part
 from usseg_ray.features.store.rule import Decision, Mode, decide
 from usseg_ray.features.store.shared import SharedStore
 
@@ -48,12 +51,15 @@ class FeatureStore:
     shared: SharedStore | None = None
     say: Callable[[str], None] = _silent
 
-    def open(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry:
+    def open(
+        self, key: str, parts: tuple[Part, ...], masks: MaskRecipe | None = None
+    ) -> FeatureEntry:
         """Opens an entry that was obtained before, as a trial does.
 
         Args:
             key: Which.
             parts: What is read of it.
+            masks: Masks that are read too if they are there, whole.
 
         Returns:
             The entry, to be closed by the caller; it is not removed until then.
@@ -61,15 +67,56 @@ class FeatureStore:
         Raises:
             UserError: It is incomplete or damaged.
         """
-        entry = self.find(key, parts)
-        if entry is None and self.shared is not None:
-            entry = self._fetched(key, parts)
+        if masks is not None and (entry := self._there(key, (*parts, masks_part(masks)))):
+            return entry
+        entry = self._there(key, parts)
         if entry is None:
             raise UserError(
                 f"{self.folder.path(key)}: the features are not, or no longer, complete. Start the "
                 "sweep again: it computes what is missing."
             )
         return entry
+
+    def _there(self, key: str, parts: tuple[Part, ...]) -> FeatureEntry | None:
+        entry = self.find(key, parts)
+        if entry is None and self.shared is not None:
+            entry = self._fetched(key, parts)
+        return entry
+
+    def obtain_masks(
+        self,
+        wanted: FeatureRequest,
+        recipe: MaskRecipe,
+        on_rows: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Has the masks of an entry found that was obtained, where they are not there.
+
+        Args:
+            wanted: Which features.
+            recipe: Which masks of them.
+            on_rows: Told how many rows were looked at, after each few.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        key, parts = wanted.entry.key, (masks_part(recipe),)
+        if entry := self.find(key, parts):
+            entry.close()
+            return
+        waiting = f"waiting: another process finds masks in {wanted.name}"
+        with self.folder.building(key, lambda: self.say(waiting)):
+            self._repair(key)
+            self._fetch(key, parts)
+            entry = self.folder.open(key, ("tokens",))
+            if entry is None:
+                return  # damaged since; whoever opens it says so
+            with entry:
+                try:
+                    write_masks(entry, recipe, on_rows)
+                    if self.shared is not None:
+                        self.shared.push(self.folder, key)
+                except OSError as error:
+                    raise unwritable(self.folder.root, error) from error
 
     def obtain(
         self,
@@ -155,7 +202,7 @@ class FeatureStore:
     def _repair(self, key: str) -> None:
         path = self.folder.path(key)
         sweep_unfinished(path)
-        shards = [shard for part in PARTS for shard in list_shards(path, part).values()]
+        shards = [shard for part in list_parts(path) for shard in list_shards(path, part).values()]
         for shard in drop_damaged(path, shards):
             self.say(f"shard {shard.name} of {key} is damaged: computed again")
 

@@ -3,9 +3,11 @@
 The groups are K centroids on the codes' sphere. Officially they are learnt beside the head, by
 gradient from random directions, for thousands of steps (cluster probe); shorter runs end before
 such centroids have spread over the codes. k-means on the finished codes, as for every other method
-here, does not depend on how long a run was; published presets learn them.
+here, does not depend on how long a run was; published presets learn them. A run may do both and
+keep the one that a criterion without labels prefers (`Method.clusterings`).
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,7 +23,7 @@ from usseg_ray.methods.parts.heads import SegmentationHead
 from usseg_ray.ops.kmeans import fit_shared
 from usseg_ray.ops.sampling import PointSample, holding
 
-Clustering = Literal["probe", "kmeans"]
+Clustering = Literal["probe", "kmeans", "auto"]
 
 _POINTS_PER_CLUSTER = 500
 
@@ -47,7 +49,7 @@ def fit_centroids(method: Method, probe: ClusterProbe, passes: Passes, points: i
     for batch in passes(holding(passes.names(), points, limit, *key)):
         sample.add_maps(method.encode(batch), batch.ids, *key)
     result = fit_shared(sample, count, method.seed, spherical=True, noun="codes")
-    probe.centroids.copy_(result.centroids)
+    probe.group(result.centroids)
 
 
 class CodeConfig(MethodConfig):
@@ -56,7 +58,8 @@ class CodeConfig(MethodConfig):
     clustering: Clustering = Field(
         "kmeans",
         description="Find the centroids by k-means on the codes before every score, or learn them "
-        "beside the head (`probe`, official; takes thousands of steps).",
+        "beside the head (`probe`, official; takes thousands of steps); auto: both, and keep those "
+        "with the better label-free criterion.",
     )
     cluster_lr: float = Field(
         5e-3, gt=0, description="Adam's rate for the cluster probe; official code: 5e-3."
@@ -73,7 +76,7 @@ class CodeMethod(CodeClassifier):
         positions: Codes of an evaluation frame.
     """
 
-    centroids_in: ClassVar[tuple[str, ...]] = ("probe.centroids",)
+    centroids_in: ClassVar[tuple[str, ...]] = ("probe.centroids", "probe.grouped")
     config: CodeConfig
     head: SegmentationHead
     probe: ClusterProbe
@@ -82,14 +85,20 @@ class CodeMethod(CodeClassifier):
         self, config: CodeConfig, features: FeatureSpec, num_clusters: int, seed: int
     ) -> None:
         super().__init__(config, features, num_clusters, seed)
+        self.config = config
         self.positions = features.eval_grid**2
 
     @classmethod
     def untouched(cls, config: Any) -> frozenset[str]:  # noqa: ANN401
         """Names what k-means on the finished codes reads alone."""
-        if config.clustering == "probe":
+        if config.clustering != "kmeans":
             return frozenset()
         return frozenset({"num_clusters", "method.context", "method.cluster_lr"})
+
+    def make_probe(self, dim: int, generator: torch.Generator) -> ClusterProbe:
+        """Makes the centroids of codes of so many channels."""
+        both = self.config.clustering == "auto"
+        return ClusterProbe(self.num_clusters, dim, generator, both=both)
 
     def probe_groups(self) -> list[ParamGroup]:
         """Lists the centroids if they are learnt."""
@@ -106,9 +115,13 @@ class CodeMethod(CodeClassifier):
         return StepResult(result.loss + cluster, scalars)
 
     def fit_clusters(self, passes: Passes) -> None:
-        """Finds the centroids by k-means unless they are learnt; see `fit_centroids`."""
-        if self.config.clustering == "kmeans":
+        """Finds the centroids by k-means unless they are learnt alone; see `fit_centroids`."""
+        if self.config.clustering != "probe":
             fit_centroids(self, self.probe, passes, self.positions)
+
+    def clusterings(self) -> Mapping[str, Callable[[], None]]:
+        """Names learnt centroids and those of k-means, where it has both."""
+        return self.probe.kinds("probe") if self.probe.both else {}
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:

@@ -5,7 +5,9 @@ not trusted: every member is looked at before the first is written, and only pla
 What is wanted appears in its place in one move, when all of it has been unpacked and checked.
 """
 
+import lzma
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,9 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from usseg_ray.core.cli import UNWRITABLE
 from usseg_ray.core.errors import UserError
 
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+# What the libraries say of damaged archives, and the system of names that no file can have.
+_BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError, struct.error),
+)
 _COPY_BYTES = 2**20
 
 
@@ -64,6 +71,8 @@ def unpack(
         for inside, place in places.items():
             _move(archive, scratch.joinpath(*PurePosixPath(inside).parts), place)
     except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:  # not the archive's fault
+            raise
         raise UserError(
             f"{archive}: cannot be unpacked ({error}). Remove it and run again."
         ) from None

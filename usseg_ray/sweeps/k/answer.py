@@ -14,8 +14,6 @@ from jaxtyping import Int64
 from scipy.optimize import linear_sum_assignment
 
 from usseg_ray.core.records import DamagedError, write_json
-from usseg_ray.pictures.charts import k_curves
-from usseg_ray.pictures.mosaic import panels, save
 from usseg_ray.pictures.palettes import colour_for
 from usseg_ray.scoring.arrays import read_evaluation
 from usseg_ray.scoring.objective import CRITERIA, MIOU, STABILITY, WITHOUT_LABELS, digits, short
@@ -171,6 +169,9 @@ def write_answer(found: KAnswer, trials: Iterable[Trial], folder: Path) -> None:
         trials: The method's.
         folder: The sweep's folder, with the trials' own in it.
     """
+    from usseg_ray.pictures.charts import k_curves  # noqa: PLC0415 (matplotlib: not for a dry run)
+    from usseg_ray.pictures.mosaic import save  # noqa: PLC0415
+
     home = folder / ANSWER
     write_json(home / f"{found.method}.json", asdict(found) | {"verdict": found.verdict()})
     if not found.advice:
@@ -201,6 +202,8 @@ def _arrays(folder: Path) -> dict[str, np.ndarray] | None:
 
 def _draw(shown: list[tuple[int, dict[str, np.ndarray]]], best: int, path: Path) -> None:
     """Draws the images that all trials kept, each K's clusters in the colours of the best K's."""
+    from usseg_ray.pictures.mosaic import panels, save  # noqa: PLC0415
+
     base = next((arrays for k, arrays in shown if k == best), shown[0][1])
     columns = [_common(base, arrays) for _, arrays in shown]
     both = sorted(set.intersection(*(set(column) for column in columns)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.keys import key_seed
@@ -199,7 +199,7 @@ def _plateau(table: Float64[np.ndarray, "k s"], best: int) -> tuple[int, int]:
         return best, best
     behind = table[best] - table
     error = behind.std(1, ddof=1) / seeds**0.5
-    level = behind.mean(1) <= t.ppf(0.95, seeds - 1) * error
+    level = behind.mean(1) <= stdtrit(seeds - 1, 0.95) * error
     low = high = best
     while low > 0 and level[low - 1]:
         low -= 1

@@ -44,8 +44,7 @@ _EQUSS_SOURCE = "Kim et al., AAAI 2024, official code: {}, {}." + FLOAT32
 
 _EQUSS_SCHEDULES = {
     "cocostuff27": "3 epochs of five crops of each of 97,702 images",
-    "cityscapes": "15 epochs of five crops of each of 2,975 images; nearest vectors, theirs are "
-    "drawn with Gumbel noise",
+    "cityscapes": "15 epochs of five crops of each of 2,975 images",
     "potsdam3": "epochs and codebooks assumed, 15 and 256",
 }
 

@@ -40,6 +40,9 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
         {"backbone": TEXTONS.model_copy(update={"mean": (0.1, 0.1, 0.1)})},
         {"backbone": TEXTONS.model_copy(update={"facet": "key"})},
         {"backbone": TEXTONS.model_copy(update={"debias": 8})},
+        {"backbone": TEXTONS.model_copy(update={"normalise": "centred"})},
+        {"backbone": TEXTONS.model_copy(update={"token_mean": (0.5,)})},
+        {"backbone": TEXTONS.model_copy(update={"token_std": (0.5,)})},
     ],
     "weights": [{"weights": "2" * 64}],
     "frame": [

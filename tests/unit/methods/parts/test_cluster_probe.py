@@ -75,3 +75,23 @@ def test_learning_finds_the_groups() -> None:
         adam.step()
     directions = torch.nn.functional.normalize(module.centroids.detach(), dim=1)
     torch.testing.assert_close(directions, torch.eye(4), atol=0.05, rtol=0)
+
+
+def test_of_two_sets_of_centroids_one_scores_and_one_learns() -> None:
+    module = ClusterProbe(2, 2, torch.Generator(), both=True)
+    points, learnt = codes([3.0, 4.0], [-1.0, 0.0]), module.centroids.detach().clone()
+    before, loss = module(points), module.loss(points)
+    module.group(torch.tensor([[2.0, 0.0], [0.0, 0.5]]))
+    grouped = torch.tensor([[[[0.6, -1.0]], [[0.8, 0.0]]]])
+    torch.testing.assert_close(module(points), grouped)
+    assert torch.equal(module.centroids, learnt)
+    assert module.loss(points) == loss
+    kinds = module.kinds("probe")
+    assert list(kinds) == ["kmeans", "probe"]
+    kinds["probe"]()
+    assert torch.equal(module(points), before)
+    other = ClusterProbe(2, 2, torch.Generator().manual_seed(3), both=True)
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(points), before)
+    kinds["kmeans"]()
+    torch.testing.assert_close(module(points), grouped)

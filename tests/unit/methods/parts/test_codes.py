@@ -99,3 +99,18 @@ def test_too_few_codes_say_so(build: Callable[[str], CodeMethod]) -> None:
             weight.zero_()
     with pytest.raises(UserError, match="codes"):
         method.fit_clusters(Given(make_batch([0])))
+
+
+def test_both_kinds_of_centroids_are_those_of_either(build: Callable[[str], CodeMethod]) -> None:
+    batches = make_batch([0, 1]), make_batch([2, 3])
+    either, learnt, grouped = (build(how).eval() for how in ("auto", "probe", "kmeans"))
+    for method in (either, learnt, grouped):
+        method.fit_clusters(Given(*batches))
+    kinds = {"probe": learnt, "kmeans": grouped}
+    assert either.clusterings().keys() == kinds.keys()
+    for name, alone in kinds.items():
+        assert not alone.clusterings()
+        either.clusterings()[name]()
+        assert torch.equal(either.predict(batches[0]), alone.predict(batches[0]))
+    assert len(either.probe_groups()) == 1
+    assert not either.untouched(either.config)

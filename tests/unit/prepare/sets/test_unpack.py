@@ -7,6 +7,7 @@ import pytest
 from tests.served import MEMBERS, Publisher, files_of, packed, publishing, tarred, zipped
 from usseg_ray.core.errors import UserError
 from usseg_ray.prepare.sets.download import obtain
+from usseg_ray.prepare.sets.unpack import unpack
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +91,19 @@ def test_an_archive_that_is_not_what_it_should_be(
     with pytest.raises(UserError, match=reason):
         obtain([packed(publisher, file, content, maps="maps")], tmp_path)
     assert files_of(tmp_path) == [file, f"{file}.json"]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"maps": b"a file", "maps/a.png": b"below it"},
+        {f"maps/{'a' * 300}.png": b"too long"},
+    ],
+    ids=["a file and a folder", "too long"],
+)
+def test_names_that_no_file_can_have_are_told(tmp_path: Path, members: dict[str, bytes]) -> None:
+    archive = tmp_path / "maps.zip"
+    archive.write_bytes(zipped(members))
+    with pytest.raises(UserError, match=r"maps\.zip: cannot be unpacked"):
+        unpack(archive, tmp_path / "scratch", {"maps": tmp_path / "set"}, lambda *_: None)
+    assert {path.name for path in tmp_path.iterdir()} == {"maps.zip"}
