@@ -21,8 +21,9 @@ from tests.ledgers import lay_store
 from usseg_ray.core import cli
 from usseg_ray.core.files import write_whole
 from usseg_ray.engine.run import Run  # noqa: F401 (here once, for all commands that are forked)
-from usseg_ray.sweeps import launch, sweep  # noqa: F401 (the same)
+from usseg_ray.sweeps.launch import launch  # noqa: F401 (the same)
 from usseg_ray.sweeps.request import Request
+from usseg_ray.sweeps.sweep import run_sweep  # noqa: F401 (the same)
 from usseg_ray.tune import app
 
 NAME = "sweep"

@@ -199,7 +199,7 @@ def test_what_a_killed_writer_left_unfinished_is_gone_when_its_run_goes_on(
     for file in left:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"half")
-    monkeypatch.setattr("usseg_ray.sweeps.launch.run_sweep", lambda *_: None)
+    monkeypatch.setattr("usseg_ray.sweeps.sweep.run_sweep", lambda *_: None)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         launch(None, None, "mine", dry_run=False)
