@@ -80,7 +80,9 @@ def _error(ended: subprocess.CompletedProcess[str]) -> str:
 
 def main(
     tests: Annotated[list[str] | None, typer.Argument(help="Names of tests; all of them.")] = None,
-    minutes: Annotated[float, typer.Option(help="Of one core, for each.", min=0.01)] = 10,
+    minutes: Annotated[
+        float, typer.Option(help="Of one core, for each.", min=0.01, envvar="FUZZ_MINUTES")
+    ] = 10,
 ) -> None:
     """Gives the fuzz tests inputs that are guided by coverage."""
     known = names()

@@ -50,7 +50,7 @@ def grown(hours: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
     return float(values[start]), float(values[-1]), float(slope)
 
 
-def main(minutes: Annotated[float, typer.Option(min=0.1)] = 60) -> None:
+def main(minutes: Annotated[float, typer.Option(min=0.1, envvar="SOAK_MINUTES")] = 60) -> None:
     """Sweeps until the time is over."""
     # Ray's sessions and everybody's scratch files lie where only this run writes.
     scratch = Path(tempfile.mkdtemp(prefix="soak", dir="/tmp"))
