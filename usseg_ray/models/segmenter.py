@@ -20,7 +20,7 @@ from usseg_ray.core.config import BackboneConfig, build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import write_whole
 from usseg_ray.core.records import DamagedError
-from usseg_ray.core.types import Images
+from usseg_ray.core.types import Batch, Images
 from usseg_ray.core.views import Frame
 from usseg_ray.data.transforms import frame_image
 from usseg_ray.engine.model import Model, build_model
@@ -203,13 +203,15 @@ class Segmenter:
                 f"segments are of a frozen backbone's tokens, and {self.description.method!r} "
                 "reads none: take a model of another method."
             )
+        tokens = self.squashed(image).features.tokens
+        return segments_of(tokens, (image.shape[0], image.shape[1]))
+
+    @torch.no_grad()
+    def squashed(self, image: UInt8[np.ndarray, "H W 3"]) -> Batch:
+        """Shows an image to the backbone, squashed to the square that the model sees."""
         shown = self.description.preprocessing
         pixels = torch.from_numpy(frame_image(image, Frame(shown.size, "squash", shown.filter)))
-        tokens = self.model.featurise(Images(("image",), pixels[None])).features.tokens
-        masks = principal_masks(averaged(tokens), _SEGMENT_PSI, centre=True)
-        shares = one_hot(masks[0]).movedim(2, 0).float()
-        chosen, _ = _chosen(shares, (image.shape[0], image.shape[1]))
-        return np.asarray(chosen.to(torch.uint8).cpu().numpy())
+        return self.model.featurise(Images(("image",), pixels[None]))
 
     def _logits(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Float[Tensor, "K h w"]]:
         """Scores images, in a batch for each size at which some are seen."""
@@ -271,6 +273,23 @@ class Segmenter:
     def _crf(self) -> CRF:
         """Opens the CRF of the device, for as long as this lives."""
         return self._held.enter_context(open_crf(self.model.featurise.device.type))
+
+
+def segments_of(
+    tokens: Float[Tensor, "1 D h w"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "H W"]:
+    """Splits an image into principal masks of its tokens.
+
+    Args:
+        tokens: Of a frozen backbone.
+        size: (H, W) of the map.
+
+    Returns:
+        (H, W) numbers from 1 on; 0 in none.
+    """
+    masks = principal_masks(averaged(tokens), _SEGMENT_PSI, centre=True)
+    chosen, _ = _chosen(one_hot(masks[0]).movedim(2, 0).float(), size)
+    return np.asarray(chosen.to(torch.uint8).cpu().numpy())
 
 
 def _check_reach(description: Description, folder: Path) -> None:

@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from usseg_ray.outputs.gallery.seen import SMALL, GalleryImage
 from usseg_ray.outputs.gallery.survey import Survey
@@ -89,7 +90,7 @@ def examples(survey: Survey, count: int) -> list[Shot]:
 
 
 def marked(one: GalleryImage, patch: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Frames a patch in its image."""
+    """Frames a patch in its image, and outlines the segment of the image that it lies in."""
     rows, columns = one.patches.grid
     height, width = one.small.shape[:2]
     row, column = divmod(patch, columns)
@@ -99,11 +100,29 @@ def marked(one: GalleryImage, patch: int) -> UInt8[np.ndarray, "h w 3"]:
         (column + 1) * width / columns,
         (row + 1) * height / rows,
     )
-    picture = Image.fromarray(one.small)
+    picture = Image.fromarray(_outlined(one, _segment_at(one, box)))
     pen = ImageDraw.Draw(picture)
     pen.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline="black", width=3)
     pen.rectangle(box, outline="white", width=1)
     return np.asarray(picture)
+
+
+def _segment_at(one: GalleryImage, box: tuple[float, float, float, float]) -> int:
+    """Finds the segment that most of a patch lies in; 0 where that is none."""
+    left, top, right, bottom = (max(0, round(edge)) for edge in box)
+    here = one.segments[top : bottom + 1, left : right + 1]
+    return int(np.bincount(here.ravel(), minlength=1).argmax())
+
+
+def _outlined(one: GalleryImage, segment: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Draws a segment's outline, light within and dark without; nothing for 0."""
+    drawn = one.small.copy()
+    if segment:
+        inside = one.segments == segment
+        near = ndimage.binary_erosion(inside, border_value=1)
+        drawn[ndimage.binary_dilation(inside) & ~inside] = 0
+        drawn[inside & ~near] = 255
+    return drawn
 
 
 def lit(one: GalleryImage, cluster: int) -> UInt8[np.ndarray, "h w 3"]:

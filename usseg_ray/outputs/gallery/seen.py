@@ -8,10 +8,11 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Float32, Int64, Integer, UInt8, UInt16
 from PIL import Image
 
-from usseg_ray.core.types import Images
+from usseg_ray.core.types import Batch
 from usseg_ray.core.views import Frame
 from usseg_ray.data.transforms import frame_image
-from usseg_ray.models.segmenter import Segmenter
+from usseg_ray.engine.model import Model
+from usseg_ray.models.segmenter import Segmenter, segments_of
 
 SMALL = 160
 """Longest side of what is kept of an image, pixels."""
@@ -52,6 +53,7 @@ class GalleryImage:
         code: (C,) mean of the method's codes.
         shares: (K,) of the image's pixels.
         patches: Where each cluster is clearest.
+        segments: (h, w) uint8, the image's own segments by number; 0 in none.
     """
 
     name: str
@@ -60,6 +62,7 @@ class GalleryImage:
     code: Float32[np.ndarray, " C"]
     shares: Float32[np.ndarray, " K"]
     patches: ClusterPatches
+    segments: UInt8[np.ndarray, "h w"]
 
 
 def see(segmenter: Segmenter, image: UInt8[np.ndarray, "H W 3"], name: str) -> GalleryImage:
@@ -78,22 +81,23 @@ def see(segmenter: Segmenter, image: UInt8[np.ndarray, "H W 3"], name: str) -> G
     clusters = scores.argmax(0)
     small = Image.fromarray(image)
     small.thumbnail((SMALL, SMALL))
+    size = (small.height, small.width)
+    square, model = segmenter.squashed(image), segmenter.model
+    frozen = model.featurise.needs.features
     return GalleryImage(
         name,
         np.asarray(small),
-        _nearest(clusters, (small.height, small.width)),
-        _code(segmenter, image),
+        _nearest(clusters, size),
+        _code(model, square),
         (np.bincount(clusters.ravel(), minlength=len(scores)) / clusters.size).astype(np.float32),
         clearest(scores),
+        segments_of(square.features.tokens, size) if frozen else np.zeros(size, np.uint8),
     )
 
 
 @torch.no_grad()
-def _code(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
-    shown = segmenter.description.preprocessing
-    square = torch.from_numpy(frame_image(image, Frame(shown.size, "squash", shown.filter)))
-    model = segmenter.model
-    codes = model.method.encode(model.featurise(Images(("0",), square[None])))
+def _code(model: Model, square: Batch) -> np.ndarray:
+    codes = model.method.encode(square)
     return np.asarray(codes.float().mean((0, 2, 3)).cpu().numpy())
 
 

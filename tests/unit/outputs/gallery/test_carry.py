@@ -28,6 +28,7 @@ def survey(names: Names, *maps: np.ndarray) -> Survey:
             np.zeros(2, np.float32),
             np.zeros(len(names), np.float32),
             nothing,
+            np.zeros(clusters.shape, np.uint8),
         )
         for number, clusters in enumerate(maps)
     ]

@@ -84,6 +84,7 @@ def noisy(about: Description, clusters: int, images: int) -> Survey:
             random.random(4).astype(np.float32),
             np.full(clusters, 1 / clusters, np.float32),
             patches,
+            random.integers(0, 9, (160, 160)).astype(np.uint8),
         )
 
     names = Names.default(clusters)

@@ -27,6 +27,7 @@ def one(segmenter: Segmenter) -> GalleryImage:
 
 
 def test_a_patch_is_framed_where_it_is(one: GalleryImage) -> None:
+    one = replace(one, segments=np.zeros_like(one.segments))
     columns = one.patches.grid[1]
     patch = 5 * columns + 7
     changed = (marked(one, patch) != one.small).any(2)
@@ -37,6 +38,23 @@ def test_a_patch_is_framed_where_it_is(one: GalleryImage) -> None:
     # Its inside is as it was.
     assert not changed[int(middle[0]), int(middle[1])]
     assert changed.sum() < 600
+
+
+def test_the_segment_of_a_patch_is_outlined(one: GalleryImage) -> None:
+    segments = np.zeros_like(one.segments)
+    segments[10:60, 10:60] = 3
+    segments[10:60, 60:] = 4
+    one = replace(one, segments=segments, small=np.full_like(one.small, 100))
+    rows, columns = one.patches.grid
+    height, width = segments.shape
+    inside = (30 * rows // height) * columns + 30 * columns // width
+    shown = marked(one, inside)
+    assert (shown[10, 20:55] == 255).all()
+    assert (shown[9, 20:55] == 0).all()
+    assert (shown[59, 20:55] == 255).all()
+    assert (shown[15:25, 75:] == 100).all()  # the other segment is as it was
+    outside = (rows - 1) * columns
+    assert (marked(one, outside)[:60] == 100).all()
 
 
 def test_all_but_a_cluster_is_dimmed(one: GalleryImage) -> None:

@@ -47,4 +47,6 @@ def test_what_is_kept_is_small_and_of_the_whole_image(segmenter: Segmenter) -> N
     assert np.isclose(one.shares.sum(), 1)
     mask = segmenter.segment(image).mask
     assert (one.clusters == mask[2::4, 2::4]).mean() > 0.95
+    whole = segmenter.segments(image)
+    assert (one.segments == whole[2::4, 2::4]).mean() > 0.9
     assert np.allclose(one.shares, np.bincount(mask.ravel(), minlength=3) / mask.size, atol=0.03)
