@@ -106,7 +106,7 @@ def test_a_batch_has_no_place_for_labels() -> None:
         "pair",
         "crop_tokens",
     }
-    parts = {"tokens", "saliency", "local", "block_input"}
+    parts = {"tokens", "saliency", "local", "block_input", "masks"}
     assert {field.name for field in fields(FeatureMap)} == parts
     assert {field.name for field in fields(Pair)} == {"first", "second", "crop", "flip"}
 

@@ -233,7 +233,7 @@ def test_a_method_cannot_be_given_labels() -> None:
                     yield from reachable(part)
 
     views = {"first", "second", "crop", "flip"}
-    features = {"tokens", "saliency", "local", "block_input", "rope"}
+    features = {"tokens", "saliency", "local", "block_input", "rope", "masks"}
     step = {"index", "total", "in_epoch"}
     own = {"ids", "pixels", "features", "step", "augmented", "positive", "pair", "crop_tokens"}
     assert set(reachable(Batch)) == own | features | step | views
