@@ -181,14 +181,15 @@ def stored_excerpt(
 
 def _first(crops: Crops | None) -> Crops | None:
     """Leaves one of several fixed crops."""
-    return replace(crops, policy="centre") if crops is not None else None
+    return replace(crops, policy="centre", jpeg=None) if crops is not None else None
 
 
 def _one_crop(config: Config[MethodConfig]) -> Config[MethodConfig]:
     """Has a run read one fixed crop an image, where it would read several in turn."""
     if config.data.crops == "random":
         return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"crops": "centre"})})
+    one = config.data.model_copy(update={"crops": "centre", "crop_jpeg": None})
+    return config.model_copy(update={"data": one})
 
 
 def _readable_everywhere(store: FeatureStore, num_nodes: int, mode: Mode) -> bool:

@@ -231,7 +231,8 @@ def test_an_estimate_has_features_of_a_few_images_of_what_would_be_stored(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USSEG_FEATURES", str(tmp_path))
-    plan = plan_of(root, "stego", "kmeans", **FIXED)
+    # One crop is timed, which no JPEG file stands behind.
+    plan = plan_of(root, "stego", "kmeans", **FIXED | {"data.crop_jpeg": 75})
     with subject.stored_excerpt(plan, "cpu") as (timed, store, seconds, disk):
         assert disk > 0
         stored = {part.method: part.placement.stored for part in timed.parts}
