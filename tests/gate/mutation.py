@@ -58,7 +58,9 @@ def change(mutant: str) -> str:
     return " ".join(line[1:].strip() for line in lines if re.match(r"\+(?!\+\+)", line))
 
 
-def main(sample: Annotated[int, typer.Option(min=0)] = 200) -> None:
+def main(
+    sample: Annotated[int, typer.Option(min=0, envvar="MUTATION_SAMPLE")] = 200,
+) -> None:
     """Mutates the modules in FIRST, and `sample` places of the others."""
     lay_out()
     mutmut("run", *(f"usseg_ray.{module}.*" for module in FIRST))
