@@ -113,7 +113,8 @@ def main(
         if known and not again and (known.ended, known.commit) == (PASSED, commit()):
             continue
         print(f"== gate: {name}", flush=True)
-        results[name] = run(named[name])
+        ended = run(named[name])
+        results = load() | {name: ended}  # another part may have ended meanwhile
         save(results)
     write_table(results)
     for name in named:

