@@ -244,8 +244,6 @@ class ResourceConfig(Settings):
 
 M = TypeVar("M", bound=MethodConfig)
 
-_OPEN = ("backbone.timm_args.", "method.origin.")
-
 
 class Config(Settings, Generic[M]):
     """Everything that decides a run's result, and the machine share that it asks for."""
@@ -320,7 +318,7 @@ def with_values(config: Config[M], values: Mapping[str, Any]) -> Config[M]:
 def _check_keys(method_config: type[MethodConfig], keys: Iterable[str]) -> None:
     known = known_keys(method_config)
     for key in keys:
-        if key not in known and not key.startswith(_OPEN):
+        if key not in known and not key.startswith(("backbone.timm_args.", "method.origin.")):
             raise UserError(unknown_key(key, known))
 
 

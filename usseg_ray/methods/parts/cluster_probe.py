@@ -35,7 +35,9 @@ class ClusterProbe(nn.Module):
             self.takes_grouped = nn.Buffer(torch.tensor(data=False))
 
     def kinds(self, learnt: str) -> Mapping[str, Callable[[], None]]:
-        """Names the sets of centroids with what takes each, the learnt one as told."""
+        """Names both sets of centroids, with what takes each; nothing where it has one set."""
+        if not self.both:
+            return {}
         return {"kmeans": partial(self.take, grouped=True), learnt: partial(self.take)}
 
     def take(self, *, grouped: bool = False) -> None:

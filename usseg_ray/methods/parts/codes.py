@@ -121,7 +121,7 @@ class CodeMethod(CodeClassifier):
 
     def clusterings(self) -> Mapping[str, Callable[[], None]]:
         """Names learnt centroids and those of k-means, where it has both."""
-        return self.probe.kinds("probe") if self.probe.both else {}
+        return self.probe.kinds("probe")
 
     @torch.no_grad()
     def describe(self, batch: Batch) -> Float[Tensor, "B C h w"]:
