@@ -17,46 +17,11 @@ from typing import Annotated
 import typer
 
 from tests.conftest import PROJECT
+from tests.gate.explained import EXPLAINED
 
 HOME = PROJECT / ".gate" / "mutation"
 FIRST = ("scoring.metrics", "scoring.significance", "scoring.label_free", "ops.kmeans")
 SURVIVED, WAITS = "survived", "not checked"
-
-_CPU = "where tests run, all is on the CPU"
-_FIRST_ROW = "of both rows, which are equal, the first is looked at"
-_TAIL = "the quantile of the other tail, squared"
-_INDEX = "numbers of classes and counts are whole in every type that NumPy picks on 64 bits"
-
-EXPLAINED = {
-    "class_of = np.full(confusion.shape[0], -1, dtype=None)": _INDEX,
-    "class_of = np.full(confusion.shape[0], -1, )": _INDEX,
-    "hits = np.zeros(confusion.shape[1], dtype=None)": _INDEX,
-    "hits = np.zeros(confusion.shape[1], )": _INDEX,
-    "is_thing = np.array([name in things for name in classes], dtype=None)": "truths are bool",
-    "is_thing = np.array([name in things for name in classes], )": "truths are bool",
-    "images = torch.arange(len(labels), device=None)[:, None, None] * num_clusters": _CPU,
-    "images = torch.arange(len(labels), )[:, None, None] * num_clusters": _CPU,
-    "valid = (labels >= 0) & (labels <= num_classes) & (labels != ignore_index)": (
-        "pixels of the label C are put into the column of those that do not count, whatever it says"
-    ),
-    "whole = np.ones((2, num_images))": _FIRST_ROW,
-    "scores = np.array([_miou(counts, np.ones((2, num_images)))[0] for counts in runs])": (
-        _FIRST_ROW
-    ),
-    "if difference.low is None and difference.high is None:": "both are known, or none is",
-    "images = max(0.0, half**2 - float(half_width(0.0, 3, one, other)) ** 2)": (
-        "a variance of nothing, of however many images"
-    ),
-    "share = variances[1] / spread if spread > 0 else 1.0": "freedom takes both shares alike",
-    "share = variances[0] / spread if spread > 0 else 2.0": "it multiplies a spread of nothing",
-    "share = sides[0] / np.where(spread > 0, spread, 2.0)": "without a spread no side has one",
-    "by_seeds = stdtrit(freedom, 1 - (1 + CONFIDENCE) / 2) ** 2 * spread / count": _TAIL,
-    "upper = 1 - (1 + CONFIDENCE) / 2": _TAIL,
-    "if images + by_seeds <= difference.mean**2:": "two sums of squares of measured numbers",
-    "weights = times.astype(None)": "NumPy takes it for float64",
-    "if len(confusion) < confusion.shape[1]:": "with K = C no cluster is left over to be merged",
-}
-"""Changed lines that no test can tell from what they were, and why."""
 
 
 def mutmut(*arguments: str) -> str:
@@ -84,9 +49,11 @@ def ends() -> dict[str, str]:
 
 
 def change(mutant: str) -> str:
-    """Shows the line that a mutant has in place of another."""
+    """Shows the line that a mutant has in place of another, or a minus and the one it has not."""
     lines = mutmut("show", f"usseg_ray.{mutant}").splitlines()
-    return " ".join(line[1:].strip() for line in lines if re.match(r"\+(?!\+\+)", line))
+    added = [line[1:].strip() for line in lines if re.match(r"\+(?!\+\+)", line)]
+    gone = [f"-{line[1:].strip()}" for line in lines if re.match(r"-(?!--)", line)]
+    return " ".join(added if added and added != [")"] else gone)
 
 
 def main(

@@ -1,9 +1,13 @@
 """k-means: what it finds, determinism and what it refuses."""
 
+from itertools import accumulate
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.ops import kmeans as module
 from usseg_ray.ops.kmeans import assign, available_backend, fit_shared, kmeans, similarity
@@ -109,3 +113,59 @@ def test_the_nearest_centroid_by_angle_is_another_than_by_distance() -> None:
     points, centroids = torch.tensor([[1.0, 1.0]]), torch.tensor([[9.0, 9.0], [1.0, 0.0]])
     assert assign(points, centroids).tolist() == [1]
     assert assign(points, centroids, spherical=True).tolist() == [0]
+
+
+def starts_by_definition(rows: np.ndarray, draws: list[float]) -> list[int]:
+    """Rows that k-means++ takes, number by number."""
+    taken: list[int] = []
+    for draw in draws:
+        mass = [min((((row - rows[t]) ** 2).sum() for t in taken), default=1.0) for row in rows]
+        left = draw * sum(mass)
+        taken.append(next(at for at, total in enumerate(accumulate(mass)) if total > left))
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_starts_are_drawn_by_their_squared_distances(seed: int) -> None:
+    # Far from the origin, some of them twice: neither place nor copies may matter.
+    rows = 5 + torch.randint(8, (40, 3), generator=torch.Generator().manual_seed(seed)).float()
+    draws = torch.rand(9, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    found = module._plus_plus(rows, 9, torch.Generator().manual_seed(seed))
+    expected = rows[starts_by_definition(rows.double().numpy(), draws.tolist())]
+    assert torch.equal(found, expected)
+    assert len(found.unique(dim=0)) == 9
+
+
+def test_a_start_has_as_many_updates_as_asked() -> None:
+    points = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
+    starts = module._plus_plus(points, 7, shared_generator(0, "kmeans", 0))
+    for updates in (1, 2, 5):
+        moved = starts
+        for _ in range(updates):
+            nearest = torch.cdist(points, moved).argmin(1)
+            moved = torch.stack([points[nearest == k].mean(0) for k in range(7)])
+        found = kmeans(points, 7, 0, restarts=1, iterations=updates).centroids
+        torch.testing.assert_close(found, moved, atol=1e-4, rtol=0)
+
+
+def test_all_points_count_however_many_and_however_few() -> None:
+    # faiss would take 256 of each group, and warn of groups of fewer than 39.
+    points = torch.cat([torch.zeros(3000, 1), torch.arange(3.0)[:, None] + 100])
+    found = kmeans(points, 2, 0).centroids.flatten().sort().values
+    assert found.tolist() == [0, 101]
+    many = torch.rand(3000, 1, generator=torch.Generator().manual_seed(1))
+    assert kmeans(many, 1, 0).centroids.item() == pytest.approx(many.mean().item(), abs=1e-5)
+
+
+def test_a_shared_fit_tells_its_inertia() -> None:
+    sample = PointSample(6, 1000)
+    points = blobs()
+    sample.add(points, 0)
+    found = fit_shared(sample, 3, 0)
+    nearest = torch.cdist(points, found.centroids).amin(1)
+    assert found.inertia == pytest.approx(float(nearest.square().sum()), rel=1e-4)
+
+
+def test_near_points_far_from_the_origin_are_told_apart() -> None:
+    centroids = 3000 + torch.arange(40.0)[:, None] * torch.full((1, 3), 0.01)
+    assert assign(centroids, centroids).tolist() == list(range(40))

@@ -1,26 +1,43 @@
 import math
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from tests import tiny
-from usseg_ray.core.config import build_config
-from usseg_ray.core.types import Batch, Images
+from usseg_ray.core.config import JitterConfig, build_config
+from usseg_ray.core.distributed import shared_generator
+from usseg_ray.core.keys import key_seed
+from usseg_ray.core.types import Batch, FeatureMap, Images
 from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.reader import Reader
+from usseg_ray.data.recolour import adjust, draw_recolouring
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods import METHODS, get
 from usseg_ray.methods.kmeans import KMeans
-from usseg_ray.scoring.label_free import GRID, Judge, Judgement, agreement, second_views, stability
+from usseg_ray.ops.kmeans import assign, kmeans
+from usseg_ray.scoring.label_free import (
+    GRID,
+    REFIT_ITERATIONS,
+    REFITS,
+    Judge,
+    Judgement,
+    _Points,
+    agreement,
+    second_views,
+    stability,
+)
 from usseg_ray.scoring.objective import (
     CRITERIA,
     MODULARITY,
@@ -30,6 +47,7 @@ from usseg_ray.scoring.objective import (
     VIEW_AGREEMENT,
     VIEW_INFORMATION,
 )
+from usseg_ray.scoring.partitions import adjusted_rand_index
 
 Set = tuple[str, Manifest]
 
@@ -193,6 +211,54 @@ def test_clear_groups_are_found_again_at_their_number() -> None:
     assert stability(noise, 4) < 0.7
     assert stability(groups, 300) == 0
     assert stability(torch.zeros(50, 3), 2) == 0
+
+
+def test_stability_is_that_of_its_definition() -> None:
+    # Lengths vary and say nothing of the groups; an odd number has a half that is larger.
+    random = torch.Generator().manual_seed(3)
+    codes = torch.randn(151, 4, generator=random) * torch.rand(151, 1, generator=random)
+    labels = []
+    for refit in range(REFITS):
+        order = torch.randperm(151, generator=shared_generator("label_free", "half", refit // 2))
+        half = order[:75] if refit % 2 else order[75:]
+        found = kmeans(
+            codes[half], 5, refit, spherical=True, restarts=1, iterations=REFIT_ITERATIONS
+        )
+        labels.append(assign(codes, found.centroids, spherical=True))
+    pairs = [adjusted_rand_index(*pair) for pair in combinations(labels, 2)]
+    assert stability(codes, 5) == pytest.approx(fmean(pairs), abs=1e-9)
+    assert 0.1 < stability(codes, 5) < 0.9
+
+
+def test_a_worker_without_images_gives_no_points() -> None:
+    codes, clustered, tokens, parts = _Points(torch.device("cpu")).gather()
+    assert codes.shape == clustered.shape == tokens.shape == (0, 0)
+    assert parts.shape == (0,)
+
+
+def test_points_have_what_is_known_of_a_position_at_the_size_of_the_codes() -> None:
+    points = _Points(torch.device("cpu"))
+    random = torch.Generator().manual_seed(0)
+    codes, tokens = torch.rand(2, 3, 4, 6, generator=random), torch.rand(2, 5, 2, 3)
+    parts = torch.arange(48).view(2, 4, 6)
+    batch = Batch(("a", "b"), torch.zeros(2, 3, 1, 1), FeatureMap(tokens))
+    points.add(batch, codes, codes[:, :0], parts)
+    found = points.gather()
+    order = found[3].argsort()
+    large = interpolate(tokens, size=(4, 6), mode="bilinear", align_corners=False)
+    for one, maps in zip(found, (codes, codes[:, :0], large), strict=False):
+        assert torch.equal(one[order], maps.permute(0, 2, 3, 1).flatten(0, 2))
+    assert found[3][order].tolist() == list(range(48))
+
+
+def test_second_views_are_recoloured_as_their_keys_say() -> None:
+    pixels = torch.randint(256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    seen = second_views(pixels.to(torch.uint8), ("a",))[0].permute(1, 2, 0).numpy()
+    draws = draw_recolouring(
+        np.random.default_rng(key_seed("label_free", "view", "a")), JitterConfig()
+    )
+    coloured = adjust(pixels[0].permute(1, 2, 0).numpy().astype(np.uint8), draws)
+    assert np.array_equal(seen, coloured[:, ::-1])
 
 
 def test_second_views_are_mirrored_and_drawn_by_name() -> None:
