@@ -26,6 +26,7 @@ from usseg_ray.tracking.store import (
     SEED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
+    VERSION_TAG,
     alone,
     check_database,
     explained,
@@ -276,7 +277,8 @@ class Store:
     def _key(self, name: str) -> str:
         """Finds a sweep's key by that key or its folder's name; the latest one's for no name."""
         there = []
-        for run in filter(_is_parent, self._search("")):
+        # These alone have a version; to look at all runs takes as long as they are many.
+        for run in filter(_is_parent, self._search(f"tags.`{VERSION_TAG}` LIKE '%'")):
             names = run.data.tags[SWEEP_TAG], run.data.tags.get(_FOLDER, run.info.run_name)
             if not name or name in names:
                 return str(names[0])
