@@ -125,8 +125,9 @@ def _write_trial(ledger: Ledger, run: Path, job: Job, name: str) -> None:
         ledger.log(name, {**left.report_of(number, epoch), SECONDS: 3.0 * epoch}, epoch)
     ledger.close_trial(name, "FINISHED")
     left.leave(number, run / name)
-    found = {"status": "FINISHED", "metrics": metrics, "seconds": 3.0 * left.EPOCHS}
-    Trial(number, job.method, {}, settings, left.EPOCHS, **found).save(run)
+    record = Trial(number, job.method, {}, settings, left.EPOCHS, "FINISHED", metrics)
+    record.seconds = 3.0 * left.EPOCHS
+    record.save(run)
 
 
 def _write_finals(ledger: Ledger, run: Path, plan: Plan, number: int) -> None:

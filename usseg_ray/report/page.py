@@ -140,15 +140,18 @@ def _row(row: TableRow, columns: Sequence[Column], numeric: set[str]) -> str:
 
 
 def _lean_row(row: TableRow, columns: Sequence[Column], numeric: set[str]) -> str:
-    """Writes one of many rows: its cells are numbers where they do not say otherwise."""
+    """Writes one of many rows without the tags and quotes that HTML can do without.
+
+    Its cells are numbers where they do not say otherwise.
+    """
     first, *rest = columns
     cells = "".join(
         f"<td{'' if c.key in numeric else f' class={_style(c, numeric)}'}>"
-        f"{_cell(c, row.cells.get(c.key))}</td>"
+        f"{_cell(c, row.cells.get(c.key))}"
         for c in rest
     )
     kind = f" class={row.kind}" if row.kind else ""
-    return f"<tr{kind}><th scope=row>{_cell(first, row.cells.get(first.key))}</th>{cells}</tr>"
+    return f"<tr{kind}><th scope=row>{_cell(first, row.cells.get(first.key))}{cells}\n"
 
 
 def _cell(column: Column, value: Cell) -> str:

@@ -11,7 +11,7 @@ from tests.reported import (
     HOSTILE,
     Page,
 )
-from usseg_ray.core.table import Column, Table, TableRow
+from usseg_ray.core.table import Cell, Column, Table, TableRow
 from usseg_ray.report.content import Report, Section
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import Store
@@ -125,7 +125,7 @@ def test_a_row_of_many_columns_has_their_headings_in_it_for_a_phone() -> None:
 
 def test_very_many_rows_stay_a_table_whose_cells_are_lean_and_whole() -> None:
     columns = (Column("name", "<trial>"), Column("a", "<a>"), Column("b", "<b>"), Column("c", "c"))
-    values = {"a": 1 / 3, "b": HOSTILE, "c": 2.0}
+    values: dict[str, Cell] = {"a": 1 / 3, "b": HOSTILE, "c": 2.0}
     rows = tuple(TableRow({"name": f"trial_{n}", **values}, "best") for n in range(500))
     text = as_html(Report("title", {}, (Section("s", "s", (Table("of", columns, rows),)),)))
     page = Page(text)
