@@ -59,8 +59,8 @@ def test_of_a_run_that_has_ended_only_what_is_logged_again_is_read(
     assert read == ["metric_3"]
     found = runs(folder)["t"]
     # A step that it has is passed over.
-    history = whole(found.info.run_id, "metric_3")
-    assert [(value.step, value.value) for value in history] == [(1, 4.0), (2, 5.0), (3, 9.0)]
+    history = {value.step: value.value for value in whole(found.info.run_id, "metric_3")}
+    assert history == {1: 4.0, 2: 5.0, 3: 9.0}
     assert len(whole(found.info.run_id, "consensus")) == 2
     # A setting that has changed since is logged at the last step of all.
     again = {"params": {"lr": 0.2}, "tags": {}, "keys": {}, "parent": None}
