@@ -1,15 +1,17 @@
 """`python -m tests.fuzz [TEST ...] [--minutes 10]`: each test for that long, guided by coverage.
 
-Atheris (extra `gate`) drives the very tests that a run of all tests gives some hundred examples. It
-ends at the first exception that is not the product's own, at an input that takes a minute, or one
-that takes 4 GiB. Inputs that reached new code are kept in `.gate/corpus`, and begin the next run.
+Atheris (extra `gate`) drives the very tests that a run of all tests gives some hundred examples, as
+many at a time as there are cores. A test ends at the first exception that is not the product's own,
+at an input that takes a minute, or one that takes 4 GiB. Inputs that reached new code are kept in
+`.gate/corpus`, and begin the next run.
 """
 
 import ast
+import os
 import re
-import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -28,7 +30,7 @@ class Fuzzed(NamedTuple):
     Attributes:
         test: Its name.
         inputs: How many it was given.
-        cpu_s: What that took.
+        cpu_s: What they took.
         error: The last line of what it ended with; empty where it found nothing.
     """
 
@@ -52,7 +54,6 @@ def fuzz(test: str, module: str, minutes: float) -> Fuzzed:
     """Runs one test for some minutes of one core."""
     corpus = CORPUS / test
     corpus.mkdir(parents=True, exist_ok=True)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "tests.fuzz.driven", module, f"test_{test}", str(60 * minutes)),
@@ -64,10 +65,9 @@ def fuzz(test: str, module: str, minutes: float) -> Fuzzed:
         errors="replace",
         check=False,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = [int(line) for line in ended.stdout.splitlines() if line.isdecimal()]
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Fuzzed(test, sum(said[-1:]), cpu_s, _error(ended) if ended.returncode else "")
+    told = re.findall(r"^(\d+) inputs in ([\d.]+) s$", ended.stdout, re.M)
+    inputs, cpu_s = told[-1] if told else (0, 0)
+    return Fuzzed(test, int(inputs), float(cpu_s), _error(ended) if ended.returncode else "")
 
 
 def _error(ended: subprocess.CompletedProcess[str]) -> str:
@@ -89,9 +89,13 @@ def main(
     if unknown := set(tests or ()) - set(known):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: one of {', '.join(known)}.")
     chosen = tests or list(known)
-    found = [fuzz(test, known[test], minutes) for test in track(chosen, "Fuzzing")]
-    for one in found:
-        print(f"{one.test:<24} {one.inputs:>9,} inputs {one.cpu_s:>6.0f} CPU s  {one.error}")
+    found = []
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        running = [cores.submit(fuzz, test, known[test], minutes) for test in chosen]
+        for ended in track(as_completed(running), "Fuzzing", total=len(running)):
+            one = ended.result()
+            found.append(one)
+            print(f"{one.test:<24} {one.inputs:>9,} inputs {one.cpu_s:>6.0f} CPU s  {one.error}")
     cpu_min, errors = sum(one.cpu_s for one in found) / 60, sum(bool(one.error) for one in found)
     print(
         f"{sum(one.inputs for one in found):,} inputs to {len(found)} tests in {cpu_min:.0f} CPU "

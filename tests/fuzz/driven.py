@@ -1,7 +1,7 @@
 """One fuzz test under Atheris, for some seconds of a core.
 
 `python -m tests.fuzz.driven MODULE TEST SECONDS [FLAGS of libFuzzer]`; its last line on stdout says
-how many inputs the test was given.
+how many inputs the test was given, and their CPU seconds.
 """
 
 import os
@@ -19,16 +19,22 @@ def main() -> None:
         given = getattr(import_module(module), test)
     inputs, began = 0, time.process_time()
 
+    def taken() -> float:
+        return time.process_time() - began
+
+    def tell() -> None:
+        print(f"{inputs} inputs in {taken():.1f} s", flush=True)
+
     def one(data: bytes) -> None:
         nonlocal inputs
         inputs += 1
         try:
             given.hypothesis.fuzz_one_input(data)
         except BaseException:
-            print(inputs, flush=True)
+            tell()
             raise
-        if time.process_time() - began > float(seconds):
-            print(inputs, flush=True)
+        if taken() > float(seconds):
+            tell()
             os._exit(0)  # libFuzzer knows no other end that is a good one
 
     atheris.Setup(["fuzz", *flags], one)

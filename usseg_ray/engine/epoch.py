@@ -38,7 +38,8 @@ class Epoch:
         stage: Name of the stage.
         total: Steps of the stage.
         taken: Steps taken of this epoch.
-        means: Means over them of the loss and its terms.
+        means: Means over them of the loss and its terms, float64, where these were computed: a GPU
+            is not waited for.
     """
 
     method: Method
@@ -48,16 +49,19 @@ class Epoch:
     stage: str
     total: int
     taken: int = 0
-    means: dict[str, float] = field(default_factory=dict)
+    means: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def part(self) -> EpochPart:
         """What to take this epoch up with, beside the method's and optimiser's states."""
-        return EpochPart(self.taken, dict(self.means))
+        return EpochPart(self.taken, self._told())
 
     def take_up(self, part: EpochPart) -> None:
         """Goes on from where it was broken off."""
-        self.taken, self.means = part.taken, dict(part.means)
+        self.taken = part.taken
+        self.means = {
+            name: torch.tensor(mean, dtype=torch.float64) for name, mean in part.means.items()
+        }
 
     def train(self, batches: Iterator[Images], after_step: Callable[[], None]) -> dict[str, float]:
         """Takes the steps that are left.
@@ -82,7 +86,7 @@ class Epoch:
             after_step()
         lasted = max(time.monotonic() - started, 1e-9)
         seconds["train_seconds"] = lasted
-        return {**self.means, **seconds, "images_per_second": world_size() * images / lasted}
+        return {**self._told(), **seconds, "images_per_second": world_size() * images / lasted}
 
     def _step(self, chunk: Images, seconds: Seconds) -> None:
         step = Step(self.optimiser.step_count, self.total, self.taken)
@@ -101,5 +105,8 @@ class Epoch:
         self.method.after_step()
         self.taken += 1
         for name, value in {"loss": result.loss.detach(), **result.scalars}.items():
-            mean = self.means.get(name, 0.0)
-            self.means[name] = mean + (float(value) - mean) / self.taken
+            before = self.means.get(name, torch.zeros(())).to(value.device, torch.float64)
+            self.means[name] = before + (value - before) / self.taken
+
+    def _told(self) -> dict[str, float]:
+        return {name: float(mean) for name, mean in self.means.items()}

@@ -157,20 +157,26 @@ def _lay_out(
         for info in files:
             base = PurePosixPath(info.path).relative_to(root) if info.path != root else None
             for name, data in _images(filesystem, info, base or PurePosixPath(info.base_name)):
-                path = Path(made, *_inside(name))
-                try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(data)
-                except (OSError, ValueError) as error:
-                    if isinstance(error, OSError) and error.errno in UNWRITABLE:
-                        raise
-                    told = f"{name} cannot be written ({first_line(error)})"
-                    raise UserError(f"{info.path}: an image called {told}.") from None
+                _write(data, made, name)
                 count += 1
         if not count:
             raise UserError(f"{root}: no images in it.")
         Path(made).rename(target)
         Path(made).mkdir()
+
+
+def _write(data: bytes, root: str, name: PurePosixPath) -> None:
+    """Writes an image below a folder; one whose name no file can have gets another."""
+    path = Path(root, *_inside(name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise
+        # Too long, of characters that no name has, or a folder's as well.
+        digest = hashlib.sha256(repr(name).encode()).hexdigest()[:16]
+        Path(root, f"renamed-{digest}{name.suffix.lower()}").write_bytes(data)
 
 
 def _inside(name: PurePosixPath) -> list[str]:

@@ -121,7 +121,7 @@ def seeds_that_tell(
         The smallest number whose interval would not hold 0, `MOST_SEEDS` at most; `None` where
         that many would not do, or nothing is known of the spread.
     """
-    if difference.low is None or difference.high is None or difference.mean == 0:
+    if difference.low is None or difference.high is None:
         return None
     one, other = np.array(first), np.array(second)
     if len(other) == 1:

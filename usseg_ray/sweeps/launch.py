@@ -23,6 +23,7 @@ from usseg_ray.core.lock import LOCK_FILE, alone_in
 from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.features.backbones import backbones_kept
+from usseg_ray.features.store.rule import size
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
@@ -34,9 +35,10 @@ from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.sweeps.tables import sampled, value
 from usseg_ray.trials.cost import Cost, estimate
+from usseg_ray.trials.room import lacking_room, run_bytes
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BASELINES_FILE
-from usseg_ray.trials.trial import RUNS, TRIAL_FILE, find_run, local_copy
+from usseg_ray.trials.trial import ENDED, RUNS, TRIAL_FILE, find_run, load_trials, local_copy
 
 MUCH_CUT = 0.2
 """Share of an image outside its centre square from which on it is said."""
@@ -115,6 +117,9 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     console.print(f"[bold]{escape(folder.name)}[/]  {escape(plan.protocol())}", highlight=False)
     said = [*_cut(plan), *(described(plan.calibration) if plan.calibration else ())]
     said += trainings(plan)
+    ended = sum(trial.status in ENDED for trial in load_trials(folder))
+    to_come = plan.num_trials - ended + plan.final_runs
+    said.append(lacking_room(folder, _run_bytes(plan), to_come))
     if request.search == "optuna" and request.warm_start is None:
         said.append(offer(first_settings(plan.parts), plan.objective))
     if request.warm_start == EVERY:
@@ -122,6 +127,10 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     for sentence in filter(None, said):
         console.say(sentence)
     return replace(plan, request=request)
+
+
+def _run_bytes(plan: Plan) -> int:
+    return max(map(run_bytes, plan.first_jobs()))
 
 
 def _cut(plan: Plan) -> list[str]:
@@ -220,6 +229,8 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
     for sentence in (f"Scores: {plan.protocol()}.", *_cut(plan)):
         console.say(sentence)
     _print_cost(plan)
+    runs = plan.num_trials + plan.final_runs
+    console.say(f"Disk: about {size(runs * _run_bytes(plan))} for checkpoints and pictures.")
     if keys:
         _print_keys(plan)
     more = "" if keys else " --keys adds the resolved keys."

@@ -3,7 +3,6 @@
 A Tune callback in the driver process, the only process that writes records and opens MLflow.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from usseg_ray.sweeps.screen import Screen
 from usseg_ray.tracking.ledger import Ledger
 from usseg_ray.tracking.store import SECONDS
 from usseg_ray.trials.job import Job
+from usseg_ray.trials.room import kept_bytes, lacking_room
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask
 from usseg_ray.trials.trainer import NODE_DIED, OUT_OF_REACH
@@ -222,15 +222,20 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
             self._draw(record, folder)
         self.storage.push(record.name)
-        if not self._told_room and (fault := lacking_room(folder, self.screen.to_come)):
-            self._told_room = True
-            self.screen.say(fault)
+        self._look_for_room(folder)
         if MIOU in record.metrics:
             self.ledger.tag(_in_views(record), record.name)
         # MLflow has no word for STOPPED, which is an end like another.
         closed = "FINISHED" if status == "STOPPED" else status
         self.ledger.close_trial(record.name, closed, record.reason)
         self.screen.show(record)
+
+    def _look_for_room(self, ended: Path) -> None:
+        if self._told_room:
+            return
+        if fault := lacking_room(self.folder, kept_bytes(ended), self.screen.to_come):
+            self._told_room = True
+            self.screen.say(fault)
 
     def _draw(self, record: Trial, folder: Path) -> None:
         miou = record.metrics.get(MIOU)
@@ -239,24 +244,6 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         if fault := try_to_draw(folder, self.truth, self.palette, caption):
             self.screen.say(f"{record.name} has no pictures: {fault}")
         self.ledger.attach(record.name, folder)
-
-
-def lacking_room(ended: Path, to_come: int) -> str:
-    """Says that a disk has no room for the runs to come; empty where it has.
-
-    Args:
-        ended: Folder of one that ended, which takes as much as each.
-        to_come: How many there are.
-    """
-    each = sum(path.stat().st_size for path in ended.rglob("*") if path.is_file())
-    free = shutil.disk_usage(ended).free
-    if each * to_come <= free:
-        return ""
-    return (
-        f"{ended.parent}: {free / 1e6:.0f} MB are free, and the {to_come} runs to come take about "
-        f"{each * to_come / 1e6:.0f} MB (checkpoints, pictures): make room. If the disk is full, "
-        "--resume goes on once there is."
-    )
 
 
 def _plain(result: dict[str, Any]) -> dict[str, float]:

@@ -1,15 +1,18 @@
 """An epoch says what it learnt, and is taken up again where it was broken off."""
 
 import copy
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
 from tests.fitting import Broken, Set, counting, equal_states, run_of, timeless
+from usseg_ray.core.types import StepResult
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.epoch import NonFiniteLossError
@@ -86,3 +89,45 @@ def test_metrics_are_means_over_the_steps(prepared: Set) -> None:
     # AdamW's first steps are of the learning rate's size: 1, 0.9 and 0.8 squared.
     assert place.history[0]["loss"] == pytest.approx((1 + 0.81 + 0.64) / 3, abs=0.01)
     assert place.history[0]["term"] == place.history[0]["loss"]
+
+
+def test_the_means_are_to_the_bit_those_of_numbers_read_at_every_step(
+    prepared: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place = run_of(prepared, "acseg", train__epochs=1)
+    steps: list[dict[str, float]] = []
+    loss = type(run.method).loss
+
+    def noted(*arguments: Any) -> StepResult:
+        result = loss(*arguments)
+        read = {"loss": result.loss.detach(), **result.scalars}
+        steps.append({name: float(value) for name, value in read.items()})
+        return result
+
+    monkeypatch.setattr(type(run.method), "loss", noted)
+    run.fit()
+    means: dict[str, float] = {}
+    for taken, step in enumerate(steps, 1):
+        for name, value in step.items():
+            means[name] = means.get(name, 0.0) + (value - means.get(name, 0.0)) / taken
+    assert len(steps) > 2
+    assert {name: place.history[0][name] for name in means} == means
+
+
+def test_what_a_step_reports_is_read_once_an_epoch(
+    prepared: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = run_of(prepared, "acseg", train__epochs=1)
+    reads: list[str] = []
+    read = torch.Tensor.__float__
+
+    def counted(self: torch.Tensor) -> float:
+        caller = sys._getframe(1).f_code
+        if caller.co_filename.endswith("engine/epoch.py"):
+            reads.append(caller.co_name)
+        return read(self)
+
+    monkeypatch.setattr(torch.Tensor, "__float__", counted)
+    run.fit()
+    scalars = {"loss", "concepts_used", "prototypes_unused", "max_cosine"}
+    assert len(reads) == len(scalars)

@@ -103,3 +103,9 @@ def test_similarity_is_larger_when_nearer() -> None:
     torch.testing.assert_close(
         similarity(points, centroids, spherical=True), torch.tensor([[1.0, 0.0]])
     )
+
+
+def test_the_nearest_centroid_by_angle_is_another_than_by_distance() -> None:
+    points, centroids = torch.tensor([[1.0, 1.0]]), torch.tensor([[9.0, 9.0], [1.0, 0.0]])
+    assert assign(points, centroids).tolist() == [1]
+    assert assign(points, centroids, spherical=True).tolist() == [0]

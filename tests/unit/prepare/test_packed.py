@@ -110,12 +110,24 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         unpack_images(f"file://{tmp_path}/lost", tmp_path / "home")
 
 
-@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a.jpg/b.jpg"], ids=["long", "below a file"])
-def test_names_that_no_file_can_have_are_told(tmp_path: Path, name: str) -> None:
-    source = archive(tmp_path / "x.tar", {"a.jpg": encoded(0), name: encoded(1)})
-    with pytest.raises(UserError, match=r"x\.tar: an image called .* cannot be written"):
-        unpack_images(str(source), tmp_path / "home")
-    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+NAMES = {
+    "long": ["a.jpg", "a" * 300 + ".JPG"],
+    "below a file": ["a.jpg", "a.jpg/b.jpg"],
+    "a folder's": ["a.jpg/b.jpg", "a.jpg"],
+    "of two": ["a.jpg", "b" * 300 + ".png", "c" * 300 + ".png"],
+}
+
+
+@pytest.mark.parametrize("called", NAMES.values(), ids=NAMES)
+def test_names_that_no_file_can_have_are_replaced(tmp_path: Path, called: list[str]) -> None:
+    images = {name: encoded(number) for number, name in enumerate(called)}
+    source = archive(tmp_path / "x.tar", images)
+    folder = unpack_images(str(source), tmp_path / "home")
+    laid_out = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.read_bytes() for path in laid_out} == set(images.values())
+    renamed = [path for path in laid_out if path.name.startswith("renamed-")]
+    assert len(renamed) == len(called) - 1
+    assert all(path.suffix in (".jpg", ".png") for path in renamed)
 
 
 def test_a_table_whose_names_are_no_text_is_told(tmp_path: Path) -> None:

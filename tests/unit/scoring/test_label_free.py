@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from tests import tiny
 from usseg_ray.core.config import build_config
-from usseg_ray.core.types import Batch
+from usseg_ray.core.types import Batch, Images
 from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.manifest import Manifest
+from usseg_ray.data.reader import Reader
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
@@ -82,6 +84,29 @@ def test_what_is_kept_changes_nothing(prepared: Set) -> None:
     assert first.metrics == again.metrics == fresh.metrics
     assert np.array_equal(first.maps, again.maps)
     assert np.array_equal(first.maps, fresh.maps)
+
+
+@pytest.mark.parametrize(("share", "reads"), [(1.0, 1), (0.99, 2), (0.0, 2)])
+def test_images_are_read_again_where_they_do_not_fit(
+    prepared: Set, monkeypatch: pytest.MonkeyPatch, share: float, reads: int
+) -> None:
+    run, few = run_of(prepared, "kmeans"), Reader.few
+    run.score("val")
+    counted: list[tuple[Any, ...]] = []
+    judge = judge_of(run)
+    judge(run.method)
+    assert judge._kept is not None
+    needed = sum(one.num_bytes for one in judge._kept)
+
+    def noted(*arguments: Any) -> Iterator[Images]:
+        counted.append(arguments)
+        return few(*arguments)
+
+    monkeypatch.setattr(Reader, "few", noted)
+    judge = judge_of(run, keep_bytes=int(share * needed))
+    for _ in range(2):
+        judge(run.method)
+    assert len(counted) == reads
 
 
 def test_good_clusters_are_judged_better_than_noise(prepared: Set) -> None:

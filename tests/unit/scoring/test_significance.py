@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t, ttest_ind
 
@@ -99,6 +99,26 @@ def test_images_count_as_naive_replicates_do() -> None:
     assert high - low == pytest.approx(2 * expected, rel=0.05)
 
 
+@pytest.mark.parametrize("images", [2, 3, 60])
+def test_an_interval_is_to_the_digit_that_of_its_definition(images: int) -> None:
+    first, second = ([counts_of(a, s, images) for s in (1, 2, 3)] for a in (0.8, 0.7))
+    runs = [*first, *second]
+    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), 600)
+    rows = [np.repeat(np.arange(images), times) for times in draws]
+    shared = np.cov([[miou(run, drawn) for drawn in rows] for run in runs])
+
+    def alike(block: np.ndarray) -> float:
+        return float(block[~np.eye(3, dtype=bool)].mean())
+
+    variance = alike(shared[:3, :3]) + alike(shared[3:, 3:]) - 2 * float(shared[:3, 3:].mean())
+    variance = max(0.0, variance) * images / (images - 1)
+    whole = [np.array([miou(run, np.arange(images)) for run in side]) for side in (first, second)]
+    half = float(half_width(variance, images, *whole))
+    found = paired_bootstrap(first, second, replicates=600)
+    mean = whole[0].mean() - whole[1].mean()
+    assert (found.mean, *interval(found)) == pytest.approx((mean, mean - half, mean + half))
+
+
 def test_what_happens_to_one_run_on_one_image_counts_once() -> None:
     # Nothing is common to the seeds of a finalist, so images alone add next to nothing.
     rng = np.random.default_rng(0)
@@ -122,6 +142,17 @@ def test_a_class_that_no_drawn_image_has_leaves_the_mean() -> None:
     assert (found.low, found.high) == (100, 100)
 
 
+def test_a_class_of_a_single_pixel_counts_and_one_of_none_does_not() -> None:
+    right = MatchedCounts(*(np.array([[9, 1, 0]] * 2) for _ in range(3)))
+    # It claims a pixel of the third class, which the other one does not have in its mean.
+    wrong = MatchedCounts(
+        np.array([[9, 0, 0], [9, 0, 0]]),
+        np.array([[9, 0, 0], [9, 0, 1]]),
+        np.array([[9, 0, 0], [9, 1, 0]]),
+    )
+    assert paired_bootstrap([right], [wrong]).mean == pytest.approx(100 - 100 / 3)
+
+
 @given(st.integers(2, 6), st.floats(0, 9), st.integers(2, 500))
 def test_half_width_joins_two_intervals(seeds: int, variance: float, images: int) -> None:
     rng = np.random.default_rng(seeds)
@@ -131,6 +162,13 @@ def test_half_width_joins_two_intervals(seeds: int, variance: float, images: int
     found = float(half_width(variance, images, first, second))
     alone = t.ppf(0.975, images - 1) * np.sqrt(variance)
     assert found == pytest.approx(float(np.hypot(by_seeds, alone)))
+
+
+def test_many_differences_have_the_half_widths_of_each() -> None:
+    rng = np.random.default_rng(0)
+    first, second, variance = rng.random((5, 3)), rng.random((5, 4)), rng.random(5)
+    each = [float(half_width(*one)) for one in zip(variance, [30] * 5, first, second, strict=True)]
+    assert half_width(variance, 30, first, second) == pytest.approx(each)
 
 
 def test_more_seeds_of_one_finalist_do_not_make_up_for_few_of_the_other() -> None:
@@ -191,6 +229,63 @@ def test_a_score_without_seeds_adds_no_spread() -> None:
     half = float(t.ppf(0.975, 2) / np.sqrt(3))
     found = seeds_that_tell(Difference(1.5, 1.5 - half, 1.5 + half), first, [9.5])
     assert found == next(n for n in range(2, 20) if t.ppf(0.975, n - 1) / np.sqrt(n) < 1.5)
+
+
+def seeds_by_definition(found: Difference, first: list[float], second: list[float]) -> int | None:
+    """What `seeds_that_tell` says, by Welch's formulas and nothing else."""
+    assert found.low is not None
+    assert found.high is not None
+    one, other = np.var(first, ddof=1), np.var(second, ddof=1)
+
+    def by_seeds(runs: int) -> float:
+        parts = one / runs, other / runs
+        if not any(parts):
+            return 0.0
+        freedom = sum(parts) ** 2 / sum(part**2 / (runs - 1) for part in parts)
+        return float(t.ppf(0.975, freedom) ** 2 * sum(parts))
+
+    images = max(0.0, ((found.high - found.low) / 2) ** 2 - by_seeds(len(first)))
+    return next(
+        (
+            runs
+            for runs in range(len(first) + 1, MOST_SEEDS + 1)
+            if images + by_seeds(runs) < found.mean**2
+        ),
+        None,
+    )
+
+
+SCORES = st.lists(st.floats(-3, 3), min_size=4, max_size=4)
+
+
+@settings(max_examples=400)
+@given(st.floats(0.05, 5), st.floats(0.0, 6), SCORES, SCORES)
+def test_seeds_that_tell_are_those_of_the_definition(
+    mean: float, half: float, first: list[float], second: list[float]
+) -> None:
+    found = Difference(mean, mean - half, mean + half)
+    assert seeds_that_tell(found, first, second) == seeds_by_definition(found, first, second)
+
+
+def student(runs: int) -> float:
+    """Half an interval of that many seeds with deviation 1."""
+    return float(t.ppf(0.975, runs - 1) / np.sqrt(runs))
+
+
+@pytest.mark.parametrize("told", [4, 7, MOST_SEEDS, None])
+def test_the_number_of_seeds_ends_where_nobody_would_train_more(told: int | None) -> None:
+    runs = MOST_SEEDS + 1 if told is None else told
+    # Between what one seed fewer would just not tell and what this many do.
+    mean = (student(runs) + student(runs - 1)) / 2
+    found = Difference(mean, mean - student(3), mean + student(3))
+    assert seeds_that_tell(found, [10.0, 12.0, 11.0], [9.0]) == told
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_seeds_that_all_score_the_same_need_one_more_at_most(seeds: int) -> None:
+    equal = [5.0] * seeds
+    assert seeds_that_tell(Difference(1.0, 0.5, 1.5), equal, [4.0] * seeds) == seeds + 1
+    assert seeds_that_tell(Difference(1.0, -0.5, 2.5), equal, [4.0] * seeds) is None
 
 
 @pytest.mark.parametrize(

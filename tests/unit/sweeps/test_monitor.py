@@ -1,4 +1,3 @@
-import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ import pytest
 
 from tests.told import trial
 from usseg_ray.sweeps import monitor
-from usseg_ray.sweeps.monitor import Monitor, Waits, lacking_room
+from usseg_ray.sweeps.monitor import Monitor, Waits
 from usseg_ray.trials.trial import WORKERS, Trial
 
 
@@ -114,16 +113,3 @@ def test_what_is_kept_of_a_failure_has_no_secrets(tmp_path: Path) -> None:
     Monitor.on_trial_recover(cast(Monitor, None), failed)
     assert [path.name for path in tmp_path.iterdir()] == ["error.txt"]
     assert file.read_text() == "Traceback\nOSError: s3://***@bucket/set: no such host\n"
-
-
-def test_a_disk_without_room_for_the_runs_to_come_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = tmp_path / "trial_000"
-    (ended / "train").mkdir(parents=True)
-    (ended / "train" / "checkpoint.pt").write_bytes(bytes(2_000_000))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
-    assert lacking_room(ended, 5) == ""
-    assert lacking_room(ended, 6).startswith(
-        f"{tmp_path}: 10 MB are free, and the 6 runs to come take about 12 MB"
-    )

@@ -1,6 +1,6 @@
 """The segmentation head of STEGO and its successors, and the moving average that teaches it."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -63,9 +63,35 @@ class SegmentationHead(nn.Module):
         Returns:
             (B, C, h, w) codes, not normalised.
         """
-        plain, curved = (tokens, tokens) if masks is None else (tokens * m for m in masks)
-        codes: Tensor = self.linear(plain) + self.output(self.activation(self.hidden(curved)))
+        if masks is None:
+            plain, curved = self.linear(tokens), self.hidden(tokens)
+        else:
+            plain = masked_projection(self.linear, tokens, masks.linear)
+            curved = masked_projection(self.hidden, tokens, masks.nonlinear)
+        codes: Tensor = plain + self.output(self.activation(curved))
         return codes
+
+
+def masked_projection(
+    layer: nn.Conv2d, tokens: Float[Tensor, "B D h w"], mask: Float[Tensor, "B D #h #w"]
+) -> Float[Tensor, "B C h w"]:
+    """Projects `tokens * mask`, in whichever form writes less.
+
+    A mask of whole channels may as well multiply the weights, an image's own, which are fewer
+    numbers than its tokens where an image has more tokens than the layer has outputs.
+
+    Args:
+        layer: A convolution of 1x1.
+        tokens: (B, D, h, w).
+        mask: Broadcastable to the tokens.
+    """
+    height, width = tokens.shape[2:]
+    if mask.shape[2:] != (1, 1) or height * width <= layer.out_channels:
+        return cast(Tensor, layer(tokens * mask))
+    assert layer.bias is not None
+    weights = layer.weight.flatten(1) * mask.flatten(1)[:, None]
+    projected = torch.baddbmm(layer.bias[:, None], weights, tokens.flatten(2))
+    return cast(Tensor, projected.unflatten(2, (height, width)))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from usseg_ray.methods.parts.heads import (
     HeadMasks,
     SegmentationHead,
     initialise_like_torch,
+    masked_projection,
     update_teacher,
 )
 
@@ -38,7 +39,34 @@ def test_codes_against_matrices(activation: HeadActivation) -> None:
 def test_without_masks_nothing_is_dropped() -> None:
     kept = torch.ones(2, 6, 1, 1)
     module = head()
-    assert torch.equal(module(TOKENS), module(TOKENS, HeadMasks(kept, kept)))
+    torch.testing.assert_close(module(TOKENS), module(TOKENS, HeadMasks(kept, kept)))
+
+
+def test_masks_in_the_weights_learn_what_masks_of_the_tokens_do() -> None:
+    random = torch.Generator().manual_seed(2)
+    layers = [nn.Conv2d(6, 5, 1), nn.Conv2d(6, 5, 1)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    steps = [torch.optim.Adam(layer.parameters(), lr=0.01) for layer in layers]
+    for _ in range(20):
+        tokens = torch.randn(2, 6, 3, 4, generator=random)
+        mask = torch.rand(2, 6, 1, 1, generator=random)
+        found = [masked_projection(layers[0], tokens, mask), layers[1](tokens * mask)]
+        losses = [codes.square().mean() for codes in found]
+        torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+        for loss, step in zip(losses, steps, strict=True):
+            step.zero_grad()
+            loss.backward()
+            step.step()
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 1, 1), (2, 6, 3, 4), (2, 6, 3, 1)])
+@pytest.mark.parametrize("outputs", [5, 12, 30])
+def test_masks_of_any_form_are_the_same(shape: tuple[int, ...], outputs: int) -> None:
+    layer, mask = nn.Conv2d(6, outputs, 1), torch.rand(shape)
+    expected = layer(TOKENS * mask)
+    torch.testing.assert_close(masked_projection(layer, TOKENS, mask), expected)
+    last = TOKENS.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(masked_projection(layer, last, mask), expected)
 
 
 def test_generator_alone_decides_the_weights() -> None:
