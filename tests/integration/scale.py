@@ -50,7 +50,7 @@ def wait(config: dict[str, Any], folder: str) -> None:
     time.sleep(WAIT_S)
     number = int(config["trial"].removeprefix("trial_"))
     left.leave(number, Path(folder, config["trial"]))
-    tune.report({**left.report_of(number, left.EPOCHS), "epoch": 1.0})
+    tune.report(left.report_of(number, left.EPOCHS))
 
 
 def planned(trials: int, folder: Path) -> Plan:

@@ -145,7 +145,7 @@ def _concept_term(
     return -(positive * (logits - total.log())).sum() / positive.sum()
 
 
-def hidden_positive_loss(
+def dense_hidden_positive_loss(
     codes: Float[Tensor, "N C"],
     mixed: Float[Tensor, "N C"],
     agnostic: Candidates,

@@ -159,7 +159,7 @@ def contrastive(sizes: Sizes, anchors: int | None = None) -> Forms:
             Candidates(own, torch.cat([best_match(own[:first], pool), best]))
             for own, pool, best in zip(rows, pools, known, strict=True)
         )
-        loss = naive.hidden_positive_loss(
+        loss = naive.dense_hidden_positive_loss(
             codes, mixed, agnostic, specific, sampled, options, searched
         )
         return _with_gradients(loss, codes, mixed)

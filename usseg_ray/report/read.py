@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.scoring.objective import MIOU
+from usseg_ray.tracking.histories import histories
 from usseg_ray.tracking.store import (
     PATIENCE,
     SECONDS,
@@ -30,7 +31,6 @@ from usseg_ray.tracking.store import (
     alone,
     check_database,
     explained,
-    histories,
     of_sweep,
     patience,
     run_key,

@@ -15,11 +15,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from os import environ
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,7 +26,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
-from mlflow.utils.rest_utils import http_request
 
 from usseg_ray import __version__
 from usseg_ray.core.errors import UserError, redacted
@@ -58,8 +55,6 @@ SECONDS, GPUS_TAG = "trial_seconds", "usseg.trial_gpus"
 _OTHER_SCHEMA = re.compile("out-of-date database schema|Can't locate revision")
 
 _ENDING = frozenset("?%")
-
-_BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 
@@ -233,64 +228,6 @@ def search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
         page = client.search_runs([experiment_id], query, page_token=page.token)
         runs.extend(page)
     return runs
-
-
-RUNS_AT_ONCE, VALUES_AT_ONCE = 100, 25_000
-"""Runs that MLflow takes in one question for a metric, and values that an answer has at most."""
-
-
-def histories(client: MlflowClient, ids: Sequence[str], metric: str) -> dict[str, dict[int, float]]:
-    """Reads all values of a metric of runs, many runs at a time.
-
-    Args:
-        client: Of the store.
-        ids: MLflow's ids of the runs.
-        metric: Its name.
-
-    Returns:
-        Run -> step -> value, by step; empty for a run without any.
-    """
-    found: dict[str, dict[int, float]] = {run: {} for run in ids}
-    for start in range(0, len(ids), RUNS_AT_ONCE):
-        for run, step, value in _values(client, ids[start : start + RUNS_AT_ONCE], metric):
-            found[run][step] = value
-    return {run: dict(sorted(values.items())) for run, values in found.items()}
-
-
-def _values(
-    client: MlflowClient, ids: Sequence[str], metric: str
-) -> Iterable[tuple[str, int, float]]:
-    """Yields (run, step, value), of a run in the order in which they were logged."""
-    found = _asked_together(client, ids, metric) if len(ids) > 1 else None
-    if found is None:
-        pages = ((run, client.get_metric_history(run, metric)) for run in ids)
-        return ((run, one.step, one.value) for run, values in pages for one in values)
-    if len(found) < VALUES_AT_ONCE:
-        return found
-    # The answer may have been cut off.
-    half = len(ids) // 2
-    return chain(_values(client, ids[:half], metric), _values(client, ids[half:], metric))
-
-
-def _asked_together(
-    client: MlflowClient, ids: Sequence[str], metric: str
-) -> list[tuple[str, int, float]] | None:
-    """Asks as MLflow's own dashboard does, which its client has no word for.
-
-    Returns:
-        (run, step, value); `None` where a store or server does not know the question.
-    """
-    store = client._tracking_client.store
-    if hasattr(store, "get_metric_history_bulk"):
-        rows = store.get_metric_history_bulk(ids, metric, VALUES_AT_ONCE)
-        return [(one.run_id, one.step, one.value) for one in rows]
-    if not hasattr(store, "get_host_creds"):
-        return None
-    asked = {"run_id": list(ids), "metric_key": metric, "max_results": VALUES_AT_ONCE}
-    answer = http_request(store.get_host_creds(), _BULK, "GET", params=asked)
-    if answer.status_code != HTTPStatus.OK:
-        return None
-    return [(one["run_id"], one["step"], one["value"]) for one in answer.json()["metrics"]]
 
 
 COLUMNS = {
