@@ -151,7 +151,7 @@ def _lean_row(row: TableRow, columns: Sequence[Column], numeric: set[str]) -> st
         for c in rest
     )
     kind = f" class={row.kind}" if row.kind else ""
-    return f"<tr{kind}><th scope=row>{_cell(first, row.cells.get(first.key))}{cells}\n"
+    return f"<tr{kind}><th scope=row>{_cell(first, row.cells.get(first.key))}{cells}"
 
 
 def _cell(column: Column, value: Cell) -> str:
