@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +160,10 @@ def test_the_bank_of_cause_is_written_once_an_epoch_and_only_while_it_serves(
     written: dict[int, int] = {}
     banks: dict[int, int] = {}
 
+    def states() -> set[tuple[Path, int, int]]:
+        found = [(file, file.stat()) for file in tmp_path.rglob("*.pt")]
+        return {(file, stat.st_size, stat.st_mtime_ns) for file, stat in found}
+
     class Weighed(TuneContext):
         """Notes the bytes of all states that an epoch leaves, and stops after one."""
 
@@ -171,11 +174,10 @@ def test_the_bank_of_cause_is_written_once_an_epoch_and_only_while_it_serves(
         def report(
             self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
         ) -> None:
-            since = time.time_ns()
+            before = states()
             super().report(metrics, state, evaluation)
             self.history.append(metrics)
-            files = [file for file in tmp_path.rglob("*.pt") if file.stat().st_mtime_ns >= since]
-            written[state.epoch] = sum(file.stat().st_size for file in files)
+            written[state.epoch] = sum(size for _, size, _ in states() - before)
             banks[state.epoch] = 4 * state.method["bank.values"].numel()
             if state.epoch == self.stop:
                 raise KeyboardInterrupt
