@@ -34,6 +34,7 @@ from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.methods.parts.whitening import Whitening
 from usseg_ray.ops.attention import two_means_split
 from usseg_ray.ops.kmeans import assign, fit_shared
+from usseg_ray.ops.largest import argmax
 from usseg_ray.ops.modularity import cosine, image_losses
 from usseg_ray.ops.sampling import PointSample
 
@@ -332,7 +333,7 @@ class ACSeg(Method):
         maps = self.encode(batch)
         tokens = self._tokens(maps)
         soft = cosine(tokens, settled(tokens, self.generator(tokens), self.config.settle))
-        hard = soft.argmax(2)
+        hard = argmax(soft, 2)
         # Regions keep their own mean even if concepts were found on centred tokens: what they have
         # in common within an image still tells images apart.
         sums, counts = pool_regions(maps.flatten(2).mT, hard, soft.shape[2])

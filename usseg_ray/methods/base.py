@@ -20,6 +20,7 @@ from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, Needs, Step, StepResult
 from usseg_ray.ops.context import averaged
+from usseg_ray.ops.largest import argmax
 
 __all__ = ["CodeClassifier", "Defaults", "Method", "Needs", "ParamGroup", "Passes", "Stage"]
 
@@ -290,7 +291,7 @@ class CodeClassifier(Method):
     def members(self, batch: Batch, cluster: int) -> Float[Tensor, "n C"]:
         """Returns the codes that are classified so."""
         codes = self.encode(batch)
-        return codes.movedim(1, -1)[self.classify(codes).argmax(1) == cluster]
+        return codes.movedim(1, -1)[argmax(self.classify(codes), 1) == cluster]
 
     @torch.no_grad()
     def predict_mirrored(self, batch: Batch, mirrored: Batch) -> Float[Tensor, "B K h w"]:

@@ -24,6 +24,7 @@ from usseg_ray.methods.base import Defaults, ParamGroup
 from usseg_ray.methods.parts.heads import HeadMasks
 from usseg_ray.methods.stego import STEGO, STEGOConfig, ViewMasks
 from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.largest import argmax
 
 
 class EQUSSConfig(STEGOConfig):
@@ -144,7 +145,7 @@ class ProductQuantiser(nn.Module):
         """Finds each part's vector, one codebook after the other: all at once take M times more."""
         books = normalize(self.vectors, dim=2)
         return torch.stack(
-            [(part @ book.mT).argmax(1) for part, book in zip(parts, books, strict=True)]
+            [argmax(part @ book.mT, 1) for part, book in zip(parts, books, strict=True)]
         )
 
 

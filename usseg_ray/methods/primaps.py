@@ -29,6 +29,7 @@ from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.codes import fit_centroids
 from usseg_ray.methods.parts.heads import update_teacher
 from usseg_ray.methods.parts.rules import fixed, rate
+from usseg_ray.ops.largest import argmax
 from usseg_ray.ops.principal_masks import (
     CENTRED_PSI,
     ENOUGH,
@@ -213,7 +214,7 @@ class PriMaPs(CodeClassifier):
         codes = self.encode(batch)
         masks = self._masks(batch, codes)
         scaled = self._scaled(codes)
-        ids = self.teacher(scaled).argmax(1)
+        ids = argmax(self.teacher(scaled), 1)
         labels = usual_in_masks(ids, masks, self.num_clusters)
         logits = self.student(scaled)
         weights = (1 - self._shares(logits.detach())).clamp(min=0).pow(self.config.focus)

@@ -32,6 +32,7 @@ from usseg_ray.methods.parts.correspondence import Maps, avoid_self, moments, sm
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_teacher
 from usseg_ray.methods.parts.rules import HEAD, fixed, rate, threshold
 from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.largest import argmax
 
 
 class SmooSegConfig(MethodConfig):
@@ -222,7 +223,7 @@ class SmooSeg(CodeClassifier):
             )
         )
         # Cosines as they are: at temperature 1 this stays above log(1 + (K - 1) / e^2).
-        data = cross_entropy(self.student(codes.detach()), scores.argmax(1))
+        data = cross_entropy(self.student(codes.detach()), argmax(scores, 1))
         loss = (
             self.config.weight_intra * intra
             + self.config.weight_negative * negative

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from usseg_ray.core.distributed import broadcast, rank, shared_generator
 from usseg_ray.core.errors import UserError
+from usseg_ray.ops.largest import argmax
 from usseg_ray.ops.sampling import PointSample
 
 Backend = Literal["faiss-cpu", "faiss-gpu"]
@@ -147,7 +148,7 @@ def assign(
     Returns:
         (n,) int64, the centroid's row.
     """
-    return similarity(points, centroids, spherical=spherical).argmax(1)
+    return argmax(similarity(points, centroids, spherical=spherical), 1)
 
 
 def _unit(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

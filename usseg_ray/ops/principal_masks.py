@@ -12,6 +12,7 @@ from torch.nn.functional import normalize, pad
 
 from usseg_ray.core.types import MaskRecipe
 from usseg_ray.ops.context import averaged
+from usseg_ray.ops.largest import argmax
 
 MOST = 254
 """Masks of an image at most, so that their numbers fit into a byte."""
@@ -68,7 +69,7 @@ def principal_masks(
             break
         own, remaining = unit[live], left[live]
         direction = principal_direction(rows[live], remaining)
-        seeds = _cosines(own, direction).abs().masked_fill(~remaining, -1.0).argmax(1)
+        seeds = argmax(_cosines(own, direction).abs().masked_fill(~remaining, -1.0), 1)
         grown = own[torch.arange(len(live), device=live.device), seeds]
         cosines = _cosines(own, grown).masked_fill(~remaining, -1.0)
         joins = (cosines >= psi * cosines.amax(1, keepdim=True)) & remaining

@@ -18,6 +18,7 @@ from torch import Tensor
 from usseg_ray.core.types import Batch, Images
 from usseg_ray.methods.base import CodeClassifier, Method
 from usseg_ray.ops.guided import guided
+from usseg_ray.ops.largest import argmax
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 Featurise = Callable[[Images], Batch]
@@ -159,7 +160,7 @@ def label_map(scores: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Int64[
     Returns:
         (B, H, W) int64, the cluster of every pixel.
     """
-    return _upsampled(scores, size).argmax(dim=1)
+    return argmax(_upsampled(scores, size), 1)
 
 
 def _upsampled(scores: Tensor, size: tuple[int, int]) -> Tensor:

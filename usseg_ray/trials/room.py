@@ -25,7 +25,9 @@ def run_bytes(job: Job) -> int:
     made = methods.get(job.method)(
         config.method, method_spec(config), job.num_clusters, config.seed
     )
-    state: int = sum(value.nbytes for value in made.state_dict().values() if hasattr(value, "nbytes"))
+    state: int = sum(
+        value.nbytes for value in made.state_dict().values() if hasattr(value, "nbytes")
+    )
     # Adam keeps two moments of what learns.
     moments: int = sum(2 * value.nbytes for value in made.parameters() if value.requires_grad)
     return _CHECKPOINTS * (state + moments) + PICTURE_BYTES * config.data.eval_size**2

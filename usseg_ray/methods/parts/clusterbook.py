@@ -21,6 +21,7 @@ from torch.nn.functional import normalize, pad
 from usseg_ray.core.types import StepResult
 from usseg_ray.methods.parts.concepts import nearest_codes, share_used
 from usseg_ray.ops.draws import uniforms
+from usseg_ray.ops.largest import argmax
 from usseg_ray.ops.modularity import affinity, graph
 
 _EPSILON = 1e-12
@@ -172,7 +173,7 @@ def _best_runs(runs: Float[Tensor, "N runs length"]) -> Int64[Tensor, "N N"]:
         rows = runs[i : i + side, None]
         for j in range(i, count, side):
             products = rows * runs[None, j : j + side]
-            best[i : i + side, j : j + side] = products.amax(3).argmax(2)
+            best[i : i + side, j : j + side] = argmax(products.amax(3), 2)
     return best
 
 

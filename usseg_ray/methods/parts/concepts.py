@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 from torch.nn.functional import normalize
 
+from usseg_ray.ops.largest import argmax
+
 # Logits at a time.
 _LOGITS = 2**22
 _GROWTH = 1.5
@@ -77,7 +79,7 @@ def nearest_codes(
     # A token's length scales its cosines alike.
     directions = normalize(codebook, dim=1)
     # One image at a time: all cosines of a batch at once would be the largest tensor of a step.
-    return torch.stack([(directions @ image.flatten(1)).argmax(0) for image in tokens]).view(
+    return torch.stack([argmax(directions @ image.flatten(1), 0) for image in tokens]).view(
         len(tokens), *tokens.shape[2:]
     )
 

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from usseg_ray.ops.largest import argmax
 from usseg_ray.ops.modularity import cosine
 
 
@@ -40,7 +41,7 @@ def settled(
     """
     unit = normalize(tokens, dim=2)
     for _ in range(times):
-        hard = cosine(tokens, concepts).argmax(2)
+        hard = argmax(cosine(tokens, concepts), 2)
         sums, counts = pool_regions(unit, hard, concepts.shape[1])
         concepts = torch.where(counts[:, :, None] > 0, sums, concepts)
     return concepts
