@@ -161,6 +161,8 @@ class HtmlTable:
         return self.numbers[self.row(name)][self.column(head)]
 
 
+# What the start of a row or cell, and the end of a table's body, end where nothing else has.
+ENDED = {"td": ("td", "th"), "th": ("td", "th"), "tr": ("td", "th", "tr")}
 VOID = {"meta", "link", "img", "br", "rect", "circle", "line", "path", "polygon", "hr"}
 
 
@@ -178,6 +180,7 @@ class Page(HTMLParser):
         assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._end(ENDED.get(tag, ()))
         found = {key: value or "" for key, value in attrs}
         self.elements.append((tag, found))
         if tag == "table":
@@ -201,7 +204,19 @@ class Page(HTMLParser):
         self.elements.append((tag, {key: value or "" for key, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
+        if tag == "tbody":
+            self._end(ENDED["tr"])
         assert self._open.pop() == tag
+
+    def _end(self, tags: tuple[str, ...]) -> None:
+        """Ends rows and cells of a table of many, which leaves that out."""
+        while self._open[-1:] and self._open[-1] in tags and self._many:
+            self._open.pop()
+
+    @property
+    def _many(self) -> bool:
+        (last,) = [found for tag, found in self.elements if tag == "table"][-1:]
+        return "many" in last["class"]
 
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] not in ("style", "script"):

@@ -36,13 +36,13 @@ def build(head: str) -> CAUSE:
 
 
 def make_batch(images: Sequence[int], step: int) -> Batch:
-    """Builds images that depend on their number and the step alone."""
+    """Builds images that depend on their number and the step alone, and no stage's last step."""
     tokens = torch.stack(
         [torch.randn(DIM, SIDE, SIDE, generator=shared_generator("x", i, step)) for i in images]
     )
     names = tuple(f"image-{image}" for image in images)
     pixels = torch.zeros(len(names), 3, 32, 32)
-    return Batch(names, pixels, FeatureMap(tokens), Step(step, STEPS, step))
+    return Batch(names, pixels, FeatureMap(tokens), Step(step, STEPS + 1, step))
 
 
 def learn(method: CAUSE, stage: str, parts: list[Sequence[int]]) -> None:

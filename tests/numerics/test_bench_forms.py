@@ -34,7 +34,9 @@ SMALL = Sizes(
 
 
 @pytest.mark.parametrize("images", [2, 3])
-@pytest.mark.parametrize("make", [works.clusterbook, works.clustering, works.correspondence])
+@pytest.mark.parametrize(
+    "make", [works.clusterbook, works.clustering, works.correspondence, works.contrastive]
+)
 def test_forms_are_equal(make: Callable[[Sizes], Forms], images: int) -> None:
     forms = make(replace(SMALL, images=images, cluster_images=images))
     ours, official = forms.ours(), forms.official()

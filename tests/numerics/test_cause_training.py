@@ -28,7 +28,7 @@ from tests.numerics.cause import (
     tensor,
 )
 from tests.numerics.comparing import Golden, Vectors, close
-from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
+from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig, CAUSEDraws
 from usseg_ray.methods.parts.clusterbook import clusterbook_losses
 from usseg_ray.methods.parts.concepts import nearest_codes
@@ -89,7 +89,8 @@ class Training:
     def batch(self, step: int) -> Batch:
         names = tuple("abc"[: self.images])
         tokens = as_map(self.vectors[f"feat_{step}"])
-        return Batch(names, torch.zeros(self.images, 3, 96, 96), FeatureMap(tokens))
+        pixels, later = torch.zeros(self.images, 3, 96, 96), ITERATIONS + 1
+        return Batch(names, pixels, FeatureMap(tokens), Step(step, later, step))
 
     def draws(self, step: int, permutations: Iterator[Any] | None = None) -> CAUSEDraws:
         windows = as_windows(self.vectors["orders"][step], self.images)

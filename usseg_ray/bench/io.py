@@ -1,7 +1,8 @@
 """How fast images are decoded, prepared and streamed, beside what one core decodes.
 
-Off an image's path: it times three of its steps on generated files. Decoding stands beside Pillow,
-preparing beside decoding alone on as many cores, and streaming beside reading in one process.
+Off an image's path: it times three of its steps on generated files, and the plans before them.
+Decoding stands beside Pillow, preparing beside decoding alone on as many cores, and streaming
+beside reading in one process.
 """
 
 import io
@@ -22,9 +23,10 @@ from usseg_ray.core.config import DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.decode import decode_image
-from usseg_ray.data.plans import Piece, training_plan
+from usseg_ray.data.manifest import Manifest, ShardInfo, split_totals
+from usseg_ray.data.plans import Piece, WithPartners, dealt_plan, training_plan
 from usseg_ray.data.reading import Showing, Stream, stream_here
-from usseg_ray.data.shards import ROWS_PER_SHARD
+from usseg_ray.data.shards import ROWS_PER_GROUP, ROWS_PER_SHARD
 from usseg_ray.prepare.write import prepare
 
 BAR_PER_CORE = 150.0
@@ -35,6 +37,8 @@ _ROUNDS = 3
 _DECODE_FILES = 200
 _STREAM_ROWS = 2048
 _MIN_SHARDS = 40
+_NEIGHBOURS, _DEALT_BATCH = 8, 64
+_PLAN_BAR_S, _PARTNER_BAR_S = 3.0, 0.5
 _MIN_BLOCKS = 5
 
 
@@ -56,6 +60,53 @@ def io_bars(images: int) -> Iterator[Measure]:
     with local_ray():
         yield from _preparing(images, ours)
         yield from _streaming(min(images, _STREAM_ROWS), ours)
+
+
+def planning_bars(rows: int) -> Iterator[Measure]:
+    """Times the plan of one walk over a split, and how long its first partner takes.
+
+    Args:
+        rows: Of the split, which has a manifest alone.
+    """
+    manifest = _manifest_of(rows)
+    deal = partial(
+        dealt_plan, manifest, "train", seed=0, walk=0, batch_size=_DEALT_BATCH, rank=0, world=2
+    )
+    plan = training_plan(manifest, "train", seed=0, epoch=0, rows=rows, rank=0, world=1)
+    neighbours = np.zeros((rows, _NEIGHBOURS), np.int32)
+
+    def first_partner() -> Piece:
+        return WithPartners(plan, manifest, "train", neighbours, seed=0)[0]
+
+    dealt, partner = least_seconds(deal, first_partner, rounds=1)
+    of = f"of {rows:,} rows"
+    yield Measure("io", f"plan {of}", dealt, "s", "the bar", _PLAN_BAR_S, 1.0)
+    yield Measure("io", f"first partners {of}", partner, "s", "the bar", _PARTNER_BAR_S, 1.0)
+
+
+def _manifest_of(rows: int) -> Manifest:
+    """Describes a split of whole shards."""
+    groups = (ROWS_PER_GROUP,) * (ROWS_PER_SHARD // ROWS_PER_GROUP)
+    shards = tuple(
+        ShardInfo(
+            path=f"train/{number}",
+            split="train",
+            rows=ROWS_PER_SHARD,
+            labelled=0,
+            num_bytes=1,
+            sha256="",
+            row_groups=groups,
+        )
+        for number in range(rows // ROWS_PER_SHARD)
+    )
+    return Manifest(
+        name="bench",
+        classes=(),
+        ignore_index=0,
+        splits=split_totals(shards),
+        shards=shards,
+        source="usseg_ray.bench",
+    )
 
 
 def _preparing(images: int, one_core: float) -> Iterator[Measure]:

@@ -11,14 +11,16 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, normalize
 
+from usseg_ray.methods.parts.contrastive import Candidates, ContrastiveOptions
 from usseg_ray.methods.parts.correspondence import Draws, Maps, Shifts
 
 _POSITIVE_ABOVE = 0.3
 _NEGATIVE_BELOW = 0.1
+_HP_TEMPERATURE = 0.07
 
 
 def dense_clusterbook_losses(
@@ -141,6 +143,66 @@ def _concept_term(
     logits = logits - logits.max(1, keepdim=True).values.detach()
     total = (logits.exp() * (positive + negative)).sum(1, keepdim=True)
     return -(positive * (logits - total.log())).sum() / positive.sum()
+
+
+def dense_hidden_positive_loss(
+    codes: Float[Tensor, "N C"],
+    mixed: Float[Tensor, "N C"],
+    agnostic: Candidates,
+    specific: Candidates,
+    sampled: Bool[Tensor, "n N"],
+    options: ContrastiveOptions,
+    images: int,
+) -> Float[Tensor, ""]:
+    """Computes HP's contrastive loss one image of anchors at a time, all its pairs kept.
+
+    Args:
+        codes: (N, C), unit norm.
+        mixed: (N, C) of the locally mixed codes, unit norm.
+        agnostic: Frozen features and their best matches.
+        specific: The teacher's codes and their best matches.
+        sampled: (n, N) pairs that join the denominators by chance.
+        options: `temperature` and `task_weight`; anchors weigh by their positives, kinds jointly.
+        images: So many have anchors, the first ones.
+
+    Returns:
+        Scalar, the mean over these images.
+    """
+    patches, terms = len(sampled), []
+    for rows in (slice(n * patches, (n + 1) * patches) for n in range(images)):
+        with torch.no_grad():
+            own, other = (_above_either(kind, rows) for kind in (agnostic, specific))
+            counting = own.any(1).nonzero()[:, 0]
+            weights = (own.float() + options.task_weight * other.float())[counting]
+            active = torch.logical_or(own, sampled).float()
+            active[torch.arange(patches), torch.arange(rows.start, rows.stop)] = 0
+            active = active[counting]
+        both = [_likelihoods(kind, rows, counting, active, options) for kind in (codes, mixed)]
+        terms.append(-((weights * both[0]).sum() + (weights * both[1]).sum()) / weights.sum())
+    return options.temperature / (2 * _HP_TEMPERATURE) * torch.stack(terms).mean()
+
+
+def _above_either(kind: Candidates, rows: slice) -> Bool[Tensor, "n N"]:
+    """Marks pairs above the best match of one of both, from repeated thresholds."""
+    alike = kind.rows[rows] @ kind.rows.mT
+    own = kind.best[rows, None].repeat(1, len(kind.rows))
+    other = kind.best[None].repeat(len(alike), 1)
+    found = torch.logical_or(alike > own, alike > other)
+    found[torch.arange(len(alike)), torch.arange(rows.start, rows.stop)] = False
+    return found
+
+
+def _likelihoods(
+    codes: Float[Tensor, "N C"],
+    rows: slice,
+    counting: Int64[Tensor, " A"],
+    active: Float[Tensor, "A N"],
+    options: ContrastiveOptions,
+) -> Float[Tensor, "A N"]:
+    """Computes the log-likelihood of every pair of some anchors."""
+    logits = codes[rows][counting] @ codes.mT / options.temperature
+    logits = logits - logits.max(1, keepdim=True).values.detach()
+    return logits - (logits.exp() * active).sum(1, keepdim=True).log()
 
 
 def correspondence_loss(

@@ -16,7 +16,7 @@ from usseg_ray.bench.extraction import extraction_bars
 from usseg_ray.bench.features import reading_bars
 from usseg_ray.bench.history import append, change_table, changes_since, load_history, make_record
 from usseg_ray.bench.inputs import make_jpegs
-from usseg_ray.bench.io import io_bars
+from usseg_ray.bench.io import io_bars, planning_bars
 from usseg_ray.bench.meter import Measure
 from usseg_ray.bench.methods import method_bars
 from usseg_ray.bench.predict import prediction_bars
@@ -27,12 +27,14 @@ from usseg_ray.bench.works import Sizes
 from usseg_ray.core.cli import console, errors
 
 IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 1_000, 10_000, 500
+PLANNED_ROWS = 1_280_000
 REFINED_SIDE, LARGE_REFINED_SIDE = 160, 320
 
 Bars = Iterator[Measure]
 
 
 def _io(full: bool) -> Bars:
+    yield from planning_bars(PLANNED_ROWS)
     yield from io_bars(MANY_IMAGES if full else IMAGES)
     if full:
         yield from streaming_measures(list(make_jpegs(DISTINCT_IMAGES)))

@@ -125,8 +125,14 @@ def eight_products(sizes: Sizes) -> Work:
     return work
 
 
-def contrastive(sizes: Sizes) -> Work:
-    """Makes HP's contrastive loss with both kinds of positives, their search in pools included."""
+def contrastive(sizes: Sizes, anchors: int | None = None) -> Forms:
+    """Makes HP's contrastive loss with both kinds of positives, their search in pools included.
+
+    Args:
+        sizes: How large inputs are.
+        anchors: Images of which the official form, which goes from one to the next, does the
+            anchors; all if unset.
+    """
     random, patches = _Random(), sizes.side**2
     count = sizes.images * patches
     codes, mixed = (random.unit(count, sizes.dim).requires_grad_() for _ in range(2))
@@ -136,14 +142,29 @@ def contrastive(sizes: Sizes) -> Work:
     sampled = torch.cat([random.uniform(1, count) < 0.02 for _ in range(patches)])
     options = ContrastiveOptions(temperature=0.6, task_weight=0.5)
 
-    def work() -> list[Tensor]:
+    searched = sizes.images if anchors is None else anchors
+    first = searched * patches
+    # What the official form's other images would have found, which is not to be timed.
+    known = [best_match(own[first:], pool) for own, pool in zip(rows, pools, strict=True)]
+
+    def ours() -> list[Tensor]:
         agnostic, specific = (
             Candidates(own, best_match(own, pool)) for own, pool in zip(rows, pools, strict=True)
         )
         contrast = hidden_positive_loss(codes, mixed, agnostic, specific, sampled, patches, options)
         return _with_gradients(contrast.loss, codes, mixed)
 
-    return work
+    def official() -> list[Tensor]:
+        agnostic, specific = (
+            Candidates(own, torch.cat([best_match(own[:first], pool), best]))
+            for own, pool, best in zip(rows, pools, known, strict=True)
+        )
+        loss = naive.dense_hidden_positive_loss(
+            codes, mixed, agnostic, specific, sampled, options, searched
+        )
+        return _with_gradients(loss, codes, mixed)
+
+    return Forms(ours, official)
 
 
 def propagation(sizes: Sizes) -> Work:

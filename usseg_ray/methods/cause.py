@@ -214,6 +214,7 @@ class CAUSE(CodeClassifier):
         self.register_buffer("teacher_steps", torch.tensor(0))
         # From a loss to the step after it; nothing to remember between steps.
         self._fresh: tuple[Tensor, Tensor, Tensor] | None = None
+        self._is_last = False
 
     @classmethod
     def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ANN401
@@ -256,11 +257,6 @@ class CAUSE(CodeClassifier):
         return [
             ParamGroup([self.probe.centroids], config.probe_lr, "adam", lr_factor=0.5, lr_epochs=2)
         ]
-
-    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:  # noqa: ARG002
-        """Frees the bank once its stage is over."""
-        if stage == "probe":
-            self.bank.clear()
 
     def draw(self, batch: Batch, stage: str) -> CAUSEDraws:
         """Draws tokens, dropout and the bank's choice for a step.
@@ -318,21 +314,24 @@ class CAUSE(CodeClassifier):
         """Moves the teacher, and puts the teacher's projections of the step into the bank.
 
         The first step makes the teacher equal to the student: in the official code the two share
-        their memory until then.
+        their memory until then. After the last one the bank has served: it is freed, before a
+        checkpoint is saved.
         """
         if self._fresh is None:
             return
         decay = self.config.ema_decay if self.teacher_steps > 0 else 0.0
         update_teacher(self.teacher, self.student, decay)
         self.teacher_steps += 1
-        values, codes, priorities = (all_gather(part) for part in self._fresh)
+        if self._is_last:
+            self.bank.clear()
+        else:
+            values, codes, priorities = (all_gather(part) for part in self._fresh)
+            self.bank.update(values, codes, priorities, self.config.bank_share)
         self._fresh = None
-        self.bank.update(values, codes, priorities, self.config.bank_share)
 
     def fit_clusters(self, passes: Passes) -> None:
-        """Finds the centroids by k-means unless all are learnt; the bank has served by then."""
+        """Finds the centroids by k-means unless all are learnt."""
         if self.config.clustering != "probe":
-            self.bank.clear()
             fit_centroids(self, self.probe, passes, self.positions)
 
     def clusterings(self) -> Mapping[str, Callable[[], None]]:
@@ -372,6 +371,7 @@ class CAUSE(CodeClassifier):
         assigned = self._sampled(assigned[:, None], draws).flatten()
         fresh = Keys(normalize(values.flatten(0, 1), dim=1), assigned)
         self._fresh = (*fresh, draws.priorities.flatten())
+        self._is_last = batch.step.index + 1 == batch.step.total
         thresholds, keys = (config.positive_above, config.negative_below), self.bank.keys()
         within, loss = contrast_concepts(
             anchors, clusterbook, fresh, keys, thresholds=thresholds, temperature=config.temperature

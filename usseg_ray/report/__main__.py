@@ -4,6 +4,7 @@ Without arguments it reads the MLflow store alone and writes a page (the rooms b
 With the names of runs it ranks the scores that lie in their folders, if they compare.
 """
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -100,6 +101,10 @@ def _compose(
     from usseg_ray.report.read import Store  # noqa: PLC0415
     from usseg_ray.report.repeat import compose  # noqa: PLC0415
 
+    # Rows of a database are many small objects, among which a quarter of the time would go into the
+    # search for garbage; what was imported is none.
+    gc.freeze()
+    gc.set_threshold(100_000)
     store = Store(tracking_uri, experiment)
     writers = {
         ReportFormat.MD: report_markdown,

@@ -5,7 +5,7 @@ numbers that it draws.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from usseg_ray.core.table import Cell, Column, Spread, Table, TableRow
@@ -19,8 +19,10 @@ from usseg_ray.scoring.objective import MIOU, STABILITY, digits, short
 from usseg_ray.tracking.store import SEED_TAG
 
 _SCORE = "unsupervised mIoU, %"
-MOST_CURVES = 100
-"""Learning curves of a method; each takes a question to the store, and a line on the page."""
+MOST_CURVES, MOST_POINTS = 50, 50
+"""Learning curves of a method, and points of each, that a screen tells apart; of more, some."""
+MOST_LINES = 200
+"""Trials of a method across parallel axes: as above."""
 _MAX_AXES = 9
 _NARROW_AXES = 3
 """Settings in a drawing for a phone, beside the score."""
@@ -101,36 +103,52 @@ def learning_curves(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
     blocks: list[PageBlock] = []
     for number, sweep in enumerate(sweeps):
         styles = {method: style for style, method in enumerate(sweep.methods)}
-        drawn = drawn_of(sweep.trials)
+        drawn = some_evenly(sweep.trials, MOST_CURVES)
         for place, metric in enumerate(dict.fromkeys((MIOU, sweep.objective))):
-            scores = {run.id: store.history(run, metric) for run in drawn}
+            scores = store.histories(drawn, metric)
             if any(len(history) > 1 for history in scores.values()):
                 label = _SCORE if metric == MIOU else short(metric)
-                caption, key = f"{label}, over epochs: {sweep.protocol}", f"epochs-{number}-{place}"
+                said = _thinned(drawn, sweep.trials, scores)
+                caption = f"{label}, over epochs{said}: {sweep.protocol}"
+                key = f"epochs-{number}-{place}"
                 blocks.append(_epochs(drawn, scores, styles, caption, label, key, by_method=True))
         for method in sweep.methods:
             runs = [run for run in drawn if run.method == method]
-            losses = {run.id: store.history(run, "loss") for run in runs}
+            losses = store.histories(runs, "loss")
             if any(len(history) > 1 for history in losses.values()):
-                label = f"loss of {method} over epochs, in its own unit"
+                own = [run for run in sweep.trials if run.method == method]
+                label = (
+                    f"loss of {method} over epochs, in its own unit{_thinned(runs, own, losses)}"
+                )
                 key = f"loss-{number}-{styles[method]}"
                 blocks.append(_epochs(runs, losses, styles, label, "loss", key))
     why = Note("No trial was scored in more than one epoch.")
     return Section("learning", "Learning curves", tuple(blocks) or (why,))
 
 
-def drawn_of(trials: Sequence[RunRecord]) -> list[RunRecord]:
-    """Takes trials, best first; of a method with more than `MOST_CURVES` some, evenly by rank."""
+def some_evenly(trials: Sequence[RunRecord], most: int) -> list[RunRecord]:
+    """Takes trials, best first; of a method with more than `most` some, evenly by rank."""
     ranks: dict[str, list[str]] = defaultdict(list)
     for run in trials:
         ranks[run.method].append(run.id)
-    kept = {own[n] for own in ranks.values() for n in spread(len(own), MOST_CURVES)}
+    kept = {own[n] for own in ranks.values() for n in spread(len(own), most)}
     return [run for run in trials if run.id in kept]
+
+
+def _thinned(
+    drawn: Sequence[RunRecord],
+    trials: Sequence[RunRecord],
+    histories: Mapping[str, Mapping[int, float]],
+) -> str:
+    """Says what a chart leaves out of many trials and epochs; nothing where it has all."""
+    longest = max(map(len, histories.values()), default=0)
+    said = f", {len(drawn)} of {len(trials)} trials" if len(drawn) < len(trials) else ""
+    return said + (f", {MOST_POINTS} of {longest} epochs" if longest > MOST_POINTS else "")
 
 
 def _epochs(
     runs: Sequence[RunRecord],
-    histories: dict[str, list[tuple[int, float]]],
+    histories: Mapping[str, Mapping[int, float]],
     styles: dict[str, int],
     caption: str,
     label: str,
@@ -145,7 +163,9 @@ def _epochs(
             named = run.method not in seen
             seen.add(run.method)
             name = f"{run.method} {run.trial}" if by_method else run.trial
-            points = tuple((float(step), value) for step, value in history)
+            steps = list(history)
+            kept = [*(steps[n] for n in spread(len(steps) - 1, MOST_POINTS - 1)), steps[-1]]
+            points = tuple((float(step), history[step]) for step in kept)
             series.append(Series(name, points, styles[run.method], (), named))
             rows += [
                 TableRow({"trial": run.trial, "method": run.method, "epoch": x, "value": y})
@@ -184,12 +204,14 @@ def _parallel(
     sweep: SweepRecord, method: str, runs: list[RunRecord], keys: list[str], key: str
 ) -> Chart:
     label, digits = (_SCORE, 1) if sweep.objective == MIOU else (short(sweep.objective), 3)
-    caption = f"Trials of {method} by what they varied: {sweep.protocol}"
+    drawn = some_evenly(runs, MOST_LINES)
+    said = f", {len(drawn)} of {len(runs)} drawn" if len(drawn) < len(runs) else ""
+    caption = f"Trials of {method} by what they varied{said}: {sweep.protocol}"
     axes = [
-        Axis(name.rpartition(".")[2], tuple(_axis_value(run.params.get(name)) for run in runs))
+        Axis(name.rpartition(".")[2], tuple(_axis_value(run.params.get(name)) for run in drawn))
         for name in keys[:_MAX_AXES]
     ]
-    scores = tuple(round(run.score or 0.0, digits) for run in runs)
+    scores = tuple(round(run.score or 0.0, digits) for run in drawn)
     axes.append(Axis(label.removeprefix("unsupervised ").removesuffix(", %"), scores))
     named = (Column("trial", "trial"), *(Column(name, name, None) for name in keys))
     rows = []
@@ -198,9 +220,9 @@ def _parallel(
         rows.append(TableRow({"trial": run.trial, **settings, "score": run.score}))
     table = Table(caption, (*named, Column("score", label, digits)), tuple(rows))
     summary = (
-        f"{len(runs)} trials across {len(axes)} axes; the best one, {runs[0].trial}, is named."
+        f"{len(drawn)} trials across {len(axes)} axes; the best one, {runs[0].trial}, is named."
     )
-    names = [run.trial for run in runs]
+    names = [run.trial for run in drawn]
     return Chart(
         parallel_axes(caption, summary, axes, names, key=key),
         table,

@@ -115,11 +115,27 @@ def cost(store: Store, sweeps: Sequence[SweepRecord]) -> Section:
 
 
 def _cost_table(store: Store, sweep: SweepRecord) -> Table:
-    price = gpu_hour_price(sweep.parent)
-    rows = [
-        _cost_row(store, run, price, _gpus(sweep.parent, run))
-        for run in (*sweep.trials, *sweep.seeds)
-    ]
+    runs = (*sweep.trials, *sweep.seeds)
+    speeds = store.histories(runs, "images_per_second")
+    scoring = store.histories(runs, "eval_seconds")
+    price, rows = gpu_hour_price(sweep.parent), list[TableRow]()
+    for run in runs:
+        speed, spent, seconds = (
+            speeds[run.id].values(),
+            scoring[run.id].values(),
+            store.seconds(run),
+        )
+        cells: dict[str, Cell] = {
+            "name": run.name,
+            "method": run.method,
+            "status": run.status.lower(),
+            "seconds": seconds,
+            "eval_seconds": math.fsum(spent) if spent else None,
+            "images_per_second": math.fsum(speed) / len(speed) if speed else None,
+        }
+        if price is not None and seconds is not None:
+            cells["price"] = seconds / 3600 * _gpus(sweep.parent, run) * price
+        rows.append(TableRow(cells))
     total: dict[str, Cell] = {
         key: math.fsum(found)
         for key in ("seconds", "eval_seconds", "price")
@@ -131,23 +147,6 @@ def _cost_table(store: Store, sweep: SweepRecord) -> Table:
     whole = TableRow({"name": "from start to end", "seconds": sweep.parent.seconds}, "best")
     caption = f"Time of every run: {sweep.name}"
     return Table(caption, _COST, (*rows, summed, whole))
-
-
-def _cost_row(store: Store, run: RunRecord, price: float | None, gpus: float) -> TableRow:
-    speed = [value for _, value in store.history(run, "images_per_second")]
-    scoring = [value for _, value in store.history(run, "eval_seconds")]
-    seconds = store.seconds(run)
-    cells: dict[str, Cell] = {
-        "name": run.name,
-        "method": run.method,
-        "status": run.status.lower(),
-        "seconds": seconds,
-        "eval_seconds": math.fsum(scoring) if scoring else None,
-        "images_per_second": math.fsum(speed) / len(speed) if speed else None,
-    }
-    if price is not None and seconds is not None:
-        cells["price"] = seconds / 3600 * gpus * price
-    return TableRow(cells)
 
 
 def gpu_hour_price(parent: RunRecord) -> float | None:

@@ -25,6 +25,7 @@ from usseg_ray.report.content import (
 
 _SHORT = 6  # letters of a heading that need no width of their own
 _SLIM = 3  # columns of a table that fits a phone as it is
+_MANY = 400  # rows beyond which cards on a phone are no help, and every byte of a cell counts
 
 
 def as_html(report: Report) -> str:
@@ -96,18 +97,20 @@ def _table(table: Table, key: str) -> str:
     """Writes a table in a container of its own, which scrolls by keyboard where it is too wide.
 
     On a phone nothing does: rows of many columns are cards there, which have the headings in them.
+    But where there are very many rows, they stay a table.
     """
-    columns = table.shown()
-    cards = " cards" if len(columns) > _SLIM else ""
+    columns, many = table.shown(), len(table.rows) > _MANY
+    kind = " many" if many else " cards" if len(columns) > _SLIM else ""
     numeric = {column.key for column in columns if _is_numeric(column, table.rows)}
     head = "".join(
         f'<th scope="col" class="{_style(c, numeric)}">{escape(c.title)}</th>' for c in columns
     )
-    body = "".join(_row(row, columns, numeric) for row in table.rows)
+    write = _lean_row if many else _row
+    body = "".join(write(row, columns, numeric) for row in table.rows)
     caption = f'<caption id="{key}-caption"><span>{escape(table.caption)}</span></caption>'
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{key}-caption">'
-        f'<table class="sortable{cards}">{caption}'
+        f'<table class="sortable{kind}">{caption}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -134,6 +137,21 @@ def _row(row: TableRow, columns: Sequence[Column], numeric: set[str]) -> str:
         )
     kind = f' class="{row.kind}"' if row.kind else ""
     return f"<tr{kind}>{''.join(cells)}</tr>"
+
+
+def _lean_row(row: TableRow, columns: Sequence[Column], numeric: set[str]) -> str:
+    """Writes one of many rows without the tags and quotes that HTML can do without.
+
+    Its cells are numbers where they do not say otherwise.
+    """
+    first, *rest = columns
+    cells = "".join(
+        f"<td{'' if c.key in numeric else f' class={_style(c, numeric)}'}>"
+        f"{_cell(c, row.cells.get(c.key))}"
+        for c in rest
+    )
+    kind = f" class={row.kind}" if row.kind else ""
+    return f"<tr{kind}><th scope=row>{_cell(first, row.cells.get(first.key))}{cells}"
 
 
 def _cell(column: Column, value: Cell) -> str:

@@ -7,6 +7,7 @@ existing store and writes nothing.
 import json
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +20,14 @@ from mlflow.exceptions import MlflowException
 
 from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.scoring.objective import MIOU
+from usseg_ray.tracking.histories import histories
 from usseg_ray.tracking.store import (
     PATIENCE,
     SECONDS,
     SEED_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
+    VERSION_TAG,
     alone,
     check_database,
     explained,
@@ -173,11 +176,10 @@ class SweepRecord:
             where it was scored on the test split without being trained again. Where none was, the
             best trial of each method, without any.
         """
-        again = {
-            run.trial: tuple(seed for seed in self.seeds if seed.trial == run.trial)
-            for run in self.trials
-        }
-        chosen = [(run, again[run.trial]) for run in self.trials if again[run.trial]]
+        again: dict[str, list[RunRecord]] = defaultdict(list)
+        for seed in self.seeds:
+            again[seed.trial].append(seed)
+        chosen = [(run, tuple(again[run.trial])) for run in self.trials if run.trial in again]
         if not chosen:
             chosen = [(run, (run,)) for run in self.trials if "test.unsup_miou" in run.metrics]
         if not chosen:
@@ -242,13 +244,12 @@ class Store:
         with explained(self._uri):
             return [self._sweep(key) for key in dict.fromkeys(map(self._key, names or [""]))]
 
-    def history(self, run: RunRecord, metric: str) -> list[tuple[int, float]]:
-        """Reads all values of a metric: (step, value), by step."""
-        if metric not in run.metrics:
-            return []
+    def histories(self, runs: Sequence[RunRecord], metric: str) -> dict[str, dict[int, float]]:
+        """Reads all values of a metric of some runs: run's id -> step -> value, by step."""
+        having = [run.id for run in runs if metric in run.metrics]
         with explained(self._uri):
-            values = self._client.get_metric_history(run.id, metric)
-        return sorted({value.step: value.value for value in values}.items())
+            found = histories(self._client, having, metric)
+        return {run.id: found.get(run.id, {}) for run in runs}
 
     def seconds(self, run: RunRecord) -> float | None:
         """Says how long a run was trained and scored, as the sweep's screen does.
@@ -276,7 +277,8 @@ class Store:
     def _key(self, name: str) -> str:
         """Finds a sweep's key by that key or its folder's name; the latest one's for no name."""
         there = []
-        for run in filter(_is_parent, self._search("")):
+        # These alone have a version; to look at all runs takes as long as they are many.
+        for run in filter(_is_parent, self._search(f"tags.`{VERSION_TAG}` LIKE '%'")):
             names = run.data.tags[SWEEP_TAG], run.data.tags.get(_FOLDER, run.info.run_name)
             if not name or name in names:
                 return str(names[0])

@@ -9,7 +9,7 @@ import contextlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,16 @@ CHANGED = "changed."
 
 @dataclass
 class _History:
-    """What a run holds already: logged (metric, step) pairs, and values refused as non-finite."""
+    """What a run holds already.
+
+    Attributes:
+        logged: (metric, step) pairs.
+        unread: Metrics that it holds of which it was not read at which steps.
+        num_nonfinite: Values that were refused as non-finite.
+    """
 
     logged: set[tuple[str, int]] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
     num_nonfinite: int = 0
 
 
@@ -165,7 +172,8 @@ class Runs:
             elif run.data.params[key] != text and isinstance(setting, int | float):
                 changed[f"{CHANGED}{key}"] = float(setting)
         if changed:
-            steps = [step for _, step in self._history(run.info.run_id).logged]
+            history = self._history(run.info.run_id)
+            steps = [step for _, step in self._read(history, run.info.run_id, history.unread)]
             self._log(run.info.run_id, changed, max(steps, default=0), at)
 
     def _do_log(self, operation: Operation) -> None:
@@ -298,10 +306,11 @@ class Runs:
     def _log(self, run_id: str, metrics: Mapping[str, float], step: int, at: int) -> None:
         """Takes a step's metrics that the run lacks; counts those that MLflow cannot hold."""
         history, batch = self._history(run_id), self._batches[run_id]
+        logged = self._read(history, run_id, metrics.keys() & history.unread)
         for key, value in metrics.items():
-            if (key, step) in history.logged:
+            if (key, step) in logged:
                 continue
-            history.logged.add((key, step))
+            logged.add((key, step))
             if math.isfinite(value):
                 batch.metrics.append(Metric(key, value, at, step))
             else:
@@ -309,16 +318,20 @@ class Runs:
                 batch.tags[NONFINITE_TAG] = str(history.num_nonfinite)
 
     def _history(self, run_id: str) -> _History:
-        """Reads once what a run holds, which for a new run is nothing."""
+        """Reads once which metrics a run holds, which for a new run is none."""
         if run_id not in self._histories:
             data = self._client.get_run(run_id).data
-            logged = {
-                (key, metric.step)
-                for key in data.metrics
-                for metric in self._client.get_metric_history(run_id, key)
-            }
-            self._histories[run_id] = _History(logged, int(data.tags.get(NONFINITE_TAG, 0)))
+            refused = int(data.tags.get(NONFINITE_TAG, 0))
+            self._histories[run_id] = _History(unread=set(data.metrics), num_nonfinite=refused)
         return self._histories[run_id]
+
+    def _read(self, history: _History, run_id: str, metrics: Set[str]) -> set[tuple[str, int]]:
+        """Reads at which steps a run holds some metrics; a question each, so only of those."""
+        for key in metrics:
+            values = self._client.get_metric_history(run_id, key)
+            history.logged |= {(key, value.step) for value in values}
+        history.unread -= metrics
+        return history.logged
 
     def _send(self, run_id: str) -> None:
         if batch := self._batches.pop(run_id, None):

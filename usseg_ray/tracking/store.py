@@ -43,6 +43,9 @@ ROLE_TAG = "usseg.role"
 
 """`sweep`, `trial` or `seed`: what a run is, for views of runs of one kind."""
 
+VERSION_TAG = "usseg.version.usseg_ray"
+"""Which version made a sweep's own run, which alone has it."""
+
 REASON_TAG = "usseg.reason"
 
 SECONDS, GPUS_TAG = "trial_seconds", "usseg.trial_gpus"
@@ -329,7 +332,7 @@ def environment() -> dict[str, str]:
     """
     python = platform.python_version()
     tags = {
-        "usseg.version.usseg_ray": __version__,
+        VERSION_TAG: __version__,
         "usseg.version.python": python,
         "usseg.machine.cpu": cpu_name(),
         "usseg.machine.vector_instructions": vector_instructions(),

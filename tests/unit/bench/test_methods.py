@@ -45,6 +45,7 @@ def test_every_bar_is_measured() -> None:
     bars = list(method_bars(SMALL, full=True))
     assert [(bar.what, bar.unit, bar.limit is not None) for bar in bars] == [
         ("HP contrastive loss", "CPU s", True),
+        ("HP contrastive loss", "CPU s", True),
         ("HP contrastive loss", "GB", True),
         ("HP local propagation", "CPU s", True),
         ("HP weights of neighbours", "CPU s", False),

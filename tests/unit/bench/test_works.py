@@ -14,16 +14,25 @@ def parts(result: object) -> list[Tensor]:
 
 
 def test_losses_run_backward_to_their_inputs() -> None:
-    for make, gradients in ((works.contrastive, 2), (works.propagation, 1), (works.modularity, 1)):
-        _, *found = parts(make(SMALL)())
+    made = works.contrastive(SMALL).ours, works.propagation(SMALL), works.modularity(SMALL)
+    for work, gradients in zip(made, (2, 1, 1), strict=True):
+        _, *found = parts(work())
         assert len(found) == gradients
         assert all(part.isfinite().all() and part.any() for part in found)
 
 
 def test_a_work_gives_the_same_every_time() -> None:
-    work = works.contrastive(SMALL)
+    work = works.contrastive(SMALL).ours
     for first, second in zip(parts(work()), parts(work()), strict=True):
         assert torch.equal(first, second)
+
+
+def test_a_part_of_the_official_contrast_has_the_first_images_as_anchors() -> None:
+    whole, part = works.contrastive(SMALL).official(), works.contrastive(SMALL, 1).official()
+    loss, codes, _ = parts(part)
+    assert loss != parts(whole)[0]
+    # The other image's codes are keys.
+    assert codes.any(1).all()
 
 
 def test_weights_are_those_of_nine_neighbours() -> None:

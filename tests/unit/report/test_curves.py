@@ -2,18 +2,28 @@
 
 import re
 from collections import defaultdict
+from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from tests.ledgers import lay_store, opened
 from tests.reported import (
     MIOU,
     Page,
 )
-from usseg_ray.report.curves import MOST_CURVES, drawn_of, in_parts
-from usseg_ray.report.read import RunRecord
+from usseg_ray.report.content import Chart
+from usseg_ray.report.curves import (
+    MOST_CURVES,
+    MOST_POINTS,
+    in_parts,
+    learning_curves,
+    parallel_coordinates,
+    some_evenly,
+)
+from usseg_ray.report.read import RunRecord, Store
 from usseg_ray.report.svg import Axis
 
 
@@ -61,11 +71,43 @@ def test_of_many_trials_some_have_a_curve() -> None:
         RunRecord(str(i), f"trial_{i:03d}", "FINISHED", 0, 1.0, {}, {"usseg.method": method}, {})
         for i, method in enumerate(methods)
     ]
-    drawn = drawn_of(trials)
+    drawn = some_evenly(trials, 100)
     names = [run.method for run in drawn]
-    assert (names.count("a"), names.count("b")) == (4, MOST_CURVES)
+    assert (names.count("a"), names.count("b")) == (4, 100)
     # The best of each is one of them, and the order stays.
     assert [run.id for run in drawn[:6]] == ["0", "1", "2", "3", "5", "8"]
+
+
+def test_of_many_trials_and_epochs_a_screenful_is_drawn_and_the_caption_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lay_store(tmp_path / "mlflow.db")
+    trials, epochs = MOST_CURVES + 10, MOST_POINTS + 70
+    with opened() as ledger:
+        for number in range(trials):
+            name = f"trial_{number:03d}"
+            ledger.open_trial(name, {"method.gamma": number}, {"usseg.method": "stego"})
+            last = epochs if number == 0 else 2
+            for epoch in range(1, last + 1):
+                ledger.log(name, {"unsup_miou": 90.0 - number, "loss": 1 / epoch}, epoch)
+            ledger.close_trial(name, "FINISHED")
+    found = Store(None, "usseg")
+    sweeps = found.sweeps([])
+    charts = [block for block in learning_curves(found, sweeps).blocks if isinstance(block, Chart)]
+    said = f"{MOST_CURVES} of {trials} trials, {MOST_POINTS} of {epochs} epochs"
+    for chart in charts:
+        assert said in chart.numbers.caption
+        assert said in chart.svg
+        rows = [row.cells for row in chart.numbers.rows]
+        steps = [cells["epoch"] for cells in rows if cells["trial"] == "trial_000"]
+        assert (len(steps), steps[0], steps[-1]) == (MOST_POINTS, 1.0, float(epochs))
+        assert len({cells["trial"] for cells in rows}) == MOST_CURVES
+    assert len(charts) == 2
+    # All trials stand in the table of their settings, however few of them are drawn.
+    (axes,) = parallel_coordinates(sweeps).blocks
+    assert isinstance(axes, Chart)
+    assert len(axes.numbers.rows) == trials
 
 
 def test_settings_are_those_that_trials_vary(page: Page, trials: dict[str, Run]) -> None:

@@ -11,7 +11,7 @@ from tests.reported import (
     HOSTILE,
     Page,
 )
-from usseg_ray.core.table import Column, Table, TableRow
+from usseg_ray.core.table import Cell, Column, Table, TableRow
 from usseg_ray.report.content import Report, Section
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import Store
@@ -121,3 +121,20 @@ def test_a_row_of_many_columns_has_their_headings_in_it_for_a_phone() -> None:
     assert wide["class"] == "sortable cards"
     labels = [cell["data-label"] for cell in Page(text).all("td")]
     assert labels == ["<b>", "<c>", "<b>", "<c>", "<d>"]
+
+
+def test_very_many_rows_stay_a_table_whose_cells_are_lean_and_whole() -> None:
+    columns = (Column("name", "<trial>"), Column("a", "<a>"), Column("b", "<b>"), Column("c", "c"))
+    values: dict[str, Cell] = {"a": 1 / 3, "b": HOSTILE, "c": 2.0}
+    rows = tuple(TableRow({"name": f"trial_{n}", **values}, "best") for n in range(500))
+    text = as_html(Report("title", {}, (Section("s", "s", (Table("of", columns, rows),)),)))
+    page = Page(text)
+    (table,) = page.tables
+    assert page.all("table")[0]["class"] == "sortable many"
+    assert len(table.rows) == 500
+    assert table.numbers_of("trial_499", "<a>") == [1 / 3]
+    assert table.rows[499] == ["trial_499", "0.3", HOSTILE, "2.0"]
+    assert table.kinds[499] == "best"
+    # What is no number says so; a number is set to the right by the style sheet.
+    assert [cell.get("class") for cell in page.all("td")[:3]] == [None, "text", None]
+    assert ".many td:not([class]) { text-align: right; }" in STYLE

@@ -6,9 +6,12 @@ import ray.train
 import ray.tune
 import torch
 
+from tests import tiny
+from tests.fitting import equal_states, run_of, timeless
 from usseg_ray.core.files import UNFINISHED
 from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import RunContext
+from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.contexts import LOOK_EVERY, TrainContext, TuneContext
 from usseg_ray.trials.storage import Storage, opened
 from usseg_ray.trials.trial import CHECKPOINTS
@@ -148,3 +151,62 @@ def test_a_version_of_ray_that_tells_of_no_preemption_does_not_stop_training(
     for _ in range(2 * LOOK_EVERY):
         context.after_step(take)
     assert taken == []
+
+
+def test_the_bank_of_cause_is_written_once_an_epoch_and_only_while_it_serves(
+    tmp_path: Path,
+) -> None:
+    data = str(tmp_path / "set"), tiny.write(tmp_path / "set")
+    written: dict[int, int] = {}
+    banks: dict[int, int] = {}
+
+    def states() -> set[tuple[Path, int, int]]:
+        found = [(file, file.stat()) for file in tmp_path.rglob("*.pt")]
+        return {(file, stat.st_size, stat.st_mtime_ns) for file, stat in found}
+
+    class Weighed(TuneContext):
+        """Notes the bytes of all states that an epoch leaves, and stops after one."""
+
+        def __init__(self, stop: int = 0) -> None:
+            super().__init__(CPU, Storage(tmp_path / f"until_{stop}"))
+            self.stop, self.history = stop, list[dict[str, float]]()
+
+        def report(
+            self, metrics: dict[str, float], state: RunState, evaluation: Evaluation | None
+        ) -> None:
+            before = states()
+            super().report(metrics, state, evaluation)
+            self.history.append(metrics)
+            written[state.epoch] = sum(size for _, size, _ in states() - before)
+            banks[state.epoch] = 4 * state.method["bank.values"].numel()
+            if state.epoch == self.stop:
+                raise KeyboardInterrupt
+
+    settings = {
+        "train__epochs": 2,
+        "method__clustering": "probe",
+        "method__projection_dim": 512,
+        "method__bank_capacity": 100,
+    }
+
+    def fit(context: Weighed) -> Weighed:
+        run, _ = run_of(data, "cause", **settings)
+        run.context = context
+        run.fit()
+        return context
+
+    # One epoch of the clusterbook, two of the concepts, one of the probe.
+    whole = fit(Weighed())
+    assert list(written) == [1, 2, 3, 4]
+    assert [bank > 0 for bank in banks.values()] == [False, True, False, False]
+    # What the optimiser of a stage remembers is as large after each of its epochs.
+    assert abs(written[2] - written[3] - banks[2]) < 0.05 * banks[2]
+    for stop in (2, 3):
+        halted = Weighed(stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(halted)
+        again = Weighed(stop)
+        again.stop = 0
+        fit(again)
+        assert timeless(halted.history + again.history) == timeless(whole.history)
+        assert equal_states(again.restore(), whole.restore())

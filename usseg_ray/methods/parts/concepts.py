@@ -371,6 +371,16 @@ class ConceptBank(nn.Module):
                 longer[: len(held)] = held
                 setattr(self, name, longer)
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Without the rows that are not used yet, which a view of the others would bring along.
+        size = len(self)
+        if size < len(self.values):
+            for name in ("values", "codes"):
+                destination[prefix + name] = destination[prefix + name][:size].clone()
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],

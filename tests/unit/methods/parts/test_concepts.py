@@ -270,6 +270,17 @@ def test_a_state_of_any_size_loads_and_goes_on(steps: int, before: int) -> None:
         assert torch.equal(value, other.state_dict()[name])
 
 
+def test_a_state_has_the_rows_that_are_used_alone() -> None:
+    bank = ConceptBank(7, 3, 40)
+    for batch in batches(6):
+        bank.update(*batch)
+    saved = bank.state_dict()
+    assert 0 < len(bank) == len(saved["values"]) == len(saved["codes"]) < len(bank.values)
+    # PyTorch writes all memory that a view is of.
+    assert saved["values"].untyped_storage().nbytes() == 4 * 3 * len(bank)
+    assert torch.equal(saved["values"], bank.keys().values)
+
+
 def test_a_loaded_state_is_a_copy() -> None:
     bank = ConceptBank(7, 3, 4)
     bank.update(*batches(1)[0])
