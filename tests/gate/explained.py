@@ -5,7 +5,12 @@ _FIRST_ROW = "of both rows, which are equal, the first is looked at"
 _TAIL = "the quantile of the other tail, squared"
 _WARNING = "faiss warns of fewer points, and tests do not read it"
 _EDGE = "only of a draw that falls on the very end of a row's share"
+_DRAW = "another draw, as good"
+_UNIT = "to centroids of unit length distance and angle are in the same order"
 _INDEX = "numbers of classes and counts are whole in every type that NumPy picks on 64 bits"
+
+FUNCTIONS = {"ops.kmeans.x_available_backend": _CPU}
+"""Functions in which no change can be told, and why."""
 
 EXPLAINED = {
     "class_of = np.full(confusion.shape[0], -1, dtype=None)": _INDEX,
@@ -45,7 +50,7 @@ EXPLAINED = {
     "sample = self._sample or PointSample(sum(dims) + 1, NUM_POINTS, )": _CPU,
     "self._dims = torch.zeros(2, 3, dtype=torch.int64, device=device)": "the largest is taken",
     "sample = self._sample or PointSample(sum(dims) + 1, None, self._device)": "nothing is in it",
-    "self._sample.add_maps(points, batch.ids, )": "another draw of positions, as good",
+    "self._sample.add_maps(points, batch.ids, )": _DRAW,
     "min_points_per_centroid=2,": _WARNING,
     "-min_points_per_centroid=1,": _WARNING,
     "nearest = torch.ones(len(rows), dtype=None)": "sums of ones are whole numbers",
@@ -67,4 +72,21 @@ EXPLAINED = {
         "of no image no view is looked at"
     ),
     "if len(confusion) < confusion.shape[1]:": "with K = C no cluster is left over to be merged",
+    'gpu = available_backend(points.device) != "faiss-gpu"': _CPU,
+    'gpu = available_backend(points.device) == "XXfaiss-gpuXX"': _CPU,
+    'gpu = available_backend(points.device) == "FAISS-GPU"': _CPU,
+    "tries.append(KMeansResult(centroids.to(None), _inertia(rows, centroids)))": _CPU,
+    "spherical: bool = True,": "every caller says it",
+    "restarts: int = 11,": "one more start than by default may well find the same",
+    "iterations: int = 51,": "of 50 updates the last ones change nothing",
+    "-iterations=REFIT_ITERATIONS, -)": "of 20 updates the last ones change nothing",
+    'noun: str = "XXpointsXX",': "a word of an error",
+    'noun: str = "POINTS",': "a word of an error",
+    "starts = _plus_plus(rows, k, shared_generator(seed, restart))": _DRAW,
+    'starts = _plus_plus(rows, k, shared_generator(seed, "XXkmeansXX", restart))': _DRAW,
+    "labels.append(assign(codes, fitted.centroids, ))": _UNIT,
+    "labels.append(assign(codes, fitted.centroids, spherical=False))": _UNIT,
+    'return interpolate(maps, size=size, mode="bilinear", align_corners=None)': "the default",
+    'return interpolate(maps, size=size, mode="bilinear", )': "the default",
+    "return maps.shape[+2], maps.shape[-1]": "maps have four dimensions",
 }

@@ -136,6 +136,7 @@ def test_good_clusters_are_judged_better_than_noise(prepared: Set) -> None:
     noise = judge_of(run)(run.method)
     for criterion in (SILHOUETTE, MODULARITY):
         assert good.metrics[criterion] > noise.metrics[criterion] + 0.05
+    assert good.metrics[VIEW_AGREEMENT] > 0.05
     # The codes are the same, and so is what refits make of them.
     assert good.metrics[STABILITY] == noise.metrics[STABILITY]
 

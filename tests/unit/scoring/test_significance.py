@@ -143,7 +143,7 @@ def test_a_class_that_no_drawn_image_has_leaves_the_mean() -> None:
 
 
 def test_a_class_of_a_single_pixel_counts_and_one_of_none_does_not() -> None:
-    right = MatchedCounts(*(np.array([[9, 1, 0]] * 2) for _ in range(3)))
+    right = MatchedCounts(*(np.array([[9, 1, 0], [9, 0, 0]]) for _ in range(3)))
     # It claims a pixel of the third class, which the other one does not have in its mean.
     wrong = MatchedCounts(
         np.array([[9, 0, 0], [9, 0, 0]]),
