@@ -3,10 +3,12 @@
 Atheris (extra `gate`) drives the very tests that a run of all tests gives some hundred examples, as
 many at a time as there are cores. A test ends at the first exception that is not the product's own,
 at an input that takes a minute, or one that takes 4 GiB. Inputs that reached new code are kept in
-`.gate/corpus`, and begin the next run.
+`.gate/corpus`, and begin the next run. What a test came to is kept in `.gate/fuzz.json` with its
+commit; one that has had its time and found nothing is not run again.
 """
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -18,8 +20,11 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.progress import track
 
+from tests.checkout import commit
+from usseg_ray.core.files import write_whole
+
 FOLDER = Path(__file__).parent
-CORPUS = Path(".gate", "corpus")
+CORPUS, RESULTS = Path(".gate", "corpus"), Path(".gate", "fuzz.json")
 SLOWEST_S = 60
 MOST_MB = 4096
 
@@ -32,12 +37,14 @@ class Fuzzed(NamedTuple):
         inputs: How many it was given.
         cpu_s: What they took.
         error: The last line of what it ended with; empty where it found nothing.
+        commit: Of what; a plus behind it where files were changed since.
     """
 
     test: str
     inputs: int
     cpu_s: float
     error: str
+    commit: str
 
 
 def names() -> dict[str, str]:
@@ -67,7 +74,15 @@ def fuzz(test: str, module: str, minutes: float) -> Fuzzed:
     )
     told = re.findall(r"^(\d+) inputs in ([\d.]+) s$", ended.stdout, re.M)
     inputs, cpu_s = told[-1] if told else (0, 0)
-    return Fuzzed(test, int(inputs), float(cpu_s), _error(ended) if ended.returncode else "")
+    error = _error(ended) if ended.returncode else ""
+    return Fuzzed(test, int(inputs), float(cpu_s), error, commit())
+
+
+def load() -> dict[str, Fuzzed]:
+    """Reads what earlier runs came to."""
+    if not RESULTS.exists():
+        return {}
+    return {test: Fuzzed(*told) for test, told in json.loads(RESULTS.read_text()).items()}
 
 
 def _error(ended: subprocess.CompletedProcess[str]) -> str:
@@ -83,25 +98,29 @@ def main(
     minutes: Annotated[
         float, typer.Option(help="Of one core, for each.", min=0.01, envvar="FUZZ_MINUTES")
     ] = 10,
+    again: Annotated[bool, typer.Option(help="Those too that have had their time.")] = False,
 ) -> None:
     """Gives the fuzz tests inputs that are guided by coverage."""
-    known = names()
+    known, found = names(), {} if again else load()
     if unknown := set(tests or ()) - set(known):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: one of {', '.join(known)}.")
     chosen = tests or list(known)
-    found = []
+    done = {test for test, one in found.items() if one.cpu_s >= 60 * minutes and not one.error}
     with ThreadPoolExecutor(os.cpu_count()) as cores:
-        running = [cores.submit(fuzz, test, known[test], minutes) for test in chosen]
+        left = [test for test in chosen if test not in done]
+        running = [cores.submit(fuzz, test, known[test], minutes) for test in left]
         for ended in track(as_completed(running), "Fuzzing", total=len(running)):
             one = ended.result()
-            found.append(one)
+            found[one.test] = one
+            write_whole(RESULTS, json.dumps(found, indent=1))
             print(f"{one.test:<24} {one.inputs:>9,} inputs {one.cpu_s:>6.0f} CPU s  {one.error}")
-    cpu_min, errors = sum(one.cpu_s for one in found) / 60, sum(bool(one.error) for one in found)
+    told = [found[test] for test in chosen]
+    cpu_min, errors = sum(one.cpu_s for one in told) / 60, sum(bool(one.error) for one in told)
     print(
-        f"{sum(one.inputs for one in found):,} inputs to {len(found)} tests in {cpu_min:.0f} CPU "
-        f"minutes, {errors} foreign exceptions"
+        f"{sum(one.inputs for one in told):,} inputs to {len(told)} tests in {cpu_min:.0f} CPU "
+        f"minutes, {errors} foreign exceptions (at {', '.join(sorted({o.commit for o in told}))})"
     )
-    raise typer.Exit(int(any(one.error for one in found)))
+    raise typer.Exit(int(errors > 0))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from tests.checkout import commit
 from tests.conftest import PROJECT
 from tests.gate.parts import PARTS, Part, figures
 from usseg_ray.core.files import write_whole
@@ -53,12 +54,6 @@ def save(results: dict[str, Result]) -> None:
     """Keeps results in the order of the parts."""
     kept = {p.name: results[p.name]._asdict() for p in PARTS if p.name in results}
     write_whole(RESULTS, json.dumps(kept, indent=1) + "\n")
-
-
-def commit() -> str:
-    """Names what is checked out."""
-    said = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.check_output(said, cwd=PROJECT, text=True).strip()
 
 
 def run(part: Part) -> Result:
