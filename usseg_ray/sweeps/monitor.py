@@ -126,8 +126,10 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, trials: list[TuneTrial], **_: object) -> None:
         """Looks after the trials that have not begun, or whose worker group has not."""
-        pending = {name_of(t) for t in trials if t.status == TuneTrial.PENDING}
-        self.waits.look(pending | self._silent)
+        waiting = {name_of(t) for t in trials if t.status == TuneTrial.PENDING} | self._silent
+        if len(waiting) == 1 and self.baselines.is_running:
+            waiting = set()  # the baselines have its place for a while
+        self.waits.look(waiting)
 
     def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
         """Opens the trial's record and run."""

@@ -38,11 +38,14 @@ class BaselineTask:
         if job is not None and load_baselines(storage.folder) is None:
             self._pending = as_task(worker.baselines, job).remote(job)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether they are still being computed."""
+        return self._pending is not None and not ray.wait([self._pending], timeout=0)[0]
+
     def so_far(self) -> Baselines:
         """Returns the baselines if they are there, else nothing."""
-        if self._pending is not None and not ray.wait([self._pending], timeout=0)[0]:
-            return {}
-        return self.wait()
+        return {} if self.is_running else self.wait()
 
     def wait(self) -> Baselines:
         """Waits for the baselines; empty without labels."""

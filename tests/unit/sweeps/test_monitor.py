@@ -74,6 +74,25 @@ def test_a_trial_that_has_begun_waits_for_its_workers_alone(workers: int, silent
     assert (seen._silent, shown) == (silent, [record])
 
 
+@pytest.mark.parametrize(
+    ("pending", "running", "looked"), [(1, True, 0), (1, False, 1), (2, True, 2)]
+)
+def test_a_trial_whose_place_the_baselines_have_does_not_wait(
+    pending: int, running: bool, looked: int
+) -> None:
+    seen: list[set[str]] = []
+    monitor: Any = SimpleNamespace(
+        _silent=set(),
+        baselines=SimpleNamespace(is_running=running),
+        waits=SimpleNamespace(look=seen.append),
+    )
+    trials: list[Any] = [
+        SimpleNamespace(status="PENDING", config={"trial": f"trial_{n}"}) for n in range(pending)
+    ]
+    Monitor.on_step_begin(monitor, trials)
+    assert [len(names) for names in seen] == [looked]
+
+
 def test_looks_are_seldom() -> None:
     said: list[str] = []
     waits = Waits(said.append, every_s=1000.0)
