@@ -277,7 +277,9 @@ class HP(CodeMethod):
         key = (self.seed, self.name, stage, batch.step.index)
         tokens, share = batch.features.tokens, self.config.denominator_share
         patches = tokens.shape[2] * tokens.shape[3]
-        sampled = draw_denominators(batch.ids, patches, share, *key, "denominators")
+        sampled = draw_denominators(
+            batch.ids, patches, share, *key, "denominators", device=tokens.device
+        )
         by_token = self._dropout(batch, 7, tokens.shape[1], *key, "inputs")
         by_code = self._dropout(batch, 2, self.config.dim, *key, "outputs")
         return HPDraws(
@@ -287,7 +289,7 @@ class HP(CodeMethod):
             teacher_codes=by_code[0],
             mixed_codes=by_code[1],
             augmented=HeadMasks(*by_token[5:]),
-            sampled=None if sampled is None else sampled.to(tokens.device),
+            sampled=sampled,
         )
 
     def codes(self, features: FeatureMap, draws: HPDraws) -> HPCodes:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pairwise_distance
 
-from usseg_ray.ops.draws import uniforms
+from usseg_ray.ops.draws import chances
 
 Weighting = Literal["joint", "separate"]
 """Whether task-specific positives join the task-agnostic ones or are averaged by themselves."""
@@ -99,7 +99,7 @@ def best_match(rows: Float[Tensor, "N D"], pool: Float[Tensor, "P D"]) -> Float[
 
 
 def draw_denominators(
-    ids: Sequence[str], patches: int, share: float, *key: int | str
+    ids: Sequence[str], patches: int, share: float, *key: int | str, device: torch.device
 ) -> Bool[Tensor, "n N"] | None:
     """Draws the pairs that join the denominators by chance.
 
@@ -108,16 +108,15 @@ def draw_denominators(
         patches: n, the patches of an image.
         share: Probability of a pair.
         key: What they are for.
+        device: Where to draw; the same pairs on every device.
 
     Returns:
-        (n, N) as `hidden_positive_loss` takes it, on the CPU; `None` if the share is 1. The columns
-        of an image depend on key and id alone.
+        (n, N) as `hidden_positive_loss` takes it; `None` if the share is 1. The columns of an
+        image depend on key and id alone.
     """
     if share == 1:
         return None
-    # Image by image: the numbers behind the pairs take four times the memory of the result.
-    parts = [uniforms([name], (patches, patches), *key)[0] < share for name in ids]
-    return torch.cat(parts, dim=1)
+    return chances(ids, (patches, patches), share, *key, device=device).movedim(0, 1).flatten(1)
 
 
 # The losses of a step.

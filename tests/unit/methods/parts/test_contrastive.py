@@ -22,6 +22,8 @@ from usseg_ray.methods.parts.contrastive import (
 OPTIONS = ContrastiveOptions(temperature=0.5, task_weight=0.5)
 PATCHES = 6
 
+CPU = torch.device("cpu")
+
 
 def rows(count: int, dim: int, seed: int) -> Tensor:
     return normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
@@ -37,7 +39,7 @@ def contrast(
     """Computes the loss and its gradients on fixed codes."""
     codes, mixed = (rows(images * PATCHES, 4, seed).requires_grad_() for seed in (1, 2))
     ids = [str(image) for image in range(images)]
-    sampled = draw_denominators(ids, PATCHES, share, "denominators")
+    sampled = draw_denominators(ids, PATCHES, share, "denominators", device=CPU)
     found = hidden_positive_loss(codes, mixed, agnostic, specific, sampled, PATCHES, OPTIONS)
     grads = list(torch.autograd.grad(found.loss, (codes, mixed)))
     assert all(grad.isfinite().all() for grad in grads)
@@ -153,18 +155,18 @@ def test_best_match_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_denominators_are_keyed_by_image() -> None:
-    whole = draw_denominators(["a", "b", "c"], 50, 0.02, 0, "step")
-    other = draw_denominators(["c", "a"], 50, 0.02, 0, "step")
+    whole = draw_denominators(["a", "b", "c"], 50, 0.02, 0, "step", device=CPU)
+    other = draw_denominators(["c", "a"], 50, 0.02, 0, "step", device=CPU)
     assert whole is not None
     assert other is not None
     assert whole.shape == (50, 150)
     assert torch.equal(other, torch.cat([whole[:, 100:], whole[:, :50]], dim=1))
     assert 0.01 < whole.float().mean() < 0.03
     assert not torch.equal(whole[:, :50], whole[:, 50:100])
-    again = draw_denominators(["a", "b", "c"], 50, 0.02, 1, "step")
+    again = draw_denominators(["a", "b", "c"], 50, 0.02, 1, "step", device=CPU)
     assert again is not None
     assert not torch.equal(whole, again)
-    assert draw_denominators(["a"], 50, 1.0) is None
+    assert draw_denominators(["a"], 50, 1.0, device=CPU) is None
 
 
 def test_equal_views_are_consistent() -> None:
