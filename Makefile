@@ -26,7 +26,7 @@ define suite
   echo "== $(1) $$ended in $$SECONDS s of $(2)"; [ $$ended = passed ]
 endef
 
-.PHONY: help install demo test static unit ray lengthy gate sbom audit clean
+.PHONY: help install demo test static unit ray lengthy gpu gate sbom audit clean
 
 help:  ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-9s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,10 @@ ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 
 lengthy: $(INSTALLED)  ## Tests that `test` has no time for.
 	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration tests/faults)
+
+gpu: $(INSTALLED)  ## Tests on a CUDA device, and every stage beside its limit.
+	$(BIN)/python -m pytest -q tests/gpu
+	$(BIN)/python -m usseg_ray.bench features
 
 gate: $(INSTALLED)  ## Runs parts of what no change has time for (PARTS="fuzz soak"; all), and tells their age.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gate]'
