@@ -88,12 +88,13 @@ def launch(
         if dry_run:
             print_plan(plan, keys=keys)
             return folder
+        each = _run_bytes(plan)
     if resume is None and out is None:
         folder = claimed(folder)
     there = plan.request.storage
     with alone_in(str(folder), "this run"), alone_in(there, "this run") if there else nullcontext():
         sweep_unfinished(folder)
-        plan = _begun(plan, folder)
+        plan = _begun(plan, folder, each)
         from usseg_ray.sweeps.sweep import run_sweep  # noqa: PLC0415 (a dry run needs no MLflow)
 
         try:
@@ -106,8 +107,8 @@ def launch(
     return folder
 
 
-def _begun(plan: Plan, folder: Path) -> Plan:
-    """Keeps a new run's request in its folder, and says what is about to run."""
+def _begun(plan: Plan, folder: Path, each: int) -> Plan:
+    """Keeps a new run's request in its folder, and says what is about to run, of so many bytes."""
     request = plan.request
     if not request.key:
         key = f"{folder.name}-{uuid.uuid4().hex[:6]}"
@@ -119,7 +120,7 @@ def _begun(plan: Plan, folder: Path) -> Plan:
     said += trainings(plan)
     ended = sum(trial.status in ENDED for trial in load_trials(folder))
     to_come = plan.num_trials - ended + plan.final_runs
-    said.append(lacking_room(folder, _run_bytes(plan), to_come))
+    said.append(lacking_room(folder, each, to_come))
     if request.search == "optuna" and request.warm_start is None:
         said.append(offer(first_settings(plan.parts), plan.objective))
     if request.warm_start == EVERY:
@@ -229,8 +230,8 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
     for sentence in (f"Scores: {plan.protocol()}.", *_cut(plan)):
         console.say(sentence)
     _print_cost(plan)
-    runs = plan.num_trials + plan.final_runs
-    console.say(f"Disk: about {size(runs * _run_bytes(plan))} for checkpoints and pictures.")
+    if kept := (plan.num_trials + plan.final_runs) * _run_bytes(plan):
+        console.say(f"Disk: about {size(kept)} for checkpoints and pictures.")
     if keys:
         _print_keys(plan)
     more = "" if keys else " --keys adds the resolved keys."

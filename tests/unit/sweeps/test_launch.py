@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_a_dry_run_times_the_built_in_data_once_it_is_made(
         with console.capture() as captured:
             print_plan(plan, keys=False)
         assert said in captured.get()
+        assert re.search(r"Disk: about [\d.]+ MB for checkpoints", captured.get())
 
 
 @pytest.mark.parametrize(
