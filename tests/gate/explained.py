@@ -89,4 +89,7 @@ EXPLAINED = {
     'return interpolate(maps, size=size, mode="bilinear", align_corners=None)': "the default",
     'return interpolate(maps, size=size, mode="bilinear", )': "the default",
     "return maps.shape[+2], maps.shape[-1]": "maps have four dimensions",
+    "self._priorities = [torch.empty(0, dtype=torch.int64, device=None)]": _CPU,
+    "everyone = torch.arange(len(features), device=None)": _CPU,
+    "with suppress(None):": "a pipe to a killed process breaks only where something waits in it",
 }

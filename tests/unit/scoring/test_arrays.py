@@ -17,6 +17,25 @@ def test_a_later_evaluation_replaces_the_earlier(tmp_path: Path) -> None:
     assert files_below(tmp_path) == {ARRAYS}
 
 
+def test_all_that_pictures_are_drawn_from_is_written(tmp_path: Path) -> None:
+    one = scored()
+    assert one.scores is not None
+    write_evaluation(one, tmp_path)
+    expected = {
+        **{name: getattr(one.examples, name) for name in ("pixels", "clusters", "labels")},
+        "captions": one.examples.captions,
+        "patches": one.patches.pixels,
+        "found": one.patches.found,
+        "fixed": one.fixed,
+        **{name: getattr(one.scores, name) for name in ("confusion", "class_of", "iou")},
+        "unsup_miou": one.scores.unsup_miou,
+    }
+    with np.load(tmp_path / ARRAYS) as file:
+        assert set(file) == set(expected)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(file[name], np.array(array), name)
+
+
 def test_counts_of_images_come_back_in_the_order_of_the_split(tmp_path: Path) -> None:
     one = scored()
     write_counts(replace(one, numbers=np.array([1, 0])), tmp_path)

@@ -131,3 +131,8 @@ def test_what_was_handed_out_does_not_change() -> None:
     assert np.array_equal(patches.pixels, before)
     assert patches.scores.tolist() == [[0.0]]
     assert not np.array_equal(gallery.patches().pixels, before)
+
+
+def test_eight_patches_of_64_pixels_are_kept_unless_told_otherwise() -> None:
+    found = filled(images(9, 70, 80), torch.rand(9, 3, 5, 5), 9)
+    assert found.pixels.shape == (3, 8, 64, 64, 3)
