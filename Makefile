@@ -62,7 +62,7 @@ ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 lengthy: $(INSTALLED)  ## Tests that `test` has no time for.
 	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration tests/faults)
 
-gpu: $(INSTALLED)  ## Tests on a CUDA device, and every stage beside its limit.
+gpu: $(INSTALLED)  ## Tests on a CUDA device, and features beside their limits.
 	$(BIN)/python -m pytest -q tests/gpu
 	$(BIN)/python -m usseg_ray.bench features
 

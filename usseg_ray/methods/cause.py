@@ -58,12 +58,8 @@ class CAUSEConfig(MethodConfig):
     )
     num_codes: int = Field(2048, ge=2, description="Codes of the clusterbook; official code: 2048.")
     dim: int = Field(90, ge=1, description="Channels of a head's code; official code: 90.")
-    projection_dim: int = Field(
-        2048, ge=1, description="Channels that are contrasted; official code: 2048."
-    )
-    ffn_dim: int = Field(
-        2048, ge=1, description="Width of the feed-forward step of `tr`; official code: 2048."
-    )
+    projection_dim: int = Field(2048, ge=1, description="Contrasted channels; official code: 2048.")
+    ffn_dim: int = Field(2048, ge=1, description="Feed-forward width of `tr`; official code: 2048.")
     window: int = Field(
         4,
         ge=1,
@@ -103,9 +99,7 @@ class CAUSEConfig(MethodConfig):
         "in the last stage (`probe`, official), which is left out otherwise; auto: both, and keep "
         "those with the better label-free criterion.",
     )
-    clusterbook_lr: float = Field(
-        1e-3, gt=0, description="Adam's rate in the first stage; see `lr`."
-    )
+    clusterbook_lr: float = Field(1e-3, gt=0, description="Adam's rate in stage 1; see `lr`.")
     lr: float = Field(
         1e-3,
         gt=0,
@@ -254,9 +248,8 @@ class CAUSE(CodeClassifier):
             clip_norm = config.clip_norm or (0.1 if config.head == "mlp" else 2.0)
             return [ParamGroup(params, config.lr, "adam", decay, clip_norm=clip_norm)]
         # Official schedule: the rate halves every second epoch.
-        return [
-            ParamGroup([self.probe.centroids], config.probe_lr, "adam", lr_factor=0.5, lr_epochs=2)
-        ]
+        learnt = [self.probe.centroids]
+        return [ParamGroup(learnt, config.probe_lr, "adam", lr_factor=0.5, lr_epochs=2)]
 
     def draw(self, batch: Batch, stage: str) -> CAUSEDraws:
         """Draws tokens, dropout and the bank's choice for a step.

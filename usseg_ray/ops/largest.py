@@ -8,7 +8,7 @@ def argmax(values: Tensor, dim: int) -> Int64[Tensor, "..."]:
     """Finds the first of the largest values along a dimension, as `values.argmax(dim)` does.
 
     On a CPU that reads one value after the other, across memory where `dim` is not the last one;
-    `max` reads many at once: 2 times as fast along the last dimension, 3 to 20 times over the
+    `max` reads many at once: about 2 times as fast along the last dimension, 3 to 7 times over the
     channels of maps (docs/performance.md).
 
     Args:

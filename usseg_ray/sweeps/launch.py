@@ -230,8 +230,8 @@ def print_plan(plan: Plan, *, keys: bool) -> None:
     for sentence in (f"Scores: {plan.protocol()}.", *_cut(plan)):
         console.say(sentence)
     _print_cost(plan)
-    if kept := (plan.num_trials + plan.final_runs) * _run_bytes(plan):
-        console.say(f"Disk: about {size(kept)} for checkpoints and pictures.")
+    kept = (plan.num_trials + plan.final_runs) * _run_bytes(plan)
+    console.say(f"Disk: about {size(kept)} for checkpoints and pictures.")
     if keys:
         _print_keys(plan)
     more = "" if keys else " --keys adds the resolved keys."
