@@ -162,7 +162,8 @@ def find_run(name: str) -> Path:
     for folder in (RUNS / name, Path(name)):
         if folder.is_dir():
             return folder
-    there = sorted(path.name for path in RUNS.glob("*") if path.is_dir())[-5:]
+    # What lies hidden beside the runs, such as sets that were made for them, is none.
+    there = sorted(path.name for path in RUNS.glob("[!.]*") if path.is_dir())[-5:]
     raise UserError(
         f"{name}: no such run in {RUNS.absolute()}"
         + (f"; the latest are {', '.join(there)}." if there else ", which is empty.")

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from usseg_ray.core.errors import UserError
 from usseg_ray.trials.trial import (
     ENDED,
     TRIAL_FILE,
     Status,
     Trial,
     best_of_each,
+    find_run,
     load_trials,
     number_and_seed,
     ranked,
@@ -91,3 +93,15 @@ def test_names(index: int, seed: int | None, name: str | None) -> None:
 
 def test_what_a_resumed_sweep_keeps() -> None:
     assert ENDED == ("FINISHED", "STOPPED")
+
+
+def test_what_lies_hidden_beside_runs_is_not_offered_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / ".prepared").mkdir(parents=True)
+    with pytest.raises(UserError, match="which is empty"):
+        find_run("lost")
+    (tmp_path / "runs" / "first").mkdir()
+    with pytest.raises(UserError, match=r"the latest are first\.$"):
+        find_run("lost")
