@@ -7,30 +7,39 @@ is scored stays in the sweep's folder, so that a resumed sweep scores nothing tw
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import ray
+from rich.console import Console
 
 from usseg_ray.cluster.ray_stream import users_mistakes
+from usseg_ray.core.config import flatten
 from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.table import Spread
+from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import read_counts
+from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.significance import Difference, own_half_width, paired_bootstrap
 from usseg_ray.sweeps.plan import Draws, Plan
+from usseg_ray.tracking.ledger import Ledger
 from usseg_ray.trials import worker
-from usseg_ray.trials.job import Job
+from usseg_ray.trials.job import FinalScoring
 from usseg_ray.trials.storage import Storage
-from usseg_ray.trials.tasks import as_task
-from usseg_ray.trials.trial import Trial, best_of_each, load_trials, ranked, trial_name
+from usseg_ray.trials.tasks import BaselineTask, as_task
+from usseg_ray.trials.trial import (
+    SplitScores,
+    Trial,
+    best_of_each,
+    load_trials,
+    noted_test_scores,
+    ranked,
+    trial_name,
+)
 
 FINALISTS = "finalists"
 FINAL_FILE = "final.json"
-
-Asked = tuple[Job, str, str, str]
-"""Arguments of `worker.final_score`."""
 
 
 @dataclass(frozen=True)
@@ -154,14 +163,16 @@ def ended_runs(
 
 
 def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
-    """Says where the test evaluation of a finalist's run lies in a sweep's folder."""
-    return folder / FINALISTS / trial_name(trial.index, seed) / "test"
+    """Says where the test evaluation of a finalist's run lies."""
+    return folder / _target(trial_name(trial.index, seed))
 
 
 def score_finalists(
     plan: Plan, chosen: list[Trial], num_seeds: int, storage: Storage, concurrent: int
 ) -> list[Finalist]:
-    """Scores every run of the finalists on the test split: once in the life of a sweep.
+    """Scores what runs of the finalists have no test score yet: once in the life of a sweep.
+
+    Most have it from the process that trained them; see `scorings`.
 
     Args:
         plan: The sweep's plan, on its cluster.
@@ -176,19 +187,18 @@ def score_finalists(
     """
     folder = storage.folder
     runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
-    scored = still_scored(runs, folder)
-    asked = {
-        name: _asked(plan, trial, seed, run, storage)
-        for trial, seed, run in runs
-        if (name := trial_name(trial.index, seed)) not in scored
-    }
-    for names, task in _start(asked, concurrent):
+    named = {trial_name(trial.index, seed): (trial, seed, run) for trial, seed, run in runs}
+    scored = still_scored(named, storage)
+    asked = [_scoring(plan, *named[name], storage) for name in named if name not in scored]
+    for task in _start(asked, concurrent):
         with users_mistakes():
-            scored |= zip(names, ray.get(task), strict=True)
-        save_final(scored, folder)
+            ray.get(task)
     if asked:
+        scored = still_scored(named, storage)
+    known = load_final(folder)
+    if (whole := known | scored) != known:
+        save_final(whole, folder)
         storage.push(FINAL_FILE)
-    storage.fetch(*(f"{FINALISTS}/{trial_name(t.index, seed)}/test" for t, seed, _ in runs))
     found = []
     for trial in chosen:
         own = {seed: run for of, seed, run in runs if of is trial}
@@ -196,6 +206,64 @@ def score_finalists(
             scores = {seed: scored[trial_name(trial.index, seed)] for seed in own}
             found.append(Finalist(trial, own, scores))
     return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
+
+
+class FinalsBook:
+    """Keeps what finalists' runs score on the test split: as files, pictures and MLflow runs.
+
+    Args:
+        plan: The sweep's plan, on its cluster.
+        storage: The sweep's folder.
+        ledger: Its book.
+        baselines: Its baselines, which have ended.
+        console: Where to say what cannot be drawn.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        storage: Storage,
+        ledger: Ledger,
+        baselines: BaselineTask,
+        console: Console,
+    ) -> None:
+        self._plan, self._storage, self._ledger = plan, storage, ledger
+        self._baselines, self._console = baselines, console
+        self._kept = set[str]()
+
+    def keep(self, chosen: Iterable[Trial]) -> None:
+        """Keeps the scores of all runs of finalists that have ended and are scored, each once."""
+        trained = load_trials(self._storage.folder / FINALISTS)
+        ended = ended_runs(chosen, self._plan.request.seeds, trained)
+        runs = {trial_name(trial.index, seed): (trial, seed) for trial, seed, _ in ended}
+        scored = still_scored(runs.keys() - self._kept, self._storage)
+        for name, (trial, seed) in runs.items():
+            if name in scored:
+                self._keep(trial, seed, scored[name])
+                self._kept.add(name)
+
+    def _keep(self, trial: Trial, seed: int, metrics: dict[str, float]) -> None:
+        plan, name = self._plan, trial_name(trial.index, seed)
+        split = plan.config.data.test_split
+        protocol, floors = plan.protocol(split), self._baselines.wait().get(split, {})
+        where = final_folder(self._storage.folder, trial, seed)
+        what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
+        SplitScores(name, trial.method, protocol, metrics, dict(floors)).save(where)
+        truth, palette = ground_truth(plan.manifest), plan.manifest.palette
+        if fault := try_to_draw(where, truth, palette, f"{protocol}: {what}"):
+            self._console.print(f"{name} has no pictures: {fault}", markup=False)
+        settings = flatten(plan.job(trial.method, trial.sample, seed).config)
+        tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
+        self._ledger.open_final(trial.name, seed, settings, tags | picked_tag(plan))
+        self._ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
+        self._ledger.attach(name, where)
+        self._ledger.close_trial(name, "FINISHED")
+        self._storage.push(f"{FINALISTS}/{name}")
+
+
+def picked_tag(plan: Plan) -> dict[str, str]:
+    """Names what picked among a plan's trials, as its runs are tagged."""
+    return {"usseg.picked": plan.picked} if plan.picked else {}
 
 
 def save_final(scored: Mapping[str, dict[str, float]], folder: Path) -> None:
@@ -211,35 +279,65 @@ def load_final(folder: Path) -> dict[str, dict[str, float]]:
         return {}
 
 
-def still_scored(
-    runs: Iterable[tuple[Trial, int, Trial]], folder: Path
-) -> dict[str, dict[str, float]]:
-    """Reads which runs were scored before, but for those whose counts are damaged since.
+def still_scored(names: Iterable[str], storage: Storage) -> dict[str, dict[str, float]]:
+    """Reads which finalists' runs are scored, but for those whose counts are damaged since.
 
     Args:
-        runs: Finalist, seed, and the run with this seed.
-        folder: The sweep's folder.
+        names: Of the runs.
+        storage: The sweep's folder.
 
     Returns:
         Test scores by the run's name.
     """
-    scored = load_final(folder)
-    for trial, seed, _ in runs:
+    wanted = list(names)
+    storage.fetch(*(_target(name) for name in wanted))
+    known, scored = load_final(storage.folder), dict[str, dict[str, float]]()
+    for name in wanted:
+        target = storage.folder / _target(name)
         with suppress(FileNotFoundError):
             try:
-                read_counts(final_folder(folder, trial, seed))
+                read_counts(target)
             except DamagedError:
-                scored.pop(trial_name(trial.index, seed), None)
+                continue
+        if found := noted_test_scores(target) or known.get(name):
+            scored[name] = found
     return scored
 
 
-def _start(asked: Mapping[str, Asked], concurrent: int) -> list[tuple[list[str], Any]]:
+def scorings(
+    plan: Plan, chosen: Iterable[Trial], num_seeds: int, storage: Storage
+) -> dict[str, list[FinalScoring]]:
+    """Says what the processes that train finalists again score on the test split afterwards.
+
+    Each scores the run that it trained, and the first one of a finalist also the trial that became
+    it, so that no further process has to load everything.
+
+    Args:
+        plan: The sweep's plan, on its cluster.
+        chosen: The finalists.
+        num_seeds: Seeds of each.
+        storage: The sweep's folder.
+
+    Returns:
+        What has no score yet, by the name of the run that is trained before it.
+    """
+    found = dict[str, list[FinalScoring]]()
+    for trial in chosen:
+        seeds = {trial_name(trial.index, seed): seed for seed in seeds_of(trial, num_seeds)}
+        trained, scored = list(again([trial], num_seeds)), still_scored(seeds, storage)
+        for name, seed in seeds.items():
+            if name in scored or not trained:
+                continue
+            run = replace(trial, seed=seed, checkpoint=None) if name in trained else trial
+            after = name if name in trained else trained[0]
+            found.setdefault(after, []).append(_scoring(plan, trial, seed, run, storage))
+    return found
+
+
+def _start(asked: list[FinalScoring], concurrent: int) -> list[ray.ObjectRef]:
     """Shares the work among as many tasks as run at a time: each loads PyTorch first."""
-    shares = [list(asked)[start::concurrent] for start in range(min(concurrent, len(asked)))]
-    return [
-        (names, as_task(worker.final_scores, asked[names[0]][0]).remote([asked[n] for n in names]))
-        for names in shares
-    ]
+    shares = [asked[start::concurrent] for start in range(min(concurrent, len(asked)))]
+    return [as_task(worker.final_scores, share[0].job).remote(share) for share in shares]
 
 
 def run_place(run: Trial) -> str:
@@ -247,12 +345,18 @@ def run_place(run: Trial) -> str:
     return run.name if run.seed is None else f"{FINALISTS}/{run.name}"
 
 
-def _asked(plan: Plan, trial: Trial, seed: int, run: Trial, storage: Storage) -> Asked:
-    job = plan.job(trial.method, trial.sample, seed)
-    home = storage.sub(run_place(run))
-    target = storage.sub(f"{FINALISTS}/{trial_name(trial.index, seed)}/test")
-    last = Path(str(run.checkpoint)).name
-    return job, last, home.place, target.place
+def _target(name: str) -> str:
+    """Says where the test evaluation of a finalist's run lies in a sweep's folder."""
+    return f"{FINALISTS}/{name}/test"
+
+
+def _scoring(plan: Plan, trial: Trial, seed: int, run: Trial, storage: Storage) -> FinalScoring:
+    return FinalScoring(
+        plan.job(trial.method, trial.sample, seed),
+        storage.sub(run_place(run)).place,
+        storage.sub(_target(trial_name(trial.index, seed))).place,
+        Path(run.checkpoint).name if run.checkpoint else "",
+    )
 
 
 def _compared(finalists: list[Finalist], folder: Path) -> list[Finalist]:

@@ -99,6 +99,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         baselines: The sweep's baselines.
         split: The split that trials are ranked on.
         objective: What trials are ranked by.
+        ended: Is called when a trial has ended and its run is closed.
     """
 
     storage: Storage
@@ -112,6 +113,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
     baselines: BaselineTask
     split: str
     objective: str = MIOU
+    ended: Callable[[], None] = lambda: None
     _silent: set[str] = field(default_factory=set)
     _told_room: bool = False
 
@@ -231,6 +233,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         closed = "FINISHED" if status == "STOPPED" else status
         self.ledger.close_trial(record.name, closed, record.reason)
         self.screen.show(record)
+        self.ended()
 
     def _look_for_room(self, ended: Path) -> None:
         if self._told_room:

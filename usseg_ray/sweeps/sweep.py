@@ -6,7 +6,7 @@ its last checkpoint.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +27,8 @@ from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import reading_group, users_mistakes
 from usseg_ray.cluster.watch import while_ray_lives
 from usseg_ray.core.cli import repeatable
-from usseg_ray.core.config import flatten
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
-from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.objective import CONSENSUS, MIOU
@@ -41,10 +39,13 @@ from usseg_ray.sweeps.features import CHOSEN_FILE, stored_features
 from usseg_ray.sweeps.finals import (
     FINALISTS,
     Finalist,
+    FinalsBook,
     again,
     final_folder,
     pick,
+    picked_tag,
     score_finalists,
+    scorings,
     spread_in_words,
 )
 from usseg_ray.sweeps.k.answer import ANSWER, answers, chosen, write_answers
@@ -67,7 +68,6 @@ from usseg_ray.trials.tasks import BaselineTask, as_task
 from usseg_ray.trials.trial import (
     ENDED,
     TRIAL_FILE,
-    SplitScores,
     Trial,
     load_trials,
     trial_name,
@@ -113,7 +113,8 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         with timed(seconds, "choosing the form of trials"):
             plan = plan.in_processes(_num_workers(plan, folder, console))
         ledger.tag({GPUS_TAG: f"{plan.trial_gpus:g}"})
-        sweep = _Sweep(plan, storage, ledger, console, concurrent, baselines)
+        book = FinalsBook(plan, storage, ledger, baselines, console)
+        sweep = _Sweep(plan, storage, ledger, console, concurrent, baselines, book)
         with timed(seconds, "trials"):
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
             if plan.request.question == "k":
@@ -188,7 +189,7 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
             "usseg.folder": folder.name,
             "usseg.objective": plan.objective,
         }
-        | _picked_tag(plan)
+        | picked_tag(plan)
         | {key: value for key, value in known.items() if value},
         folder=folder,
         say=say,
@@ -199,11 +200,6 @@ def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
             "source": plan.root,
         },
     )
-
-
-def _picked_tag(plan: Plan) -> dict[str, str]:
-    """Names what picked among a plan's trials, as its runs are tagged."""
-    return {"usseg.picked": plan.picked} if plan.picked else {}
 
 
 @dataclass(frozen=True)
@@ -217,6 +213,7 @@ class _Sweep:
         console: Where to show progress.
         concurrent: Trials at a time.
         baselines: Its baselines.
+        finals_book: Keeps what finalists' runs score.
     """
 
     plan: Plan
@@ -225,9 +222,16 @@ class _Sweep:
     console: Console
     concurrent: int
     baselines: BaselineTask
+    finals_book: FinalsBook
 
     def run_trials(
-        self, draws: Draws, home: Storage, what: str, *, own: bool = False
+        self,
+        draws: Draws,
+        home: Storage,
+        what: str,
+        *,
+        own: bool = False,
+        chosen: Collection[Trial] = (),
     ) -> dict[str, Trial]:
         """Runs what is left of some trials and returns the records of all, by name.
 
@@ -237,6 +241,8 @@ class _Sweep:
             what: They are, for the screen.
             own: Whether they are the sweep's own: those are shown again when it is resumed, and
                 scheduler and time budget are for them.
+            chosen: The finalists that they are trained for; each is scored on the test split, and
+                its scores are kept, when it has ended.
         """
         before = {trial.name: trial for trial in load_trials(home.folder) if trial.name in draws}
         done = [trial for trial in before.values() if trial.status in ENDED]
@@ -244,7 +250,7 @@ class _Sweep:
         if not (left or own):
             return before
         screen = Screen(self.console, len(draws), what, self._pace(own=own))
-        with self._watching(home, before, done, screen) as monitor:
+        with self._watching(home, before, done, screen, chosen) as monitor:
             if left:
                 tuner = tuner_for(
                     self.plan,
@@ -253,6 +259,7 @@ class _Sweep:
                     self.concurrent,
                     scheduler=scheduler_for(self.plan) if own else None,
                     budget_s=self.plan.request.time_budget_s if own else None,
+                    finals=scorings(self.plan, chosen, self.plan.request.seeds, self.storage),
                 )
                 with unwrapped():
                     tuner.fit()
@@ -299,8 +306,11 @@ class _Sweep:
         chosen = pick(trials, plan.request.finalists)
         self._train_again(chosen)
         finalists = score_finalists(plan, chosen, plan.request.seeds, self.storage, self.concurrent)
+        self.finals_book.keep(chosen)
         for finalist in finalists:
-            self._record(finalist, self.baselines.wait().get(split, {}))
+            self.ledger.log(finalist.trial.name, finalist.metrics(), 0)
+            spread = spread_in_words(finalist.spread(MIOU))
+            self.ledger.tag({"usseg.test": spread}, finalist.trial.name)
         if finalists:
             best, scores = finalists[0], self.baselines.wait().get(split, {})
             floors = {f"test.baseline.{key}": value for key, value in scores.items()}
@@ -348,34 +358,17 @@ class _Sweep:
         home.fetch_named(TRIAL_FILE, ARRAYS)
         set_records_aside(home.folder, draws, self.console)
         self.go_on(load_trials(home.folder), home)
-        self.compare(self.run_trials(draws, home, "finalists").values(), home)
-
-    def _record(self, finalist: Finalist, baselines: Mapping[str, float]) -> None:
-        """Writes a finalist's scores, pictures and runs."""
-        plan, trial = self.plan, finalist.trial
-        protocol = plan.protocol(plan.config.data.test_split)
-        for seed, metrics in finalist.scores.items():
-            name = trial_name(trial.index, seed)
-            where = final_folder(self.storage.folder, trial, seed)
-            what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-            SplitScores(name, trial.method, protocol, metrics, dict(baselines)).save(where)
-            truth, palette = ground_truth(plan.manifest), plan.manifest.palette
-            if fault := try_to_draw(where, truth, palette, f"{protocol}: {what}"):
-                self.console.print(f"{name} has no pictures: {fault}", markup=False)
-            settings = flatten(plan.job(trial.method, trial.sample, seed).config)
-            tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
-            tags |= _picked_tag(plan)
-            self.ledger.open_final(trial.name, seed, settings, tags)
-            self.ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
-            self.ledger.attach(name, where)
-            self.ledger.close_trial(name, "FINISHED")
-        self.ledger.log(trial.name, finalist.metrics(), 0)
-        self.ledger.tag({"usseg.test": spread_in_words(finalist.spread(MIOU))}, trial.name)
-        self.storage.push(*(f"{FINALISTS}/{trial_name(trial.index, s)}" for s in finalist.scores))
+        ended = self.run_trials(draws, home, "finalists", chosen=chosen)
+        self.compare(ended.values(), home)
 
     @contextmanager
     def _watching(
-        self, home: Storage, before: dict[str, Trial], done: list[Trial], screen: Screen
+        self,
+        home: Storage,
+        before: dict[str, Trial],
+        done: list[Trial],
+        screen: Screen,
+        chosen: Collection[Trial],
     ) -> Iterator[Monitor]:
         """Shows trials on the screen and in the ledger, those of earlier lives included."""
         with screen:
@@ -393,6 +386,7 @@ class _Sweep:
                 baselines=self.baselines,
                 split=self.plan.config.data.selection_split,
                 objective=self.plan.objective,
+                ended=partial(self.finals_book.keep, chosen),
             )
 
     def _pace(self, *, own: bool) -> Pace:

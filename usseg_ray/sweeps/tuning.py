@@ -1,7 +1,7 @@
 """Ray Tune under a sweep: its queue of trials, and which run side by side until time is up."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from usseg_ray.sweeps.method_plan import MethodPlan
 from usseg_ray.sweeps.monitor import Monitor, name_of
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.space import Distribution, Sample
-from usseg_ray.trials.job import Job
+from usseg_ray.trials.job import FinalScoring, Job
 from usseg_ray.trials.trainer import run_trial, trial_resources
 from usseg_ray.trials.trial import ENDED, Trial, number_and_seed
 
@@ -51,6 +51,7 @@ def tuner_for(
     *,
     scheduler: TrialScheduler | None = None,
     budget_s: float | None = None,
+    finals: Mapping[str, Sequence[FinalScoring]] | None = None,
 ) -> tune.Tuner:
     """Makes what runs trials until all have ended or the time is up.
 
@@ -61,9 +62,10 @@ def tuner_for(
         concurrent: Trials at a time.
         scheduler: Stops weak ones.
         budget_s: Seconds after which those that still run are stopped.
+        finals: Name of a trial -> what its process scores on the test split when it has ended.
     """
     resources, device = plan.config.resources, plan.parts[0].placement.device
-    trainable = tune.with_parameters(run_trial, folder=monitor.storage.place)
+    trainable = tune.with_parameters(run_trial, folder=monitor.storage.place, finals=finals)
     return tune.Tuner(
         tune.with_resources(trainable, trial_resources(resources, device)),
         tune_config=tune.TuneConfig(

@@ -83,3 +83,20 @@ class Job:
     def reading_itself(self) -> "Job":
         """Returns the same job for a process that reads its rows itself."""
         return replace(self, placement=replace(self.placement, reading=""))
+
+
+@dataclass(frozen=True)
+class FinalScoring:
+    """A trial that is to be scored on the test split.
+
+    Attributes:
+        job: What was fitted.
+        trial: The trial's folder, or its URI.
+        target: Folder or URI for the scores and the evaluation's arrays.
+        checkpoint: Name of its last checkpoint; the last one there is if empty.
+    """
+
+    job: Job
+    trial: str
+    target: str
+    checkpoint: str = ""

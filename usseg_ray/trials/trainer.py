@@ -7,6 +7,8 @@ helper processes of every trial.
 
 import os
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ import ray
 from usseg_ray.cluster.capacity import worker_resources
 from usseg_ray.core.config import ResourceConfig
 from usseg_ray.core.files import resolve
-from usseg_ray.trials.job import Job
+from usseg_ray.trials.job import FinalScoring, Job
 from usseg_ray.trials.storage import Storage, below, opened
 from usseg_ray.trials.trial import (
     BATCH_FILE,
@@ -50,14 +52,18 @@ def train_worker(payload: dict[str, Any]) -> None:
         worker.run_in_group(payload["job"], storage).fit()
 
 
-def run_trial(config: dict[str, Any], folder: str) -> None:
+def run_trial(
+    config: dict[str, Any], folder: str, finals: Mapping[str, Sequence[FinalScoring]] | None = None
+) -> None:
     """Fits one trial inside a Tune function; what it names and describes, Tune's config holds.
 
-    If memory runs out, it is fitted once more with half the batch, which its folder notes.
+    If memory runs out, it is fitted once more with half the batch, which its folder notes. Where it
+    has trained in this process, this goes on with test scores: it has loaded all that they need.
 
     Args:
         config: `trial`, its name, and `job`, what to fit.
         folder: The sweep's folder, or its URI.
+        finals: Name of a trial -> what is scored on the test split when it has ended.
 
     Raises:
         Exception: What made it fail; Tune starts the trial again, once for its own failures and
@@ -79,10 +85,20 @@ def run_trial(config: dict[str, Any], folder: str) -> None:
             if half == 0 or not _is_out_of_memory(error):
                 raise
         else:
-            return
+            break
         # Only here is the failed attempt's memory free: the error held its frames.
         noted = half
         _note(noted, home)
+    if finals and not job.config.resources.num_workers:
+        _score(finals.get(config["trial"], ()))
+
+
+def _score(asked: Sequence[FinalScoring]) -> None:
+    from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm)
+
+    # What fails here is scored again, and told of, by who looks for the scores.
+    with suppress(Exception):
+        worker.final_scores(asked)
 
 
 def _noted(home: str) -> int | None:

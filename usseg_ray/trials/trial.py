@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.records import read_json, write_json
+from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.scoring.objective import MIOU
 
 RUNS = Path("runs")
 TRIAL_FILE = "trial.json"
 SCORES_FILE = "scores.json"
+TEST_SCORES_FILE = "test.json"
 CHECKPOINTS = "train"
 """Name of the folder in a trial's own that has its last checkpoint."""
 
@@ -151,6 +152,19 @@ def noted_batch_size(folder: Path) -> int | None:
     path = folder / BATCH_FILE
     cure = "Remove it: the trial begins with the batch size of its settings."
     return read_json(path, int, cure) if path.exists() else None
+
+
+def note_test_scores(folder: Path, metrics: dict[str, float]) -> None:
+    """Notes what a run scored on the test split beside the arrays of that evaluation."""
+    write_json(folder / TEST_SCORES_FILE, metrics)
+
+
+def noted_test_scores(folder: Path) -> dict[str, float] | None:
+    """Reads what `note_test_scores` wrote; `None` where that is nothing, or damaged."""
+    try:
+        return read_json(folder / TEST_SCORES_FILE, dict[str, float], "It is scored again.")
+    except (FileNotFoundError, DamagedError):
+        return None
 
 
 def find_run(name: str) -> Path:

@@ -3,6 +3,7 @@
 Apart from `trainer`, which launches it, so that Ray's controllers need not import torch.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -23,10 +24,10 @@ from usseg_ray.scoring.arrays import ARRAYS, COUNTS, write_counts, write_evaluat
 from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
 from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.trials.contexts import TrainContext, TuneContext
-from usseg_ray.trials.job import Job
+from usseg_ray.trials.job import FinalScoring, Job
 from usseg_ray.trials.storage import Storage, opened
 from usseg_ray.trials.stored import open_stored
-from usseg_ray.trials.trial import CHECKPOINTS
+from usseg_ray.trials.trial import CHECKPOINTS, TEST_SCORES_FILE, note_test_scores
 
 
 def run_in_group(job: Job, storage: Storage) -> Run:
@@ -61,35 +62,32 @@ def baselines(job: Job) -> Baselines:
     return compute_baselines(config, _open_set(_alone(job), Needs(), device), device)
 
 
-def final_scores(asked: list[tuple[Job, str, str, str]]) -> list[dict[str, float]]:
-    """Scores several trials one after the other, in a process that loads everything once.
-
-    Args:
-        asked: Arguments of `final_score` for each.
-    """
-    return [final_score(*arguments) for arguments in asked]
+def final_scores(asked: Iterable[FinalScoring]) -> None:
+    """Scores several trials one after the other, in a process that loads everything once."""
+    for one in asked:
+        final_score(one)
 
 
-def final_score(job: Job, checkpoint: str, trial: str, folder: str) -> dict[str, float]:
+def final_score(asked: FinalScoring) -> dict[str, float]:
     """Scores a trial once on the test split, as it ended and as it was at its best.
 
     Args:
-        job: What was fitted.
-        checkpoint: Name of its last checkpoint.
-        trial: The trial's folder, which has the state that scored best on the selection split, or
-            its URI.
-        folder: Where the evaluation's arrays go, or its URI.
+        asked: What to score, and where the scores and the evaluation's arrays go.
 
     Returns:
         What `score_split` does, and `label_selected_miou`, `label_selected_acc` and
-        `label_selected_epoch` of that state.
+        `label_selected_epoch` of the state that scored best on the selection split.
     """
-    split, last = job.config.data.test_split, f"{CHECKPOINTS}/{checkpoint}"
-    with opened(trial) as home, opened(folder) as target:
+    job = asked.job
+    with opened(asked.trial) as home, opened(asked.target) as target:
+        last = f"{CHECKPOINTS}/{asked.checkpoint or home.folders(CHECKPOINTS)[-1]}"
         home.fetch(last, BEST)
-        found = score_split(job, str(home.folder / last), str(target.folder), split)
-        target.push(ARRAYS, COUNTS)
-        return found | _label_selected(job, home.folder / BEST, home.folder / last, found)
+        checkpoint, split = home.folder / last, job.config.data.test_split
+        found = score_split(job, str(checkpoint), str(target.folder), split)
+        found |= _label_selected(job, home.folder / BEST, checkpoint, found)
+        note_test_scores(target.folder, found)
+        target.push(ARRAYS, COUNTS, TEST_SCORES_FILE)
+        return found
 
 
 def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -> dict[str, float]:
