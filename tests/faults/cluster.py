@@ -74,7 +74,11 @@ def rank_stopped(random: Random, root: Path) -> Found:
 @fault("rank-raises", "an exception in one rank: it can open no file any more", within=shared_ray)
 def rank_raises(random: Random, root: Path) -> Found:
     # Of what it has open nothing is closed, and the next file that it opens is refused.
-    return ranks(random, root, lambda rank: rank.rlimit(psutil.RLIMIT_NOFILE, (1, -1)))
+    def close(rank: psutil.Process) -> None:
+        _, most = rank.rlimit(psutil.RLIMIT_NOFILE)
+        rank.rlimit(psutil.RLIMIT_NOFILE, (1, most))
+
+    return ranks(random, root, close)
 
 
 def fill(seconds: float) -> None:

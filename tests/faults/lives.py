@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -14,12 +15,13 @@ from typing import Any
 
 import psutil
 
-from tests.faults.checks import OPEN, asked, same_end, twice
+from tests.faults.checks import OPEN, asked, lost, same_end, twice
 from tests.faults.damage import flip
-from tests.faults.kills import TRAINING, broken_off, lives_through, settled
+from tests.faults.kills import TRAINING, lives_through, settled
 from tests.faults.matrix import Found, fault
 from tests.faults.scenario import Life, Sweep, shared_ray, until
 from usseg_ray.core import files
+from usseg_ray.engine.checkpoint import BEST
 
 
 @fault(
@@ -169,11 +171,21 @@ def second_driver(random: Random, root: Path) -> Found:
     within=shared_ray,
 )
 def bits_between_lives(random: Random, root: Path) -> Found:
-    def happen(life: Life) -> None:
-        life.send(9)
-        life.end(60)
-        run = root / "runs" / "sweep"
-        if found := sorted([*run.glob("trial_*/**/*.pt"), *run.glob("trial_*/**/*.npz")]):
-            flip(random.choice(found), random)
-
-    return broken_off(random, root, happen)
+    sweep = Sweep(root)
+    life = sweep.begin()
+    sweep.wait(life, random)
+    before, now = sweep.finished(), time.monotonic()
+    life.send(signal.SIGKILL)
+    life.end(60)
+    kept = [*sweep.folder.glob("trial_*/**/*.pt"), *sweep.folder.glob("trial_*/**/*.npz")]
+    flipped = random.choice(sorted(kept)) if kept else None
+    if flipped:
+        flip(flipped, random)
+    recovery = sweep.go_on(now)
+    # Of a best state nothing else is known; the score of the epoch that labels pick is left out.
+    same_end(sweep, left_out="label_selected" if flipped and BEST in flipped.parts else None)
+    again = {name for name in before if flipped and name in flipped.parts}
+    for name in again:  # an epoch is trained again: the same, but for how long it took
+        assert before[name]["metrics"].keys() == sweep.finished()[name]["metrics"].keys()
+        del before[name]
+    return Found(lost(before, sweep), twice(sweep.store), recovery)

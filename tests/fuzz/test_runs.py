@@ -24,7 +24,15 @@ from usseg_ray.sweeps.features import CHOSEN_FILE, load_chosen
 from usseg_ray.sweeps.finals import FINAL_FILE, load_final
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.trials.tasks import BASELINES_FILE, load_baselines
-from usseg_ray.trials.trial import SCORES_FILE, TRIAL_FILE, Trial, load_scored, load_trial
+from usseg_ray.trials.trial import (
+    SCORES_FILE,
+    TEST_SCORES_FILE,
+    TRIAL_FILE,
+    Trial,
+    load_scored,
+    load_trial,
+    noted_test_scores,
+)
 
 READERS: dict[str, Callable[[Path], object]] = {
     TRIAL_FILE: load_trial,
@@ -32,6 +40,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     BASELINES_FILE: load_baselines,
     CHOSEN_FILE: load_chosen,
     FINAL_FILE: load_final,
+    TEST_SCORES_FILE: noted_test_scores,
     REQUEST_FILE: Request.load,
 }
 

@@ -10,10 +10,10 @@ from ray.train import UserCallback
 from tests import tiny
 from tests.integration.test_sweep import SPACE, plan_for, run
 from usseg_ray.engine.checkpoint import STATE_FILE
-from usseg_ray.sweeps.finals import FINAL_FILE
+from usseg_ray.sweeps.finals import FINAL_FILE, final_folder
 from usseg_ray.trials import trainer
 from usseg_ray.trials.job import Job
-from usseg_ray.trials.trial import CHECKPOINTS, TRIAL_FILE
+from usseg_ray.trials.trial import CHECKPOINTS, TEST_SCORES_FILE, TRIAL_FILE
 
 pytestmark = [
     pytest.mark.ray,
@@ -40,7 +40,8 @@ def test_a_damaged_sweep_is_resumed_to_the_same_end(tmp_path: Path, scenes: Path
         flipped[len(flipped) // 2] ^= 1
         file.write_bytes(flipped)
     other = next(trial for trial in before.trials if trial is not finalist.trial)
-    for file in (folder / other.name / TRIAL_FILE, folder / FINAL_FILE):
+    noted = final_folder(folder, finalist.trial, 1) / TEST_SCORES_FILE
+    for file in (folder / other.name / TRIAL_FILE, folder / FINAL_FILE, noted):
         file.write_bytes(b"null")
 
     after, text = run(plan, folder)

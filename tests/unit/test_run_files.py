@@ -24,7 +24,9 @@ from usseg_ray.trials.trial import (
     load_scored,
     load_trial,
     note_batch_size,
+    note_test_scores,
     noted_batch_size,
+    noted_test_scores,
 )
 
 
@@ -84,6 +86,12 @@ FILES = [
         "trial_001/trial.json",
         lambda version, run: trial(version).save(run),
         lambda run: load_trial(run / "trial_001"),
+    ),
+    RunFile(
+        "test.json",
+        lambda version, run: note_test_scores(run, {"unsup_miou": float(version)}),
+        noted_test_scores,
+        again=True,
     ),
     RunFile("scores.json", lambda version, run: scored(version).save(run), load_scored),
     RunFile(

@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import ray
 from ray.exceptions import AuthenticationError
 
-from usseg_ray.cluster.watch import watched
+from usseg_ray.cluster.watch import abandon, is_gone, watched
 from usseg_ray.core.cli import errors
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line
@@ -136,12 +137,15 @@ def local_ray() -> Iterator[bool]:
         Whether it was started here, and so is stopped after the block.
 
     Raises:
-        UserError: `RAY_ADDRESS` names a cluster that cannot be joined.
+        UserError: `RAY_ADDRESS` names a cluster that cannot be joined, or the Ray that this process
+            started was killed under it.
     """
     if ray.is_initialized():
+        if is_gone():
+            raise UserError("The Ray of this process was killed: start Python anew.")
         yield False
         return
-    ended_by = signal.getsignal(signal.SIGTERM)
+    ended_by, others = signal.getsignal(signal.SIGTERM), _children()
     started = _connect()
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own there, which ends the process before anything is closed.
@@ -150,7 +154,14 @@ def local_ray() -> Iterator[bool]:
         with watched(_say):
             yield started
     finally:
-        ray.shutdown()
+        if is_gone():
+            abandon(_children() - others)
+        else:
+            ray.shutdown()
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
 
 
 def _say(line: str) -> None:

@@ -25,7 +25,7 @@ from usseg_ray.cluster.capacity import (
 )
 from usseg_ray.cluster.join import local_ray
 from usseg_ray.cluster.ray_stream import reading_group, users_mistakes
-from usseg_ray.cluster.watch import while_ray_lives
+from usseg_ray.cluster.watch import last_words, while_ray_lives
 from usseg_ray.core.cli import repeatable
 from usseg_ray.core.machine import PeakMemory
 from usseg_ray.core.stopwatch import Seconds, timed
@@ -103,9 +103,11 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
             stored = held.enter_context(stored_features(plan, device, folder, console))
         storage = Storage(folder, plan.request.storage)
         storage.push(CHOSEN_FILE)
-        group = while_ray_lives(reading_group(resources.data_cpus_per_worker, readers))
-        reading = held.enter_context(group)
+        reading = held.enter_context(
+            while_ray_lives(reading_group(resources.data_cpus_per_worker, readers))
+        )
         held.enter_context(ledger)  # closed before anything that waits for a Ray that is gone
+        held.enter_context(last_words(partial(ledger.close, "KILLED")))
         plan = plan.on(device, reading, stored)
         set_records_aside(folder, plan.draws, console)
         any_job = plan.first_jobs()[0]

@@ -1,7 +1,9 @@
 """Ray's own processes under a command: told when they are gone, and only then."""
 
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from usseg_ray.cluster.watch import PERIOD_S, watched, while_ray_lives
+from usseg_ray.core.cli import INTERRUPTED
 
 
 @pytest.fixture
@@ -54,6 +57,41 @@ def test_what_a_ray_holds_that_is_gone_is_not_given_back(
             raylet.kill()
             time.sleep(20 * PERIOD_S)
     assert ("held" in given_back) is not killed
+
+
+@pytest.mark.usefixtures("raylet")
+def test_a_block_that_waits_within_ray_says_its_last_words_and_ends(tmp_path: Path) -> None:
+    # A wait that no signal breaks off, as in Ray's own code.
+    program = (
+        "import ctypes, signal, subprocess\n"
+        "from usseg_ray.cluster import watch\n"
+        "watch.PATIENCE_S = 0.5\n"
+        f"ray = subprocess.Popen([{str(tmp_path / 'raylet')!r}, '60'])\n"
+        "with watch.watched(print), watch.last_words(lambda: print('closed')):\n"
+        "    ray.kill()\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "    ctypes.CDLL(None).sleep(20)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=False, stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert ended.returncode == INTERRUPTED
+    assert ended.stdout.splitlines()[-1] == "closed"
+
+
+def test_what_is_left_of_a_ray_is_ended(raylet: subprocess.Popen[bytes]) -> None:
+    program = (
+        "import atexit, os, psutil, sys\n"
+        "atexit.register(os._exit, 1)  # as Ray does\n"
+        "from usseg_ray.cluster.watch import abandon\n"
+        f"abandon([psutil.Process({raylet.pid})])\n"
+        "print('To go on: ...')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=False, stdout=subprocess.PIPE, text=True
+    )
+    assert (ended.stdout, ended.returncode) == ("To go on: ...\n", INTERRUPTED)
+    assert raylet.wait(10) == -signal.SIGTERM
 
 
 def test_one_that_lives_or_ends_afterwards_is_no_matter(raylet: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,11 @@
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from tests import tiny
 from tests.evaluations import scored
 from usseg_ray.core.table import Spread
 from usseg_ray.scoring.arrays import COUNTS, write_counts
@@ -14,10 +17,15 @@ from usseg_ray.sweeps.finals import (
     final_folder,
     pick,
     save_final,
+    scorings,
     seeds_of,
     still_scored,
 )
-from usseg_ray.trials.trial import Status, Trial, trial_name
+from usseg_ray.sweeps.plan import Plan
+from usseg_ray.sweeps.space import Sample
+from usseg_ray.trials.job import Job
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.trial import Status, Trial, note_test_scores, trial_name
 
 
 def trial(
@@ -108,7 +116,6 @@ def test_one_seed_has_no_deviation() -> None:
 
 def test_a_run_whose_counts_are_damaged_is_scored_again(tmp_path: Path) -> None:
     one = trial(0, "stego", 30.0)
-    runs = [(one, seed, run(one, seed)) for seed in (0, 1, 2)]
     names = [trial_name(0, seed) for seed in (0, 1, 2)]
     save_final({name: {"unsup_miou": 30.0} for name in names}, tmp_path)
     for seed in (0, 1):
@@ -116,4 +123,55 @@ def test_a_run_whose_counts_are_damaged_is_scored_again(tmp_path: Path) -> None:
     damaged = final_folder(tmp_path, one, 1) / COUNTS
     damaged.write_bytes(damaged.read_bytes()[:40])
     # Counts that are kept elsewhere are not doubted.
-    assert still_scored(runs, tmp_path).keys() == {names[0], names[2]}
+    assert still_scored(names, Storage(tmp_path)).keys() == {names[0], names[2]}
+
+
+def test_what_a_process_noted_counts_before_the_table_of_the_sweep(tmp_path: Path) -> None:
+    one = trial(0, "stego", 30.0)
+    names = [trial_name(0, seed) for seed in (0, 1, 2)]
+    save_final({name: {"unsup_miou": 1.0} for name in names[:2]}, tmp_path)
+    for seed, score in ((1, 2.0), (2, 3.0)):
+        note_test_scores(final_folder(tmp_path, one, seed), {"unsup_miou": score})
+    found = still_scored(names, Storage(tmp_path))
+    assert [found[name]["unsup_miou"] for name in names] == [1.0, 2.0, 3.0]
+
+
+class Planned:
+    """Stands for a plan; its jobs are told apart by their seed."""
+
+    def job(self, method: str, sample: Sample, seed: int) -> Job:  # noqa: ARG002
+        return Job(method, tiny.config(seed=seed), "/data")
+
+
+def asked(chosen: list[Trial], seeds: int, folder: Path) -> dict[str, list[tuple[str, str, str]]]:
+    found = scorings(cast(Plan, Planned()), chosen, seeds, Storage(folder))
+    for one in chain.from_iterable(found.values()):
+        assert Path(one.target).parent.name.endswith(f"seed{one.job.config.seed}")
+    return {
+        name: [
+            (str(Path(one.trial).relative_to(folder)), Path(one.target).parent.name, one.checkpoint)
+            for one in several
+        ]
+        for name, several in found.items()
+    }
+
+
+def test_the_first_run_of_a_finalist_scores_the_trial_that_became_it_as_well(
+    tmp_path: Path,
+) -> None:
+    whole, cut = trial(0, "hp", 2), trial(1, "hp", 1, "STOPPED")
+    own = ("trial_000", "trial_000-seed5", "somewhere")
+    again = {
+        name: ("finalists/" + name, name, "")
+        for name in ("trial_000-seed6", "trial_000-seed7", "trial_001-seed5", "trial_001-seed6")
+    }
+    expected = {name: [one] for name, one in again.items() if not name.endswith("seed7")}
+    expected["trial_000-seed6"].insert(0, own)
+    assert asked([whole, cut], 2, tmp_path) == expected
+    note_test_scores(final_folder(tmp_path, whole, 6), {"unsup_miou": 1.0})
+    expected["trial_000-seed6"] = [own]
+    assert asked([whole, cut], 2, tmp_path) == expected
+
+
+def test_where_nothing_is_trained_again_no_process_scores_beside_it(tmp_path: Path) -> None:
+    assert asked([trial(0, "hp", 2)], 1, tmp_path) == {}

@@ -7,8 +7,8 @@ import torch
 from tests import tiny
 from usseg_ray.core.config import ResourceConfig
 from usseg_ray.core.errors import UserError
-from usseg_ray.trials import worker
-from usseg_ray.trials.job import Job
+from usseg_ray.trials import trainer, worker
+from usseg_ray.trials.job import FinalScoring, Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.trainer import TRIAL_MEMORY_BYTES, run_trial, trial_resources
 from usseg_ray.trials.trial import noted_batch_size
@@ -94,6 +94,23 @@ def test_what_fits_is_not_touched(tmp_path: Path, sizes: list[int]) -> None:
     fit(8, tmp_path)
     assert sizes == [8]
     assert noted_batch_size(tmp_path / "trial_000") is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_that_trained_goes_on_with_test_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    given, scored = job(8, workers), list[FinalScoring]()
+    finals = {name: [FinalScoring(given, name, "there")] for name in ("trial_000", "trial_001")}
+
+    def score(asked: list[FinalScoring]) -> None:
+        scored.extend(asked)
+        raise UserError("a test score that fails is no failure of the training")
+
+    monkeypatch.setattr(trainer, "_run_of", lambda given, _: Fitting(given, []))
+    monkeypatch.setattr(worker, "final_scores", score)
+    run_trial({"trial": "trial_001", "job": given, "sample": {}}, str(tmp_path), finals)
+    assert scored == ([] if workers else finals["trial_001"])
 
 
 def test_other_failures_are_not_tried_again(

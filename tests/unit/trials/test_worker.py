@@ -7,9 +7,9 @@ import ray.tune
 from tests import tiny
 from usseg_ray.engine.checkpoint import BEST, STATE_FILE
 from usseg_ray.trials import worker
-from usseg_ray.trials.job import Job
+from usseg_ray.trials.job import FinalScoring, Job
 from usseg_ray.trials.storage import Storage, below, opened
-from usseg_ray.trials.trial import CHECKPOINTS
+from usseg_ray.trials.trial import CHECKPOINTS, noted_test_scores
 
 
 class KilledError(Exception):
@@ -53,11 +53,14 @@ def test_a_trial_at_a_uri_is_trained_on_two_machines_and_scored_on_a_third(
     finals = []
     for uri in uris:
         place = below(below(uri, "final"), "acseg")
-        finals.append(worker.final_score(job, "epoch_0003", uri, place))
-        assert Storage(tmp_path, place).files() == ["evaluation.npz", "images.npz"]
+        finals.append(worker.final_score(FinalScoring(job, uri, place)))
+        assert Storage(tmp_path, place).files() == ["evaluation.npz", "images.npz", "test.json"]
+        with opened(place) as target:
+            target.fetch("test.json")
+            assert noted_test_scores(target.folder) == finals[-1]
         assert Storage(tmp_path, uri).folders(CHECKPOINTS) == ["epoch_0002", "epoch_0003"]
     assert finals[0] == finals[1]
     assert {"unsup_miou", "label_selected_miou"} <= finals[0].keys()
     (tmp_path / "whole" / "trial_000" / BEST / STATE_FILE).write_bytes(b"")
-    again = worker.final_score(job, "epoch_0003", uris[0], str(tmp_path / "again"))
+    again = worker.final_score(FinalScoring(job, uris[0], str(tmp_path / "again"), "epoch_0003"))
     assert again == {k: v for k, v in finals[0].items() if "label_selected" not in k}
