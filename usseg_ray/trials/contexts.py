@@ -24,6 +24,9 @@ from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.trained import load_trained, save_trained
 from usseg_ray.trials.trial import CHECKPOINTS
 
+SAVING = ".saving-"
+"""How the names of folders begin that Ray Train takes checkpoints from."""
+
 LOOK_EVERY = 16
 """Steps between two looks for a notice, at which the workers wait for each other."""
 
@@ -92,7 +95,8 @@ class TrainContext(TrialContext):
         while name in self._earlier:
             # Ray would take the checkpoint for an older one, and delete it.
             name += "_again"
-        with tempfile.TemporaryDirectory() as folder:
+        self.storage.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=SAVING, dir=self.storage.folder) as folder:
             state.save(Path(folder))
             ray.train.report(
                 metrics,
@@ -103,6 +107,9 @@ class TrainContext(TrialContext):
     def restore(self) -> RunState | None:
         """Reads the last committed checkpoint that is whole, if there is one."""
         self._earlier = self.storage.folders(CHECKPOINTS)
+        if rank() == 0:  # a killed rank leaves what it was saving
+            for left in self.storage.folder.glob(f"{SAVING}*"):
+                shutil.rmtree(left, ignore_errors=True)
         self.storage.fetch(f"{BEST}/{BEST_NOTE}")
         committed = ray.train.get_checkpoint()
         last = "" if committed is None else Path(committed.path).name

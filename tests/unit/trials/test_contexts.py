@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from usseg_ray.core.files import UNFINISHED
 from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import RunContext
 from usseg_ray.scoring.evaluation import Evaluation
-from usseg_ray.trials.contexts import LOOK_EVERY, TrainContext, TuneContext
+from usseg_ray.trials.contexts import LOOK_EVERY, SAVING, TrainContext, TuneContext
 from usseg_ray.trials.storage import Storage, opened
 from usseg_ray.trials.trial import CHECKPOINTS
 
@@ -136,6 +137,16 @@ def test_a_run_at_a_uri_goes_on_on_another_machine(tmp_path: Path) -> None:
         report(context, 3)
     assert kept(kept_at) == ["epoch_0002", "epoch_0003"]
     assert (kept_at / CHECKPOINTS / "epoch_0003" / "checkpoint.pt").is_file()
+
+
+def test_what_a_killed_rank_was_saving_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    half = Path(tempfile.mkdtemp(prefix=SAVING, dir=tmp_path))
+    (half / "checkpoint.pt").write_bytes(b"torn")
+    assert TrainContext(CPU, Storage(tmp_path)).restore() is None
+    assert not half.exists()
 
 
 def test_a_version_of_ray_that_tells_of_no_preemption_does_not_stop_training(
