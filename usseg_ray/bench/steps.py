@@ -142,6 +142,9 @@ class _Known:
     def __call__(self, rows: Rows, needs: Needs) -> FeatureMap:  # noqa: ARG002
         return self.features
 
+    def begin(self, rows: Rows, needs: Needs) -> Callable[[], FeatureMap]:  # noqa: ARG002
+        return lambda: self.features
+
     def variant(
         self,
         rows: Rows,  # noqa: ARG002

@@ -79,7 +79,7 @@ class Epoch:
         """
         started, images = time.monotonic(), 0
         seconds: Seconds = {"input_seconds": 0.0}
-        left = islice(batches, self.taken, None)
+        left = self.featurise.ahead(islice(batches, self.taken, None))
         for chunk in timed_items(seconds, "input_seconds", left):
             self._step(chunk, seconds)
             images += len(chunk.ids)
@@ -105,7 +105,9 @@ class Epoch:
         self.method.after_step()
         self.taken += 1
         for name, value in {"loss": result.loss.detach(), **result.scalars}.items():
-            before = self.means.get(name, torch.zeros(())).to(value.device, torch.float64)
+            if name not in self.means:
+                self.means[name] = torch.zeros((), dtype=torch.float64, device=value.device)
+            before = self.means[name].to(value.device)
             self.means[name] = before + (value - before) / self.taken
 
     def _told(self) -> dict[str, float]:
