@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pairwise_distance
 
 from usseg_ray.ops.draws import chances
+from usseg_ray.ops.transfer import sent
 
 Weighting = Literal["joint", "separate"]
 """Whether task-specific positives join the task-agnostic ones or are averaged by themselves."""
@@ -365,7 +366,8 @@ def _weights(
     share of all positives of the image (on: then the total cancels against the mean's divisor).
     """
     # Which anchors count, and how many positives they have of both kinds.
-    kinds = counts.new_tensor([1.0, options.task_weight])[: len(counts), None]
+    each = torch.tensor([1.0, options.task_weight], dtype=counts.dtype)
+    kinds = sent(each, counts.device)[: len(counts), None]
     if options.weighting == "joint":
         totals = (kinds * counts).sum(0, keepdim=True)
         counting = (counts[:1] > 0) & usable
