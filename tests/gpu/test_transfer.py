@@ -1,5 +1,6 @@
 """On a GPU the next batch is copied while one is used; a step is waited for once, for its loss."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,5 +50,5 @@ def test_what_is_sent_arrives() -> None:
 def test_a_step_waits_for_its_loss_alone(method: str) -> None:
     sizes = StepSizes(side=8, dim=48, pixels=64, batch=4, entries=1, clusters=5)
     steps = training_steps(method, sizes, torch.device("cuda"))
-    one, three = (host_waits(lambda number=number: steps(number)) for number in (1, 3))
+    one, three = (host_waits(partial(steps, number)) for number in (1, 3))
     assert (three - one) / 2 <= 1 + (BANK_WAITS if method == "cause" else 0)

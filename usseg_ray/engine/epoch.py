@@ -17,6 +17,7 @@ from usseg_ray.engine.checkpoint import EpochPart
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods.base import Method, Passes
+from usseg_ray.ops.products import rounding
 
 SPEED = ("train_seconds", "input_seconds", "images_per_second")
 """Metrics of an epoch that say how long it took, and nothing of what it learnt."""
@@ -93,14 +94,15 @@ class Epoch:
         self.method.before_step(self.stage, step, self.passes)
         with timed(seconds, "input_seconds"):
             batch = self.featurise.training(chunk, self.stage, step)
-        result = self.method.loss(batch, self.stage)
-        if not torch.isfinite(result.loss):
-            terms = {name: float(value) for name, value in result.scalars.items()}
-            raise NonFiniteLossError(
-                f"loss is {float(result.loss.detach())} at step {step.index} of stage "
-                f"{self.stage!r}, images {list(batch.ids)[:8]}, terms {terms}"
-            )
-        result.loss.backward()
+        with rounding(allowed=self.featurise.autocast):
+            result = self.method.loss(batch, self.stage)
+            if not torch.isfinite(result.loss):
+                terms = {name: float(value) for name, value in result.scalars.items()}
+                raise NonFiniteLossError(
+                    f"loss is {float(result.loss.detach())} at step {step.index} of stage "
+                    f"{self.stage!r}, images {list(batch.ids)[:8]}, terms {terms}"
+                )
+            result.loss.backward()
         self.optimiser.step()
         self.method.after_step()
         self.taken += 1

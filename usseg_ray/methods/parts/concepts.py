@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from usseg_ray.ops.counting import occurrences
 from usseg_ray.ops.largest import argmax
+from usseg_ray.ops.products import rounded_products
 
 # Logits at a time.
 _LOGITS = 2**22
@@ -249,12 +250,15 @@ def _weigh(
     step = max(1, _LOGITS // max(1, len(rows)))
     for start in range(0, len(keys.values), step):
         values, codes = keys.values[start : start + step], keys.codes[start : start + step]
-        weights = (rows @ values.mT).sub_(1).div_(temperature).exp_()
+        with rounded_products(rows.device):
+            cosines = rows @ values.mT
+        weights = cosines.sub_(1).div_(temperature).exp_()
         weights.mul_(relations.active[:, codes][relations.row])
         if own:
             weights.diagonal(-start).zero_()
         total += weights.sum(1)
-        weighted.addmm_(weights, values)
+        with rounded_products(rows.device):
+            weighted.addmm_(weights, values)
     return total, weighted
 
 
