@@ -10,16 +10,13 @@ import torch
 from tests import tiny
 from tests.features import obtain, wanted
 from usseg_ray.bench.meter import host_waits
-from usseg_ray.bench.steps import STAGES, StepSizes, training_steps
+from usseg_ray.bench.steps import WAITS, StepSizes, training_steps
 from usseg_ray.ops.transfer import one_ahead, sending, sent
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
-
-BANK_WAITS = 3
-"""CAUSE asks for its codes and what enters its bank (docs/performance.md)."""
 
 
 def test_rows_that_are_copied_ahead_are_those_of_the_cpu(tmp_path: Path) -> None:
@@ -46,9 +43,9 @@ def test_what_is_sent_arrives() -> None:
     assert sent(values[:0], cuda).shape == (0,)
 
 
-@pytest.mark.parametrize("method", STAGES)
-def test_a_step_waits_for_its_loss_alone(method: str) -> None:
+@pytest.mark.parametrize("method", WAITS)
+def test_a_step_waits_no_more_than_is_known(method: str) -> None:
     sizes = StepSizes(side=8, dim=48, pixels=64, batch=4, entries=1, clusters=5)
     steps = training_steps(method, sizes, torch.device("cuda"))
     one, three = (host_waits(partial(steps, number)) for number in (1, 3))
-    assert (three - one) / 2 <= 1 + (BANK_WAITS if method == "cause" else 0)
+    assert (three - one) / 2 <= WAITS[method]

@@ -28,7 +28,7 @@ from usseg_ray.bench.meter import (
     product_flops,
     synchronised,
 )
-from usseg_ray.bench.steps import STAGES, StepSizes, training_steps
+from usseg_ray.bench.steps import STAGES, WAITS, StepSizes, training_steps
 from usseg_ray.bench.training import training_bars
 from usseg_ray.core.errors import UserError
 from usseg_ray.ops.kmeans import available_backend, kmeans
@@ -155,7 +155,7 @@ def step_bars(
         # What is read once an epoch is read twice as often in two epochs.
         once, twice = (host_waits(partial(steps, number)) for number in (1, 1 + sizes.timed))
         waits = (twice - once) / sizes.timed
-        yield _row(f"{what}: waits for the GPU", waits, "waits", "for its loss", 1.0, 1.0)
+        yield _row(f"{what}: waits for the GPU", waits, "waits", "those known", WAITS[method], 1.0)
 
 
 def kmeans_bar(sizes: StageSizes, device: torch.device) -> Measure:

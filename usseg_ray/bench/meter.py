@@ -196,7 +196,7 @@ def kernel_seconds(work: Work, device: torch.device) -> float:
     """
     on_gpu = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=kinds, acc_events=True) as found:
+    with profile(activities=kinds) as found:
         synchronised(work, device)()
     events = found.key_averages()
     if not on_gpu:

@@ -33,6 +33,9 @@ STAGES = {
 }
 """Of each method the stage that most of its steps are of."""
 
+WAITS = {**dict.fromkeys(STAGES, 1), "cause": 4}
+"""How often a step waits for a GPU, by docs/performance.md: for its loss, and for CAUSE's bank."""
+
 _SETTINGS: dict[str, dict[str, Any]] = {
     "picie": {"network": {"pretrained": False}},
     # Task-specific positives count from the second step on, as in most steps of a run.
