@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from usseg_ray import methods
-from usseg_ray.core.config import TrainConfig
+from usseg_ray.core.config import build_config
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Images, Needs, Rows
 from usseg_ray.core.views import Crops, FixedView, Frame
 from usseg_ray.engine.epoch import Epoch
@@ -98,7 +98,7 @@ def training_steps(name: str, sizes: StepSizes, device: torch.device) -> Callabl
 
 
 def _published_batch(kind: type[Method]) -> int:
-    return int(kind.defaults.schedule.get("train.batch_size", TrainConfig().batch_size))
+    return build_config(kind.Config, [kind.defaults.schedule]).train.batch_size
 
 
 def _fill_bank(method: CAUSE, entries: int) -> None:

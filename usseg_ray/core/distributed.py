@@ -36,7 +36,7 @@ def all_sum(value: Tensor) -> Tensor:
     return total
 
 
-def counts_of(value: Tensor) -> list[int]:
+def row_counts(value: Tensor) -> list[int]:
     """Says how many rows of a tensor each worker has; a GPU is waited for.
 
     Args:
@@ -55,7 +55,7 @@ def all_gather(value: Tensor, counts: list[int] | None = None) -> Tensor:
 
     Args:
         value: (n, ...) any dtype; `n` may differ between workers, the rest may not.
-        counts: Those of `counts_of`, where all workers know them; then no GPU is waited for.
+        counts: Those of `row_counts`, where all workers know them; then no GPU is waited for.
 
     Returns:
         (sum of n, ...) on every worker.
@@ -66,7 +66,7 @@ def all_gather(value: Tensor, counts: list[int] | None = None) -> Tensor:
     size = world_size()
     if size == 1:
         return value
-    counts = counts_of(value) if counts is None else counts
+    counts = row_counts(value) if counts is None else counts
     if counts[rank()] != len(value):
         raise ValueError(f"this worker has {len(value)} rows, not {counts[rank()]}")
     longest = max(counts)

@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 
 from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
-from usseg_ray.core.distributed import all_gather, counts_of, shared_generator
+from usseg_ray.core.distributed import all_gather, row_counts, shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes, Stage
@@ -318,7 +318,7 @@ class CAUSE(CodeClassifier):
         if self._is_last:
             self.bank.clear()
         else:
-            rows = counts_of(self._fresh[0])
+            rows = row_counts(self._fresh[0])
             values, codes, priorities = (all_gather(part, rows) for part in self._fresh)
             self.bank.update(values, codes, priorities, self.config.bank_share)
         self._fresh = None

@@ -9,8 +9,8 @@ from usseg_ray.core.distributed import (
     all_sum,
     average_gradients,
     broadcast,
-    counts_of,
     rank,
+    row_counts,
     shared_generator,
     world_size,
 )
@@ -25,7 +25,7 @@ def test_alone() -> None:
 def test_sum_and_gather_are_the_identity(value: Tensor) -> None:
     assert torch.equal(all_sum(value), value)
     assert torch.equal(all_gather(value), value)
-    assert counts_of(value) == [len(value)]
+    assert row_counts(value) == [len(value)]
 
 
 def test_a_sum_is_a_new_tensor() -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import batch_norm, cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from usseg_ray.core.distributed import all_gather, all_sum, counts_of, world_size
+from usseg_ray.core.distributed import all_gather, all_sum, row_counts, world_size
 
 
 class JointMoments(NamedTuple):
@@ -57,7 +57,7 @@ class JointBatchNorm(TorchFunctionMode):
         """Replaces batch normalisation, and convolution where no gradient is wanted."""
         options = kwargs or {}
         if func is batch_norm and options["training"]:
-            self._counts = counts_of(args[0]) if self._counts is None else self._counts
+            self._counts = row_counts(args[0]) if self._counts is None else self._counts
             return _joint_batch_norm(self._counts, *args, **options)
         if func is torch.conv2d and not torch.is_grad_enabled() and len(args[0]):
             images, *rest = args

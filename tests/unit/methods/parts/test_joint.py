@@ -45,11 +45,11 @@ def test_one_process_gets_torchs_result(grad: bool) -> None:
 def test_workers_are_asked_once_how_many_images_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def counts_of(x: Tensor) -> list[int]:
+    def row_counts(x: Tensor) -> list[int]:
         asked.append(len(x))
         return [len(x)]
 
-    monkeypatch.setattr(joint, "counts_of", counts_of)
+    monkeypatch.setattr(joint, "row_counts", row_counts)
     network = nn.Sequential(norm(), norm(), norm())
     with JointBatchNorm(), torch.no_grad():
         network(images(3))
