@@ -62,9 +62,9 @@ ray: $(INSTALLED)  ## Tests on a real local Ray and MLflow, and on real images.
 lengthy: $(INSTALLED)  ## Tests that `test` has no time for.
 	$(call suite,lengthy,$(LENGTHY_S),$(PYTEST) --dist loadfile -m lengthy tests/integration tests/faults)
 
-gpu: $(INSTALLED)  ## Tests on a CUDA device, and features beside their limits.
+gpu: $(INSTALLED)  ## Tests on a CUDA device, and every stage beside its limit.
 	$(BIN)/python -m pytest -q tests/gpu
-	$(BIN)/python -m usseg_ray.bench features
+	$(BIN)/python -m usseg_ray.bench gpu
 
 gate: $(INSTALLED)  ## Runs parts of what no change has time for (PARTS="fuzz soak"; all), and tells their age.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gate]'

@@ -2,12 +2,20 @@
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.types import Images, Needs
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.featuriser import Featuriser
+from usseg_ray.methods.parts.contrastive import (
+    Candidates,
+    ContrastiveOptions,
+    best_match,
+    hidden_positive_loss,
+)
 from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
+from usseg_ray.ops.products import rounding
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,3 +50,27 @@ def test_the_modularity_loss_is_float32_under_autocast() -> None:
         found = modularity_loss(cosine(*on_gpu), graph(affinity(on_gpu[0])))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_positives_are_those_of_float32_whatever_is_rounded(allowed: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(4 * 196, 384, generator=generator) for _ in range(4)]
+    pool = normalize(torch.randn(256, 384, generator=generator), dim=1)
+    found = []
+    for device in ("cpu", "cuda"):
+        agnostic, specific, codes, mixed = (normalize(one, dim=1).to(device) for one in draws)
+        first, second = (
+            Candidates(one, best_match(one, pool.to(device))) for one in (agnostic, specific)
+        )
+        options = ContrastiveOptions(temperature=0.6, task_weight=0.5)
+        with rounding(allowed=allowed):
+            result = hidden_positive_loss(codes, mixed, first, second, None, 196, options)
+        found.append(result)
+    cpu, gpu = found
+    assert cpu.agnostic.sum() > 100
+    # Products are added up in another order there, so that a pair at its threshold may fall.
+    for one, other in ((gpu.agnostic, cpu.agnostic), (gpu.specific, cpu.specific)):
+        assert (one.cpu() - other).abs().sum() < 1e-3 * other.sum()
+    tolerance = 1e-3 if allowed else 1e-4
+    torch.testing.assert_close(gpu.loss.cpu(), cpu.loss, rtol=tolerance, atol=0)

@@ -2,7 +2,9 @@
 
 import pytest
 import ray
+import torch
 
+from usseg_ray.bench.extraction import extraction_on
 from usseg_ray.bench.io import io_bars
 from usseg_ray.core.errors import UserError
 
@@ -31,3 +33,15 @@ def test_reading_stands_beside_decoding() -> None:
 def test_too_few_images_are_one_clear_line() -> None:
     with pytest.raises(UserError, match="4 images: too few to time preparing"):
         list(io_bars(4))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_extraction_by_actors_stands_beside_the_peak_and_a_loop() -> None:
+    # Shards of 16 rows, so that some come after the first.
+    shard_bytes = 16 * 2 * 196 * 192
+    flops, rows = extraction_on(torch.device("cpu"), "vit_tiny_patch16_224", 64, shard_bytes)
+    assert (flops.unit, rows.unit) == ("TFLOP/s", "rows/s")
+    # So few rows may come all at once: how fast is no matter of a test.
+    assert min(flops.value, rows.value, flops.reference_value or 0, rows.reference_value or 0) > 0
+    # A test's machine is held to no bar of a GPU.
+    assert flops.limit is None

@@ -18,7 +18,7 @@ app = make_app()
 @app.command()
 def main(
     what: Annotated[
-        Literal["io", "features", "methods", "sweep", "crf", "eval", "predict", "all"],
+        Literal["io", "features", "methods", "sweep", "crf", "eval", "predict", "gpu", "all"],
         typer.Argument(help="What to measure, or to compare."),
     ] = "all",
     full: Annotated[

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from usseg_ray import methods
 from usseg_ray.bench.inputs import BACKBONE
-from usseg_ray.bench.meter import Measure, apart, cpu_seconds
+from usseg_ray.bench.meter import Measure, apart, cpu_seconds, least_seconds, synchronised
 from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.types import Images, LabelledImages
 from usseg_ray.features.backbones import TimmFeatures
@@ -24,27 +24,27 @@ LIMIT = 1.3
 _ROUNDS = 2
 
 
-def evaluation_bars(batches: int = 2) -> Iterator[Measure]:
+def evaluation_bars(batches: int = 2, device: str = "cpu") -> Iterator[Measure]:
     """Times an evaluation against backbone, head and upsampling alone, in a process of its own.
 
     Args:
         batches: Batches of 8 images.
+        device: Where: on a CPU in CPU seconds.
 
     Yields:
-        CPU seconds an image with their bar.
+        Seconds an image with their bar.
     """
-    scored, predicted = apart(_seconds, batches)
-    images = batches * BATCH
+    scored, predicted = apart(_seconds, batches, torch.device(device))
+    images, kind = batches * BATCH, "evaluation" if device == "cpu" else "gpu"
     what = f"evaluation, {SIDE} px, {NUM_CLASSES} classes"
     alone, known = f"{BACKBONE} (random weights), head and upsampling alone", predicted / images
-    yield Measure("evaluation", what, scored / images, "s/image", alone, known, LIMIT)
+    yield Measure(kind, what, scored / images, "s/image", alone, known, LIMIT)
 
 
-def _seconds(count: int) -> tuple[float, float]:
-    device = torch.device("cpu")
+def _seconds(count: int, device: torch.device) -> tuple[float, float]:
     backbone = TimmFeatures(BackboneConfig(name=BACKBONE), pretrained=False).eval()
     stego = methods.get("stego")
-    method = stego(stego.Config(), backbone.spec, NUM_CLASSES, 0).eval()
+    method = stego(stego.Config(), backbone.spec, NUM_CLASSES, 0).eval().to(device)
     featurise = Featuriser(backbone, stego.needs(method.config), device, autocast=False)
     labelled = [_batch(number) for number in range(count)]
     truth = GroundTruth(tuple(map(str, range(NUM_CLASSES))), 255)
@@ -59,7 +59,8 @@ def _seconds(count: int) -> tuple[float, float]:
             scores = method.predict(featurise(one.images))
             interpolate(scores, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
 
-    first, second = cpu_seconds(score, predict, rounds=_ROUNDS)
+    clock = cpu_seconds if device.type == "cpu" else least_seconds
+    first, second = clock(*(synchronised(one, device) for one in (score, predict)), rounds=_ROUNDS)
     return first, second
 
 

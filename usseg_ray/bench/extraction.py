@@ -14,10 +14,18 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from usseg_ray.bench.inputs import BACKBONE, SIDE, random_backbone, scratch, write_generated_set
-from usseg_ray.bench.meter import Measure, Work, apart, least_seconds, product
+from usseg_ray.bench.meter import (
+    TERA,
+    Measure,
+    Work,
+    apart,
+    least_seconds,
+    matmul_peak,
+    product_flops,
+    synchronised,
+)
 from usseg_ray.core.views import Frame
 from usseg_ray.features.backbones import Backbone, TimmFeatures, build_backbone
 from usseg_ray.features.store.extraction import (
@@ -28,14 +36,13 @@ from usseg_ray.features.store.extraction import (
     want,
 )
 from usseg_ray.features.store.folder import FeatureFolder
+from usseg_ray.features.store.recipe import SHARD_BYTES
 from usseg_ray.features.store.store import FeatureStore
 
 GPU_BACKBONES = ("vit_small_patch8_224", "vit_base_patch8_224")
 FORWARD_SHARE, PEAK_SHARE = 0.9, 0.4
 """Of a bare loop's rate on a CPU, and of the matmul peak on a GPU, that extraction shall reach."""
 
-_TERA = 1e12
-_CPU_PRODUCT, _GPU_PRODUCT = 2048, 8192
 _ROUNDS = 3
 _GPU_IMAGES = 4096
 _PEAK = "matmul peak, bfloat16"
@@ -43,11 +50,11 @@ _row = partial(Measure, "features")
 
 
 def extraction_bars(images: int = 96, name: str = BACKBONE) -> Iterator[Measure]:
-    """Times the extraction of generated images, on a CPU and, where there is one, on a GPU.
+    """Times the extraction of generated images on a CPU.
 
     Args:
-        images: How many on the CPU.
-        name: The backbone on the CPU.
+        images: How many.
+        name: The backbone.
 
     Yields:
         Rows per second beside a bare loop, and TFLOP/s beside the peak.
@@ -56,10 +63,7 @@ def extraction_bars(images: int = 96, name: str = BACKBONE) -> Iterator[Measure]
     what = f"extract {name}, {SIDE} px, bfloat16, 2 CPU threads"
     alone = f"timm's forward alone, batches of {BATCH_ROWS}"
     yield _row(f"{what}, with decoding and writing", stored, "rows/s", alone, bare, FORWARD_SHARE)
-    yield _row(what, stored * flops / _TERA, "TFLOP/s", _PEAK, peak / _TERA)
-    if torch.cuda.is_available():
-        for large in GPU_BACKBONES:
-            yield from _on_gpu(large)
+    yield _row(what, stored * flops / TERA, "TFLOP/s", _PEAK, peak / TERA)
 
 
 def _on_cpu(images: int, name: str) -> tuple[float, float, float, float]:
@@ -78,37 +82,49 @@ def _on_cpu(images: int, name: str) -> tuple[float, float, float, float]:
         )
         first()
         seconds = least_seconds(extract, forward, rounds=_ROUNDS)
-    peak = product(_CPU_PRODUCT, torch.device("cpu"), torch.bfloat16)
-    (once,) = least_seconds(peak, rounds=_ROUNDS)
+    peak = matmul_peak(torch.device("cpu"), torch.bfloat16)
     stored, bare = (images / one for one in seconds)
-    return stored, bare, _flops(backbone.model), 2 * _CPU_PRODUCT**3 / once
+    return stored, bare, _flops(backbone.model), peak
 
 
-def _on_gpu(name: str) -> Iterator[Measure]:
+def extraction_on(
+    device: torch.device, name: str, images: int = _GPU_IMAGES, shard_bytes: int = SHARD_BYTES
+) -> Iterator[Measure]:
+    """Times the extraction of generated images on a GPU, by actors of Ray on all of its kind.
+
+    Args:
+        device: Any, for a test.
+        name: The backbone.
+        images: How many; those of the first shard are not timed.
+        shard_bytes: Of a shard, at most.
+
+    Yields:
+        TFLOP/s beside the peak, and rows per second beside a bare loop.
+    """
     # Ray: not for the process that measures the CPU.
     from usseg_ray.cluster.feature_actors import ray_features  # noqa: PLC0415
     from usseg_ray.cluster.join import local_ray  # noqa: PLC0415
 
-    device = torch.device("cuda")
     with scratch() as folder, local_ray():
-        wanted, backbone = _wanted(folder, _GPU_IMAGES, name)
+        wanted, backbone = _wanted(folder, images, name, shard_bytes)
         store = FeatureStore(FeatureFolder(folder / "store"))
-        stored = _steady_rate(store, wanted, ray_features("cuda"))
-    flops = _flops(backbone.model)
-    multiply = _synchronised(product(_GPU_PRODUCT, device, torch.bfloat16))
+        stored = _steady_rate(store, wanted, ray_features(device.type))
+    flops, bare_images = _flops(backbone.model), images // 4
     halved = backbone.model.half().to(device)
-    eager = _synchronised(_forward(halved, _GPU_IMAGES // 4, device, torch.float16))
-    for warm in (multiply, eager):
-        warm()
-    once, bare = least_seconds(multiply, eager, rounds=_ROUNDS)
-    peak = 2 * _GPU_PRODUCT**3 / once
-    what = f"extract {name}, {SIDE} px, bfloat16, {torch.cuda.get_device_name(device)}"
-    yield _row(what, stored * flops / _TERA, "TFLOP/s", _PEAK, peak / _TERA, PEAK_SHARE)
+    eager = synchronised(_forward(halved, bare_images, device, torch.float16), device)
+    eager()
+    (bare,) = least_seconds(eager, rounds=_ROUNDS)
+    what = f"extract {name}, {SIDE} px, bfloat16, with decoding and writing"
+    peak = matmul_peak(device, torch.bfloat16)
+    share = PEAK_SHARE if device.type == "cuda" else None
+    yield Measure("gpu", what, stored * flops / TERA, "TFLOP/s", _PEAK, peak / TERA, share)
     reference = f"timm's forward alone, eager, float16, batches of {BATCH_ROWS}"
-    yield _row(what, stored, "rows/s", reference, _GPU_IMAGES // 4 / bare)
+    yield Measure("gpu", what, stored, "rows/s", reference, bare_images / bare)
 
 
-def _wanted(folder: Path, images: int, name: str) -> tuple[FeatureRequest, TimmFeatures]:
+def _wanted(
+    folder: Path, images: int, name: str, shard_bytes: int = SHARD_BYTES
+) -> tuple[FeatureRequest, TimmFeatures]:
     config = random_backbone(folder, name)
     backbone = _timm(build_backbone(config))
     manifest = write_generated_set(folder / "set", {"train": images})
@@ -120,6 +136,7 @@ def _wanted(folder: Path, images: int, name: str) -> tuple[FeatureRequest, TimmF
         backbone,
         frame=Frame(SIDE),
         arithmetic="bfloat16",
+        shard_bytes=shard_bytes,
     )
     return asked, backbone
 
@@ -164,17 +181,8 @@ def _features_of(model: nn.Module) -> Callable[[torch.Tensor], object]:
     return cast(Callable[[torch.Tensor], object], found)
 
 
-def _synchronised(work: Work) -> Work:
-    def run() -> None:
-        work()
-        torch.cuda.synchronize()
-
-    return run
-
-
 @torch.no_grad()
 def _flops(model: nn.Module) -> float:
     """Counts what one image takes, at the device and type that the model has."""
-    with FlopCounterMode(display=False) as counter:
-        _features_of(model)(torch.randn(1, 3, SIDE, SIDE))
-    return float(counter.get_total_flops())
+    pixels = torch.randn(1, 3, SIDE, SIDE)
+    return product_flops(lambda: _features_of(model)(pixels))

@@ -7,6 +7,7 @@ read was just written, so it comes from the page cache, as it does for all epoch
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +37,15 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
         MB/s beside copies of as many bytes from memory, and beside writing them without Arrow.
     """
     entry = _manifest(shards)
+    values = _random_rows(entry)
     with scratch() as folder:
-        # All bits of the numbers below infinity.
-        bits = np.random.default_rng(0).integers(
-            0, 0x7C00, (entry.rows, DIM, GRID, GRID), np.uint16
-        )
-        values = bits.view(np.float16)
         parts = np.split(values, shards)
-        ids = [f"{row:06d}" for row in range(entry.rows_per_shard)]
         write, plainly = least_seconds(
-            lambda: write_feature_shard(folder, "tokens", 0, ids, parts[0]),
+            lambda: write_feature_shard(folder, "tokens", 0, _ids(entry), parts[0]),
             lambda: _write(folder / "plain", parts[0]),
             rounds=rounds,
         )
-        for index, part in enumerate(parts):
-            write_feature_shard(folder, "tokens", index, ids, part)
-        reader = FeatureEntry(folder, entry, ("tokens",))
+        reader = _written(folder, entry, values)
         ordered = np.arange(entry.rows // BATCH * BATCH).reshape(-1, BATCH)
         mixed = np.random.default_rng(1).permutation(ordered.size).reshape(-1, BATCH)
         read, picked, copied = least_seconds(
@@ -72,6 +66,35 @@ def reading_bars(shards: int = 3, rounds: int = 4) -> Iterator[Measure]:
     ]
     for name, value, reference, known, limit in rows:
         yield Measure("features", name, value, "MB/s", reference, known, limit)
+
+
+@contextmanager
+def random_entry(shards: int) -> Iterator[FeatureEntry]:
+    """Opens an entry of random rows, which goes at the end of the block.
+
+    Args:
+        shards: How many of 128 MiB.
+    """
+    entry = _manifest(shards)
+    with scratch() as folder, _written(folder, entry, _random_rows(entry)) as reader:
+        yield reader
+
+
+def _random_rows(entry: EntryManifest) -> np.ndarray:
+    # All bits of the numbers below infinity.
+    shape = (entry.rows, DIM, GRID, GRID)
+    bits = np.random.default_rng(0).integers(0, 0x7C00, shape, np.uint16)
+    return bits.view(np.float16)
+
+
+def _ids(entry: EntryManifest) -> list[str]:
+    return [f"{row:06d}" for row in range(entry.rows_per_shard)]
+
+
+def _written(folder: Path, entry: EntryManifest, values: np.ndarray) -> FeatureEntry:
+    for index, part in enumerate(np.split(values, entry.num_shards)):
+        write_feature_shard(folder, "tokens", index, _ids(entry), part)
+    return FeatureEntry(folder, entry, ("tokens",))
 
 
 def _manifest(shards: int) -> EntryManifest:

@@ -10,6 +10,7 @@ import ctypes
 import os
 import resource
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,18 +22,23 @@ from typing import TypeVar
 
 import psutil
 import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from usseg_ray.core.errors import UserError
 
 GB = 1e9
+TERA = 1e12
 RATES = frozenset({"images/s", "rows/s", "MB/s", "TFLOP/s", "%"})
 """Units of which more is better; of seconds and gigabytes less is."""
 
 Work = Callable[[], object]
+Shape = Sequence[int]
 ReturnType = TypeVar("ReturnType")
 
 # A parameter of glibc's `mallopt`, and bytes above which it then maps, and unmaps, each block.
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 2**20
+_PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192}
 _THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -156,6 +162,72 @@ def product(side: int, device: torch.device, dtype: torch.dtype) -> Work:
     """
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     return lambda: matrix @ matrix
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 3) -> float:
+    """Measures the FLOP/s of a large matrix product, the most that a device reaches."""
+    side = _PRODUCT_SIDES[device.type]
+    work = synchronised(product(side, device, dtype), device)
+    work()
+    (once,) = least_seconds(work, rounds=rounds)
+    return 2 * side**3 / once
+
+
+def synchronised(work: Work, device: torch.device) -> Work:
+    """Makes a work that ends when a device has done it; a CPU always has."""
+
+    def run() -> None:
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run
+
+
+def kernel_seconds(work: Work, device: torch.device) -> float:
+    """Adds up what a GPU's kernels, or a CPU's operators, take in a work.
+
+    Args:
+        work: One that has run before.
+        device: Where it computes.
+
+    Returns:
+        Seconds: less than the work takes where the device waits for what the process does.
+    """
+    on_gpu = device.type == "cuda"
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=kinds) as found:
+        synchronised(work, device)()
+    events = found.key_averages()
+    if not on_gpu:
+        return float(sum(event.self_cpu_time_total for event in events) / 1e6)
+    kernels = [event for event in events if event.device_type.name == "CUDA"]
+    return float(sum(event.self_device_time_total for event in kernels) / 1e6)
+
+
+def host_waits(work: Work) -> int:
+    """Counts how often a work has the process wait for a GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return sum("synchronizing" in str(one.message) for one in told)
+
+
+def product_flops(work: Work) -> float:
+    """Counts the FLOP of a work's matrix products and convolutions, those in place included."""
+    in_place = {torch.ops.aten.addmm_: _added_product_flops}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def _added_product_flops(_: Shape, first: Shape, second: Shape, **__: object) -> int:
+    return 2 * first[0] * first[1] * second[1]
 
 
 def peak_above_inputs(work: Work) -> float:

@@ -14,6 +14,7 @@ from usseg_ray.bench.crf import crf_bars
 from usseg_ray.bench.eval import evaluation_bars
 from usseg_ray.bench.extraction import extraction_bars
 from usseg_ray.bench.features import reading_bars
+from usseg_ray.bench.gpu import gpu_bars, has_gpu
 from usseg_ray.bench.history import append, change_table, changes_since, load_history, make_record
 from usseg_ray.bench.inputs import make_jpegs
 from usseg_ray.bench.io import io_bars, planning_bars
@@ -54,6 +55,7 @@ BENCHMARKS: dict[str, Callable[[bool], Bars]] = {
     "crf": lambda full: crf_bars(LARGE_REFINED_SIDE if full else REFINED_SIDE),
     "eval": lambda _: evaluation_bars(),
     "predict": lambda _: prediction_bars(),
+    "gpu": lambda _: gpu_bars(),
 }
 
 
@@ -61,7 +63,7 @@ def measure(what: str, *, full: bool, as_json: bool) -> bool:
     """Runs benchmarks, keeps what they found, and prints it.
 
     Args:
-        what: A benchmark's name, or `all`.
+        what: A benchmark's name, or `all`: then `gpu` where there is one.
         full: With the long comparisons.
         as_json: Print the line of the history in place of a table.
 
@@ -70,7 +72,7 @@ def measure(what: str, *, full: bool, as_json: bool) -> bool:
     """
     measures: list[Measure] = []
     for name, benchmark in BENCHMARKS.items():
-        if what in (name, "all"):
+        if what == name or (what == "all" and (name != "gpu" or has_gpu())):
             with errors.status(f"{name} ...") as status:
                 for one in benchmark(full):
                     measures.append(one)
@@ -82,6 +84,7 @@ def measure(what: str, *, full: bool, as_json: bool) -> bool:
     else:
         console.print(bar_table(measures))
         console.print(f"Kept in {path}", highlight=False, soft_wrap=True)
+        console.print(verdict(measures), highlight=False, soft_wrap=True)
     return all(one.passed for one in measures)
 
 
@@ -129,6 +132,12 @@ def bar_table(measures: Sequence[Measure]) -> Table:
         figure = "" if known is None else f"[dim]{known:.3g} {one.unit}[/]"
         table.add_row(f"  [dim]{one.reference}[/]", figure)
     return table
+
+
+def verdict(measures: Sequence[Measure]) -> str:
+    """Says how many of the figures that have a bar meet it."""
+    held = [one for one in measures if one.limit is not None]
+    return f"{sum(one.passed for one in held)} of {len(held)} bars are met."
 
 
 def _share(ratio: float | None) -> str:

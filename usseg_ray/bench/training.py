@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,27 @@ LEARNING_SHARE = 85.0
 _NEVER = 10**9
 
 
-def training_bars(images: int = 32) -> Iterator[Measure]:
+def training_bars(images: int = 32, device: str = "cpu") -> Iterator[Measure]:
     """Times an epoch of each method on stored features, and one that computes them.
 
     Args:
         images: Of the training split.
+        device: Where.
 
     Yields:
         Percent of the epoch that is not spent on batches; of one method the seconds of both epochs.
     """
     runs = [(method, True) for method in METHODS] + [(COMPARED, False)]
-    *epochs, (computed, _) = apart(_epochs, runs, images)
+    *epochs, (computed, _) = apart(_epochs, runs, images, device)
+    row = partial(Measure, "features" if device == "cpu" else "gpu")
     for method, (stored, batches) in zip(METHODS, epochs, strict=True):
         share, name = 100 * (1 - batches / stored), f"train {method} on stored features"
         what, least = f"{name}: forward, backward, step", LEARNING_SHARE / 100
-        yield Measure("features", what, share, "%", "the whole epoch", 100.0, least)
+        yield row(what, share, "%", "the whole epoch", 100.0, least)
         if method == COMPARED:
             what = f"{name}: an epoch of {images} images, {BACKBONE}, bfloat16"
             compared = "features computed in every pass"
-            yield Measure("features", what, stored, "s", compared, computed)
+            yield row(what, stored, "s", compared, computed)
 
 
 class _TwoEpochsError(Exception):
@@ -84,13 +87,15 @@ class _TwoEpochs(PlainContext):
             raise _TwoEpochsError
 
 
-def _epochs(runs: list[tuple[str, bool]], images: int) -> list[tuple[float, float]]:
-    return [_epoch(method, images, BACKBONE, stored) for method, stored in runs]
+def _epochs(runs: list[tuple[str, bool]], images: int, device: str) -> list[tuple[float, float]]:
+    return [_epoch(method, images, BACKBONE, stored, device) for method, stored in runs]
 
 
-def _epoch(method: str, images: int, backbone: str, stored: bool) -> tuple[float, float]:
+def _epoch(
+    method: str, images: int, backbone: str, stored: bool, device: str = "cpu"
+) -> tuple[float, float]:
     """Measures the seconds of an epoch, and those of its batches."""
-    context = _TwoEpochs(torch.device("cpu"), [])
+    context = _TwoEpochs(torch.device(device), [])
     with scratch() as folder, suppress(_TwoEpochsError):
         os.environ[FOLDER] = str(folder / "store")
         job = _job(folder, method, images, backbone)

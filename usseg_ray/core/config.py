@@ -192,7 +192,7 @@ class ResourceConfig(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Backbone arithmetic; auto: bfloat16 on CUDA. Losses stay float32.",
+        description="Of the backbone; auto: bfloat16 on CUDA, with TF32 in large losses' products.",
     )
     cpus_per_worker: float = Field(0.75, gt=0, description="CPU share of a training process.")
     data_cpus_per_worker: float = Field(

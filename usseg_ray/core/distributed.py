@@ -36,21 +36,39 @@ def all_sum(value: Tensor) -> Tensor:
     return total
 
 
-def all_gather(value: Tensor) -> Tensor:
+def row_counts(value: Tensor) -> list[int]:
+    """Says how many rows of a tensor each worker has; a GPU is waited for.
+
+    Args:
+        value: (n, ...); `n` may differ between workers.
+    """
+    if world_size() == 1:
+        return [len(value)]
+    rows = torch.zeros(world_size(), dtype=torch.int64, device=value.device)
+    rows[rank()] = len(value)
+    counts: list[int] = all_sum(rows).tolist()
+    return counts
+
+
+def all_gather(value: Tensor, counts: list[int] | None = None) -> Tensor:
     """Concatenates tensors over the workers in the order of their ranks.
 
     Args:
         value: (n, ...) any dtype; `n` may differ between workers, the rest may not.
+        counts: Those of `row_counts`, where all workers know them; then no GPU is waited for.
 
     Returns:
         (sum of n, ...) on every worker.
+
+    Raises:
+        ValueError: The counts are those of something else.
     """
     size = world_size()
     if size == 1:
         return value
-    rows = torch.zeros(size, dtype=torch.int64, device=value.device)
-    rows[rank()] = value.shape[0]
-    counts = all_sum(rows).tolist()
+    counts = row_counts(value) if counts is None else counts
+    if counts[rank()] != len(value):
+        raise ValueError(f"this worker has {len(value)} rows, not {counts[rank()]}")
     longest = max(counts)
     padded = value.new_zeros((longest, *value.shape[1:]))
     padded[: value.shape[0]] = value

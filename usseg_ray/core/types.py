@@ -29,6 +29,7 @@ class Rows:
         numbers: (B,) the images' numbers in the split.
         crops: (B,) which of an image's fixed crops; 0 for whole images.
         draws: (B,) which of a row's fixed photometric views, where those are asked for.
+        begun: Gives their stored features, where these are on their way to the device already.
     """
 
     split: str
@@ -36,6 +37,7 @@ class Rows:
     numbers: Int64[Tensor, "B"]
     crops: Int64[Tensor, "B"]
     draws: Int64[Tensor, "B"] | None = None
+    begun: Callable[[], "FeatureMap"] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,9 @@ class Pair:
     Attributes:
         first: (B, 3, 2S, 2S) float32 in [0, 1]; the method crops these pixels.
         second: (B, 3, S, S) float32 in [0, 1]; the method crops its features.
-        crop: (B, 3) float64 in [0, 1]: side of the crop over side of the image, and where it lies
-            between top and bottom, left and right.
-        flip: (B,) whether the crop is mirrored.
+        crop: (B, 3) float64 in [0, 1], on the CPU: side of the crop over side of the image, and
+            where it lies between top and bottom, left and right.
+        flip: (B,) whether the crop is mirrored, on the CPU.
     """
 
     first: Float[Tensor, "B 3 H2 W2"]

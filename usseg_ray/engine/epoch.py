@@ -17,6 +17,7 @@ from usseg_ray.engine.checkpoint import EpochPart
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.features.featuriser import Featuriser
 from usseg_ray.methods.base import Method, Passes
+from usseg_ray.ops.products import rounding
 
 SPEED = ("train_seconds", "input_seconds", "images_per_second")
 """Metrics of an epoch that say how long it took, and nothing of what it learnt."""
@@ -79,7 +80,7 @@ class Epoch:
         """
         started, images = time.monotonic(), 0
         seconds: Seconds = {"input_seconds": 0.0}
-        left = islice(batches, self.taken, None)
+        left = self.featurise.ahead(islice(batches, self.taken, None))
         for chunk in timed_items(seconds, "input_seconds", left):
             self._step(chunk, seconds)
             images += len(chunk.ids)
@@ -93,19 +94,22 @@ class Epoch:
         self.method.before_step(self.stage, step, self.passes)
         with timed(seconds, "input_seconds"):
             batch = self.featurise.training(chunk, self.stage, step)
-        result = self.method.loss(batch, self.stage)
-        if not torch.isfinite(result.loss):
-            terms = {name: float(value) for name, value in result.scalars.items()}
-            raise NonFiniteLossError(
-                f"loss is {float(result.loss.detach())} at step {step.index} of stage "
-                f"{self.stage!r}, images {list(batch.ids)[:8]}, terms {terms}"
-            )
-        result.loss.backward()
+        with rounding(allowed=self.featurise.autocast):
+            result = self.method.loss(batch, self.stage)
+            if not torch.isfinite(result.loss):
+                terms = {name: float(value) for name, value in result.scalars.items()}
+                raise NonFiniteLossError(
+                    f"loss is {float(result.loss.detach())} at step {step.index} of stage "
+                    f"{self.stage!r}, images {list(batch.ids)[:8]}, terms {terms}"
+                )
+            result.loss.backward()
         self.optimiser.step()
         self.method.after_step()
         self.taken += 1
         for name, value in {"loss": result.loss.detach(), **result.scalars}.items():
-            before = self.means.get(name, torch.zeros(())).to(value.device, torch.float64)
+            if name not in self.means:
+                self.means[name] = torch.zeros((), dtype=torch.float64, device=value.device)
+            before = self.means[name].to(value.device)
             self.means[name] = before + (value - before) / self.taken
 
     def _told(self) -> dict[str, float]:

@@ -324,13 +324,15 @@ class _TrainingPasses:
     def __call__(self, only: Collection[str] | None = None) -> Iterator[Batch]:
         config = self.run.config
         split, size = config.data.train_split, config.train.eval_batch_size
-        return map(self.run.featurise, self.run.reader.passes(split, size, only))
+        featurise = self.run.featurise
+        return map(featurise, featurise.ahead(self.run.reader.passes(split, size, only)))
 
     def names(self) -> list[str]:
         return self.run.reader.names(self.run.config.data.train_split)
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
-        return map(self.run.featurise.crops, self.run.reader.crops(walk, batch_size))
+        featurise = self.run.featurise
+        return map(featurise.crops, featurise.ahead(self.run.reader.crops(walk, batch_size)))
 
 
 def assemble(

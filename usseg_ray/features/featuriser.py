@@ -5,7 +5,7 @@ computed nor there. Features that a store may hold are rounded as it rounds them
 changes no score.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from usseg_ray.core.types import Batch, FeatureMap, Images, Needs, Pair, Rows, S
 from usseg_ray.core.views import FixedView
 from usseg_ray.features.backbones import Backbone
 from usseg_ray.ops.photometric import DRAWN, photometric_views
+from usseg_ray.ops.transfer import one_ahead, sent
 
 CROPS_PER_PASS = 32
 
@@ -34,6 +35,9 @@ class FeatureFinder(Protocol):
 
     def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
         """Gives those of rows, on the device that computes; `None` where none are stored."""
+
+    def begin(self, rows: Rows, needs: Needs) -> Callable[[], FeatureMap] | None:
+        """Begins to copy those of rows to the device; the result gives what a call would."""
 
     def variant(
         self, rows: Rows, needs: Needs, name: str, compute: Callable[[], FeatureMap]
@@ -82,6 +86,26 @@ class Featuriser:
         self.crop_size = crop_size
         self.stored = stored
         self.view_draws = view_draws
+
+    def ahead(self, batches: Iterable[Images]) -> Iterator[Images]:
+        """Walks batches, on a GPU with the stored features of the next one on their way to it.
+
+        Rows are read by this thread, which has queued the work on the batch before by then.
+        """
+        if self.device.type != "cuda" or self.stored is None or not self.needs.storable:
+            return iter(batches)
+        return one_ahead(map(self.begun, batches))
+
+    def begun(self, images: Images) -> Images:
+        """Begins to copy the stored features that a batch of these images will ask for first."""
+
+        def begin(rows: Rows | None, needs: Needs) -> Rows | None:
+            if rows is None or self.stored is None:
+                return rows
+            return replace(rows, begun=self.stored.begin(rows, needs))
+
+        rows, positive = begin(images.rows, self.needs), begin(images.positive_rows, Needs())
+        return replace(images, rows=rows, positive_rows=positive)
 
     def __call__(self, images: Images) -> Batch:
         """Computes a batch to be clustered or predicted.
@@ -187,6 +211,8 @@ class Featuriser:
         """Finds stored features, or computes them, and rounds what could be stored."""
         if rows is None or not needs.storable:
             return self._features(self._normalise(pixels), needs)
+        if rows.begun is not None:
+            return rows.begun()
         found = self.stored(rows, needs) if self.stored is not None else None
         return found or _rounded(self._features(self._normalise(pixels), needs))
 
@@ -205,17 +231,16 @@ class Featuriser:
         return (split, view.recoloured(self.view_draws, jitter)) in self.stored.views
 
     def _pixels(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        return pixels.to(self.device, non_blocking=True).float() / 255
+        return sent(pixels, self.device).float() / 255
 
     def _pair(self, images: Images) -> Pair | None:
         if images.first is None or images.geometry is None:
             return None
-        geometry = images.geometry.to(self.device)
         return Pair(
             first=self._pixels(images.first),
             second=self._pixels(images.pixels),
-            crop=geometry[:, :3],
-            flip=geometry[:, 3] > 0,
+            crop=images.geometry[:, :3],
+            flip=images.geometry[:, 3] > 0,
         )
 
     def _normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

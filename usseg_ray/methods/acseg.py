@@ -29,7 +29,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
 from usseg_ray.methods.parts.concept_generator import ConceptGenerator, GeneratorConfig
-from usseg_ray.methods.parts.regions import bounding_box, pool_regions, settled
+from usseg_ray.methods.parts.regions import bounding_boxes, pool_regions, settled
 from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.methods.parts.whitening import Whitening
 from usseg_ray.ops.attention import two_means_split
@@ -351,15 +351,12 @@ class ACSeg(Method):
             raise TypeError("method.region_vector = 'cls' needs Batch.crop_tokens")
         grid = hard.view(len(hard), *batch.features.tokens.shape[2:])
         owners = used.nonzero()
-        boxes = torch.stack(
-            [
-                torch.cat([image[None], bounding_box(grid[image] == concept)])
-                for image, concept in owners
-            ]
-        )
-        boxes[:, 1:] *= self.patch_size
+        images, concepts = owners.unbind(1)
+        boxes = self.patch_size * bounding_boxes(grid[images] == concepts[:, None, None])
         vectors = batch.features.tokens.new_zeros(*used.shape, self.centroids.shape[1])
-        vectors[owners[:, 0], owners[:, 1]] = batch.crop_tokens(boxes)
+        vectors[owners[:, 0], owners[:, 1]] = batch.crop_tokens(
+            torch.cat([images[:, None], boxes], 1)
+        )
         return vectors
 
     def _foreground(
@@ -372,10 +369,7 @@ class ACSeg(Method):
         scores = sums[:, :, 0]
         if self.config.background_pool == "mean":
             scores = scores / counts.clamp(min=1)
-        foreground = torch.zeros_like(used)
-        for image, own in enumerate(used):
-            foreground[image, own] = two_means_split(scores[image, own])
-        return foreground
+        return two_means_split(scores, used)
 
     def _clusters(self, regions: Regions) -> Int64[Tensor, "B C"]:
         rows = regions.vectors.flatten(0, 1)

@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 
 from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
-from usseg_ray.core.distributed import all_gather, shared_generator
+from usseg_ray.core.distributed import all_gather, row_counts, shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, Defaults, ParamGroup, Passes, Stage
@@ -208,7 +208,7 @@ class CAUSE(CodeClassifier):
         self.register_buffer("teacher_steps", torch.tensor(0))
         # From a loss to the step after it; nothing to remember between steps.
         self._fresh: tuple[Tensor, Tensor, Tensor] | None = None
-        self._is_last = False
+        self._is_last = self._taught = False
 
     @classmethod
     def stage_epochs(cls, config: Any, epochs: int) -> tuple[int, ...]:  # noqa: ANN401
@@ -312,13 +312,14 @@ class CAUSE(CodeClassifier):
         """
         if self._fresh is None:
             return
-        decay = self.config.ema_decay if self.teacher_steps > 0 else 0.0
-        update_teacher(self.teacher, self.student, decay)
+        self._taught = self._taught or bool(self.teacher_steps > 0)  # a GPU is asked until it is
+        update_teacher(self.teacher, self.student, self.config.ema_decay if self._taught else 0.0)
         self.teacher_steps += 1
         if self._is_last:
             self.bank.clear()
         else:
-            values, codes, priorities = (all_gather(part) for part in self._fresh)
+            rows = row_counts(self._fresh[0])
+            values, codes, priorities = (all_gather(part, rows) for part in self._fresh)
             self.bank.update(values, codes, priorities, self.config.bank_share)
         self._fresh = None
 

@@ -364,7 +364,7 @@ class HP(CodeMethod):
             codes.student.shape[2] * codes.student.shape[3],
             ContrastiveOptions(config.temperature, weight, config.reweighting, config.weighting),
         )
-        return contrast.loss, contrast.scalars() | {"task_weight": projected.new_tensor(weight)}
+        return contrast.loss, contrast.scalars() | {"task_weight": torch.tensor(weight)}
 
     def _consistency(
         self, projected: Float[Tensor, "N C"], batch: Batch, draws: HPDraws

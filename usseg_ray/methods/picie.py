@@ -275,11 +275,11 @@ class PiCIE(CodeClassifier):
         """Counts the cells of every cluster on one walk."""
         counts = [torch.zeros_like(level.counts) for level in self._levels()]
         for batch in passes.crops(epoch, self.config.cluster_batch):
-            # One image at a time: in another batch its codes might be rounded otherwise.
-            for pair in _images(_pair(batch)):
-                frozen = self._codes(self.labeller.eval(), pair)
-                for level, clustering in enumerate(self._levels()):
-                    counts[level] += clustering.cells(frozen)
+            # Each image convolved by itself: in another batch its codes might be rounded otherwise.
+            with JointBatchNorm():
+                frozen = self._codes(self.labeller.eval(), _pair(batch))
+            for level, clustering in enumerate(self._levels()):
+                counts[level] += clustering.cells(frozen)
         for clustering, count in zip(self._levels(), counts, strict=True):
             clustering.counts.copy_(all_sum(count))
 
@@ -315,8 +315,3 @@ def _pair(batch: Batch) -> Pair:
     if batch.pair is None:
         raise TypeError("PiCIE learns from Batch.pair, which this batch does not have")
     return batch.pair
-
-
-def _images(pair: Pair) -> list[Pair]:
-    parts = (part.split(1) for part in (pair.first, pair.second, pair.crop, pair.flip))
-    return [Pair(*part) for part in zip(*parts, strict=True)]

@@ -33,6 +33,7 @@ from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_te
 from usseg_ray.methods.parts.rules import HEAD, fixed, rate, threshold
 from usseg_ray.ops.draws import dropout_mask, uniforms
 from usseg_ray.ops.largest import argmax
+from usseg_ray.ops.transfer import sent
 
 
 class SmooSegConfig(MethodConfig):
@@ -188,9 +189,10 @@ class SmooSeg(CodeClassifier):
         key = (self.seed, self.name, stage, batch.step.index)
         tokens = batch.features.tokens
         draws = uniforms(batch.ids, (3, tokens.shape[1], 1, 1), *key, "dropout")
-        linear, nonlinear, features = dropout_mask(draws, self.config.dropout).to(tokens).unbind(1)
+        masks = sent(dropout_mask(draws, self.config.dropout), tokens.device)
+        linear, nonlinear, features = masks.to(tokens.dtype).unbind(1)
         permutation = torch.randperm(len(batch.ids), generator=shared_generator(*key, "negatives"))
-        negatives = avoid_self(permutation[None])[0].to(tokens.device)
+        negatives = sent(avoid_self(permutation[None])[0], tokens.device)
         return SmooSegDraws(HeadMasks(linear, nonlinear), features, negatives)
 
     def loss(self, batch: Batch, stage: str, draws: SmooSegDraws | None = None) -> StepResult:

@@ -34,6 +34,7 @@ from usseg_ray.methods.parts.correspondence import (
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead
 from usseg_ray.methods.parts.rules import rate, threshold
 from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.transfer import sent
 
 
 class STEGOConfig(CodeConfig):
@@ -197,7 +198,7 @@ class STEGO(CodeMethod):
         permutations = [
             torch.randperm(size, generator=generator) for _ in range(self.config.negatives)
         ]
-        negatives = avoid_self(torch.stack(permutations)).to(device)
+        negatives = sent(avoid_self(torch.stack(permutations)), device)
         return STEGODraws(
             self._masks(batch, *key, "anchor"),
             self._masks(batch, *key, "positive"),

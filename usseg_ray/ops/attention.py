@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 from torch.nn.functional import normalize, pad
 
+from usseg_ray.ops.transfer import sent
+
 _QUANTILES = (0.1, 0.9)
 
 
@@ -46,26 +48,32 @@ def minhead_score(attention: Float[Tensor, "B heads T T"]) -> Float[Tensor, "B N
     return attention.amin(1).sum(1)[:, 1:]
 
 
-def two_means_split(scores: Float[Tensor, "n"]) -> Bool[Tensor, "n"]:
-    """Splits numbers into an upper and a lower group by exact one-dimensional 2-means.
+def two_means_split(scores: Float[Tensor, "B n"], used: Bool[Tensor, "B n"]) -> Bool[Tensor, "B n"]:
+    """Splits each row's numbers into an upper and a lower group by exact 2-means in one dimension.
 
     Args:
-        scores: (n,), n >= 1.
+        scores: (B, n), n >= 1.
+        used: (B, n) the numbers that take part.
 
     Returns:
-        (n,) True in the upper group; all True if all numbers are equal.
+        (B, n) True in the upper group, which has all that take part if these are equal.
     """
-    ordered = scores.double().sort().values
-    if ordered[0] == ordered[-1]:
-        return torch.ones_like(scores, dtype=torch.bool)
+    count = used.sum(1, keepdim=True)
+    ordered = scores.double().masked_fill(~used, torch.inf).sort(1).values
+    places = torch.arange(scores.shape[1], device=scores.device)
+    costs = ordered.new_full(scores.shape, torch.inf)
     # Sorted numbers have contiguous groups, so trying every cut finds the best split.
-    costs = [_spread(ordered[:cut]) + _spread(ordered[cut:]) for cut in range(1, len(ordered))]
-    best = int(torch.stack(costs).argmin()) + 1
-    return scores >= ordered[best]
+    for cut in range(1, scores.shape[1]):
+        upper = (places >= cut) & (places < count)
+        cost = _spread(ordered, (places < cut) & (places < count)) + _spread(ordered, upper)
+        costs[:, cut] = cost.where(cut < count[:, 0], torch.inf)
+    return used & (scores >= ordered.gather(1, costs.min(1, keepdim=True).indices))
 
 
-def _spread(numbers: Float[Tensor, "n"]) -> Float[Tensor, ""]:
-    return (numbers - numbers.mean()).square().sum()
+def _spread(numbers: Float[Tensor, "B n"], chosen: Bool[Tensor, "B n"]) -> Float[Tensor, "B"]:
+    known = numbers.where(chosen, 0)
+    means = known.sum(1, keepdim=True) / chosen.sum(1, keepdim=True).clamp(min=1)
+    return (known - means).where(chosen, 0).square().sum(1)
 
 
 def local_weights(
@@ -188,7 +196,8 @@ def _neighbourhood(
 
 def _above_mean(logits: Float[Tensor, "N N"], chosen: Int64[Tensor, "N 9"]) -> Float[Tensor, "N 9"]:
     """Computes clipped softmax attention to chosen patches, 0 where it is below the row's mean."""
-    low, high = logits.quantile(logits.new_tensor(_QUANTILES), dim=1)[:, :, None]
+    shares = sent(torch.tensor(_QUANTILES, dtype=logits.dtype), logits.device)
+    low, high = logits.quantile(shares, dim=1)[:, :, None]
     # The upper quantile is the largest logit left, so it keeps the exponentials from overflowing.
     clipped = logits.clamp(low, high) - high
     total = clipped.exp().sum(1, keepdim=True)

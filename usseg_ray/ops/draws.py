@@ -9,8 +9,11 @@ from torch import Tensor
 
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.keys import key_seed
+from usseg_ray.ops.transfer import sent
 
 _BITS = 24
+# Draws at a time: what a core's cache holds, or enough to fill an accelerator.
+_DRAWS = {"cpu": 2**20, "other": 2**26}
 
 
 def uniforms(
@@ -28,7 +31,8 @@ def uniforms(
         (B, *shape) float32; an image's row depends on key and id alone.
     """
     rows = [torch.rand(*shape, generator=shared_generator(*key, name)) for name in ids]
-    return torch.stack(rows).to(device)
+    drawn = torch.stack(rows)
+    return drawn if device is None else sent(drawn, device)
 
 
 def chances(
@@ -53,17 +57,19 @@ def chances(
         Counter-based generators as in Salmon et al., SC 2011; the hash is the last step of
         MurmurHash3 for 32 bits (Appleby), taken twice.
     """
-    places = torch.arange(prod(shape), dtype=torch.int32, device=device)
-    bound, rows = round(share * 2**_BITS), []
-    for name in ids:
-        seed = key_seed(*key, name)
-        low, high = _signed(seed), _signed(seed >> 32)
-        drawn = _hashed(_hashed(places ^ low) + high).bitwise_and_(2**_BITS - 1)
-        rows.append((drawn < bound).view(*shape))
-    return torch.stack(rows)
+    seeds = [key_seed(*key, name) for name in ids]
+    halves = torch.tensor([[_signed(seed), _signed(seed >> 32)] for seed in seeds]).int()
+    count, bound = prod(shape), round(share * 2**_BITS)
+    places = torch.arange(count, dtype=torch.int32, device=device)
+    images = max(1, _DRAWS["cpu" if device.type == "cpu" else "other"] // max(1, count))
+    drawn = [
+        _hashed(_hashed(places ^ some[:, :1]) + some[:, 1:]).bitwise_and_(2**_BITS - 1) < bound
+        for some in sent(halves, device).split(images)
+    ]
+    return torch.cat(drawn).view(-1, *shape)
 
 
-def _hashed(numbers: Int32[Tensor, "n"]) -> Int32[Tensor, "n"]:
+def _hashed(numbers: Int32[Tensor, "B n"]) -> Int32[Tensor, "B n"]:
     """Mixes the bits of each number, in place; products go round at 32 bits."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         # Of negative numbers, a shift would bring in ones.

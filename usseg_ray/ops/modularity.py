@@ -17,7 +17,8 @@ from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differe
 from torch.nn.functional import normalize
 
 _EPSILON = 1e-12
-_PAIRS_AT_A_TIME = 2**20
+# What a core's cache holds, or enough to fill an accelerator.
+_PAIRS_AT_A_TIME = {"cpu": 2**20, "other": 2**26}
 
 
 class Graph(NamedTuple):
@@ -205,7 +206,8 @@ class _ImageLosses(torch.autograd.Function):
         tokens: Float[Tensor, "B N D"],
         loss_of: Callable[[Tensor, Tensor], Tensor],
     ) -> Float[Tensor, "B"]:
-        images = max(1, _PAIRS_AT_A_TIME // soft.shape[1] ** 2)
+        pairs = _PAIRS_AT_A_TIME["cpu" if soft.device.type == "cpu" else "other"]
+        images = max(1, pairs // soft.shape[1] ** 2)
         losses, grads = [], []
         for some_tokens, some in zip(tokens.split(images), soft.split(images), strict=True):
             leaf = some.detach().requires_grad_()

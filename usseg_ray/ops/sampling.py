@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from usseg_ray.core.distributed import all_gather, shared_generator
+from usseg_ray.ops.transfer import sent
 
 _PRIORITIES = 2**63 - 1
 
@@ -62,7 +63,7 @@ class PointSample:
         """
         draws = torch.randint(_PRIORITIES, (len(points),), generator=shared_generator(*key))
         self._points.append(points)
-        self._priorities.append(draws.to(points.device))
+        self._priorities.append(sent(draws, points.device))
         self._held += len(points)
         # Sorting only when twice the limit has come keeps the cost per image constant.
         if self._held > 2 * self._limit:

@@ -34,12 +34,16 @@ class _EntryFinder:
         return self._entries.keys()
 
     def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
+        begun = self.begin(rows, needs)
+        return None if begun is None else begun()
+
+    def begin(self, rows: Rows, needs: Needs) -> Callable[[], FeatureMap] | None:
         entry = self._entries.get((rows.split, rows.view))
         if entry is None or not set(parts_of(needs)) <= set(entry.parts):
             return None
         draws = 0 if rows.draws is None else rows.draws.numpy()
         found = entry.rows(rows.numbers.numpy(), rows.crops.numpy(), draws)
-        return entry.feature_map(found, self._device)
+        return entry.begin(found, self._device)
 
     def variant(
         self, rows: Rows, needs: Needs, name: str, compute: Callable[[], FeatureMap]

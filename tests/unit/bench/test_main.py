@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from usseg_ray.bench import suite
 from usseg_ray.bench.__main__ import app
+from usseg_ray.bench.gpu import has_gpu
 from usseg_ray.bench.history import HISTORY
 from usseg_ray.bench.meter import Measure
 from usseg_ray.core.errors import UserError
@@ -31,6 +32,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Measure]:
     def of(name: str, full: bool) -> Iterator[Measure]:
         return (one for one in found if one.benchmark == name)
 
+    monkeypatch.setattr(suite, "has_gpu", lambda: True)
     for name in suite.BENCHMARKS:
         monkeypatch.setitem(suite.BENCHMARKS, name, partial(of, name))
     monkeypatch.setenv("USSEG_DATA", str(tmp_path))
@@ -52,12 +54,15 @@ def test_bars_that_are_met_end_with_0(measured: list[Measure]) -> None:
     text = invoke("methods")
     assert text.count(" met ") == 3
     assert "missed" not in text
+    assert text.splitlines()[-1] == "3 of 3 bars are met."
 
 
 @pytest.mark.parametrize("bar", [MISSED, READING])
 def test_a_missed_bar_ends_with_1_after_the_table(measured: list[Measure], bar: Measure) -> None:
     measured += [*BARS, bar]
-    assert num_missed(invoke(code=1)) == 1
+    text = invoke(code=1)
+    assert num_missed(text) == 1
+    assert text.splitlines()[-1] == "3 of 4 bars are met."
 
 
 def num_missed(text: str) -> int:
@@ -79,7 +84,24 @@ def test_all_is_every_benchmark_in_order(measured: list[Measure]) -> None:
     measured += [Measure(name, name, 1.0, "s", "one", 1.0) for name in reversed(names)]
     record = json.loads(invoke("--json"))
     assert [one["what"] for one in record["measures"]] == names
-    assert names == ["io", "features", "methods", "sweep", "crf", "eval", "predict"]
+    assert names == ["io", "features", "methods", "sweep", "crf", "eval", "predict", "gpu"]
+
+
+def test_all_leaves_out_a_gpu_that_is_not_there(
+    measured: list[Measure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "has_gpu", lambda: False)
+    measured += [Measure(name, name, 1.0, "s", "one", 1.0) for name in ("io", "gpu")]
+    record = json.loads(invoke("--json"))
+    assert [one["what"] for one in record["measures"]] == ["io"]
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU, which would be measured")
+def test_a_gpu_that_is_not_there_is_one_line_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="bench gpu: PyTorch sees no GPU here") as refused:
+        CliRunner().invoke(app, ["gpu"], env={"USSEG_DATA": str(tmp_path)}, catch_exceptions=False)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_has_no_reference_stands_alone(measured: list[Measure]) -> None:

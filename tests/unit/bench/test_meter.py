@@ -12,10 +12,14 @@ from usseg_ray.bench.meter import (
     Measure,
     apart,
     cpu_seconds,
+    kernel_seconds,
     least_seconds,
+    matmul_peak,
     peak_above_inputs,
     product,
+    product_flops,
     return_what_is_freed,
+    synchronised,
 )
 from usseg_ray.core.errors import UserError
 
@@ -60,6 +64,32 @@ def test_a_product_is_one_of_its_type() -> None:
     found = product(8, torch.device("cpu"), torch.bfloat16)()
     assert isinstance(found, torch.Tensor)
     assert (found.shape, found.dtype) == ((8, 8), torch.bfloat16)
+
+
+def test_flop_are_those_of_products_added_ones_in_place_too() -> None:
+    total, first, second = torch.zeros(2, 4), torch.ones(2, 3), torch.ones(3, 4)
+
+    def work() -> None:
+        first @ second
+        total.addmm_(first, second)
+
+    assert product_flops(work) == 2 * (2 * 2 * 3 * 4)
+
+
+def test_the_peak_is_more_than_a_small_product_reaches() -> None:
+    cpu = torch.device("cpu")
+    (once,) = least_seconds(synchronised(product(4, cpu, torch.float32), cpu), rounds=3)
+    assert matmul_peak(cpu, torch.float32, rounds=1) > 2 * 4**3 / once
+
+
+def test_operators_take_no_time_while_the_process_sleeps() -> None:
+    matrix = torch.randn(64, 64)
+
+    def work() -> None:
+        matrix @ matrix
+        time.sleep(0.2)
+
+    assert 0 < kernel_seconds(work, torch.device("cpu")) < 0.1
 
 
 def test_cpu_seconds_do_not_count_waiting_and_take_turns() -> None:

@@ -26,3 +26,7 @@ READING = Measure("features", "reading", 1500.0, "MB/s", "the bar", 2000.0, 1.0)
 def test_the_table_says_how_much_less(bar: Measure, ratio: str, limit: str) -> None:
     columns = [list(column.cells) for column in suite.bar_table([bar]).columns]
     assert [column[0] for column in columns[2:4]] == [ratio, limit]
+
+
+def test_the_verdict_counts_bars_alone() -> None:
+    assert suite.verdict([*BARS, READING]) == "3 of 4 bars are met."

@@ -10,6 +10,7 @@ from usseg_ray.core.distributed import (
     average_gradients,
     broadcast,
     rank,
+    row_counts,
     shared_generator,
     world_size,
 )
@@ -24,6 +25,7 @@ def test_alone() -> None:
 def test_sum_and_gather_are_the_identity(value: Tensor) -> None:
     assert torch.equal(all_sum(value), value)
     assert torch.equal(all_gather(value), value)
+    assert row_counts(value) == [len(value)]
 
 
 def test_a_sum_is_a_new_tensor() -> None:

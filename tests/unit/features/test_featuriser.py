@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -178,6 +179,9 @@ class Finder:
     )
 
     def __call__(self, rows: Rows, needs: Needs) -> FeatureMap | None:
+        raise AssertionError((rows, needs))
+
+    def begin(self, rows: Rows, needs: Needs) -> Callable[[], FeatureMap] | None:
         raise AssertionError((rows, needs))
 
     def variant(self, rows: Any, needs: Any, name: str, compute: Any) -> FeatureMap:

@@ -30,9 +30,13 @@ def test_scores_drop_the_cls_key() -> None:
             assert float(minhead_score(attention)[image, patch]) == pytest.approx(float(least))
 
 
+def split(scores: Tensor) -> Tensor:
+    return two_means_split(scores[None], torch.ones(1, len(scores), dtype=torch.bool))[0]
+
+
 @pytest.mark.parametrize("scores", [[0.3], [0.3, 0.3, 0.3]])
 def test_equal_scores_are_all_foreground(scores: list[float]) -> None:
-    assert two_means_split(torch.tensor(scores)).all()
+    assert split(torch.tensor(scores)).all()
 
 
 def spread(group: list[int]) -> float:
@@ -42,7 +46,7 @@ def spread(group: list[int]) -> float:
 
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=7, unique=True))
 def test_split_is_the_best_of_all(numbers: list[int]) -> None:
-    upper = two_means_split(torch.tensor(numbers, dtype=torch.float32)).tolist()
+    upper = split(torch.tensor(numbers, dtype=torch.float32)).tolist()
     high = [n for n, is_upper in zip(numbers, upper, strict=True) if is_upper]
     low = [n for n in numbers if n not in high]
     best = min(
@@ -52,6 +56,29 @@ def test_split_is_the_best_of_all(numbers: list[int]) -> None:
     )
     assert min(high) > max(low)
     assert spread(high) + spread(low) == pytest.approx(best)
+
+
+def one_split(scores: Tensor) -> Tensor:
+    """The best cut of one image's sorted numbers, cut by cut."""
+    ordered = scores.double().sort().values
+    if ordered[0] == ordered[-1]:
+        return torch.ones_like(scores, dtype=torch.bool)
+    parts = [(ordered[:cut], ordered[cut:]) for cut in range(1, len(ordered))]
+    costs = [sum((part - part.mean()).square().sum() for part in pair) for pair in parts]
+    return scores >= ordered[int(torch.stack(costs).argmin()) + 1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("concepts", [1, 2, 5, 24])
+def test_images_are_split_at_once_as_one_by_one(concepts: int) -> None:
+    random = torch.Generator().manual_seed(concepts)
+    scores = torch.rand(400, concepts, generator=random)
+    scores[:100] = (3 * scores[:100]).round()  # many are equal
+    used = torch.rand(400, concepts, generator=random) < 0.7
+    found = two_means_split(scores, used)
+    assert not found[~used].any()
+    for own, part, chosen in zip(scores, used, found, strict=True):
+        if part.any():
+            assert torch.equal(chosen[part], one_split(own[part]))
 
 
 def naive_local_weights(logits: Tensor, height: int, width: int, sigma: float) -> Tensor:

@@ -104,7 +104,7 @@ def test_backward_keeps_no_matrix_of_pairs_and_concepts() -> None:
 
 @pytest.mark.parametrize("pairs", [1, 2 * 20 * 20, 10**6])
 def test_images_one_by_one_equal_the_batch(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAIRS_AT_A_TIME", pairs)
+    monkeypatch.setitem(module._PAIRS_AT_A_TIME, "cpu", pairs)
     pixels, soft = draw(5, 20, 6), draw(5, 20, 3).requires_grad_()
     weights = draw(5)
     pixel_graph = graph(affinity(pixels, keep_loops=False), gamma=1.3)

@@ -182,6 +182,9 @@ def test_stored_features_are_used_and_the_second_view_is_computed(prepared: Set)
             found = torch.stack([tokens[number] for number in rows.numbers.tolist()])
             return None if needs is None else type(batch.features)(found)
 
+        def begin(self, rows: Any, needs: Any) -> Any:
+            return lambda: self(rows, needs)
+
         def variant(self, rows: Any, _needs: Any, name: str, compute: Any) -> Any:
             assert len(rows.numbers)
             assert name

@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from usseg_ray.core.types import FeatureMap
 from usseg_ray.features.store.blocks import Shard, list_shards
 from usseg_ray.features.store.recipe import MASKS, EntryManifest, Part
+from usseg_ray.ops.transfer import sending
 
 MAX_OPEN = 512
 """Shards that a reader keeps mapped; each takes a file descriptor."""
@@ -163,23 +164,44 @@ class FeatureEntry:
             rows: (n,) row numbers.
             device: Where to; half as many bytes go there as on from there.
         """
+        return self.begin(rows, device)()
 
-        def part(*names: Part) -> Tensor | None:
+    def begin(
+        self, rows: Integer[np.ndarray, "n"], device: torch.device
+    ) -> Callable[[], FeatureMap]:
+        """Reads all parts of rows and begins to copy them to a device.
+
+        Args:
+            rows: (n,) row numbers.
+            device: Where to; a GPU goes on computing meanwhile.
+
+        Returns:
+            Gives them, as `feature_map` does.
+        """
+
+        def part(*names: Part) -> Callable[[], Tensor] | None:
             for name in names:
                 if name in self._shards:
-                    return self.read(name, rows).to(device).float()
+                    shape, pinned = self.manifest.shape(name), device.type == "cuda"
+                    out = torch.empty(len(rows), *shape, dtype=torch.float16, pin_memory=pinned)
+                    return sending(self.read(name, rows, out), device)
             return None
 
         tokens = part("tokens")
         if tokens is None:
             raise ValueError(f"entry {self.manifest.key} was opened without its tokens")
+        saliency, local = part("saliency_cls", "saliency_minhead"), part("local")
         masks = part(*(name for name in self._shards if name.startswith(MASKS)))
-        return FeatureMap(
-            tokens,
-            part("saliency_cls", "saliency_minhead"),
-            part("local"),
-            masks=None if masks is None else masks.long(),
-        )
+
+        def give() -> FeatureMap:
+            return FeatureMap(
+                tokens().float(),
+                None if saliency is None else saliency().float(),
+                None if local is None else local().float(),
+                masks=None if masks is None else masks().long(),
+            )
+
+        return give
 
     @cached_property
     def num_bytes(self) -> int:

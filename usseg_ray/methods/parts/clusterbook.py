@@ -23,6 +23,7 @@ from usseg_ray.methods.parts.concepts import nearest_codes, share_used
 from usseg_ray.ops.draws import uniforms
 from usseg_ray.ops.largest import argmax
 from usseg_ray.ops.modularity import affinity, graph
+from usseg_ray.ops.transfer import sent
 
 _EPSILON = 1e-12
 # Products at a time: what a core's cache holds, or enough to fill an accelerator.
@@ -69,7 +70,7 @@ class WindowSample(NamedTuple):
             (B, C, r, c).
         """
         _, rows, columns = self.picks.shape
-        picks = self.picks.to(maps.device)
+        picks = sent(self.picks, maps.device)
         down = torch.arange(rows, device=maps.device)[:, None] * self.side + picks // self.side
         right = torch.arange(columns, device=maps.device) * self.side + picks % self.side
         index = (down * maps.shape[3] + right).flatten(1)[:, None].expand(-1, maps.shape[1], -1)

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 from torch.nn.functional import normalize
 
+from usseg_ray.ops.counting import occurrences
 from usseg_ray.ops.largest import argmax
+from usseg_ray.ops.products import rounded_products
 
 # Logits at a time.
 _LOGITS = 2**22
@@ -86,7 +88,7 @@ def nearest_codes(
 
 def share_used(codes: Int64[Tensor, "..."], count: int) -> Float[Tensor, ""]:
     """Computes the share of `count` codes that occur."""
-    return (codes.flatten().bincount(minlength=count) > 0).float().mean()
+    return (occurrences(codes, count) > 0).float().mean()
 
 
 def relate(
@@ -248,12 +250,15 @@ def _weigh(
     step = max(1, _LOGITS // max(1, len(rows)))
     for start in range(0, len(keys.values), step):
         values, codes = keys.values[start : start + step], keys.codes[start : start + step]
-        weights = (rows @ values.mT).sub_(1).div_(temperature).exp_()
+        with rounded_products(rows.device):
+            cosines = rows @ values.mT
+        weights = cosines.sub_(1).div_(temperature).exp_()
         weights.mul_(relations.active[:, codes][relations.row])
         if own:
             weights.diagonal(-start).zero_()
         total += weights.sum(1)
-        weighted.addmm_(weights, values)
+        with rounded_products(rows.device):
+            weighted.addmm_(weights, values)
     return total, weighted
 
 
@@ -264,7 +269,7 @@ def _positives(
     attracts = relations.positive.to(keys.values.dtype)
     sums = keys.values.new_zeros((attracts.shape[1], keys.values.shape[1]))
     sums.index_add_(0, keys.codes, keys.values)
-    counts = keys.codes.bincount(minlength=attracts.shape[1]).to(sums.dtype)
+    counts = occurrences(keys.codes, attracts.shape[1]).to(sums.dtype)
     count, attracted = (attracts @ counts)[relations.row], (attracts @ sums)[relations.row]
     if own:
         itself = attracts[relations.row, keys.codes]
@@ -304,9 +309,11 @@ class ConceptBank(nn.Module):
         # The row of every entry: entry number n of a code is in slot n modulo capacity.
         self.register_buffer("slots", torch.full((num_codes, capacity), -1))
         self.register_buffer("added", torch.zeros(num_codes, dtype=torch.int64))
+        # Entries, so that a GPU is not asked for what `added` says.
+        self._held = 0
 
     def __len__(self) -> int:
-        return int(self.added.clamp(max=self.capacity).sum())
+        return self._held
 
     def keys(self) -> Keys:
         """Returns all entries, in no particular order, without copying them."""
@@ -333,12 +340,13 @@ class ConceptBank(nn.Module):
         order = priorities.argsort(stable=True)
         order = order[codes[order].argsort(stable=True)]
         codes = codes[order]
-        counts = codes.bincount(minlength=len(self.added))
+        counts = occurrences(codes, len(self.added))
         place = torch.arange(len(codes), device=codes.device) - (counts.cumsum(0) - counts)[codes]
         # The first `quota` enter, but for those that others of the batch would replace at once.
         quota = (share * counts).long()
         left = quota[codes] - place
-        keep = (left > 0) & (left <= self.capacity)
+        # A GPU is waited for here, for how many enter, and in `_insert`.
+        keep = ((left > 0) & (left <= self.capacity)).nonzero()[:, 0]
         self._insert(values[order[keep]], codes[keep], (self.added[codes] + place)[keep])
         self.added += quota
 
@@ -347,6 +355,7 @@ class ConceptBank(nn.Module):
         self.values, self.codes = self.values[:0].clone(), self.codes[:0].clone()
         self.slots.fill_(-1)
         self.added.zero_()
+        self._held = 0
 
     def _insert(
         self, values: Float[Tensor, "n J"], codes: Int64[Tensor, "n"], number: Int64[Tensor, "n"]
@@ -354,10 +363,10 @@ class ConceptBank(nn.Module):
         # An entry takes over the row of the one that it replaces, or a new row at the end.
         slot = number % self.capacity
         row = self.slots[codes, slot]
-        fresh = row < 0
-        size = len(self)
-        row[fresh] = torch.arange(size, size + int(fresh.sum()), device=row.device)
-        self._reserve(size + int(fresh.sum()))
+        fresh, size = row < 0, len(self)
+        row = torch.where(fresh, size - 1 + fresh.cumsum(0), row)
+        self._held = size + int(fresh.sum())
+        self._reserve(self._held)
         self.slots[codes, slot] = row
         self.values[row] = normalize(values, dim=1)
         self.codes[row] = codes
@@ -393,3 +402,4 @@ class ConceptBank(nn.Module):
                 held = getattr(self, name)
                 setattr(self, name, held.new_zeros((len(saved), *held.shape[1:])))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._held = int(self.added.clamp(max=self.capacity).sum())

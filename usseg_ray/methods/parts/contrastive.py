@@ -6,7 +6,8 @@ are compared, 2.5 thousand million at 64 images of 28x28, so pairs are visited b
 for the sums over each anchor's row and once for the gradient, and forgotten in between. Each block
 of pairs (i, j) also serves (j, i): similarities and task-agnostic masks are symmetric, and the two
 halves of the gradient add up before they are multiplied by the codes. Arithmetic stays in the
-inputs' precision, with autocast off, since masks come from comparing similar numbers.
+inputs' precision, with autocast off, since masks come from comparing similar numbers; only the
+products behind logits and gradients may be rounded (`ops.products`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pairwise_distance
 
 from usseg_ray.ops.draws import chances
+from usseg_ray.ops.products import rounded_products
+from usseg_ray.ops.transfer import sent
 
 Weighting = Literal["joint", "separate"]
 """Whether task-specific positives join the task-agnostic ones or are averaged by themselves."""
@@ -262,9 +265,10 @@ def _hidden_positives(kind: Candidates, first: slice, second: slice) -> Float[Te
 def _logits(rows: Float[Tensor, "N C"], block: _Block, temperature: float) -> Float[Tensor, "I J"]:
     """Computes cosine / tau, less its value for equal rows, the largest that there is."""
     shift = rows.new_full((1, 1), -1 / temperature)
-    logits: Tensor = torch.addmm(
-        shift, rows[block.first], rows[block.second].mT, alpha=1 / temperature
-    )
+    with rounded_products(rows.device):
+        logits: Tensor = torch.addmm(
+            shift, rows[block.first], rows[block.second].mT, alpha=1 / temperature
+        )
     return logits
 
 
@@ -332,8 +336,9 @@ class _HiddenPositiveLoss(torch.autograd.Function):
                 by_logit *= block.forth * push[block.first, None] + block.back * push[block.second]
                 by_logit -= pull
                 # The block's two halves: rows i are moved by rows j, and rows j by rows i.
-                target[block.first].addmm_(by_logit, rows[block.second])
-                target[block.second].addmm_(by_logit.mT, rows[block.first])
+                with rounded_products(rows.device):
+                    target[block.first].addmm_(by_logit, rows[block.second])
+                    target[block.second].addmm_(by_logit.mT, rows[block.first])
         scale = grad / (2 * _BASE_TEMPERATURE)
         return grads[0] * scale, grads[1] * scale, None, None
 
@@ -365,7 +370,8 @@ def _weights(
     share of all positives of the image (on: then the total cancels against the mean's divisor).
     """
     # Which anchors count, and how many positives they have of both kinds.
-    kinds = counts.new_tensor([1.0, options.task_weight])[: len(counts), None]
+    each = torch.tensor([1.0, options.task_weight], dtype=counts.dtype)
+    kinds = sent(each, counts.device)[: len(counts), None]
     if options.weighting == "joint":
         totals = (kinds * counts).sum(0, keepdim=True)
         counting = (counts[:1] > 0) & usable

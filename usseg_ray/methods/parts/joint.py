@@ -18,7 +18,7 @@ from torch.nn.functional import batch_norm, cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from usseg_ray.core.distributed import all_gather, all_sum, world_size
+from usseg_ray.core.distributed import all_gather, all_sum, row_counts, world_size
 
 
 class JointMoments(NamedTuple):
@@ -38,9 +38,14 @@ class JointMoments(NamedTuple):
 class JointBatchNorm(TorchFunctionMode):
     """While it is entered, every network normalises by the joint batch of all workers.
 
-    All workers run the same network together. Without gradients each image is also convolved by
-    itself: a convolution may round an image otherwise in another batch.
+    All workers run the same network together, on batches of as many images as their first one: how
+    many that are is asked once, so that no layer waits for a GPU. Without gradients each image is
+    also convolved by itself: a convolution may round an image otherwise in another batch.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: list[int] | None = None
 
     def __torch_function__(
         self,
@@ -52,7 +57,8 @@ class JointBatchNorm(TorchFunctionMode):
         """Replaces batch normalisation, and convolution where no gradient is wanted."""
         options = kwargs or {}
         if func is batch_norm and options["training"]:
-            return _joint_batch_norm(*args, **options)
+            self._counts = row_counts(args[0]) if self._counts is None else self._counts
+            return _joint_batch_norm(self._counts, *args, **options)
         if func is torch.conv2d and not torch.is_grad_enabled() and len(args[0]):
             images, *rest = args
             return torch.cat([func(image[None], *rest, **options) for image in images])
@@ -60,6 +66,7 @@ class JointBatchNorm(TorchFunctionMode):
 
 
 def _joint_batch_norm(
+    counts: list[int],
     x: Float[Tensor, "B C H W"],
     running_mean: Float[Tensor, "C"],
     running_var: Float[Tensor, "C"],
@@ -73,24 +80,25 @@ def _joint_batch_norm(
     plain = torch.is_grad_enabled() and world_size() == 1 and x.numel() > x.shape[1]
     if plain:
         return batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    mean, var, cells = joint_moments(x.detach())
+    mean, var, cells = joint_moments(x.detach(), counts)
     running_mean.lerp_(mean, momentum)
     running_var.lerp_(var * (cells / max(cells - 1, 1)), momentum)
     standard: Tensor = _Standardise.apply(x, mean, (var + eps).rsqrt(), cells)
     return torch.addcmul(bias[:, None, None], standard, weight[:, None, None])
 
 
-def joint_moments(x: Float[Tensor, "B C H W"]) -> JointMoments:
+def joint_moments(x: Float[Tensor, "B C H W"], counts: list[int] | None = None) -> JointMoments:
     """Computes mean and variance over the joint batch; all workers call it together.
 
     Args:
         x: (B, C, H, W), this worker's images; there may be none.
+        counts: Images of every worker, where these are known.
 
     Returns:
         The same bits on every worker, for any split and any order of the images.
     """
     var, mean = (part.double() for part in torch.var_mean(x, (2, 3), correction=0))
-    images = all_gather(torch.cat([mean, var + mean.square()], dim=1))
+    images = all_gather(torch.cat([mean, var + mean.square()], dim=1), counts)
     # Sums of sorted values do not depend on the order in which the images came.
     first, second = images.sort(0).values.mean(0).chunk(2)
     joint_var = (second - first.square()).clamp(min=0)
@@ -195,4 +203,5 @@ def mean_squared_difference(
         This worker's part times the number of workers.
     """
     part = (first - second).square().sum()
-    return part * world_size() / all_sum(part.new_tensor(float(first.numel()))).clamp(min=1)
+    cells = torch.full_like(part, float(first.numel()), requires_grad=False)
+    return part * world_size() / all_sum(cells).clamp(min=1)

@@ -17,6 +17,7 @@ from torch.nn.functional import one_hot
 
 from usseg_ray.core.distributed import all_sum, shared_generator
 from usseg_ray.core.errors import UserError
+from usseg_ray.ops.counting import occurrences
 from usseg_ray.ops.sampling import PointSample
 
 # Sums of 2**29 cells of squared distance 4, the most between unit vectors, still fit in 63 bits.
@@ -127,7 +128,7 @@ class CellSums:
         for portion in cells.split(_IMAGES_AT_ONCE):
             own = portion.to(centroids.device)
             best, labels = nearness(own, centroids).max(1)
-            self.counts += torch.bincount(labels.flatten(), minlength=len(centroids))
+            self.counts += occurrences(labels, len(centroids))
             for image, nearest_of, label in zip(own, best, labels, strict=True):
                 flat = image.flatten()
                 # |x - c|^2 = |x|^2 - 2 nearness, over the image's cells.

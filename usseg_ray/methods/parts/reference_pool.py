@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from usseg_ray.core.distributed import all_sum, shared_generator
+from usseg_ray.core.distributed import row_counts, shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch
 from usseg_ray.methods.parts.contrastive import Candidates, best_match
@@ -118,8 +118,7 @@ def pool_walks(
     while seen < size:
         before = seen
         for batch in crops(walk, _IMAGES_AT_A_TIME):
-            own = torch.tensor(len(batch.ids), device=batch.features.tokens.device)
-            seen += int(all_sum(own))
+            seen += sum(row_counts(batch.features.tokens))
             if batch.ids:
                 yield walk, batch
             if seen >= size:

@@ -47,14 +47,16 @@ def settled(
     return concepts
 
 
-def bounding_box(mask: Bool[Tensor, "h w"]) -> Int64[Tensor, "4"]:
-    """Finds the smallest box around a region.
+def bounding_boxes(masks: Bool[Tensor, "n h w"]) -> Int64[Tensor, "n 4"]:
+    """Finds the smallest box around each region.
 
     Args:
-        mask: (h, w) True in the region, at least once.
+        masks: (n, h, w) True in a region, at least once.
 
     Returns:
-        (left, top, right, bottom) in tokens, right and bottom exclusive.
+        (n, 4) left, top, right, bottom in tokens, right and bottom exclusive.
     """
-    rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
-    return torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    along, down = masks.any(1).int(), masks.any(2).int()
+    first = [held.max(1).indices for held in (along, down)]
+    last = [held.shape[1] - held.flip(1).max(1).indices for held in (along, down)]
+    return torch.stack([*first, *last], 1)

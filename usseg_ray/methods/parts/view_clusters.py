@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from usseg_ray.methods.parts.joint import weighted_cross_entropy
 from usseg_ray.methods.parts.minibatch_kmeans import nearest
+from usseg_ray.ops.counting import occurrences
 
 ClassWeights = Literal["frequency", "balanced", "none"]
 
@@ -49,7 +50,7 @@ class ViewClusters(nn.Module):
         """Counts the cells of every cluster of every view."""
         k = self.counts.shape[1]
         labels = self.label(codes)
-        return torch.stack([torch.bincount(own.flatten(), minlength=k) for own in labels])
+        return torch.stack([occurrences(own, k) for own in labels])
 
     def logits(self, codes: Float[Tensor, "B C h w"], view: int) -> Float[Tensor, "B K h w"]:
         """Computes dot products with a view's centroids, the official code's classifier."""

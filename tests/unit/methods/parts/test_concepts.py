@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from tests.rounded import as_on_a_gpu
 from usseg_ray.methods.parts import concepts as module
 from usseg_ray.methods.parts.concepts import (
     ConceptBank,
@@ -89,6 +90,28 @@ def test_contrast_against_loops(own: bool, logits: int, monkeypatch: pytest.Monk
     (mine,) = torch.autograd.grad((weights * terms.nats).sum(), anchors)
     (reference,) = torch.autograd.grad((weights * expected).sum(), anchors)
     torch.testing.assert_close(mine, reference)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_rounded_products_change_rounding_only(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    codebook, anchors = draw(20, 32).float(), draw(4, 25, 64, seed=4).float().requires_grad_()
+    own_codes, count = codes(100, 20), 100 if own else 400
+    values = normalize(draw(count, 64, seed=5).float(), dim=1)
+    keys = Keys(values, own_codes if own else codes(count, 20))
+
+    def found() -> tuple[Tensor, Tensor, Tensor]:
+        relations = relate(own_codes, codebook, **THRESHOLDS)
+        terms = contrast(anchors, relations, keys, temperature=0.07, keys_are_anchors=own)
+        return terms.nats, terms.pairs, torch.autograd.grad(terms.nats.sum(), anchors)[0]
+
+    nats, pairs, grad = found()
+    monkeypatch.setattr(module, "rounded_products", as_on_a_gpu)
+    rounded_nats, rounded_pairs, rounded_grad = found()
+    # Who attracts whom follows from codes, which are compared in float32.
+    assert torch.equal(rounded_pairs, pairs)
+    assert not torch.equal(rounded_nats, nats)
+    torch.testing.assert_close(rounded_nats, nats, rtol=1e-4, atol=0)
+    assert (rounded_grad - grad).norm() < 1e-3 * grad.norm()
 
 
 def test_only_a_gradient_of_the_anchors_size_is_kept() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.rounded import as_on_a_gpu
 from usseg_ray.methods.parts import contrastive
 from usseg_ray.methods.parts.contrastive import (
     Candidates,
@@ -119,6 +120,33 @@ def test_block_size_changes_rounding_only(monkeypatch: pytest.MonkeyPatch, share
         parts, part_grads = contrast(7, agnostic, specific, share)
         torch.testing.assert_close(parts, whole)
         torch.testing.assert_close(part_grads, grads)
+
+
+@pytest.mark.parametrize("share", [0.02, 1.0])
+def test_rounded_products_change_no_mask(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    images, dim = 4, 64
+    agnostic, specific, codes, mixed = (rows(images * 49, dim, seed) for seed in range(4))
+    first, second = (
+        Candidates(one, best_match(one, rows(96, dim, 9))) for one in (agnostic, specific)
+    )
+    sampled = draw_denominators([*"abcd"], 49, share, "denominators", device=CPU)
+
+    def found() -> tuple[Contrast, list[Tensor]]:
+        own, local = (one.clone().requires_grad_() for one in (codes, mixed))
+        result = hidden_positive_loss(own, local, first, second, sampled, 49, OPTIONS)
+        return result, list(torch.autograd.grad(result.loss, (own, local)))
+
+    plain, grads = found()
+    monkeypatch.setattr(contrastive, "rounded_products", as_on_a_gpu)
+    rounded, rounded_grads = found()
+    # Positives are compared in float32: their numbers are the same.
+    assert torch.equal(rounded.agnostic, plain.agnostic)
+    assert torch.equal(rounded.specific, plain.specific)
+    assert plain.agnostic.sum() > 100
+    assert rounded.loss != plain.loss
+    torch.testing.assert_close(rounded.loss, plain.loss, rtol=1e-4, atol=0)
+    for one, other in zip(rounded_grads, grads, strict=True):
+        assert (one - other).norm() < 1e-3 * other.norm()
 
 
 class Largest(TorchDispatchMode):

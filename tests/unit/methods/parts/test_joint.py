@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from usseg_ray.methods.parts import joint
 from usseg_ray.methods.parts.joint import (
     JointBatchNorm,
     SecondStatistics,
@@ -32,13 +33,30 @@ def images(count: int = 6) -> Tensor:
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_one_process_gets_torchs_result(grad: bool) -> None:
-    plain, joint = norm(), norm()
+    plain, own = norm(), norm()
     expected = plain(images())
     with torch.set_grad_enabled(grad), JointBatchNorm():
-        found = joint(images())
+        found = own(images())
     torch.testing.assert_close(found, expected)
     for name, buffer in plain.named_buffers():
-        torch.testing.assert_close(dict(joint.named_buffers())[name], buffer)
+        torch.testing.assert_close(dict(own.named_buffers())[name], buffer)
+
+
+def test_workers_are_asked_once_how_many_images_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def row_counts(x: Tensor) -> list[int]:
+        asked.append(len(x))
+        return [len(x)]
+
+    monkeypatch.setattr(joint, "row_counts", row_counts)
+    network = nn.Sequential(norm(), norm(), norm())
+    with JointBatchNorm(), torch.no_grad():
+        network(images(3))
+        network(images(3))
+    with JointBatchNorm(), torch.no_grad():
+        network(images(2))
+    assert asked == [3, 2]
 
 
 def test_evaluation_mode_is_left_alone() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from usseg_ray.methods.parts.regions import bounding_box, pool_regions
+from usseg_ray.methods.parts.regions import bounding_boxes, pool_regions
 
 
 def test_sums_and_counts_against_loops() -> None:
@@ -21,5 +21,5 @@ def test_sums_and_counts_against_loops() -> None:
 def test_a_box_ends_where_its_region_does() -> None:
     mask = torch.zeros(5, 7, dtype=torch.bool)
     mask[1, 4] = mask[3, 2] = True
-    assert bounding_box(mask).tolist() == [2, 1, 5, 4]
-    assert bounding_box(torch.ones(5, 7, dtype=torch.bool)).tolist() == [0, 0, 7, 5]
+    masks = torch.stack([mask, torch.ones(5, 7, dtype=torch.bool)])
+    assert bounding_boxes(masks).tolist() == [[2, 1, 5, 4], [0, 0, 7, 5]]
