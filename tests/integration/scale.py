@@ -43,7 +43,7 @@ EVERY_S = 10.0
 Sample = tuple[float, int, float]
 
 
-def wait(config: dict[str, Any], folder: str, finals: object = None) -> None:  # noqa: ARG001
+def wait(config: dict[str, Any], folder: str, finals: object = None) -> None:
     """Stands for a trial."""
     from ray import tune
 
