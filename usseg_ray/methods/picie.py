@@ -37,8 +37,8 @@ from usseg_ray.methods.parts.joint import (
 )
 from usseg_ray.methods.parts.minibatch_kmeans import MiniBatchKMeans, Schedule
 from usseg_ray.methods.parts.pyramid import NetworkConfig, PyramidNetwork
-from usseg_ray.methods.parts.unset import unset
 from usseg_ray.methods.parts.view_clusters import ClassWeights, ViewClusters, cross_view_terms
+from usseg_ray.ops.unset import unset
 
 
 class PiCIEConfig(MethodConfig):

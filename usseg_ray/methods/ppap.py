@@ -29,9 +29,9 @@ from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
 from usseg_ray.methods.parts.heads import initialise_like_torch
 from usseg_ray.methods.parts.rules import fixed, threshold
 from usseg_ray.methods.parts.transformer import ResidualBlock
-from usseg_ray.methods.parts.unset import unset
 from usseg_ray.ops.draws import dropout_mask, uniforms
 from usseg_ray.ops.proxies import Zones, find_partners, proxy_contrast
+from usseg_ray.ops.unset import unset
 
 
 class PPAPConfig(CodeConfig):

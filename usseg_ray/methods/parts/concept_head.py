@@ -17,8 +17,8 @@ from torch.nn.functional import relu
 from usseg_ray.core.keys import key_seed
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, initialise_like_torch
 from usseg_ray.methods.parts.transformer import MultiHeadAttention, linear
-from usseg_ray.methods.parts.unset import unset
 from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.unset import unset
 
 
 class ConceptMasks(NamedTuple):

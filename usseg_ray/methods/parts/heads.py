@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from usseg_ray.methods.parts.unset import unset
+from usseg_ray.ops.unset import unset
 
 HeadActivation = Literal["relu", "silu"]
 

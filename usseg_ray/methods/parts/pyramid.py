@@ -19,7 +19,7 @@ from usseg_ray.core.keys import key_seed
 from usseg_ray.features.weights import check_weights
 from usseg_ray.features.zoo import timm
 from usseg_ray.methods.parts.heads import initialise_like_torch
-from usseg_ray.methods.parts.unset import unset
+from usseg_ray.ops.unset import unset
 
 
 class PyramidDecoder(nn.Module):

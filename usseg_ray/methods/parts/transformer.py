@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from usseg_ray.methods.parts.unset import unset
+from usseg_ray.ops.unset import unset
 
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from usseg_ray.methods.parts.unset import unset
+from usseg_ray.ops.unset import unset
 
-PROJECT = Path(__file__).parents[4]
+PROJECT = Path(__file__).parents[3]
 
 
 def test_parameters_of_all_parts_get_memory_of_their_own() -> None:
@@ -32,7 +32,7 @@ def test_parameters_of_all_parts_get_memory_of_their_own() -> None:
 def test_no_library_for_symbolic_sizes_is_imported() -> None:
     program = """
 import sys, torch
-from usseg_ray.methods.parts.unset import unset
+from usseg_ray.ops.unset import unset
 unset(torch.nn.Linear(3, 2, device="meta"))
 print("sympy" in sys.modules)
 """
