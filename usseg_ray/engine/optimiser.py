@@ -6,8 +6,9 @@ import torch
 
 from usseg_ray.core.distributed import average_gradients
 from usseg_ray.methods.base import ParamGroup
+from usseg_ray.ops.adam import Adam, AdamW
 
-_KINDS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+_KINDS = {"adamw": AdamW, "adam": Adam}
 
 
 class Optimiser:

@@ -23,7 +23,6 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.nn.utils import skip_init
 
 from usseg_ray.core.config import JitterConfig, MethodConfig
 from usseg_ray.core.distributed import all_sum, shared_generator
@@ -39,6 +38,7 @@ from usseg_ray.methods.parts.joint import (
 from usseg_ray.methods.parts.minibatch_kmeans import MiniBatchKMeans, Schedule
 from usseg_ray.methods.parts.pyramid import NetworkConfig, PyramidNetwork
 from usseg_ray.methods.parts.view_clusters import ClassWeights, ViewClusters, cross_view_terms
+from usseg_ray.ops.unset import unset
 
 
 class PiCIEConfig(MethodConfig):
@@ -131,7 +131,7 @@ class PiCIE(CodeClassifier):
         finer = config.variant == "over_clustering"
         self.finer = ViewClusters(2, config.over_clusters, dim, generator) if finer else None
         learnt = config.variant == "mdc" and config.mdc_classifier == "learnt"
-        self.classifier = skip_init(nn.Conv2d, dim, num_clusters, 1) if learnt else None
+        self.classifier = unset(nn.Conv2d(dim, num_clusters, 1, device="meta")) if learnt else None
         self._renew_classifier(0)
 
     @classmethod

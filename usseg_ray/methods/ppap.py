@@ -18,7 +18,6 @@ from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.nn.utils import skip_init
 
 from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
@@ -32,6 +31,7 @@ from usseg_ray.methods.parts.rules import fixed, threshold
 from usseg_ray.methods.parts.transformer import ResidualBlock
 from usseg_ray.ops.draws import dropout_mask, uniforms
 from usseg_ray.ops.proxies import Zones, find_partners, proxy_contrast
+from usseg_ray.ops.unset import unset
 
 
 class PPAPConfig(CodeConfig):
@@ -131,7 +131,7 @@ class PPAP(CodeMethod):
         self.config: PPAPConfig = config
         generator = shared_generator(seed, self.name, "weights")
         self.block = _block(config, features, generator)
-        self.projection = skip_init(nn.Linear, features.dim, features.dim)
+        self.projection = unset(nn.Linear(features.dim, features.dim, device="meta"))
         initialise_like_torch(self.projection, generator)
         self.probe = self.make_probe(features.dim, generator)
         self.zones = Zones(

@@ -5,9 +5,11 @@ Nothing here depends on a screen, a clock or a random number: the same arrays gi
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -27,12 +29,46 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Im
     Returns:
         The matrix, every row in percent of its cluster's pixels.
     """
-    num_clusters, num_classes = confusion.shape
     share = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    canvas, axes, around = _blank_matrix(len(confusion), tuple(classes))
+    canvas.restore_region(around)
+    (cells,) = axes.images
+    cells.set_data(share)
+    for artist in (cells, *axes.lines):
+        axes.draw_artist(artist)
+    for row, column in zip(*np.nonzero(share >= 1), strict=True):
+        value = share[row, column]
+        weight = "bold" if row == column else "normal"
+        tint = "white" if value > 55 else "#222222"
+        text = axes.text(
+            column,
+            row,
+            f"{value:.0f}",
+            ha="center",
+            va="center",
+            color=tint,
+            size=8,
+            weight=weight,
+        )
+        axes.draw_artist(text)
+        text.remove()
+    return _picture(canvas)
+
+
+@lru_cache(maxsize=1)
+def _blank_matrix(num_clusters: int, classes: tuple[str, ...]) -> tuple[FigureCanvasAgg, Axes, Any]:
+    """Draws what is around a confusion matrix, half of the work and equal for all trials of a K.
+
+    Returns:
+        The canvas, the axes with an image and the lines between its cells, neither of which is
+        drawn yet, and the canvas's content.
+    """
+    num_classes = len(classes)
     side = 0.42 if num_classes > 15 else 0.55
     figure = _figure(3.2 + side * num_classes, 1.9 + side * num_clusters)
     axes = figure.subplots()
-    drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    nothing = np.zeros((num_clusters, num_classes))
+    cells = axes.imshow(nothing, cmap="Blues", vmin=0, vmax=100, animated=True)
     spare = [f"unmatched {k + 1}" for k in range(num_clusters - num_classes)]
     axes.set_xticks(
         range(num_classes),
@@ -46,30 +82,17 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Im
     axes.set_xlabel("ground truth")
     axes.set_ylabel("predicted, clusters after matching")
     axes.tick_params(length=0)
-    axes.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(num_clusters + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="minor", length=0)
+    for column in range(num_classes + 1):
+        axes.axvline(column - 0.5, color="white", linewidth=1.5, animated=True)
+    for row in range(num_clusters + 1):
+        axes.axhline(row - 0.5, color="white", linewidth=1.5, animated=True)
     axes.spines[:].set_visible(False)
-    for row, column in zip(*np.nonzero(share >= 1), strict=True):
-        value = share[row, column]
-        weight = "bold" if row == column else "normal"
-        tint = "white" if value > 55 else "#222222"
-        axes.text(
-            column,
-            row,
-            f"{value:.0f}",
-            ha="center",
-            va="center",
-            color=tint,
-            size=8,
-            weight=weight,
-            in_layout=False,
-        )
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.6, aspect=30, pad=0.02)
+    bar = figure.colorbar(cells, ax=axes, shrink=0.6, aspect=30, pad=0.02)
     bar.set_label("% of the predicted pixels")
     bar.outline.set_visible(False)
-    return _rendered(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas, axes, canvas.copy_from_bbox(figure.bbox)
 
 
 def per_class_bars(
@@ -141,4 +164,8 @@ def _figure(width: float, height: float) -> Figure:
 def _rendered(figure: Figure) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
+    return _picture(canvas)
+
+
+def _picture(canvas: FigureCanvasAgg) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -7,6 +7,7 @@ Nothing here depends on a screen, a clock or a random number: the same arrays gi
 """
 
 import math
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -125,8 +126,9 @@ def save(image: Image.Image, path: Path) -> None:
         image: What to write.
         path: Where; missing folders are made.
     """
-    # Level 1: half the time, a seventh larger.
-    write_whole(path, lambda stream: image.save(stream, format="PNG", compress_level=1))
+    # Of zlib's ways the fastest, and smaller files than its default at the same level.
+    coded = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+    write_whole(path, lambda stream: image.save(stream, format="PNG", **coded))
 
 
 def _repeat(ids: Ids, scale: int) -> Ids:

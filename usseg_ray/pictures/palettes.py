@@ -108,19 +108,18 @@ def paint(ids: Ids, palette: RGB, ignore_index: int | None = None) -> RGB:
     Returns:
         (H, W, 3) uint8, RGB.
     """
-    y, x = np.indices(ids.shape)
-    cluster = np.maximum(ids - len(palette), 0)
+    painted = palette.take(ids, axis=0, mode="clip")
+    y, x = np.nonzero(ids >= len(palette))
+    cluster = ids[y, x] - len(palette)
     stripe = np.array([4, 2, 8, 6])[cluster // 12 % 4]
     phase = np.choose(cluster % 4, [x + y, x - y, x, y]) // stripe % 2
     dark, light = np.array([70, 110, 160]), np.array([160, 215, 240])
     tone = cluster // 4 % 3
-    hatch = np.where(phase == 0, dark[tone], light[tone])[..., None]
-    plain = palette[np.clip(ids, 0, len(palette) - 1)]
-    painted = np.where((ids >= len(palette))[..., None], hatch, plain)
+    painted[y, x] = np.where(phase == 0, dark[tone], light[tone])[:, None]
     if ignore_index is not None:
-        paper = np.where((x // 4 + y // 4) % 2 == 0, 255, 226)[..., None]
-        painted = np.where((ids == ignore_index)[..., None], paper, painted)
-    return painted.astype(np.uint8)
+        y, x = np.nonzero(ids == ignore_index)
+        painted[y, x] = np.where((x // 4 + y // 4) % 2 == 0, 255, 226)[:, None]
+    return painted
 
 
 @cache

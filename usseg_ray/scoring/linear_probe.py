@@ -13,6 +13,7 @@ from torch import Tensor
 
 from usseg_ray.core.distributed import rank, shared_generator, world_size
 from usseg_ray.core.types import Batch, LabelledImages
+from usseg_ray.ops.adam import AdamW
 from usseg_ray.scoring.evaluation import GroundTruth
 from usseg_ray.scoring.prediction import Featurise
 
@@ -92,7 +93,7 @@ def fit_linear_probe(
     classifier = torch.nn.Linear(codes.shape[1], len(truth.classes)).to(codes.device)
     torch.nn.init.zeros_(classifier.weight)
     torch.nn.init.zeros_(classifier.bias)
-    optimiser = torch.optim.AdamW(classifier.parameters(), lr=1e-2, weight_decay=1e-4)
+    optimiser = AdamW(classifier.parameters(), lr=1e-2, weight_decay=1e-4)
     generator = shared_generator(seed, "linear")
     portion = min(TOKENS_PER_STEP, -(-len(codes) // LEAST_STEPS))
     for _ in range(epochs):

@@ -231,17 +231,12 @@ class Runs:
         """Links the run's last `test.` metrics with its model and the data, for MLflow's views."""
         self._send(run_id)
         names = [n for n in self._client.get_run(run_id).data.metrics if n.startswith(TEST)]
-        for last in (self._client.get_metric_history(run_id, name)[-1] for name in names):
-            self._client.log_metric(
-                run_id,
-                last.key,
-                last.value,
-                last.timestamp,
-                last.step,
-                dataset_name=dataset.get("name"),
-                dataset_digest=dataset.get("digest"),
-                model_id=model.model_id,
-            )
+        lasts = [self._client.get_metric_history(run_id, name)[-1] for name in names]
+        data = {"dataset_name": dataset.get("name"), "dataset_digest": dataset.get("digest")}
+        linked = [
+            Metric(m.key, m.value, m.timestamp, m.step, model.model_id, **data) for m in lasts
+        ]
+        self._client.log_batch(run_id, linked)
 
     def _crown(self, name: str, model: LoggedModel, run_id: str) -> None:
         """Makes a model a version of a registered one, and its champion if none is newer."""

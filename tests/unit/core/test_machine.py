@@ -4,6 +4,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -98,6 +99,32 @@ def test_the_peak_outlives_what_made_it(monkeypatch: pytest.MonkeyPatch) -> None
             process.communicate("\n")
         assert tree_bytes(psutil.Process()) < before + 60 * MIB
     assert memory.peak_bytes > before + 80 * MIB
+
+
+def test_sizes_are_read_only_where_they_may_be_a_new_peak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Estimates and sizes; the second estimate is of a process that has just been forked.
+    moments = [(50, 60), (95, 61), (40, 0), (50, 0), (55, 66), (54, 0)]
+    read, done = list[int](), threading.Event()
+
+    def estimated(_: psutil.Process) -> int:
+        moments.append(moments.pop(0))
+        if len(read) == 3:
+            done.set()
+        return moments[-1][0] if not done.is_set() else 0
+
+    def sized(_: psutil.Process) -> int:
+        read.append(moments[-1][1])
+        return read[-1]
+
+    monkeypatch.setattr(subject, "INTERVAL_S", 0.001)
+    monkeypatch.setattr(subject, "_estimated_bytes", estimated)
+    monkeypatch.setattr(subject, "tree_bytes", sized)
+    with PeakMemory() as memory:
+        assert done.wait(10)
+    assert read == [60, 61, 66]
+    assert memory.peak_bytes == 66
 
 
 def test_a_device_is_chosen_and_one_that_is_not_there_is_told(

@@ -42,6 +42,17 @@ def test_the_same_scores_give_the_same_pixels() -> None:
     assert per_class_bars(iou, CLASSES) == per_class_bars(iou, CLASSES)
 
 
+def test_a_matrix_shows_nothing_of_the_one_before() -> None:
+    counts, others = np.diag([5, 6, 7]).astype(np.int64), np.full((3, 3), 9)
+    drawn = confusion_figure(counts, CLASSES)
+    for other in (others, np.zeros((3, 3), np.int64), np.full((4, 3), 9)):
+        assert confusion_figure(other, CLASSES) != drawn
+        assert confusion_figure(counts, CLASSES) == drawn
+    renamed = confusion_figure(counts, ("sky", "road", "sea"))
+    assert renamed.size == drawn.size
+    assert renamed != drawn
+
+
 def test_a_class_of_any_name_is_drawn() -> None:
     names = (r"$\frac$", "$a", r"\x1b[0m")
     assert confusion_figure(np.eye(3, dtype=np.int64), names).size

@@ -18,6 +18,7 @@ from usseg_ray.core.keys import key_seed
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, initialise_like_torch
 from usseg_ray.methods.parts.transformer import MultiHeadAttention, linear
 from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.ops.unset import unset
 
 
 class ConceptMasks(NamedTuple):
@@ -189,9 +190,7 @@ class ConceptNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.head = head
-        # A layer on the meta device leaves the global generator alone.
-        projection = nn.Conv2d(code_dim, projection_dim, 1, device="meta")
-        self.projection = projection.to_empty(device="cpu")
+        self.projection = unset(nn.Conv2d(code_dim, projection_dim, 1, device="meta"))
         initialise_like_torch(self.projection, generator)
 
     def codes(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from usseg_ray.ops.unset import unset
+
 HeadActivation = Literal["relu", "silu"]
 
 
@@ -43,13 +45,12 @@ class SegmentationHead(nn.Module):
         activation: HeadActivation = "relu",
     ) -> None:
         super().__init__()
-        # Layers on the meta device leave the global generator alone.
         with torch.device("meta"):
             self.linear = nn.Conv2d(dim, out_dim, 1)
             self.hidden = nn.Conv2d(dim, dim, 1)
             self.output = nn.Conv2d(dim, out_dim, 1)
         self.activation = nn.ReLU() if activation == "relu" else nn.SiLU()
-        initialise_like_torch(self.to_empty(device="cpu"), generator)
+        initialise_like_torch(unset(self), generator)
 
     def forward(
         self, tokens: Float[Tensor, "B D h w"], masks: HeadMasks | None = None
@@ -118,7 +119,7 @@ def make_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Lin
         outputs: Output channels.
         generator: Draws weights and biases; the global one is left alone.
     """
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    layer = unset(nn.Linear(inputs, outputs, device="meta"))
     initialise_like_torch(layer, generator)
     return layer
 

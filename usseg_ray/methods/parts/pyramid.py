@@ -11,7 +11,6 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.nn.utils import skip_init
 
 from usseg_ray.core.config import BackboneConfig, Settings
 from usseg_ray.core.distributed import shared_generator
@@ -20,6 +19,7 @@ from usseg_ray.core.keys import key_seed
 from usseg_ray.features.weights import check_weights
 from usseg_ray.features.zoo import timm
 from usseg_ray.methods.parts.heads import initialise_like_torch
+from usseg_ray.ops.unset import unset
 
 
 class PyramidDecoder(nn.Module):
@@ -36,7 +36,9 @@ class PyramidDecoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], dim: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(skip_init(nn.Conv2d, width, dim, 1) for width in channels)
+        self.laterals = nn.ModuleList(
+            unset(nn.Conv2d(width, dim, 1, device="meta")) for width in channels
+        )
         initialise_like_torch(self, generator)
 
     def forward(self, stages: Sequence[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B C h w"]:

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from usseg_ray.ops.unset import unset
+
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]
 
@@ -27,8 +29,7 @@ def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     Returns:
         The layer.
     """
-    # A layer on the meta device leaves the global generator alone.
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    layer = unset(nn.Linear(inputs, outputs, device="meta"))
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
