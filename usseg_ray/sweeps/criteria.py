@@ -6,7 +6,7 @@ Where the selection split has labels, both rankings are there to compare. What i
 with labels says which criterion to choose by on similar data without.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -81,6 +81,8 @@ def criterion_trust(trials: Iterable[Trial]) -> list[Trust]:
 
 
 def _trust(criterion: str, trials: list[Trial]) -> Trust:
+    from scipy.stats import spearmanr  # noqa: PLC0415 (slow to import: not for a dry run)
+
     values = [trial.metrics[criterion] for trial in trials]
     scores = [trial.metrics[MIOU] for trial in trials]
     chosen = [trial for trial in trials if trial.metrics[criterion] == max(values)]
@@ -90,23 +92,13 @@ def _trust(criterion: str, trials: list[Trial]) -> Trust:
     return Trust(
         criterion=criterion,
         trials=len(trials),
-        spearman=_spearman(values, scores) if varied else None,
+        spearman=float(spearmanr(values, scores).statistic) if varied else None,
         chosen=min(trial.name for trial in chosen),
         equal=len(chosen) - 1,
         miou=miou,
         regret=best - miou,
         random_regret=best - sum(scores) / len(scores),
     )
-
-
-def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Correlates ranks as `scipy.stats` does, which takes long to import."""
-    ranks = []
-    for values in np.asarray(first), np.asarray(second):
-        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        mean_ranks = np.cumsum(counts) - (counts - 1) / 2
-        ranks.append(np.where(np.isnan(values).any(), np.nan, mean_ranks[place]))
-    return float(np.corrcoef(np.column_stack(ranks), rowvar=False)[1, 0])
 
 
 def save_trust(found: list[Trust], folder: Path) -> None:

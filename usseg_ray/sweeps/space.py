@@ -101,27 +101,16 @@ class SearchSpace:
             One sample per trial (Latin hypercube: every dimension's range is cut
             into `count - 1` equal parts and each part is drawn once).
         """
+        from scipy.stats import qmc  # noqa: PLC0415 (slow to import: not for --help)
+
         drawn: list[Sample] = [{}]
         if count > 1 and self.space:
-            points = _latin_hypercube(count - 1, len(self.space), seed)
+            points = qmc.LatinHypercube(len(self.space), rng=seed).random(count - 1)
             drawn += [
-                {key: d.at(u) for (key, d), u in zip(self.space.items(), row, strict=True)}
+                {key: d.at(float(u)) for (key, d), u in zip(self.space.items(), row, strict=True)}
                 for row in points
             ]
         return drawn
-
-
-def _latin_hypercube(count: int, dims: int, seed: int) -> list[list[float]]:
-    """Draws `count` points as `scipy.stats.qmc` does, which takes long to import."""
-    import numpy as np  # noqa: PLC0415 (slow to import: not for --help)
-
-    (rng,) = np.random.default_rng(seed).spawn(1)
-    within = rng.uniform(size=(count, dims))
-    parts = np.tile(np.arange(1, count + 1), (dims, 1))
-    for row in parts:
-        rng.shuffle(row)
-    points: list[list[float]] = ((parts.T - within) / count).tolist()
-    return points
 
 
 def find_space(method: str) -> Path:

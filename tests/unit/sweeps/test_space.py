@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import qmc
 
 from usseg_ray.core.config import build_config
 from usseg_ray.core.errors import UserError
@@ -185,13 +184,6 @@ def test_trials_fill_the_space_evenly(seed: int) -> None:
     assert sorted(int(sample["method.gamma"] * 0.9) for sample in drawn) == list(range(9))
     clusters = [sample["num_clusters"] for sample in drawn]
     assert {value: clusters.count(value) for value in (3, 5, 7)} == {3: 3, 5: 3, 7: 3}
-
-
-@pytest.mark.parametrize(("count", "seed"), [(1, 0), (5, 0), (40, 3)])
-def test_points_are_those_of_scipy(count: int, seed: int) -> None:
-    drawn = [sample["method.gamma"] for sample in SPACE.sample(count + 1, seed)[1:]]
-    points = qmc.LatinHypercube(2, rng=seed).random(count)
-    assert drawn == [SPACE.space["method.gamma"].at(float(first)) for first, _ in points]
 
 
 def test_samples_follow_their_seed() -> None:
