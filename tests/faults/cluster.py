@@ -10,7 +10,7 @@ import psutil
 
 from tests.faults.kills import TRAINING, lives_through, settled, stopped
 from tests.faults.matrix import Found, fault
-from tests.faults.scenario import Life, Sweep, shared_ray, until
+from tests.faults.scenario import RANKS, Life, Sweep, named, shared_ray, until
 
 
 def own(life: Life, names: tuple[str, ...]) -> list[psutil.Process]:
@@ -55,10 +55,12 @@ def ranks(random: Random, root: Path, happen: Callable[[psutil.Process], object]
     """Has something happen to one rank of two."""
 
     def to_one(life: Life) -> None:
-        if found := life.processes("RayTrainWorker"):
+        found = named("RayTrainWorker")
+        assert found or life.ended(), "there is no rank any more"
+        if found:
             happen(random.choice(found))
 
-    return lives_through(random, Sweep(root, workers=2), to_one, TRAINING[:2])
+    return lives_through(random, Sweep(root, workers=2), to_one, (RANKS, *TRAINING[:2]))
 
 
 @fault("rank-killed", "SIGKILL of one rank of a group of two", within=shared_ray)

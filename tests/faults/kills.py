@@ -11,7 +11,7 @@ import psutil
 
 from tests.faults.checks import lost, same_end, twice
 from tests.faults.matrix import Found, fault
-from tests.faults.scenario import Life, Sweep, shared_ray, until
+from tests.faults.scenario import Life, Sweep, named, shared_ray, until
 
 TRAINING = ("an epoch of the first trial", "two of it", "an epoch of the second trial")
 RUNNING = ("begun", *TRAINING)
@@ -99,7 +99,7 @@ def driver_stopped(random: Random, root: Path) -> Found:
 @fault("trial-killed", "SIGKILL of a trial's process", within=shared_ray)
 def trial_killed(random: Random, root: Path) -> Found:
     def kill(life: Life) -> None:
-        for process in life.processes("ImplicitFunc"):
+        for process in named("ImplicitFunc"):
             process.kill()
 
     return lives_through(random, Sweep(root), kill, TRAINING)
@@ -108,6 +108,6 @@ def trial_killed(random: Random, root: Path) -> Found:
 @fault("trial-stopped", "SIGSTOP of a trial's process for one to eight seconds", within=shared_ray)
 def trial_stopped(random: Random, root: Path) -> Found:
     def stop(life: Life) -> None:
-        stopped(life.processes("ImplicitFunc"), random.uniform(1, 8))
+        stopped(named("ImplicitFunc"), random.uniform(1, 8))
 
     return lives_through(random, Sweep(root), stop, TRAINING)

@@ -19,7 +19,7 @@ from tests.faults.checks import OPEN, asked, lost, same_end, twice
 from tests.faults.damage import flip
 from tests.faults.kills import TRAINING, lives_through, settled
 from tests.faults.matrix import Found, fault
-from tests.faults.scenario import Life, Sweep, shared_ray, until
+from tests.faults.scenario import Life, Sweep, named, shared_ray, until
 from usseg_ray.core import files
 from usseg_ray.engine.checkpoint import BEST
 
@@ -31,7 +31,7 @@ from usseg_ray.engine.checkpoint import BEST
 )
 def trial_out_of_memory(random: Random, root: Path) -> Found:
     def happen(life: Life) -> None:
-        for process in life.processes("ImplicitFunc"):
+        for process in named("ImplicitFunc"):
             limited(process, psutil.RLIMIT_AS, process.memory_info().vms, random.uniform(0.3, 2))
 
     return lives_through(random, Sweep(root), happen, TRAINING)
@@ -52,7 +52,7 @@ def limited(process: psutil.Process, what: int, most: int, seconds: float) -> No
 )
 def trial_cannot_write(random: Random, root: Path) -> Found:
     def happen(life: Life) -> None:
-        for process in life.processes("ImplicitFunc"):
+        for process in named("ImplicitFunc"):
             most = random.randrange(20_000)
             limited(process, psutil.RLIMIT_FSIZE, most, random.uniform(0.3, 2))
 

@@ -52,6 +52,19 @@ MOMENTS: dict[str, Moment] = {
     "all of it": lambda sweep: sweep.epoch("trial_001") >= 3,
     "final scores": lambda sweep: (sweep.folder / "finalists").exists(),
 }
+ANY = tuple(MOMENTS)
+RANKS = "a worker group"
+MOMENTS[RANKS] = lambda _: bool(named("RayTrainWorker"))
+
+
+def named(what: str) -> list[psutil.Process]:
+    """Lists the processes that Ray named after what they run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if f"ray::{what}" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 class HungError(AssertionError):
@@ -104,15 +117,6 @@ class Life:
     def said(self) -> str:
         return self._log.read_bytes()[self._from :].decode(errors="replace")
 
-    def processes(self, what: str) -> list[psutil.Process]:
-        """Lists the processes that Ray named after what they run."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if f"ray::{what}" in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
-
 
 def _command(
     root: Path, log: Path, environment: dict[str, str], before: Callable[[], object]
@@ -163,7 +167,11 @@ class Sweep:
         options: dict[str, Any] = {
             "methods": {"acseg": str(space)},
             "data": str(root / "data"),
-            "assigned": SETTINGS | {"resources.num_workers": workers} | asked.pop("assigned", {}),
+            "assigned": SETTINGS
+            # A group takes seconds to start, and its steps less than that.
+            | ({"train.steps_per_epoch": 200} if workers else {})
+            | {"resources.num_workers": workers}
+            | asked.pop("assigned", {}),
             "calibrate": "off",
             # Groups start slowly.
             "num_samples": 1 if workers else 2,
@@ -211,7 +219,7 @@ class Sweep:
             found["final"] = json.loads((self.folder / "final.json").read_text())
         return found
 
-    def wait(self, life: Life, random: Random, moments: Sequence[str] = tuple(MOMENTS)) -> None:
+    def wait(self, life: Life, random: Random, moments: Sequence[str] = ANY) -> None:
         """Waits for a moment that is drawn, and a little more, unless the command ends before."""
         moment = random.choice(moments)
         reached = MOMENTS[moment]
