@@ -104,21 +104,30 @@ def test_every_method_is_traced_for_any_number_of_tiles(
             assert torch.allclose(program(images), tiles(images), atol=1e-5)
 
 
-def test_what_looks_into_images_one_by_one_is_no_graph(tmp_path: Path) -> None:
+def acseg_on_vit(folder: Path, **settings: Any) -> Segmenter:
     import timm
 
-    weights = tmp_path / "drawn.safetensors"
+    weights = folder / "drawn.safetensors"
     save_file(timm.create_model("test_vit", pretrained=False).state_dict(), weights)
-    settings: dict[str, Any] = {
-        "backbone__name": "test_vit",
-        "backbone__layer": None,
-        "method__background": "split",
-        "method__num_heads": 4,
-        "train__epochs": 1,
-    }
-    folder = kept(tmp_path, "acseg", weights, **settings)
+    settings |= {"backbone__name": "test_vit", "backbone__layer": None, "method__num_heads": 4}
+    made = kept(folder, "acseg", weights, train__epochs=1, **settings)
+    return Segmenter.open(made, torch.device("cpu"))
+
+
+def test_what_crops_each_region_is_no_graph(tmp_path: Path) -> None:
+    crops = acseg_on_vit(tmp_path, method__region_vector="cls")
     with pytest.raises(UserError, match=r"acseg on test_vit cannot be one graph .* take every"):
-        to_onnx(Segmenter.open(folder, torch.device("cpu")))
+        to_onnx(crops)
+
+
+def test_what_splits_the_regions_of_each_image_is_one(tmp_path: Path) -> None:
+    splits = acseg_on_vit(tmp_path, method__background="split")
+    session = onnxruntime.InferenceSession(to_onnx(splits))
+    (scores,) = session.run(["scores"], {"images": TILES})
+    for tile, own in zip(TILES, scores, strict=True):
+        expected = splits.segment(tile, scores=True).scores
+        assert expected is not None
+        assert np.allclose(own, expected, atol=1e-5)
 
 
 def test_what_is_too_large_for_a_file_is_said(

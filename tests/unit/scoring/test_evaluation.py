@@ -237,7 +237,7 @@ def test_a_method_cannot_be_given_labels() -> None:
     step = {"index", "total", "in_epoch"}
     own = {"ids", "pixels", "features", "step", "augmented", "positive", "pair", "crop_tokens"}
     assert set(reachable(Batch)) == own | features | step | views
-    rows = {"rows", "positive_rows", "split", "view", "crops", "draws"}
+    rows = {"rows", "positive_rows", "split", "view", "crops", "draws", "begun"}
     # How a row is shown, and nothing of what it shows.
     rows |= {
         "frame",
