@@ -147,21 +147,22 @@ def local_ray() -> Iterator[bool]:
         return
     ended_by, others = signal.getsignal(signal.SIGTERM), _children()
     started = _connect()
+    rays = _children() - others
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own there, which ends the process before anything is closed.
         signal.signal(signal.SIGTERM, ended_by)
     try:
-        with watched(_say):
+        with watched(rays, _say):
             yield started
     finally:
         if is_gone():
-            abandon(_children() - others)
+            abandon(rays)
         else:
             ray.shutdown()
 
 
 def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children())
+    return set(psutil.Process().children(recursive=True))
 
 
 def _say(line: str) -> None:

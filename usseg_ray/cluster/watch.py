@@ -38,10 +38,11 @@ Held = TypeVar("Held")
 
 
 @contextmanager
-def watched(say: Callable[[str], object]) -> Iterator[None]:
+def watched(rays: Collection[psutil.Process], say: Callable[[str], object]) -> Iterator[None]:
     """Watches Ray's processes that this one started, for a `with` block in the main thread.
 
     Args:
+        rays: All processes that came with this one's Ray.
         say: Takes the line about the one that is gone, before the interruption.
 
     Yields:
@@ -50,7 +51,7 @@ def watched(say: Callable[[str], object]) -> Iterator[None]:
     """
     _GONE.clear()
     noticed, before = threading.Event(), signal.getsignal(signal.SIGINT)
-    ours = [child for child in psutil.Process().children() if _name(child) in RAYS]
+    ours = [child for child in rays if _name(child) in RAYS]
     over = threading.Event()
 
     def watch() -> None:
@@ -65,7 +66,7 @@ def watched(say: Callable[[str], object]) -> Iterator[None]:
                 if not noticed.wait(PATIENCE_S):
                     for call in _LAST_WORDS:
                         call()
-                    abandon([child for child in ours if _lives(child)])
+                    abandon(rays)
                     _leave()
                 return
 
@@ -136,7 +137,7 @@ def abandon(rays: Collection[psutil.Process]) -> None:
     Ray's turn comes, as a command does that was interrupted.
 
     Args:
-        rays: The processes that this one started for it; workers end with their raylet.
+        rays: All processes that came with it; workers, which came later, end with their raylet.
     """
     atexit.register(_leave)
     for process in rays:

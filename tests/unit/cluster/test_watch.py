@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from usseg_ray.cluster.watch import PERIOD_S, watched, while_ray_lives
@@ -25,11 +26,15 @@ def raylet(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
 def test_a_process_that_is_killed_interrupts_and_is_named(
     raylet: subprocess.Popen[bytes],
 ) -> None:
     said: list[str] = []
-    with watched(said.append):
+    with watched(children(), said.append):
         raylet.kill()
         with pytest.raises(KeyboardInterrupt):
             time.sleep(20 * PERIOD_S)
@@ -51,7 +56,11 @@ def test_what_a_ray_holds_that_is_gone_is_not_given_back(
         finally:
             given_back.append("held")
 
-    with suppress(KeyboardInterrupt), watched(given_back.append), while_ray_lives(held()) as value:
+    with (
+        suppress(KeyboardInterrupt),
+        watched(children(), given_back.append),
+        while_ray_lives(held()) as value,
+    ):
         assert value == "held"
         if killed:
             raylet.kill()
@@ -63,11 +72,12 @@ def test_what_a_ray_holds_that_is_gone_is_not_given_back(
 def test_a_block_that_waits_within_ray_says_its_last_words_and_ends(tmp_path: Path) -> None:
     # A wait that no signal breaks off, as in Ray's own code.
     program = (
-        "import ctypes, signal, subprocess\n"
+        "import ctypes, psutil, signal, subprocess\n"
         "from usseg_ray.cluster import watch\n"
         "watch.PATIENCE_S = 0.5\n"
         f"ray = subprocess.Popen([{str(tmp_path / 'raylet')!r}, '60'])\n"
-        "with watch.watched(print), watch.last_words(lambda: print('closed')):\n"
+        "rays = [psutil.Process(ray.pid)]\n"
+        "with watch.watched(rays, print), watch.last_words(lambda: print('closed')):\n"
         "    ray.kill()\n"
         "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
         "    ctypes.CDLL(None).sleep(20)\n"
@@ -96,7 +106,7 @@ def test_what_is_left_of_a_ray_is_ended(raylet: subprocess.Popen[bytes]) -> None
 
 def test_one_that_lives_or_ends_afterwards_is_no_matter(raylet: subprocess.Popen[bytes]) -> None:
     said: list[str] = []
-    with watched(said.append):
+    with watched(children(), said.append):
         time.sleep(2 * PERIOD_S)
     raylet.kill()
     time.sleep(2 * PERIOD_S)
