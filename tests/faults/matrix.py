@@ -154,8 +154,8 @@ def table(rows: Iterable[Row]) -> str:
     for name, known in FAULTS.items():
         found = tried.get(name, [])
         seconds = [row.recovery_s for row in found if row.recovery_s is not None]
-        found = (median(seconds), max(seconds)) if seconds else ()
-        recovery = ", ".join(f"{one:.0f} s" if one >= 10 else f"{one:.2g} s" for one in found)
+        told = (median(seconds), max(seconds)) if seconds else ()
+        recovery = ", ".join(f"{one:.0f} s" if one >= 10 else f"{one:.2g} s" for one in told)
         held = sum(row.outcome == HELD for row in found)
         lost, twice, left = (
             sum(getattr(row, what) for row in found) for what in ("lost", "twice", "left")

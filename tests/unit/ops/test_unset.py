@@ -13,7 +13,7 @@ PROJECT = Path(__file__).parents[3]
 def test_parameters_of_all_parts_get_memory_of_their_own() -> None:
     with torch.device("meta"):
         module = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Conv2d(2, 4, 1, bias=False))
-    module[0].bias.requires_grad_(requires_grad=False)
+    module[0].bias.requires_grad = False
     before = torch.get_rng_state()
     made = unset(module)
     assert made is module
