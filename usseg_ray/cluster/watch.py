@@ -72,13 +72,16 @@ def watched(rays: Collection[psutil.Process], say: Callable[[str], object]) -> I
 
     def note(number: int, frame: FrameType | None) -> None:
         noticed.set()
+        if _GONE.is_set():  # also of a command in the background, which has no Ctrl-C
+            raise KeyboardInterrupt
         if callable(before):
             before(number, frame)
 
     names = {child.pid: _name(child) for child in ours}
     thread = threading.Thread(target=watch, name="ray-watch", daemon=True)
-    main = threading.current_thread() is threading.main_thread()
-    if main:
+    # A handler that is not Python's own could not be put back.
+    ours_to_set = threading.current_thread() is threading.main_thread() and before is not None
+    if ours_to_set:
         signal.signal(signal.SIGINT, note)
     else:
         noticed.set()  # what else the process does goes on
@@ -89,7 +92,7 @@ def watched(rays: Collection[psutil.Process], say: Callable[[str], object]) -> I
         over.set()
         noticed.set()
         thread.join()
-        if main:
+        if ours_to_set:
             signal.signal(signal.SIGINT, before)
 
 

@@ -30,8 +30,16 @@ def children() -> list[psutil.Process]:
     return psutil.Process().children()
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def handler(request: pytest.FixtureRequest) -> Iterator[object]:
+    """What an interruption does; a command that a script starts with `&` ignores it."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_process_that_is_killed_interrupts_and_is_named(
-    raylet: subprocess.Popen[bytes],
+    raylet: subprocess.Popen[bytes], handler: object
 ) -> None:
     said: list[str] = []
     with watched(children(), said.append):
@@ -41,6 +49,7 @@ def test_a_process_that_is_killed_interrupts_and_is_named(
     (line,) = said
     assert f"Ray's raylet (process {raylet.pid}) was killed" in line
     assert "--resume" in line
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize("killed", [True, False])
