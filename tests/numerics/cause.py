@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.numerics.comparing import Vectors
 from usseg_ray.methods.parts.clusterbook import WindowSample
 from usseg_ray.methods.parts.concept_head import ConceptHead, ConceptNetwork
-from usseg_ray.methods.parts.concepts import ConceptBank
 from usseg_ray.methods.parts.heads import SegmentationHead
+from usseg_ray.ops.concept_bank import ConceptBank
 
 # Our name of each official layer; the head inside the decoder has a prefix of its own.
 HEAD_LAYERS = {"f1": "linear", "f2.0": "hidden", "f2.2": "output"}

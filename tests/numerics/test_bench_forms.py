@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from usseg_ray.bench import works
 from usseg_ray.bench.naive import ConceptLists
 from usseg_ray.bench.works import ConceptSteps, Forms, Sizes
-from usseg_ray.methods.parts.concepts import ConceptBank
+from usseg_ray.ops.concept_bank import ConceptBank
 
 SMALL = Sizes(
     images=3,

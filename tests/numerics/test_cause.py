@@ -25,8 +25,6 @@ from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.cause import CAUSE, CAUSEConfig
 from usseg_ray.methods.parts.clusterbook import best_agreement, clusterbook_losses
 from usseg_ray.methods.parts.concepts import (
-    ConceptBank,
-    Keys,
     Relations,
     contrast,
     mean_term,
@@ -34,6 +32,7 @@ from usseg_ray.methods.parts.concepts import (
     relate,
 )
 from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
+from usseg_ray.ops.concept_bank import ConceptBank, Keys
 from usseg_ray.ops.modularity import affinity, cosine, graph
 
 # Shared primitives

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from usseg_ray.bench import naive
 from usseg_ray.bench.meter import Work
 from usseg_ray.methods.parts.clusterbook import clusterbook_losses
-from usseg_ray.methods.parts.concepts import ConceptBank, Keys, contrast, mean_term, relate
+from usseg_ray.methods.parts.concepts import contrast, mean_term, relate
 from usseg_ray.methods.parts.contrastive import (
     Candidates,
     ContrastiveOptions,
@@ -34,6 +34,7 @@ from usseg_ray.methods.parts.correspondence import (
 )
 from usseg_ray.methods.parts.minibatch_kmeans import MiniBatchKMeans, Schedule, nearest
 from usseg_ray.ops.attention import local_weights, propagate
+from usseg_ray.ops.concept_bank import ConceptBank, Keys
 from usseg_ray.ops.modularity import cosine, image_losses
 
 _TEMPERATURE = 0.07

@@ -36,14 +36,13 @@ from usseg_ray.methods.parts.clusterbook import WindowSample, clusterbook_step, 
 from usseg_ray.methods.parts.codes import Clustering, fit_centroids
 from usseg_ray.methods.parts.concept_head import Masks, build_network
 from usseg_ray.methods.parts.concepts import (
-    ConceptBank,
-    Keys,
     contrast_concepts,
     nearest_codes,
     share_used,
 )
 from usseg_ray.methods.parts.heads import update_teacher
 from usseg_ray.methods.parts.rules import HEAD, fixed, rate
+from usseg_ray.ops.concept_bank import ConceptBank, Keys
 from usseg_ray.ops.draws import uniforms
 
 _SHARPNESS = 3.0  # official factor of cosines before a softmax over clusters
