@@ -21,6 +21,7 @@ from usseg_ray.bench.meter import (
     Measure,
     Work,
     apart,
+    faster_arithmetic,
     least_seconds,
     matmul_peak,
     product_flops,
@@ -36,7 +37,7 @@ from usseg_ray.features.store.extraction import (
     want,
 )
 from usseg_ray.features.store.folder import FeatureFolder
-from usseg_ray.features.store.recipe import SHARD_BYTES
+from usseg_ray.features.store.recipe import SHARD_BYTES, Arithmetic
 from usseg_ray.features.store.store import FeatureStore
 
 GPU_BACKBONES = ("vit_small_patch8_224", "vit_base_patch8_224")
@@ -45,7 +46,7 @@ FORWARD_SHARE, PEAK_SHARE = 0.9, 0.4
 
 _ROUNDS = 3
 _GPU_IMAGES = 4096
-_PEAK = "matmul peak, bfloat16"
+_PEAK = "matmul peak"
 _row = partial(Measure, "features")
 
 
@@ -59,18 +60,20 @@ def extraction_bars(images: int = 96, name: str = BACKBONE) -> Iterator[Measure]
     Yields:
         Rows per second beside a bare loop, and TFLOP/s beside the peak.
     """
-    stored, bare, flops, peak = apart(_on_cpu, images, name)
-    what = f"extract {name}, {SIDE} px, bfloat16, 2 CPU threads"
+    arithmetic = faster_arithmetic(torch.device("cpu"))
+    stored, bare, flops, peak = apart(_on_cpu, images, name, arithmetic)
+    what = f"extract {name}, {SIDE} px, {arithmetic}, 2 CPU threads"
     alone = f"timm's forward alone, batches of {BATCH_ROWS}"
     yield _row(f"{what}, with decoding and writing", stored, "rows/s", alone, bare, FORWARD_SHARE)
-    yield _row(what, stored * flops / TERA, "TFLOP/s", _PEAK, peak / TERA)
+    yield _row(what, stored * flops / TERA, "TFLOP/s", f"{_PEAK}, {arithmetic}", peak / TERA)
 
 
-def _on_cpu(images: int, name: str) -> tuple[float, float, float, float]:
+def _on_cpu(images: int, name: str, arithmetic: Arithmetic) -> tuple[float, float, float, float]:
     """Measures rows per second of extraction and of a bare loop, FLOP a row, and peak FLOP/s."""
+    device = torch.device("cpu")
     with scratch() as folder:
         numbers = count()
-        wanted, backbone = _wanted(folder, images, name)
+        wanted, backbone = _wanted(folder, images, name, arithmetic)
         features = features_here(backbone, "cpu")
 
         def extract() -> None:
@@ -78,11 +81,12 @@ def _on_cpu(images: int, name: str) -> tuple[float, float, float, float]:
             store.obtain(wanted, features).close()
 
         forward, first = (
-            _forward(backbone.model, count, torch.device("cpu")) for count in (images, BATCH_ROWS)
+            _forward(backbone.model, count, device, autocast=arithmetic == "bfloat16")
+            for count in (images, BATCH_ROWS)
         )
         first()
         seconds = least_seconds(extract, forward, rounds=_ROUNDS)
-    peak = matmul_peak(torch.device("cpu"), torch.bfloat16)
+    peak = matmul_peak(device, getattr(torch, arithmetic))
     stored, bare = (images / one for one in seconds)
     return stored, bare, _flops(backbone.model), peak
 
@@ -106,7 +110,7 @@ def extraction_on(
     from usseg_ray.cluster.join import local_ray  # noqa: PLC0415
 
     with scratch() as folder, local_ray():
-        wanted, backbone = _wanted(folder, images, name, shard_bytes)
+        wanted, backbone = _wanted(folder, images, name, "bfloat16", shard_bytes)
         store = FeatureStore(FeatureFolder(folder / "store"))
         stored = _steady_rate(store, wanted, ray_features(device.type))
     flops, bare_images = _flops(backbone.model), images // 4
@@ -117,13 +121,19 @@ def extraction_on(
     what = f"extract {name}, {SIDE} px, bfloat16, with decoding and writing"
     peak = matmul_peak(device, torch.bfloat16)
     share = PEAK_SHARE if device.type == "cuda" else None
-    yield Measure("gpu", what, stored * flops / TERA, "TFLOP/s", _PEAK, peak / TERA, share)
+    yield Measure(
+        "gpu", what, stored * flops / TERA, "TFLOP/s", f"{_PEAK}, bfloat16", peak / TERA, share
+    )
     reference = f"timm's forward alone, eager, float16, batches of {BATCH_ROWS}"
     yield Measure("gpu", what, stored, "rows/s", reference, bare_images / bare)
 
 
 def _wanted(
-    folder: Path, images: int, name: str, shard_bytes: int = SHARD_BYTES
+    folder: Path,
+    images: int,
+    name: str,
+    arithmetic: Arithmetic,
+    shard_bytes: int = SHARD_BYTES,
 ) -> tuple[FeatureRequest, TimmFeatures]:
     config = random_backbone(folder, name)
     backbone = _timm(build_backbone(config))
@@ -135,7 +145,7 @@ def _wanted(
         config,
         backbone,
         frame=Frame(SIDE),
-        arithmetic="bfloat16",
+        arithmetic=arithmetic,
         shard_bytes=shard_bytes,
     )
     return asked, backbone
@@ -160,7 +170,12 @@ def _steady_rate(store: FeatureStore, wanted: FeatureRequest, features: Features
 
 
 def _forward(
-    model: nn.Module, images: int, device: torch.device, dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    images: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    autocast: bool = False,
 ) -> Work:
     """Makes a loop over ready pixels: in bfloat16 by autocast, or as the model's own type is."""
     pixels = torch.randn(BATCH_ROWS, 3, SIDE, SIDE, device=device, dtype=dtype)
@@ -169,7 +184,7 @@ def _forward(
     @torch.no_grad()
     def forward() -> None:
         for start in range(0, images, BATCH_ROWS):
-            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.float32):
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 features(pixels[: images - start])
 
     return forward

@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from usseg_ray.core.errors import UserError
+from usseg_ray.features.store.recipe import Arithmetic
 
 GB = 1e9
 TERA = 1e12
@@ -162,6 +163,15 @@ def product(side: int, device: torch.device, dtype: torch.dtype) -> Work:
     """
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     return lambda: matrix @ matrix
+
+
+def faster_arithmetic(device: torch.device) -> Arithmetic:
+    """Chooses what a careful user would: not every CPU is fast in bfloat16."""
+    if device.type == "cuda":
+        return "bfloat16"
+    halved, plain = (product(1024, device, kind) for kind in (torch.bfloat16, torch.float32))
+    first, second = least_seconds(halved, plain, rounds=3)
+    return "bfloat16" if first < second else "float32"
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 3) -> float:

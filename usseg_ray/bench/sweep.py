@@ -20,7 +20,7 @@ from usseg_ray.bench.inputs import (
     storable,
     write_generated_set,
 )
-from usseg_ray.bench.meter import Measure, environment_variables, least_seconds, product
+from usseg_ray.bench.meter import Measure, environment_variables, faster_arithmetic
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.stopwatch import Seconds, timed
 from usseg_ray.data.library import find_prepared
@@ -36,7 +36,6 @@ LEAST_GAIN = 8.0
 SMALL_SPLITS = {"train": 48, "val": 16, "test": 16}
 
 _METHODS = ("stego", "acseg")
-_SIDE, _KINDS = 1024, (torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def sweep_bars(*, full: bool) -> Iterator[Measure]:
         UserError: A trial failed.
     """
     with scratch() as folder:
-        precision = _faster_precision()
+        precision = faster_arithmetic(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         settings = _settings(folder, precision)
         if not full:
             write_generated_set(folder / "set", SMALL_SPLITS, labelled=True)
@@ -204,13 +203,6 @@ def _settings(folder: Path, precision: str) -> dict[str, Any]:
         "resources.num_workers": 0,
         "resources.precision": precision,
     }
-
-
-def _faster_precision() -> str:
-    """Chooses what a careful user would: not every CPU is fast in bfloat16."""
-    halved, plain = (product(_SIDE, torch.device("cpu"), kind) for kind in _KINDS)
-    first, second = least_seconds(halved, plain, rounds=3)
-    return "bfloat16" if torch.cuda.is_available() or first < second else "float32"
 
 
 def _camvid(folder: Path) -> tuple[str, str]:

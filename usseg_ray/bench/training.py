@@ -25,7 +25,7 @@ from usseg_ray.bench.inputs import (
     storable,
     write_generated_set,
 )
-from usseg_ray.bench.meter import Measure, apart
+from usseg_ray.bench.meter import Measure, apart, faster_arithmetic
 from usseg_ray.core.config import build_config
 from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.reader import crops_of
@@ -35,7 +35,7 @@ from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.blocks import save_entry_manifest, write_feature_shard
 from usseg_ray.features.store.extraction import FeatureRequest, want
 from usseg_ray.features.store.folder import FOLDER
-from usseg_ray.features.store.recipe import Views, parts_of
+from usseg_ray.features.store.recipe import Arithmetic, Views, parts_of
 from usseg_ray.features.store.store import default_store
 from usseg_ray.scoring.evaluation import Evaluation
 from usseg_ray.trials.job import HERE, Job, Placement, StoredView
@@ -59,14 +59,15 @@ def training_bars(images: int = 32, device: str = "cpu") -> Iterator[Measure]:
         Percent of the epoch that is not spent on batches; of one method the seconds of both epochs.
     """
     runs = [(method, True) for method in METHODS] + [(COMPARED, False)]
-    *epochs, (computed, _) = apart(_epochs, runs, images, device)
+    arithmetic = faster_arithmetic(torch.device(device))
+    *epochs, (computed, _) = apart(_epochs, runs, images, device, arithmetic)
     row = partial(Measure, "features" if device == "cpu" else "gpu")
     for method, (stored, batches) in zip(METHODS, epochs, strict=True):
         share, name = 100 * (1 - batches / stored), f"train {method} on stored features"
         what, least = f"{name}: forward, backward, step", LEARNING_SHARE / 100
         yield row(what, share, "%", "the whole epoch", 100.0, least)
         if method == COMPARED:
-            what = f"{name}: an epoch of {images} images, {BACKBONE}, bfloat16"
+            what = f"{name}: an epoch of {images} images, {BACKBONE}, {arithmetic}"
             compared = "features computed in every pass"
             yield row(what, stored, "s", compared, computed)
 
@@ -87,24 +88,31 @@ class _TwoEpochs(PlainContext):
             raise _TwoEpochsError
 
 
-def _epochs(runs: list[tuple[str, bool]], images: int, device: str) -> list[tuple[float, float]]:
-    return [_epoch(method, images, BACKBONE, stored, device) for method, stored in runs]
+def _epochs(
+    runs: list[tuple[str, bool]], images: int, device: str, arithmetic: Arithmetic
+) -> list[tuple[float, float]]:
+    return [_epoch(method, images, BACKBONE, stored, arithmetic, device) for method, stored in runs]
 
 
 def _epoch(
-    method: str, images: int, backbone: str, stored: bool, device: str = "cpu"
+    method: str,
+    images: int,
+    backbone: str,
+    stored: bool,
+    arithmetic: Arithmetic,
+    device: str = "cpu",
 ) -> tuple[float, float]:
     """Measures the seconds of an epoch, and those of its batches."""
     context = _TwoEpochs(torch.device(device), [])
     with scratch() as folder, suppress(_TwoEpochsError):
         os.environ[FOLDER] = str(folder / "store")
-        job = _job(folder, method, images, backbone)
+        job = _job(folder, method, images, backbone, arithmetic)
         build_run(job if stored else replace(job, placement=HERE), context).fit()
     last = context.history[-1]
     return last["train_seconds"], last["input_seconds"]
 
 
-def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
+def _job(folder: Path, method: str, images: int, backbone: str, arithmetic: Arithmetic) -> Job:
     """Writes a set of images and random features of all views that training looks at."""
     network, root = random_backbone(folder, backbone), str(folder / "set")
     manifest = write_generated_set(folder / "set", {"train": images})
@@ -115,7 +123,7 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
         "train.epochs": 3,
         "train.batch_size": 16,
         "train.eval_every": _NEVER,
-        "resources.precision": "bfloat16",
+        "resources.precision": arithmetic,
     }
     kind = methods.get(method)
     config = build_config(kind.Config, [settings])
@@ -132,7 +140,7 @@ def _job(folder: Path, method: str, images: int, backbone: str) -> Job:
     stored = []
     for view, options in views.items():
         wanted = want(
-            root, manifest, "train", network, model, frame=frame, arithmetic="bfloat16", **options
+            root, manifest, "train", network, model, frame=frame, arithmetic=arithmetic, **options
         )
         _fill(wanted)
         stored.append(StoredView("train", view, wanted.entry.key))

@@ -1,9 +1,11 @@
 """What `tune` and `train` do alike: options to a request, a folder, a dry run, or a run."""
 
 import signal
+import threading
 import uuid
 from collections import Counter
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +46,25 @@ MUCH_CUT = 0.2
 """Share of an image outside its centre square from which on it is said."""
 
 
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Has SIGTERM end a block as Ctrl-C does, where it runs in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        # One that is not Python's own could not be put back.
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@_ended_as_by_ctrl_c()
 def launch(
     request: Request | None,
     out: str | None,
@@ -72,7 +93,6 @@ def launch(
     """
     if keys and not dry_run:
         raise UserError("--keys is for --dry-run, which prints and stops.")
-    signal.signal(signal.SIGTERM, _interrupt)
     if resume is not None:
         folder, request = reopened(resume)
         request = request.with_password()
@@ -142,10 +162,6 @@ def _cut(plan: Plan) -> list[str]:
         f"The centre square leaves out {plan.cut:.0%} of the training images: what is only at "
         "their edges gets no cluster. --set protocol=squashed sees whole ones."
     ]
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def reopened(resume: str) -> tuple[Path, Request]:

@@ -15,7 +15,7 @@ BACKBONE = "vit_tiny_patch16_224"
 
 def test_batches_are_a_part_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USSEG_FEATURES", "set anew, and back after the test")
-    epoch, batches = _epoch("stego", 16, BACKBONE, True)
+    epoch, batches = _epoch("stego", 16, BACKBONE, True, "float32")
     assert 0 < batches < epoch < 60
 
 
@@ -24,7 +24,7 @@ def test_nothing_is_left_for_the_backbone(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USSEG_FEATURES", str(tmp_path / "store"))
-    job = _job(tmp_path, method, 16, BACKBONE)
+    job = _job(tmp_path, method, 16, BACKBONE, "float32")
     run = build_run(job, _TwoEpochs(torch.device("cpu"), []))
     asked: list[str] = []
 

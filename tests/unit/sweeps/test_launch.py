@@ -202,12 +202,31 @@ def test_what_a_killed_writer_left_unfinished_is_gone_when_its_run_goes_on(
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"half")
     monkeypatch.setattr("usseg_ray.sweeps.sweep.run_sweep", lambda *_: None)
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        launch(None, None, "mine", dry_run=False)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    launch(None, None, "mine", dry_run=False)
     assert not [file for file in left if file.exists()]
+
+
+def test_sigterm_is_ctrl_c_while_it_runs_and_what_it_was_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run(tmp_path, monkeypatch)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "usseg_ray.sweeps.sweep.run_sweep", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        launch(None, None, "mine", dry_run=False)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_thread_may_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, ran = a_run(tmp_path, monkeypatch), list[Path]()
+    monkeypatch.setattr(
+        "usseg_ray.sweeps.sweep.run_sweep", lambda _plan, run, _console: ran.append(run)
+    )
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(launch, None, None, "mine", dry_run=False).result()
+    assert ran == [folder.resolve()]
 
 
 def test_a_run_that_another_process_has_is_refused(
@@ -215,13 +234,9 @@ def test_a_run_that_another_process_has_is_refused(
 ) -> None:
     folder = a_run(tmp_path, monkeypatch)
     before = (folder / REQUEST_FILE).read_text()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with (
-            only_one(folder / LOCK_FILE, "this run"),
-            pytest.raises(UserError, match=rf"this run is held by process {os.getpid()} on "),
-        ):
-            launch(None, None, "mine", dry_run=False)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    with (
+        only_one(folder / LOCK_FILE, "this run"),
+        pytest.raises(UserError, match=rf"this run is held by process {os.getpid()} on "),
+    ):
+        launch(None, None, "mine", dry_run=False)
     assert (folder / REQUEST_FILE).read_text() == before
