@@ -94,6 +94,7 @@ PARTS: Sequence[Part] = (
         r"^TOTAL .*?(\d+%)$",
     ),
     Part("soak", "an hour of short sweeps", python("tests.gate.soak"), r"^(\d+ sweeps.*)$"),
+    Part("trials", "200 trials in a process", python("tests.gate.trials"), r"^(\d+ trials.*)$"),
     Part("writers", "500 writers of metrics", python("tests.gate.writers"), r"^(\d+ writers.*)$"),
     Part("load", "`serve` under wrk", python("tests.gate.load"), r"^(.* answers.*)$", needs("wrk")),
     # Old packages call what their own, newer needs have deprecated.
