@@ -168,7 +168,8 @@ def _finalist_rows(sweeps: Sequence[SweepRecord], *, several: bool) -> list[Tabl
         for place, (trial, runs) in enumerate(scored, start=1):
             cells: dict[str, Cell] = {**_named(sweep, trial, several=several), "rank": 0.0}
             cells |= {key: Spread.of(_values(runs, key)) for key in _TEST_SCORES}
-            cells |= _behind(trial.metrics) | {"place": float(place)}
+            # Of an earlier life the choice may have one, when it was not yet that.
+            cells |= (_behind(trial.metrics) if place > 1 else {}) | {"place": float(place)}
             cells["seeds"] = float(len(runs)) if runs[0] is not trial else None
             remarks = ["the sweep's choice" if place == 1 else "", _remark(runs[0], "test.")]
             cells["remark"] = "; ".join(filter(None, remarks)) or None

@@ -42,6 +42,7 @@ from usseg_ray.tracking.store import (
 _METHOD, _PROTOCOL = "usseg.method", "usseg.protocol"
 _TEST_PROTOCOL = "usseg.test_protocol"
 _ANSWER, _ANSWER_COMMAND = "usseg.answer", "usseg.answer_command"
+_FINALISTS = "usseg.finalists"
 _FOLDER, _OBJECTIVE, _PICKED = "usseg.folder", "usseg.objective", "usseg.picked"
 
 
@@ -177,8 +178,11 @@ class SweepRecord:
             best trial of each method, without any.
         """
         again: dict[str, list[RunRecord]] = defaultdict(list)
+        # Runs of an earlier life's finalists stay in the store.
+        last = self.parent.tags.get(_FINALISTS, "").split()
         for seed in self.seeds:
-            again[seed.trial].append(seed)
+            if not last or seed.trial in last:
+                again[seed.trial].append(seed)
         chosen = [(run, tuple(again[run.trial])) for run in self.trials if run.trial in again]
         if not chosen:
             chosen = [(run, (run,)) for run in self.trials if "test.unsup_miou" in run.metrics]

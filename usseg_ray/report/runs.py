@@ -59,6 +59,7 @@ class _Finalist:
         scores: Seed -> metrics, percent.
         places: Seed -> where its counts of images lie.
         records: Seed -> the record of that run, where it is there.
+        finalist: Whether its sweep made it one, and not `evaluate` alone scored it.
     """
 
     letter: str
@@ -70,6 +71,7 @@ class _Finalist:
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     places: dict[int, Path] = field(default_factory=dict)
     records: dict[int, Trial] = field(default_factory=dict)
+    finalist: bool = False
 
     def take(self, seed: int, place: Path, scored: SplitScores, record: Trial | None) -> None:
         """Adds what was scored with a seed, by the sweep or by `evaluate`, which agree."""
@@ -160,7 +162,9 @@ def _finalists(letter: str, run: str, folder: Path, protocol: str | None) -> Col
         new = _Finalist(letter, run, trial, one.method, one.protocol)
         if seed is None and record is not None:
             seed = int(record.settings["seed"])
-        found.setdefault((one.protocol, trial), new).take(seed or 0, place, one, record)
+        kept = found.setdefault((one.protocol, trial), new)
+        kept.take(seed or 0, place, one, record)
+        kept.finalist |= place.is_relative_to(folder / FINALISTS)
     return found.values()
 
 
@@ -232,6 +236,7 @@ def _row(
 def _is_choice(one: _Finalist, among: Sequence[_Finalist]) -> bool:
     """Whether its sweep, which had a choice, chose it: by the selection split alone."""
     own = [other for other in among if other.run == one.run and other.selection is not None]
+    own = [other for other in own if other.finalist] or own
     return len(own) > 1 and one is max(own, key=lambda other: other.selection or 0.0)
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean, stdev
 
+from usseg_ray.core.cli import CONSOLE
 from usseg_ray.engine.baselines import BLIND, FLOORS, IN_CONTEXT, KMEANS
 from usseg_ray.scoring.objective import MIOU, digits, kept_clusters, short
 from usseg_ray.scoring.significance import FEWEST_SEEDS, MOST_SEEDS, Difference, seeds_that_tell
 from usseg_ray.sweeps.finals import Finalist
 from usseg_ray.trials.trial import Trial, ranked
 
-_TUNE, _TRAIN = "usseg_ray.tune", "usseg_ray.train"
 _SEEDS = 3
 """What `tune` takes unless told."""
 _TRIALS = 8
@@ -88,8 +88,8 @@ class Answer:
 
     def tags(self) -> dict[str, str]:
         """Writes it as the tags of the sweep's run, which the report opens with."""
-        told = {"usseg.answer": self.sentence, "usseg.answer_command": self.command}
-        return {name: text for name, text in told.items() if text}
+        # An empty one too: it stands in place of that of an earlier life.
+        return {"usseg.answer": self.sentence, "usseg.answer_command": self.command}
 
     def note(self) -> str:
         """Writes it as the description that MLflow shows with the sweep's run, in Markdown."""
@@ -106,9 +106,8 @@ class _Rival:
 
     @property
     def better(self) -> bool:
-        """Whether it is before the first one by more than noise, or on few seeds at all."""
-        high = self.first.mean if self.first.high is None else self.first.high
-        return high < 0
+        """Whether it is before the first one by more than noise."""
+        return self.first.high is not None and self.first.high < 0
 
 
 def contenders(trials: Iterable[Trial], finalists: Sequence[Finalist]) -> list[Contender]:
@@ -184,17 +183,23 @@ def conclude(found: Findings) -> Answer:
 
 def _compared(found: Findings, start: str, rivals: Sequence[_Rival]) -> Answer:
     """Concludes where the first finalist has an interval."""
-    better = [rival for rival in rivals if rival.better]
-    unknown = [rival for rival in rivals if rival.first.verdict]
-    told = [rival for rival in rivals if not rival.better and not rival.first.verdict]
-    parts = [start + _lead(told)]
+    lacking = [rival for rival in rivals if rival.first.low is None]
+    unknown = [rival for rival in rivals if rival.first.verdict and rival not in lacking]
+    told = [rival for rival in rivals if not rival.first.verdict]
+    better = [rival for rival in told if rival.better]
+    parts = [start + _lead([rival for rival in told if rival not in better])]
     parts += [f"{r.name} scores {-r.first.mean:.1f} more" for r in better]
+    if lacking:
+        verb = "has" if len(lacking) == 1 else "have"
+        parts.append(f"{_list(lacking)} {verb} too few seeds that ended to compare")
     if unknown:
         verb = "is" if len(unknown) == 1 else "are"
         parts.append(f"{_list(unknown)} {verb} within noise")
         return _end(found, "; ".join(parts), *_seeds(found, unknown))
     if better:
         return _end(found, "; ".join(parts), "other settings may lead", _more_trials(found))
+    if lacking:
+        return _end(found, "; ".join(parts), "--resume tries the runs that failed again")
     model = f"its model is finalists/{found.contenders[0].name}/model"
     return _end(found, "; ".join(parts), model)
 
@@ -203,8 +208,6 @@ def _seeds(found: Findings, unknown: Sequence[_Rival]) -> tuple[str, str]:
     """Says how many seeds would tell what cannot be told apart, and with which command."""
     scores = found.contenders[0].scores
     needed = {r.name: seeds_that_tell(r.first, scores, r.scores) for r in unknown}
-    # A finalist whose runs failed has to have as many seeds as the others.
-    needed |= {r.name: max(_SEEDS, len(scores)) for r in unknown if r.first.low is None}
     enough = [count for count in needed.values() if count is not None]
     never = [r for r in unknown if needed[r.name] is None]
     if not enough:
@@ -220,6 +223,9 @@ def _one_seed(found: Findings, start: str, rivals: Sequence[_Rival]) -> Answer:
     """Concludes where nothing is known of how far seeds lie apart."""
     rival_scores = "; ".join(f"{r.name} has {fmean(r.scores):.1f}" for r in rivals)
     start = "; ".join(filter(None, (f"{start} with one seed", rival_scores)))
+    first, *others = found.contenders
+    if any(len(one.scores) > len(first.scores) for one in others):
+        return _end(found, start, "--resume tries its other runs, which failed, again")
     hint = f"one seed does not say what is noise, {_SEEDS} seeds would"
     return _end(found, start, hint, _with(found.command, {"--seeds": _SEEDS}))
 
@@ -227,12 +233,13 @@ def _one_seed(found: Findings, start: str, rivals: Sequence[_Rival]) -> Answer:
 def _unscored(found: Findings) -> Answer:
     """Concludes where no labels of a test split say how good the first one is."""
     first, *others = found.contenders
-    start = f"{_title(first)} is the only trial"
+    start = f"{_title(first)} is the only trial that ended"
     if others:
         next_one, places = others[0], digits(found.objective)
-        start = f"{_title(first)} leads {_told_apart(next_one, found.contenders)}"
-        scores = f"{first.selection:.{places}f} to {next_one.selection:.{places}f}"
-        start += f" by {short(found.objective)} ({scores})"
+        own, other = (f"{one.selection:.{places}f}" for one in (first, next_one))
+        verb = "is level with" if own == other else "leads"
+        start = f"{_title(first)} {verb} {_told_apart(next_one, found.contenders)}"
+        start += f" by {short(found.objective)} ({own} to {other})"
     start += ", but it collapsed" if first.collapsed else ""
     start += f"; nothing was scored on {found.split}"
     return _end(found, start, f"the pictures of {first.name} show what it is worth")
@@ -319,10 +326,13 @@ def _with(command: str, options: Mapping[str, int]) -> str:
     Runs of `reproduce` have the settings that were published: there is nothing to vary.
     """
     words = shlex.split(command)
-    if not words or any(word.endswith("reproduce") for word in words[:3]):
+    # `usseg-ray COMMAND`, `python -m usseg_ray COMMAND` or `python -m usseg_ray.COMMAND`.
+    at = 1 if words[:1] == [CONSOLE] else 3 if words[2:3] == ["usseg_ray"] else 2
+    called = words[at] if at < len(words) else "reproduce"
+    if called.endswith("reproduce"):
         return ""
-    if _TRAIN in words:
-        words[words.index(_TRAIN)] = _TUNE
+    if called.endswith("train"):
+        words[at] = called.removesuffix("train") + "tune"
         options = {"--num-samples": 1, **options}
     dropped, kept = (*options, "--out"), list[str]()
     for before, word in pairwise(["", *words]):

@@ -338,6 +338,11 @@ def _check_objective(plan: Plan) -> None:
             f"--objective {CONSENSUS} is known when all trials have ended: it can neither guide "
             "--search optuna nor --scheduler asha."
         )
+    if objective == CONSENSUS and request.question == "k":
+        raise UserError(
+            f"--objective {CONSENSUS} compares trials with each other, of whatever K: it cannot "
+            "answer --question k."
+        )
     for part in plan.parts:
         needs = methods.get(part.method).needs(part.config.method)
         if objective == MODULARITY and not needs.features:

@@ -49,7 +49,7 @@ from usseg_ray.sweeps.finals import (
     spread_in_words,
 )
 from usseg_ray.sweeps.k.answer import ANSWER, answers, chosen, write_answers
-from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, recommend
+from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, past_the_edge, recommend
 from usseg_ray.sweeps.method_plan import first_settings
 from usseg_ray.sweeps.models import ModelKeeper, best_of
 from usseg_ray.sweeps.monitor import Monitor, Waits
@@ -65,13 +65,7 @@ from usseg_ray.trials.forecast import TrialForm, choose, longest_seconds
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask, as_task
-from usseg_ray.trials.trial import (
-    ENDED,
-    TRIAL_FILE,
-    Trial,
-    load_trials,
-    trial_name,
-)
+from usseg_ray.trials.trial import ENDED, TRIAL_FILE, Trial, load_trials
 
 
 def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
@@ -269,15 +263,20 @@ class _Sweep:
             return monitor.trials
 
     def extend(self, trials: Iterable[Trial]) -> dict[str, Trial]:
-        """Tries more K with every seed, once, for each method whose best lies at the edge."""
-        plan, draws, planned = self.plan, dict[str, tuple[str, Sample | None]](), list(trials)
+        """Tries more K with every seed, once, for each method whose best lies at the edge.
+
+        None where the time budget was used up before all planned trials had begun.
+        """
+        plan, planned = self.plan, list(trials)
+        if len(planned) < plan.num_trials or any(trial.status == "KILLED" for trial in planned):
+            return {}
+        more = list[tuple[str, Sample]]()
         for part in plan.parts:
-            own = of_method(planned, part.method)
-            advice = recommend(own, plan.objective)
+            advice = recommend(of_method(planned, part.method), plan.objective)
             seeds = part.space.space[SEED].values
-            for sample in more_samples(advice, seeds) if advice else ():
-                if plan.allows(part, sample):
-                    draws[trial_name(plan.num_trials + len(draws))] = part.method, sample
+            samples = more_samples(advice, seeds) if advice else ()
+            more += [(part.method, sample) for sample in samples if plan.allows(part, sample)]
+        draws = past_the_edge(more, load_trials(self.storage.folder), plan.num_trials)
         return self.run_trials(draws, self.storage, "past the edge of the range")
 
     def needed(self, trials: Iterable[Trial]) -> list[Trial]:
@@ -313,6 +312,7 @@ class _Sweep:
             self.ledger.log(finalist.trial.name, finalist.metrics(), 0)
             spread = spread_in_words(finalist.spread(MIOU))
             self.ledger.tag({"usseg.test": spread}, finalist.trial.name)
+        self.ledger.tag({"usseg.finalists": " ".join(one.trial.name for one in finalists)})
         if finalists:
             best, scores = finalists[0], self.baselines.wait().get(split, {})
             floors = {f"test.baseline.{key}": value for key, value in scores.items()}

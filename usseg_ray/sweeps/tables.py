@@ -21,7 +21,7 @@ from usseg_ray.sweeps.finals import FINALISTS, Finalist
 from usseg_ray.sweeps.k.trials import CLUSTERS
 from usseg_ray.sweeps.own.drawn import run_pictures
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.trials.trial import Trial, load_trials, ranked
+from usseg_ray.trials.trial import ENDED, Trial, load_trials, ranked
 
 _TRIAL = Column("name", "trial", whole=True)
 _METHOD = Column("method", "method", whole=True)
@@ -193,7 +193,6 @@ def leaderboard(
 
 def _row(trial: Trial, columns: Iterable[Column]) -> TableRow:
     cells: dict[str, Cell] = {
-        "rank": 0.0,
         "name": trial.name,
         "method": trial.method,
         "num_clusters": value(trial.settings.get("num_clusters")),
@@ -201,8 +200,10 @@ def _row(trial: Trial, columns: Iterable[Column]) -> TableRow:
         trial.objective: trial.score,
     }
     scores = {column.key: trial.metrics.get(column.key) for column in _SCORES}
-    drawn = {c.key: value(trial.settings.get(c.key)) for c in columns}
-    return TableRow({**drawn, **scores, **cells})
+    drawn = {c.key: value(trial.settings.get(c.key)) for c in columns if c.key != "rank"}
+    # As in the report: what did not end has a score, and no rank.
+    rank = {"rank": 0.0} if trial.status in ENDED else {}
+    return TableRow({**drawn, **scores, **rank, **cells})
 
 
 def draws_table(trials: Iterable[Trial]) -> Grid:

@@ -1,5 +1,6 @@
 """Leaderboards on a real MLflow store: every number is the store's, and ranks compare."""
 
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -15,7 +16,7 @@ from tests.reported import (
     Page,
     seeds,
 )
-from usseg_ray.core.table import Table
+from usseg_ray.core.table import OURS, Table
 from usseg_ray.report.leaderboard import leaderboard_section
 from usseg_ray.report.page import as_html
 from usseg_ray.report.read import RunRecord, Store, SweepRecord
@@ -142,6 +143,17 @@ def test_the_caption_says_what_picked_them() -> None:
     other = sweep("two", "", {})
     assert finalists(one, other).caption.endswith(f"textons; one: {PICKED}")
     assert finalists(other).caption.endswith("textons")
+
+
+def test_what_an_earlier_life_left_in_the_store_is_not_shown() -> None:
+    one = sweep("one", "", {"": 3.0, "_low": 1.0, "_high": 5.0})
+    first, second = one.trials
+    tags = one.parent.tags | {"usseg.finalists": "trial_001"}
+    now = replace(one, parent=replace(one.parent, tags=tags), trials=(second, first))
+    (row, *others) = [row for row in finalists(now).rows if row.kind in OURS]
+    assert not others
+    assert (row.cells["name"], row.cells["remark"]) == ("trial_001", "the sweep's choice")
+    assert "behind" not in row.cells
 
 
 def test_one_seed_is_too_few() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.evaluations import scored
 from tests.told import cells, shown
-from usseg_ray.core.table import Spread, Table
+from usseg_ray.core.table import OURS, Spread, Table
 from usseg_ray.core.table_text import as_rich
 from usseg_ray.report import __main__
 from usseg_ray.report.runs import compare
@@ -144,6 +144,19 @@ def test_an_evaluation_joins_the_seed_that_its_sweep_scored(runs: dict[str, Path
     assert (first["seeds"], first["trial"], first["letter"]) == (3.0, "trial_001", None)
     assert first["crf.unsup_miou (exact)"] == Spread.of([65.0])
     assert table.columns[-1].title == "crf.unsup_miou (exact)"
+
+
+def test_what_was_scored_by_hand_is_not_the_sweeps_choice(runs: dict[str, Path]) -> None:
+    folder = next(iter(runs.values()))
+    settings: dict[str, Any] = {"seed": 5, "num_clusters": 9, "data.selection_split": "val"}
+    Trial(2, "hp", {}, settings, 1, "FINISHED", {"unsup_miou": 99.0}).save(folder)
+    place = folder / "trial_002" / "evaluations" / "scenes-test-centre-crop"
+    SplitScores("trial_002", "hp", STAMP, {"unsup_miou": 1.0}, {}).save(place)
+    tables = compare({"one": folder})
+    rows = [row.cells for table in tables for row in table.rows if row.kind in OURS]
+    assert {row["trial"]: row["remark"] for row in rows}["trial_000"] == "choice"
+    assert len(rows) == 3
+    assert [row["trial"] for row in rows if row["remark"]] == ["trial_000"]
 
 
 def test_without_counts_there_is_no_interval(runs: dict[str, Path]) -> None:

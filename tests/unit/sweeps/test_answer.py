@@ -12,6 +12,7 @@ from usseg_ray.sweeps.finals import Finalist
 COMMAND = "python -m usseg_ray.tune --method acseg,stego --out here --seeds=3 --data camvid"
 PICKED = "settings picked by labels of val"
 BASELINES = {"position": 8.0, "colour": 9.0, "kmeans": 19.5, "linear": 59.0}
+CALLED = ("python -m usseg_ray.", "python -m usseg_ray ", "usseg-ray ")
 FIRST = Contender("trial_003", "acseg", 21, (28.0, 29.0, 30.0))
 
 
@@ -135,10 +136,21 @@ def test_finalists_of_one_method_and_k_are_told_apart_by_trial() -> None:
     assert "; trial_001 is within noise" in found.sentence
 
 
-def test_a_finalist_whose_runs_failed_needs_seeds_like_the_others() -> None:
-    found = conclude(sweep(rival("stego", 1.0, None, None)))
-    assert "stego is within noise: 3 seeds would tell" in found.sentence
-    assert found.command.endswith("--seeds 3")
+@pytest.mark.parametrize("behind", [1.0, -2.0])
+def test_a_finalist_whose_runs_failed_is_not_compared(behind: float) -> None:
+    found = conclude(sweep(rival("stego", behind, None, None)))
+    assert found.sentence.startswith(
+        "acseg, K = 21: 29.0 ± 1.0 mIoU on test, 9.5 above k-means of the same features; stego has "
+        "too few seeds that ended to compare: --resume tries the runs that failed again ("
+    )
+    assert found.command == ""
+
+
+def test_a_first_one_whose_runs_failed_is_not_asked_for_the_same_seeds_again() -> None:
+    other = Contender("trial_001", "stego", 21, (27.0, 28.0, 29.0), Difference(2.0))
+    found = conclude(sweep(other, first=replace(FIRST, scores=(29.0,)), half=None))
+    assert "--resume tries its other runs, which failed, again" in found.sentence
+    assert found.command == ""
 
 
 def test_one_seed_tells_nothing() -> None:
@@ -152,16 +164,17 @@ def test_one_seed_tells_nothing() -> None:
     assert found.command.endswith("--data camvid --seeds 3")
 
 
-def test_a_single_run_of_train_goes_on_as_a_sweep() -> None:
+@pytest.mark.parametrize("called", CALLED)
+def test_a_single_run_of_train_goes_on_as_a_sweep(called: str) -> None:
     one = replace(FIRST, scores=(29.0,))
-    command = "python -m usseg_ray.train --method acseg --out=there --seed 4"
+    command = f"{called}train --method acseg --out=there --seed 4"
     found = conclude(Findings([one], None, BASELINES, "test", "", command))
     assert found.sentence.endswith(": one seed does not say what is noise, 3 seeds would.")
-    expected = "python -m usseg_ray.tune --method acseg --seed 4 --num-samples 1 --seeds 3"
+    expected = f"{called}tune --method acseg --seed 4 --num-samples 1 --seeds 3"
     assert found.command == expected
 
 
-@pytest.mark.parametrize("program", ["python -m usseg_ray.reproduce", "usseg-ray reproduce"])
+@pytest.mark.parametrize("program", [f"{called}reproduce" for called in CALLED])
 def test_a_run_of_a_published_table_has_no_command(program: str) -> None:
     one = replace(FIRST, scores=(29.0,))
     command = f"{program} cityscapes27 --methods stego"
@@ -185,7 +198,11 @@ def test_without_labels_of_a_test_split_pictures_are_what_there_is(
         f"acseg, K = 21 leads hp by stability (0.412 to 0.375){but}; nothing was scored on test: "
         "the pictures of trial_002 show what it is worth (settings picked without labels)."
     )
-    assert conclude(Findings([one])).sentence.startswith("acseg, K = 21 is the only trial")
+    assert conclude(Findings([one])).sentence.startswith(
+        "acseg, K = 21 is the only trial that ended"
+    )
+    level = conclude(Findings([one, replace(other, selection=0.4125)], objective=STABILITY))
+    assert "acseg, K = 21 is level with hp by stability (0.412 to 0.412)" in level.sentence
     kept = conclude(Findings([replace(one, clusters="kmeans")])).sentence
     assert kept.startswith("acseg, K = 21, clusters: kmeans is the only trial")
 
@@ -197,7 +214,8 @@ def test_a_sweep_of_failures() -> None:
 def test_a_command_that_is_not_known_is_not_told() -> None:
     found = conclude(replace(sweep(rival("stego", 2.0, -0.27, 4.27)), command=""))
     assert "4 seeds would tell" in found.sentence
-    assert found.tags() == {"usseg.answer": found.sentence}
+    # It stands in place of one that an earlier life of the sweep told.
+    assert found.tags() == {"usseg.answer": found.sentence, "usseg.answer_command": ""}
 
 
 def test_finalists_come_before_trials() -> None:

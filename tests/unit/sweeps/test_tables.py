@@ -169,6 +169,8 @@ def test_a_trial_that_did_not_finish_says_so(status: Status) -> None:
     one = trial(0, 5.0)
     one.status = status
     assert f"trial_000 {status.lower()}" in shown(board(one))
+    ranks = [row[0] for row in cells(board(one, trial(1, 4.0), baselines={}))]
+    assert ranks == (["1", "2"] if status == "STOPPED" else ["", "1"])
 
 
 def test_numbers_and_settings() -> None:

@@ -56,11 +56,14 @@ class KAnswer:
     advice: list[Recommendation]
 
     def verdict(self) -> str:
-        """Says what to take, how sure that is, and what speaks against it; empty without trials."""
+        """Says what to take, how sure that is, and what speaks against it."""
         if not self.advice:
-            return ""
+            return (
+                f"{self.method}: no K stands out, as no two ended with the same seed or all scored "
+                "alike. --resume goes on with what did not end."
+            )
         first, *others = self.advice
-        said = [_choice(self.method, first, self.points), *_doubts(first)]
+        said = [_choice(self.method, first), *_doubts(first)]
         against = [other for other in others if not first.low <= other.k <= first.high]
         if against:
             what = ", ".join(f"{short(other.metric)} alone takes {other.k}" for other in against)
@@ -87,11 +90,9 @@ def answer(trials: Iterable[Trial], method: str, objective: str) -> KAnswer:
     return KAnswer(method, points, [advice for advice in found if advice is not None])
 
 
-def _choice(method: str, advice: Recommendation, points: list[Point]) -> str:
-    point = next(point for point in points if point.k == advice.k)
-    places = digits(advice.metric)
-    mean = f"{short(advice.metric)} {point.means[advice.metric]:.{places}f}"
-    spread = point.deviations.get(advice.metric)
+def _choice(method: str, advice: Recommendation) -> str:
+    places, spread = digits(advice.metric), advice.deviation
+    mean = f"{short(advice.metric)} {advice.mean:.{places}f}"
     measured = mean + (f" ± {spread:.{places}f}" if spread else "")
     seeds = f"{advice.seeds} seeds" if advice.seeds > 1 else "one seed"
     share = "" if advice.share is None else f", best in {100 * advice.share:.0f} % of draws"
@@ -113,7 +114,7 @@ def _doubts(advice: Recommendation) -> list[str]:
         )
     if advice.left_out:
         left = ", ".join(map(str, advice.left_out))
-        said.append(f"Left out, as trials failed: K = {left}.")
+        said.append(f"Left out, as trials of theirs did not end: K = {left}.")
     return said
 
 
@@ -126,10 +127,9 @@ def chosen(answers: Iterable[KAnswer], trials: Iterable[Trial], objective: str) 
         objective: What the sweep ranks by.
     """
     heights = {
-        (found.method, found.advice[0].k): point.means[objective]
+        (found.method, found.advice[0].k): found.advice[0].mean
         for found in answers
-        for point in found.points
-        if found.advice and found.advice[0].metric == objective and point.k == found.advice[0].k
+        if found.advice and found.advice[0].metric == objective
     }
     if not heights:
         return None
@@ -158,7 +158,7 @@ def write_answers(
     storage.push(ANSWER)
     best = chosen(found, trials, objective)
     several = [f"Chosen: {best.method}."] if best is not None and len(found) > 1 else []
-    return [*(verdict for one in found if (verdict := one.verdict())), *several]
+    return [*(one.verdict() for one in found), *several]
 
 
 def write_answer(found: KAnswer, trials: Iterable[Trial], folder: Path) -> None:

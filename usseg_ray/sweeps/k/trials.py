@@ -5,8 +5,10 @@ When these have ended, `recommend` finds the best K; where that lies at the edge
 `beyond` says which are tried once more. `curve` says what was measured of every K.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from statistics import fmean, stdev
 from typing import Any
 
@@ -17,7 +19,7 @@ from scipy.special import stdtrit
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.keys import key_seed
 from usseg_ray.sweeps.space import Distribution, SearchSpace
-from usseg_ray.trials.trial import ENDED, Trial
+from usseg_ray.trials.trial import ENDED, Trial, trial_name
 
 CLUSTERS, SEED = "num_clusters", "seed"
 REPLICATES = 2000
@@ -54,6 +56,8 @@ class Recommendation:
     Attributes:
         metric: Which, the larger the better.
         k: The K with the largest mean over seeds.
+        mean: That mean.
+        deviation: The sample deviation around it; `None` with one seed.
         share: How often it is the best when seeds are drawn again with replacement, in [0, 1];
             `None` with fewer than `FEWEST_SEEDS`, of which a share would say nothing.
         low: The plateau: from here ...
@@ -61,11 +65,13 @@ class Recommendation:
             95 %); with one seed, K alone.
         seeds: Seeds that every K in the draw has.
         tried: All K in the draw.
-        left_out: K with fewer seeds than the others, as trials of theirs failed.
+        left_out: K that lack one of these seeds, as trials of theirs did not end.
     """
 
     metric: str
     k: int
+    mean: float
+    deviation: float | None
     share: float | None
     low: int
     high: int
@@ -147,37 +153,64 @@ def curve(trials: Iterable[Trial], metrics: Iterable[str]) -> list[Point]:
 def recommend(trials: Iterable[Trial], metric: str) -> Recommendation | None:
     """Finds the best K and says how sure that is.
 
+    Only K that were measured with the same seeds compare. Where some trials did not end, the seeds
+    count that all K have, but for those K that have less than half of the seeds of others.
+
     Args:
         trials: Of one method.
         metric: What to judge by, the larger the better.
 
     Returns:
-        The recommendation; `None` where no two K were measured with the same seed.
+        The recommendation; `None` where no two K were measured with the same seed, or all are
+        alike.
     """
     values: dict[int, dict[int, float]] = {}
     for trial in trials:
         if trial.status in ENDED and metric in trial.metrics:
             k, seed = int(trial.settings[CLUSTERS]), int(trial.settings[SEED])
             values.setdefault(k, {})[seed] = trial.metrics[metric]
-    most = max(map(len, values.values()), default=0)
-    whole = {k: found for k, found in values.items() if len(found) == most}
-    seeds = sorted(set.intersection(*(set(found) for found in whole.values())) if whole else ())
-    if len(whole) < 2 or not seeds:
+    counts, seeds = _common(values)
+    if len(counts) < 2:
         return None
-    counts = sorted(whole)
-    table = np.array([[whole[k][seed] for seed in seeds] for k in counts])
+    table = np.array([[values[k][seed] for seed in seeds] for k in counts])
+    if np.ptp(table.mean(1)) == 0:
+        return None
     best = int(table.mean(1).argmax())
     low, high = _plateau(table, best)
     return Recommendation(
         metric,
         counts[best],
+        float(table[best].mean()),
+        float(table[best].std(ddof=1)) if len(seeds) > 1 else None,
         _share(table, best, metric) if len(seeds) >= FEWEST_SEEDS else None,
         counts[low],
         counts[high],
         len(seeds),
         tuple(counts),
-        tuple(sorted(values.keys() - whole.keys())),
+        tuple(sorted(values.keys() - set(counts))),
     )
+
+
+def _common(values: Mapping[int, Mapping[int, float]]) -> tuple[list[int], list[int]]:
+    """Chooses K and seeds, every K measured with every seed: as many K as can be, then seeds.
+
+    Args:
+        values: K -> seed -> what was measured.
+
+    Returns:
+        At least two K, or none where no two have a seed in common.
+    """
+    most = max(map(len, values.values()), default=0)
+    able = {k: found for k, found in values.items() if 2 * len(found) >= most}
+    often = Counter(seed for found in able.values() for seed in found)
+    order = sorted(often, key=lambda seed: (-often[seed], seed))
+    best = list[int](), list[int]()
+    for end in range(1, len(order) + 1):
+        seeds = sorted(order[:end])
+        counts = sorted(k for k, found in able.items() if found.keys() >= set(seeds))
+        if len(counts) > 1 and (len(counts), end) > (len(best[0]), len(best[1])):
+            best = counts, seeds
+    return best
 
 
 def _share(table: Float64[np.ndarray, "k s"], best: int, metric: str) -> float:
@@ -232,6 +265,32 @@ def beyond(advice: Recommendation) -> list[int]:
 def more_samples(advice: Recommendation, seeds: Iterable[Any]) -> list[dict[str, Any]]:
     """Lists what trials `beyond` the range draw: every K with every seed."""
     return [{CLUSTERS: k, SEED: seed} for seed in seeds for k in beyond(advice)]
+
+
+def past_the_edge(
+    samples: Iterable[tuple[str, dict[str, Any]]], earlier: Iterable[Trial], planned: int
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Names trials past the edge; one that an earlier life of the sweep began keeps its name.
+
+    Args:
+        samples: Method and what it draws, of each.
+        earlier: All records of the sweep.
+        planned: How many trials were planned, whose names come first.
+
+    Returns:
+        Method and draw by name.
+    """
+    known = {
+        (trial.method, *sorted(trial.sample.items())): trial.index
+        for trial in earlier
+        if trial.index >= planned
+    }
+    free = count(max(known.values(), default=planned - 1) + 1)
+    found = dict[str, tuple[str, dict[str, Any]]]()
+    for method, sample in samples:
+        index = known.get((method, *sorted(sample.items())))
+        found[trial_name(next(free) if index is None else index)] = method, sample
+    return found
 
 
 def of_method(trials: Iterable[Trial], method: str) -> list[Trial]:

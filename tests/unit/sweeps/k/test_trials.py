@@ -103,6 +103,27 @@ def test_every_k_that_has_all_seeds_is_in_the_draw() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ended", "tried", "seeds"),
+    [(5, 5, 1), (6, 5, 1), (7, 5, 1), (9, 5, 1), (11, 5, 2), (12, 5, 2), (15, 5, 3), (2, 2, 1)],
+)
+def test_a_sweep_that_was_cut_off_compares_all_k_that_share_seeds(
+    ended: int, tried: int, seeds: int
+) -> None:
+    rows = [trial(k, seed, float(k + seed)) for seed in range(3) for k in (4, 6, 8, 12, 16)]
+    found = recommend(rows[:ended], "unsup_miou")
+    assert found is not None
+    assert (len(found.tried), found.seeds, found.left_out) == (tried, seeds, ())
+    assert found.k == max(found.tried)
+
+
+def test_the_mean_is_over_the_seeds_that_were_compared() -> None:
+    rows = [trial(4, 0, 40.0), trial(4, 1, 90.0), trial(8, 0, 30.0), trial(8, 2, 30.0)]
+    found = recommend(rows, "unsup_miou")
+    assert found is not None
+    assert (found.k, found.seeds, found.mean, found.deviation) == (4, 1, 40.0, None)
+
+
+@pytest.mark.parametrize(
     ("tried", "best", "more"),
     [
         ((4, 6, 9), 6, []),
@@ -132,6 +153,11 @@ def test_nothing_to_recommend() -> None:
     assert recommend([trial(4, 0, 1.0)], "unsup_miou") is None
     assert recommend([trial(4, 0, 1.0), trial(5, 1, 1.0)], "unsup_miou") is None
     assert recommend([trial(4, 0, 1.0), trial(5, 0, 1.0)], "label_free.stability") is None
+
+
+def test_what_is_alike_for_every_k_recommends_none() -> None:
+    rows = [trial(k, seed, 1.0) for k in (4, 6) for seed in range(3)]
+    assert recommend(rows, "unsup_miou") is None
 
 
 def test_one_seed_says_nothing_of_uncertainty() -> None:
