@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Bool, Num
+from jaxtyping import Bool, Num, UInt8
 
-from usseg_ray.data.containers import UndecodableError
+from usseg_ray.data.containers import ORIENTATION_TAG, UndecodableError, tiff_tags
 from usseg_ray.data.decode import guarded
 
 CACHE_BYTES = 2**27
@@ -34,7 +34,7 @@ class Raster:
     Attributes:
         height: Pixels.
         width: Pixels.
-        deep: Whether its numbers are not bytes.
+        deep: Whether its numbers are not bytes, nor places in a palette.
 
     Raises:
         UndecodableError: It has no such band.
@@ -46,13 +46,26 @@ class Raster:
         usual = (1, 2, 3) if dataset.count >= 3 else (1, 1, 1)
         self._bands = [_band(dataset, band) for band in bands] if bands else list(usual)
         self._bands *= 3 // len(self._bands)
-        self.deep = any(dataset.dtypes[band - 1] != "uint8" for band in self._bands)
-        self._white = _white_is_zero(dataset)
+        self._white, self._top = _white_is_zero(dataset), _top(dataset)
+        # GDAL makes a palette of numbers in which white is 0.
+        self._palette = None if bands or self._white is not None else _palette(dataset)
+        self.deep = self._palette is None and any(
+            dataset.dtypes[band - 1] != "uint8" for band in self._bands
+        )
 
     def read(self, top: int, left: int, height: int, width: int) -> Num[np.ndarray, "h w 3"]:
-        """Reads a window; 64-bit numbers as float32, and white as the largest number."""
+        """Reads a window: colours of a palette, 64-bit numbers as float32, fewer than 8 bits as 8.
+
+        White is the largest number.
+        """
         found = self._read(window=_window(top, left, height, width))
-        return np.moveaxis(found if self._white is None else self._white - found, 0, -1)
+        if self._palette is not None:
+            return np.asarray(self._palette[found[0]])
+        if self._white is not None:
+            found = self._white - found
+        if self._top is not None:
+            found = (found.astype(np.uint16) * 255 // self._top).astype(np.uint8)
+        return np.moveaxis(found, 0, -1)
 
     def numbers(self, side: int) -> list[np.ndarray]:
         """Reads the numbers of each band, without nodata, in a copy of at most `side` pixels."""
@@ -103,8 +116,41 @@ def _white_is_zero(dataset: Any) -> int | None:  # noqa: ANN401 (of an extra)
     kind = np.dtype(dataset.dtypes[0])
     if not said or kind.kind != "u":
         return None
-    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-    return 2 ** int(bits) - 1 if bits else int(np.iinfo(kind).max)
+    bits = _bits(dataset)
+    return 2**bits - 1 if bits else int(np.iinfo(kind).max)
+
+
+def _top(dataset: Any) -> int | None:  # noqa: ANN401 (of an extra)
+    """Says the largest number of a file that fills only a part of its bytes."""
+    bits = _bits(dataset)
+    return 2**bits - 1 if 0 < bits < 8 else None
+
+
+def _bits(dataset: Any) -> int:  # noqa: ANN401 (of an extra)
+    """Says how many bits of its numbers a file uses; 0 where these are all."""
+    return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0))
+
+
+def _palette(dataset: Any) -> UInt8[np.ndarray, "n 3"] | None:  # noqa: ANN401 (of an extra)
+    """Reads the colours of a file whose numbers are places in a palette."""
+    from rasterio.enums import ColorInterp  # noqa: PLC0415
+
+    if dataset.colorinterp[0] is not ColorInterp.palette:
+        return None
+    colours = np.zeros((np.iinfo(dataset.dtypes[0]).max + 1, 3), np.uint8)
+    for place, colour in dataset.colormap(1).items():
+        colours[place] = colour[:3]
+    return colours
+
+
+def is_turned(stream: BinaryIO) -> bool:
+    """Says whether a TIFF file's picture is to be turned or flipped, which GDAL does not do.
+
+    Raises:
+        UndecodableError: It is none.
+    """
+    with guarded():
+        return bool(tiff_tags(stream).get(ORIENTATION_TAG, 1) != 1)
 
 
 def _window(top: int, left: int, height: int, width: int) -> Any:  # noqa: ANN401 (of an extra)

@@ -26,21 +26,25 @@ class DecodedPixels:
     Args:
         image: (H, W, 3) uint8, RGB.
         georeference: Where it lies.
+        void: (H, W), which pixels hold nothing; none of them if unset.
     """
 
     def __init__(
-        self, image: UInt8[np.ndarray, "H W 3"], georeference: Georeference | None = None
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        georeference: Georeference | None = None,
+        void: Bool[np.ndarray, "H W"] | None = None,
     ) -> None:
-        self.image, self.georeference = image, georeference
+        self.image, self.georeference, self.void = image, georeference, void
         self.height, self.width = image.shape[:2]
 
     def read(self, top: int, left: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
         """Cuts a window."""
         return np.ascontiguousarray(self.image[top : top + height, left : left + width])
 
-    def absent(self, top: int, height: int) -> Bool[np.ndarray, "h W"] | None:  # noqa: ARG002
-        """Says that all pixels hold something."""
-        return None
+    def absent(self, top: int, height: int) -> Bool[np.ndarray, "h W"] | None:
+        """Says where rows hold nothing."""
+        return None if self.void is None else self.void[top : top + height]
 
 
 class RasterPixels:

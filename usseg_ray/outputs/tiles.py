@@ -228,10 +228,16 @@ def _strip(
 ) -> Strip:
     names, (height, width) = segmenter.names, chosen.shape
     mask = narrow(segmenter.outputs(chosen), names.ignored)
-    absent = pixels.absent(first, height)
-    if absent is not None:
-        mask[absent], confidence[absent] = names.ignored, 0
+    leave_out(pixels.absent(first, height), mask, confidence, names.ignored)
     return Strip(mask, confidence, pixels.read(first, 0, height, width))
+
+
+def leave_out(
+    absent: Bool[np.ndarray, "h W"] | None, mask: np.ndarray, confidence: np.ndarray, ignored: int
+) -> None:
+    """Marks the pixels of a mask that hold nothing, in place."""
+    if absent is not None:
+        mask[absent], confidence[absent] = ignored, 0
 
 
 def narrow(mask: np.ndarray, ignored: int) -> np.ndarray:

@@ -5,6 +5,7 @@ behind in threads, so that the model never waits for them; the libraries that do
 Python's lock.
 """
 
+import io
 import shutil
 import tempfile
 from collections import deque
@@ -24,7 +25,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import copy_here, resolve
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import check_aspect
-from usseg_ray.data.raster import opened_raster
+from usseg_ray.data.raster import Raster, is_turned, opened_raster
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.outputs.base import About, Record, Sink, Strip
 from usseg_ray.outputs.formats import FORMATS
@@ -37,7 +38,7 @@ from usseg_ray.outputs.pixels import (
     georeference_of,
 )
 from usseg_ray.outputs.places import ImageFile, read_bytes
-from usseg_ray.outputs.tiles import Tiling, narrow, segment_tiles
+from usseg_ray.outputs.tiles import Tiling, leave_out, narrow, segment_tiles
 from usseg_ray.scoring.protocols import PLAIN, Refinement
 
 _AHEAD = 4
@@ -167,17 +168,35 @@ class Worker:
         raster = PurePosixPath(found.name).suffix.lower() in RASTER_SUFFIXES and self._order.rasters
         if raster and self._order.tiling is not None:
             return _Read(found, None)
-        pixels = decoded(read_bytes(self._filesystem, found), self._sight)
+        data = read_bytes(self._filesystem, found)
+        pixels = decoded(data, self._sight)
         if self._order.tiling is None:
             check_aspect(pixels.height, pixels.width)
-        if raster and set(self._order.formats) & set(_GEO):
-            with self._here(found) as path, opened_raster(path) as dataset:
-                pixels.georeference = georeference_of(dataset)
+        if raster and not is_turned(io.BytesIO(data)):
+            self._look_up(found, data, pixels)
         return _Read(found, pixels)
 
+    def _look_up(self, found: ImageFile, data: bytes, pixels: DecodedPixels) -> None:
+        """Finds where a raster lies, and where it holds nothing."""
+        local = isinstance(self._filesystem, pafs.LocalFileSystem)
+        try:
+            with opened_raster(Path(found.path) if local else data) as dataset:
+                pixels.georeference = georeference_of(dataset)
+                pixels.void = Raster(dataset).absent(0, pixels.height)
+        except UndecodableError:  # Pillow reads what GDAL does not
+            if set(self._order.formats) & set(_GEO):
+                raise
+
     def _by_window(self, found: ImageFile) -> Record:
-        with self._here(found) as path, opened_raster(path) as dataset:
-            pixels = RasterPixels(dataset, self._sight)
+        with ExitStack() as held:
+            path = held.enter_context(self._here(found))
+            with path.open("rb") as stream:
+                turned = is_turned(stream)
+            pixels = (
+                decoded(path.read_bytes(), self._sight)
+                if turned
+                else RasterPixels(held.enter_context(opened_raster(path)), self._sight)
+            )
             return self._write(found, self._about(found, pixels), self._strips(pixels))
 
     @contextmanager
@@ -209,8 +228,9 @@ class Worker:
         image = pixels.read(0, 0, pixels.height, pixels.width)
         found = self._segmenter.segment(image)
         segments = self._segmenter.segments(image) if "segments" in self._order.formats else None
-        mask = narrow(found.mask, found.names.ignored)
-        yield Strip(mask, found.confidence, image, segments)
+        mask, confidence = narrow(found.mask, found.names.ignored), found.confidence.copy()
+        leave_out(pixels.absent(0, pixels.height), mask, confidence, found.names.ignored)
+        yield Strip(mask, confidence, image, segments)
 
     def _write(self, found: ImageFile, about: About, strips: Iterable[Strip]) -> Record:
         """Writes the files of an image and counts its outputs."""

@@ -1,6 +1,7 @@
 """What the numbers of a set's training images are, looked up once before the set is written."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,14 @@ def survey(images: ImageSet, bands: tuple[str, ...] = ()) -> Sight:
     ]
     if not deep:
         return Sight(bands=bands)
-    samples = _samples([entry for entry, _ in deep], bands)
+    samples, absent = _samples([entry for entry, _ in deep], bands)
     if not samples:
         return Sight(bands=bands)
     kinds = "/".join(dict.fromkeys(depth for _, depth in deep))
     numbers = [np.concatenate([sample[:, band] for sample in samples]) for band in range(3)]
     whose = "the training images' values" if training else "the images' values"
+    if absent:
+        whose += f" without nodata ({absent:.0%})"
     return Sight(bands=bands, scaling=Scaling.of(numbers, kinds, whose))
 
 
@@ -58,18 +61,30 @@ def _depth(entry: Entry) -> str:
         return ""
 
 
-def _samples(entries: Sequence[Entry], bands: tuple[str, ...]) -> list[Num[np.ndarray, "n 3"]]:
-    """Reads some pixels of each image; those that cannot be read are told when they are written."""
-    samples = []
+def _samples(
+    entries: Sequence[Entry], bands: tuple[str, ...]
+) -> tuple[list[Num[np.ndarray, "n 3"]], float]:
+    """Reads some pixels of each image; those that cannot be read are told when they are written.
+
+    Returns:
+        The pixels that hold something, and the share of those that hold nothing.
+    """
+    samples, looked_at = [], 0
     with Windows(bands) as windows:
         for entry in entries:
+            part = entry.cut if isinstance(entry.cut, Window) else None
             try:
-                if isinstance(entry.cut, Window):
-                    numbers = windows.image(entry.image, entry.cut)
+                if part is not None:
+                    numbers = windows.image(entry.image, part)
                 else:
                     numbers = decode_numbers(Path(entry.image).read_bytes(), bands)
             except (UndecodableError, OSError):
                 continue
             step = max(1, round((numbers.shape[0] * numbers.shape[1] / MOST_PIXELS) ** 0.5))
-            samples.append(numbers[::step, ::step].reshape(-1, 3).astype(np.float32))
-    return samples
+            sample = numbers[::step, ::step].reshape(-1, 3).astype(np.float32)
+            looked_at += len(sample)
+            with suppress(UndecodableError, OSError):  # what else reads it knows of no mask
+                absent = windows.absent(entry.image, part)
+                sample = sample if absent is None else sample[~absent[::step, ::step].ravel()]
+            samples.append(sample)
+    return samples, 1 - sum(map(len, samples)) / max(looked_at, 1)

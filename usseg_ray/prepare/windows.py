@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Bool, Num
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, ROWSPERSTRIP, TILEWIDTH
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.data.containers import ORIENTATION_TAG, UndecodableError, tiff_tags
 from usseg_ray.data.decode import MAX_PIXELS, guarded
 from usseg_ray.data.numbers import check_bands
-from usseg_ray.data.raster import Raster, has_rasters, open_raster, raster_settings
+from usseg_ray.data.raster import (
+    Raster,
+    has_rasters,
+    is_turned,
+    open_raster,
+    raster_settings,
+)
 from usseg_ray.prepare.conversion import png_bytes
 from usseg_ray.prepare.entries import Entry, ImageSet, Window
 
@@ -144,6 +150,26 @@ class Windows:
                 check_bands(tiff_tags(stream), self._bands)
         raster = Raster(self._dataset("image", path), self._bands)
         return raster.read(window.top, window.left, window.height, window.width)
+
+    def absent(self, path: str, window: Window | None = None) -> Bool[np.ndarray, "h w"] | None:
+        """Says which pixels of an image, or of a part of it, hold nothing by the file's own mask.
+
+        Returns:
+            `None` where it has none, where it lies turned, and of files that no window is read of.
+
+        Raises:
+            UndecodableError: It cannot be read.
+        """
+        if not (has_rasters() and path.lower().endswith(_SUFFIXES)):
+            return None
+        with Path(path).open("rb") as stream:
+            if is_turned(stream):
+                return None
+        raster = Raster(self._dataset("image", path), self._bands)
+        if window is None:
+            return raster.absent(0, raster.height)
+        found = raster.absent(window.top, window.height)
+        return None if found is None else found[:, window.left : window.left + window.width]
 
     def label(self, path: str, window: Window) -> bytes:
         """Reads a part of a label as a PNG file.

@@ -1,11 +1,14 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.rasters import raster, tiff
 from usseg_ray.data.containers import UndecodableError
-from usseg_ray.data.raster import Raster, has_rasters, opened_raster
+from usseg_ray.data.decode import decode_image
+from usseg_ray.data.raster import Raster, has_rasters, is_turned, opened_raster
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -83,3 +86,31 @@ def test_wide_numbers_become_float32(tmp_path: Path) -> None:
 
 def test_the_extra_is_found() -> None:
     assert has_rasters()
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L", "RGB"])
+def test_a_window_has_the_colours_of_the_whole(mode: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
+    stream = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    (picture.quantize(16) if mode == "P" else picture.convert(mode)).save(stream, "TIFF")
+    with opened_raster(stream.getvalue()) as dataset:
+        file = Raster(dataset)
+        assert not file.deep
+        found = file.read(2, 3, 10, 20)
+    assert np.array_equal(found, decode_image(stream.getvalue())[2:12, 3:23])
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_few_bits_fill_a_byte(bits: int, tmp_path: Path) -> None:
+    ramp = np.arange(2**bits, dtype=np.uint8).reshape(1, 1, -1)
+    with opened_raster(raster(tmp_path / "x.tif", ramp, nbits=bits)) as dataset:
+        found = Raster(dataset).read(0, 0, 1, 2**bits)[0, :, 0]
+    assert found.tolist() == np.linspace(0, 255, 2**bits).round().astype(int).tolist()
+
+
+@pytest.mark.parametrize(("way", "turned"), [(1, False), (6, True), (2, True)])
+def test_whether_a_picture_lies_turned(way: int, turned: bool) -> None:
+    assert is_turned(io.BytesIO(tiff(np.zeros((4, 6), np.uint8), tiffinfo={274: way}))) == turned
+    with pytest.raises(UndecodableError):
+        is_turned(io.BytesIO(b"none"))

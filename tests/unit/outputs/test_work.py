@@ -182,6 +182,29 @@ def test_a_geotiff_without_tiles_keeps_its_place_too(model: Path, tmp_path: Path
         assert dataset.crs.to_epsg() == 32633
 
 
+@pytest.mark.parametrize("uri", [False, True])
+def test_what_has_no_data_is_in_no_mask_without_tiles_either(
+    model: Path, tmp_path: Path, uri: bool
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    geotiff(images / "scene.tif", 64, "uint8", nodata=0)
+    place = images.as_uri() if uri else str(images)
+    order = Order(str(model), place, str(out), ("png",), None, rasters=True)
+    (outcome,) = Worker(order, "cpu", 1)(find_images(place, str(out)).found)
+    assert outcome.reason == ""
+    mask = np.asarray(Image.open(out / "masks" / "scene.png"))
+    assert (mask[:10] == 255).all()
+    assert (mask[10:] != 255).mean() > 0.99
+
+
+def test_a_tiff_that_lies_turned_is_cut_upright(model: Path, tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    photograph(images / "x.tif", 4, (60, 96), turn=6)
+    assert done(model, images, out, ("png",), Tiling(48)) == {"x.tif": ""}
+    with Image.open(out / "masks" / "x.png") as mask:
+        assert mask.size == (60, 96)
+
+
 def test_a_geotiff_at_a_uri_is_read_by_window(model: Path, tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     geotiff(images / "scene.tif", 200)

@@ -67,3 +67,21 @@ def test_files_that_cannot_be_read_decide_nothing(ramp: Path, tmp_path: Path) ->
     (tmp_path / "cut.png").write_bytes(ramp.read_bytes()[:60])
     assert survey(found(entry(tmp_path / "cut.png"))).scaling is None
     assert survey(found(entry(tmp_path / "cut.png"), entry(ramp))).scaling is not None
+
+
+@pytest.mark.parametrize("cut", [None, Window(0, 0, 100, 100, (100, 100))])
+def test_what_has_no_data_does_not_decide(cut: Window | None, tmp_path: Path) -> None:
+    numbers = np.linspace(0.2, 0.4, 10_000).reshape(1, 100, 100).astype(np.float32)
+    numbers[:, :23] = -9999
+    path = raster(tmp_path / "x.tif", numbers, nodata=-9999)
+    scaling = survey(found(entry(path, cut=cut))).scaling
+    assert scaling is not None
+    assert scaling.low == pytest.approx([0.249] * 3, abs=0.002)
+    assert "of the training images' values without nodata (23%), 0.2" in scaling.words
+
+
+def test_a_picture_of_nothing_decides_nothing(tmp_path: Path) -> None:
+    path = raster(tmp_path / "x.tif", np.full((1, 9, 9), -1, np.float32), nodata=-1)
+    scaling = survey(found(entry(path))).scaling
+    assert scaling is not None
+    assert (scaling.low, scaling.high[0] > 0) == ((0, 0, 0), True)
