@@ -99,6 +99,16 @@ def test_data_without_labels_answers_how_many_clusters(tmp_path: Path) -> None:
     assert kept.num_clusters == ranked(outcome.trials)[0].settings["num_clusters"]
 
 
+def test_a_time_budget_that_is_used_up_tries_nothing_past_the_edge(tmp_path: Path) -> None:
+    tiny.write(tmp_path / "set")
+    space = tmp_path / "space.yaml"
+    space.write_text("fixed: {}\nspace: {num_clusters: {choice: [3, 7]}}")
+    asked: dict[str, Any] = {"question": "k", "methods": {"kmeans": str(space)}}
+    outcome, text = sweep(tmp_path / "cut", tmp_path / "set", **asked, time_budget_s=0.5)
+    assert {trial.settings["num_clusters"] for trial in outcome.trials} <= {3, 7}
+    assert "kmeans: no K stands out" in text
+
+
 def test_heads_that_k_does_not_touch_are_trained_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

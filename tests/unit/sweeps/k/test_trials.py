@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from usseg_ray.core.errors import UserError
@@ -7,6 +9,7 @@ from usseg_ray.sweeps.k.trials import (
     k_trials,
     more_samples,
     of_method,
+    past_the_edge,
     pictured,
     recommend,
 )
@@ -146,6 +149,14 @@ def test_the_range_goes_on_past_its_edge(
     assert [(s["num_clusters"], s["seed"]) for s in samples] == [
         (k, s) for s in (0, 1) for k in more
     ]
+
+
+def test_trials_past_the_edge_keep_the_names_of_an_earlier_life() -> None:
+    more = [("acseg", {"num_clusters": k, "seed": 0}) for k in (16, 32)]
+    assert past_the_edge(more, [], 2) == {"trial_002": more[0], "trial_003": more[1]}
+    # Another edge then, so other K: their records are not those of these.
+    earlier = [replace(trial(2, 0, 1.0), index=i, sample=s) for i, (_, s) in enumerate(more[1:], 2)]
+    assert past_the_edge(more, earlier, 2) == {"trial_003": more[0], "trial_002": more[1]}
 
 
 def test_nothing_to_recommend() -> None:
