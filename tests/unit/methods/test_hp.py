@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, Given, Walks, make_batch
+from usseg_ray.core.calibration import Facts
 from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap, Step
@@ -81,6 +82,24 @@ def test_pools_are_filled_first_and_the_specific_one_renewed() -> None:
     assert [index for index, (_, own) in enumerate(changed) if own] == [0, 5, 10, 17, 22]
     for pool in pools:
         torch.testing.assert_close(pool.norm(dim=1), torch.ones(12))
+
+
+@pytest.mark.parametrize(("epochs", "each"), [(4, 60), (15, 16), (240, 1), (1, 240)])
+def test_calibrated_runs_renew_ten_times_however_they_are_cut_into_epochs(
+    epochs: int, each: int
+) -> None:
+    total = epochs * each
+    facts = Facts(96, total, 16, 14, statistics=None, has_attention=True)
+    choices = {one.key.removeprefix("method."): one.value for one in HP.calibrated(facts)}
+    method = build(**choices | {"dim": 8, "pool_size": 12})
+    pool, filled = method.specific_pool.rows, []
+    for index in range(total):
+        before = pool.clone()
+        method.before_step("train", Step(index, total, index % each), WALKS)
+        if not torch.equal(pool, before):
+            filled.append(index)
+    assert filled == list(range(0, total, total // 10))
+    assert method.task_weight(Step(filled[-1], total)) > 0.85
 
 
 def test_a_loss_in_training_is_one_update_of_the_teacher() -> None:
