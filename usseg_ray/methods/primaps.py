@@ -299,4 +299,7 @@ def _origin(config: PriMaPsConfig, features: FeatureSpec) -> CodeClassifier | No
 
 
 def _centroids(origin: CodeClassifier) -> Float[Tensor, "K C"]:
-    return origin.get_parameter(origin.centroids_in[0]).detach()
+    probe = origin.get_submodule("probe")
+    if not isinstance(probe, ClusterProbe):
+        raise TypeError("method.origin needs a method with a cluster probe")
+    return probe.scoring.detach()
