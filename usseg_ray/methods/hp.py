@@ -206,7 +206,7 @@ class HP(CodeMethod):
     def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
         """Keeps how far head and projection walk, and how many pairs join a denominator."""
         tokens = facts.batch_size * facts.grid**2
-        share = min(1.0, round(_DENOMINATORS / tokens, 2))
+        share = min(1.0, _DENOMINATORS / tokens)
         found = (
             rate("method.lr", facts.steps),
             rate("method.projection_lr", facts.steps),

@@ -31,6 +31,11 @@ def learning(**settings: Any) -> HP:
     return method
 
 
+def calibrated(facts: Facts) -> HPConfig:
+    choices = {one.key.removeprefix("method."): one.value for one in HP.calibrated(facts)}
+    return HPConfig.model_validate(choices)
+
+
 def test_needs_follow_from_the_settings() -> None:
     needs = HP.needs(HPConfig())
     assert needs.local_attention
@@ -84,14 +89,23 @@ def test_pools_are_filled_first_and_the_specific_one_renewed() -> None:
         torch.testing.assert_close(pool.norm(dim=1), torch.ones(12))
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "grid", "share"), [(64, 28, 0.01999), (128, 40, 0.004897), (2, 14, 1.0)]
+)
+def test_calibrated_settings_build_it_whatever_a_batch_holds(
+    batch_size: int, grid: int, share: float
+) -> None:
+    config = calibrated(Facts(2000, 2000, batch_size, grid, statistics=None, has_attention=True))
+    assert config.denominator_share == share
+
+
 @pytest.mark.parametrize(("epochs", "each"), [(4, 60), (15, 16), (240, 1), (1, 240)])
 def test_calibrated_runs_renew_ten_times_however_they_are_cut_into_epochs(
     epochs: int, each: int
 ) -> None:
     total = epochs * each
     facts = Facts(96, total, 16, 14, statistics=None, has_attention=True)
-    choices = {one.key.removeprefix("method."): one.value for one in HP.calibrated(facts)}
-    method = build(**choices | {"dim": 8, "pool_size": 12})
+    method = build(**calibrated(facts).model_dump() | {"dim": 8, "pool_size": 12})
     pool, filled = method.specific_pool.rows, []
     for index in range(total):
         before = pool.clone()
