@@ -89,8 +89,9 @@ class PriMaPsConfig(MethodConfig):
     lr: float = Field(5e-3, gt=0, description="Adam's rate; official code: 5e-3.")
     init_from: str | None = Field(
         None,
-        description="A trained STEGO, HP, CAUSE, EQUSS or PPAP on the same backbone and frame, as "
-        "usseg_ray.load takes it: its codes are classified in place of tokens.",
+        description="A trained STEGO, HP, CAUSE, EQUSS or PPAP with `block: new` on the same "
+        "backbone and frame, as usseg_ray.load takes it: its codes are classified in place of "
+        "tokens.",
     )
     origin: Origin | None = Field(
         None, description="What `init_from` was found to be, before the first trial."
