@@ -123,6 +123,29 @@ class Uneven(Counting):
         return super().loss(batch, stage)
 
 
+class Looking(Counting):
+    """Looks at an epoch's crops before it, and remembers which of them it learns from."""
+
+    def __init__(
+        self, config: MethodConfig, features: FeatureSpec, num_clusters: int, seed: int
+    ) -> None:
+        super().__init__(config, features, num_clusters, seed)
+        self.met: list[list[bool]] = []
+
+    def on_epoch_start(self, stage: str, epoch: int, passes: Passes) -> None:
+        super().on_epoch_start(stage, epoch, passes)
+        seen = list(passes.crops(epoch, 5))
+        self.seen = {key: view for b in seen for key, view in zip(b.ids, b.pixels, strict=True)}
+        self.met.append([])
+
+    def loss(self, batch: Batch, stage: str) -> StepResult:
+        self.met[-1] += [
+            torch.equal(view, self.seen[key])
+            for key, view in zip(batch.ids, batch.pixels, strict=True)
+        ]
+        return super().loss(batch, stage)
+
+
 class WithoutSecond(Counting):
     """Leaves its second stage out."""
 

@@ -140,13 +140,18 @@ def training_plan(
         The pieces, marked with the walk, counted over all epochs.
     """
     groups = row_groups(manifest, split)
-    walks = -(-rows * world // sum(piece.rows for piece in groups))
+    walks = walks_in_epoch(manifest, split, rows * world)
     order = [
         replace(piece, walk=epoch * walks + walk)
         for walk in range(walks)
         for piece in _shuffled(groups, seed, epoch, walk)
     ]
     return cut(order, rank * rows, (rank + 1) * rows)
+
+
+def walks_in_epoch(manifest: Manifest, split: str, rows: int) -> int:
+    """Counts how many walks over a split an epoch begins that takes so many rows in all."""
+    return -(-rows // sum(piece.rows for piece in row_groups(manifest, split)))
 
 
 def dealt_plan(

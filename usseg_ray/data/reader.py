@@ -113,7 +113,7 @@ class Reader:
         """Walks the training split once, shuffled, in this worker's parts of joint batches.
 
         Args:
-            walk: Keys order and views; an epoch's number gives that epoch's views.
+            walk: Keys order and views, as `Piece.walk` does.
             batch_size: Images of a joint batch.
         """
         parts = dealt_plan(

@@ -16,6 +16,7 @@ from usseg_ray.core.config import Config, MethodConfig
 from usseg_ray.core.distributed import all_gather, rank, world_size
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, LabelledImages
+from usseg_ray.data.plans import walks_in_epoch
 from usseg_ray.data.reader import Reader
 from usseg_ray.engine.checkpoint import RunState
 from usseg_ray.engine.context import RunContext
@@ -170,6 +171,14 @@ class Run(Model):
             raise UserError(f"{world} workers for fewer images; lower resources.num_workers.")
         batch_size = min(train.batch_size // world, rows)
         return train.steps_per_epoch or rows // batch_size, batch_size
+
+    def first_walk(self, key: int) -> int:
+        """Returns the walk that an epoch begins with; a key that is no epoch's is a walk itself."""
+        if key >= self.epochs:
+            return key
+        steps, batch_size = self._portions()
+        rows = steps * batch_size * world_size()
+        return key * walks_in_epoch(self.reader.manifest, self.config.data.train_split, rows)
 
     def _after_step(self, epoch: int, current: Epoch) -> None:
         def state() -> RunState:
@@ -332,7 +341,8 @@ class _TrainingPasses:
 
     def crops(self, walk: int, batch_size: int) -> Iterator[Batch]:
         featurise = self.run.featurise
-        return map(featurise.crops, featurise.ahead(self.run.reader.crops(walk, batch_size)))
+        images = self.run.reader.crops(self.run.first_walk(walk), batch_size)
+        return map(featurise.crops, featurise.ahead(images))
 
 
 def assemble(

@@ -46,7 +46,7 @@ class Passes(Protocol):
         do not depend on how many workers share them.
 
         Args:
-            walk: Keys order and views; equal to the epoch, it gives that epoch's views.
+            walk: Keys order and views; equal to the epoch, it gives the views of its first walk.
             batch_size: Images per batch, over all workers; the last may be smaller.
         """
 

@@ -38,7 +38,7 @@ from usseg_ray.methods.parts.contrastive import (
     hidden_positive_loss,
 )
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, make_linear, update_teacher
-from usseg_ray.methods.parts.reference_pool import ReferencePool, fill_pools, patch_rows
+from usseg_ray.methods.parts.reference_pool import ReferencePool, fill_pools, is_due, patch_rows
 from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.ops.attention import cosine_weights, propagate
 from usseg_ray.ops.draws import dropout_mask, uniforms
@@ -70,8 +70,11 @@ class HPConfig(CodeConfig):
         JitterConfig(), description="The second view's colours; defaults as in the official code."
     )
     pool_size: int = Field(2048, ge=1, description="Rows of each reference pool; Potsdam: 1024.")
-    renewal_steps: int = Field(
-        100, ge=1, description="Steps between renewals of the task-specific pool; the others: 20."
+    renewal_steps: int | None = Field(
+        100,
+        ge=1,
+        description="Steps of an epoch between renewals of the task-specific pool; the others: 20. "
+        "Unset: ten pools in a run, whatever its epochs.",
     )
     decay: float = Field(
         0.99, ge=0, le=1, description="Share of the teacher kept in a step; the others: 0.999."
@@ -203,13 +206,13 @@ class HP(CodeMethod):
     def calibrated(cls, facts: Facts) -> tuple[Choice, ...]:
         """Keeps how far head and projection walk, and how many pairs join a denominator."""
         tokens = facts.batch_size * facts.grid**2
-        share = min(1.0, round(_DENOMINATORS / tokens, 2))
+        share = min(1.0, _DENOMINATORS / tokens)
         found = (
             rate("method.lr", facts.steps),
             rate("method.projection_lr", facts.steps),
             fixed("method.ramp_start", facts.steps // 20, "a twentieth of the steps, as published"),
             fixed("method.pool_size", min(2048, facts.images), "a row an image, at most 2048"),
-            fixed("method.renewal_steps", max(1, facts.steps // 10), "ten pools in a run"),
+            fixed("method.renewal_steps", None, "ten pools in a run"),
             fixed("method.denominator_share", share, "as many pairs as the published 2 % of 64"),
             fixed("method.temperature", 0.3, "of few steps, which leave codes alike", (0.2, 0.6)),
             fixed("method.dim", 64, "codes for few images"),
@@ -255,8 +258,7 @@ class HP(CodeMethod):
         Reference:
             CVPR 2023, reference pools; tokens and codes have dropout here as in the official code.
         """
-        renewal = step.in_epoch > 0 and step.in_epoch % self.config.renewal_steps == 0
-        if step.index > 0 and not renewal:
+        if not is_due(step, self.config.renewal_steps):
             return
         due = {"specific": self.specific_pool}
         if step.index == 0:

@@ -89,8 +89,9 @@ class PriMaPsConfig(MethodConfig):
     lr: float = Field(5e-3, gt=0, description="Adam's rate; official code: 5e-3.")
     init_from: str | None = Field(
         None,
-        description="A trained STEGO, HP, CAUSE, EQUSS or PPAP on the same backbone and frame, as "
-        "usseg_ray.load takes it: its codes are classified in place of tokens.",
+        description="A trained STEGO, HP, CAUSE, EQUSS or PPAP with `block: new` on the same "
+        "backbone and frame, as usseg_ray.load takes it: its codes are classified in place of "
+        "tokens.",
     )
     origin: Origin | None = Field(
         None, description="What `init_from` was found to be, before the first trial."
@@ -299,4 +300,7 @@ def _origin(config: PriMaPsConfig, features: FeatureSpec) -> CodeClassifier | No
 
 
 def _centroids(origin: CodeClassifier) -> Float[Tensor, "K C"]:
-    return origin.get_parameter(origin.centroids_in[0]).detach()
+    probe = origin.get_submodule("probe")
+    if not isinstance(probe, ClusterProbe):
+        raise TypeError("method.origin needs a method with a cluster probe")
+    return probe.scoring.detach()

@@ -47,16 +47,18 @@ def origin_of(folder: Path, config: Config[MethodConfig]) -> tuple[Origin, Path]
 
 def _check_codes(about: Description, settings: MethodConfig, folder: Path) -> None:
     """Refuses a method that makes no codes of tokens alone."""
-
-    def fits(method: type[methods.Method], config: MethodConfig) -> bool:
-        return CENTROIDS in method.centroids_in and not method.needs(config).block_input
-
-    if not fits(methods.get(about.method), settings):
-        known = ", ".join(one.name for one in methods.METHODS if fits(one, one.Config()))
-        raise UserError(
-            f"method.init_from: {folder} is a model of {about.method}, which makes no codes to "
-            f"start from. Give one of: {known}."
-        )
+    method = methods.get(about.method)
+    if CENTROIDS not in method.centroids_in:
+        reason = "which makes no codes to start from"
+    elif method.needs(settings).block_input:
+        reason = "whose codes are of what goes into a block of the backbone, not of tokens"
+    else:
+        return
+    known = ", ".join(one.name for one in methods.METHODS if CENTROIDS in one.centroids_in)
+    raise UserError(
+        f"method.init_from: {folder} is a model of {about.method}, {reason}. Give one of: {known} "
+        "(ppap: trained with method.block=new)."
+    )
 
 
 def _check_backbone(

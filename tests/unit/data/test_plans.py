@@ -16,6 +16,7 @@ from usseg_ray.data.plans import (
     row_groups,
     spread,
     training_plan,
+    walks_in_epoch,
 )
 
 Rows = list[tuple[str, int, int]]
@@ -140,6 +141,11 @@ def test_training_pieces_carry_their_walk() -> None:
     assert {piece.walk for piece in plan} == {3}
     longer = training_plan(SMALL, "train", seed=0, epoch=3, rows=45, rank=0, world=1)
     assert sorted({piece.walk for piece in longer}) == [9, 10, 11]
+
+
+def test_an_epoch_begins_as_many_walks_as_its_rows_take() -> None:
+    manifest = described((5, 5), (4,))
+    assert [walks_in_epoch(manifest, "train", rows) for rows in (1, 14, 15, 43)] == [1, 1, 2, 4]
 
 
 def test_pieces_know_their_place_in_the_split() -> None:

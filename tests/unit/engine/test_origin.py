@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.contract.cases import FEATURES, NUM_CLUSTERS, SMALL, Case, make_batch
+from tests.contract.cases import FEATURES, NUM_CLUSTERS, SMALL, Case, Walks, make_batch
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Origin
 from usseg_ray.engine.origin import trained_method
@@ -16,10 +16,15 @@ from usseg_ray.methods import get
 from usseg_ray.methods.base import Method
 
 
-def written(folder: Path, name: str, **settings: Any) -> tuple[Method, Origin, str]:
-    """Keeps the weights of a method, and says what they are."""
+def written(
+    folder: Path, name: str, taken: str | None = None, **settings: Any
+) -> tuple[Method, Origin, str]:
+    """Keeps the weights of a method that took a kind of clusters, and says what they are."""
     case = Case(get(name), settings)
     method, file = case.build(seed=3), folder / "model.safetensors"
+    if taken is not None:
+        method.eval().fit_clusters(Walks(range(12)))
+        method.clusterings()[taken]()
     content = safetensors.torch.save({k: v.clone() for k, v in method.state_dict().items()})
     file.write_bytes(content)
     origin = Origin(

@@ -10,6 +10,7 @@ from tests import tiny
 from tests.fitting import (
     CLOCKS,
     Counting,
+    Looking,
     Set,
     Uneven,
     WithoutSecond,
@@ -201,6 +202,15 @@ def test_steps_say_where_they_stand(prepared: Set) -> None:
     assert method.steps == [
         (stage, Step(index, 6, index % 3)) for stage in ("first", "second") for index in range(6)
     ]
+
+
+@pytest.mark.parametrize("steps", [2, 6, 9])
+def test_the_crops_of_an_epoch_are_those_of_its_first_walk(prepared: Set, steps: int) -> None:
+    run, method, _ = counting(prepared, Looking, train__steps_per_epoch=steps)
+    run.fit()
+    assert isinstance(method, Looking)
+    rows, whole = 4 * steps, tiny.SPLITS["train"]
+    assert [(len(met), sum(met)) for met in method.met] == [(rows, min(rows, whole))] * run.epochs
 
 
 def test_stages_may_differ_in_length(prepared: Set) -> None:

@@ -209,3 +209,13 @@ def test_tokens_are_whitened_and_then_averaged() -> None:
 
 def test_a_state_of_tokens_as_they_are_has_nothing_of_whitening() -> None:
     assert not [name for name in build().state_dict() if "whitening" in name]
+
+
+@pytest.mark.parametrize("whiten", [0.0, 0.5])
+def test_images_without_any_contrast_are_too_few_regions(whiten: float) -> None:
+    method, batch = build(whiten=whiten), make_batch(range(3))
+    flat = replace(batch, features=FeatureMap(torch.ones_like(batch.features.tokens)))
+    method.on_epoch_start("train", 0, Given(flat))
+    assert method.loss(flat, "train").loss.isfinite()
+    with pytest.raises(UserError, match="only 1 distinct regions"):
+        method.fit_clusters(Given(flat))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, Given, Walks, make_batch
+from usseg_ray.core.calibration import Facts
 from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap, Step
@@ -28,6 +29,11 @@ def learning(**settings: Any) -> HP:
     method = build(**settings)
     method.before_step("train", Step(0, 20, 0), WALKS)
     return method
+
+
+def calibrated(facts: Facts) -> HPConfig:
+    choices = {one.key.removeprefix("method."): one.value for one in HP.calibrated(facts)}
+    return HPConfig.model_validate(choices)
 
 
 def test_needs_follow_from_the_settings() -> None:
@@ -81,6 +87,33 @@ def test_pools_are_filled_first_and_the_specific_one_renewed() -> None:
     assert [index for index, (_, own) in enumerate(changed) if own] == [0, 5, 10, 17, 22]
     for pool in pools:
         torch.testing.assert_close(pool.norm(dim=1), torch.ones(12))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "grid", "share"), [(64, 28, 0.01999), (128, 40, 0.004897), (2, 14, 1.0)]
+)
+def test_calibrated_settings_build_it_whatever_a_batch_holds(
+    batch_size: int, grid: int, share: float
+) -> None:
+    config = calibrated(Facts(2000, 2000, batch_size, grid, statistics=None, has_attention=True))
+    assert config.denominator_share == share
+
+
+@pytest.mark.parametrize(("epochs", "each"), [(4, 60), (15, 16), (240, 1), (1, 240)])
+def test_calibrated_runs_renew_ten_times_however_they_are_cut_into_epochs(
+    epochs: int, each: int
+) -> None:
+    total = epochs * each
+    facts = Facts(96, total, 16, 14, statistics=None, has_attention=True)
+    method = build(**calibrated(facts).model_dump() | {"dim": 8, "pool_size": 12})
+    pool, filled = method.specific_pool.rows, []
+    for index in range(total):
+        before = pool.clone()
+        method.before_step("train", Step(index, total, index % each), WALKS)
+        if not torch.equal(pool, before):
+            filled.append(index)
+    assert filled == list(range(0, total, total // 10))
+    assert method.task_weight(Step(filled[-1], total)) > 0.85
 
 
 def test_a_loss_in_training_is_one_update_of_the_teacher() -> None:

@@ -12,7 +12,7 @@ from tests.contract.cases import DIM, FEATURES, NUM_CLUSTERS, Walks, make_batch
 from tests.unit.engine.test_origin import written
 from usseg_ray.core.calibration import Facts
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Batch, FeatureMap, Needs, StepResult
+from usseg_ray.core.types import Batch, FeatureMap, Needs, Origin, StepResult
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.engine.origin import trained_method
 from usseg_ray.methods.kmeans import KMeans, KMeansConfig
@@ -158,6 +158,10 @@ def test_calibrated_settings_build_it() -> None:
 def booster(folder: Path, num_clusters: int = NUM_CLUSTERS, **settings: Any) -> PriMaPs:
     """Starts from a STEGO of `NUM_CLUSTERS` clusters."""
     _, origin, file = written(folder, "stego")
+    return boosting(origin, file, num_clusters, **settings)
+
+
+def boosting(origin: Origin, file: str, num_clusters: int, **settings: Any) -> PriMaPs:
     spec = replace(FEATURES, trained=lambda o, f: trained_method(FEATURES, o, f))
     config = PriMaPsConfig(init_from=file, origin=origin, **settings)
     method = PriMaPs(config, spec, num_clusters, seed=0)
@@ -190,6 +194,18 @@ def test_started_from_a_model_it_begins_with_its_centroids_if_they_are_as_many(
     assert torch.equal(method.teacher.centroids, centroids)
     fewer = booster(tmp_path, num_clusters=NUM_CLUSTERS - 1).student.centroids
     torch.testing.assert_close(fewer.norm(dim=1), torch.ones(NUM_CLUSTERS - 1))
+
+
+@pytest.mark.parametrize("name", ["stego", "cause"])
+@pytest.mark.parametrize("taken", ["kmeans", "probe"])
+def test_started_from_a_model_with_both_kinds_of_centroids_it_begins_with_those_that_score(
+    tmp_path: Path, name: str, taken: str
+) -> None:
+    trained, origin, file = written(tmp_path, name, taken, clustering="auto")
+    method, batch = boosting(origin, file, NUM_CLUSTERS), make_batch(range(6))
+    expected = trained.eval().predict(batch).argmax(1)
+    assert torch.equal(method.predict(batch).argmax(1), expected)
+    assert torch.equal(method.student.centroids, method.teacher.centroids)
 
 
 def test_started_from_a_model_only_the_classifier_learns(tmp_path: Path) -> None:

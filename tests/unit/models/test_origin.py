@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from tests.unit.models.conftest import kept
 from usseg_ray.core.errors import UserError
-from usseg_ray.models.folder import WEIGHTS_FILE
+from usseg_ray.models.folder import WEIGHTS_FILE, read_model, save_model
 from usseg_ray.models.origin import origin_of
 
 
@@ -45,3 +45,18 @@ def test_a_model_without_codes_and_a_missing_one_are_refused(model: Path, tmp_pa
         origin_of(model, tiny.config("primaps"))
     with pytest.raises(UserError, match="no model"):
         origin_of(tmp_path, tiny.config("primaps"))
+
+
+def test_a_ppap_is_taken_where_its_block_reads_tokens(stego: Path, tmp_path: Path) -> None:
+    about, state = read_model(stego)
+    others = {key: value for key, value in about.config.items() if not key.startswith("method.")}
+    for block in ("new", "copy"):
+        ppap = {"method": "ppap", "config": {**others, "method.block": block}}
+        save_model(tmp_path / block, about.model_copy(update=ppap), state)
+    origin, _ = origin_of(tmp_path / "new", tiny.config("primaps"))
+    assert origin.settings["block"] == "new"
+    with pytest.raises(
+        UserError, match=r"ppap, whose codes .*ppap.*: trained .*block=new"
+    ) as raised:
+        origin_of(tmp_path / "copy", tiny.config("primaps"))
+    assert "no codes" not in str(raised.value)

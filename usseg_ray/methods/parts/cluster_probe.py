@@ -62,7 +62,7 @@ class ClusterProbe(nn.Module):
         Returns:
             (B, K, h, w) in [-1, 1].
         """
-        return _cosines(codes, self._scoring)
+        return _cosines(codes, self.scoring)
 
     def projections(
         self, codes: Float[Tensor, "B C h w"], scale: float
@@ -78,7 +78,7 @@ class ClusterProbe(nn.Module):
         """
         length = codes.norm(dim=1).mean((1, 2)).clamp(min=_EPSILON)
         sizes = (scale / length)[:, None, None, None]
-        directions = normalize(self._scoring, dim=1)
+        directions = normalize(self.scoring, dim=1)
         projected: Tensor = sizes * torch.einsum("bchw,kc->bkhw", codes, directions)
         return projected
 
@@ -101,7 +101,8 @@ class ClusterProbe(nn.Module):
         return -((alpha * cosines).softmax(1) * cosines).sum(1).mean()
 
     @property
-    def _scoring(self) -> Float[Tensor, "K C"]:
+    def scoring(self) -> Float[Tensor, "K C"]:
+        """The centroids that score: of both sets the one that was taken."""
         if not self.both:
             return self.centroids
         return torch.where(self.takes_grouped, self.grouped, self.centroids)

@@ -14,11 +14,13 @@ from torch.nn.functional import normalize
 
 from usseg_ray.core.distributed import row_counts, shared_generator
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Batch
+from usseg_ray.core.types import Batch, Step
 from usseg_ray.methods.parts.contrastive import Candidates, best_match
 from usseg_ray.ops.sampling import PointSample
 
 _IMAGES_AT_A_TIME = 32
+_POOLS = 10
+"""In a run, where nothing says after how many steps a pool is renewed."""
 # Far above the epochs that key the walks of training.
 _FIRST_WALK = 1_000_000
 
@@ -64,6 +66,22 @@ class ReferencePool(nn.Module):
         """
         rows = normalize(patch_rows(maps), dim=1)
         return Candidates(rows, best_match(rows, self.rows))
+
+
+def is_due(step: Step, every: int | None) -> bool:
+    """Says whether a pool is filled before a step; before a run's first one it always is.
+
+    Args:
+        step: Where training stands.
+        every: Steps between renewals, counted anew in every epoch as in the official code: where
+            an epoch has no more steps there are none. Unset: ten pools, evenly over the run.
+    """
+    if step.index == 0:
+        return True
+    if every is None:
+        number, before = (index * _POOLS // step.total for index in (step.index, step.index - 1))
+        return number > before
+    return step.in_epoch > 0 and step.in_epoch % every == 0
 
 
 def fill_pools(

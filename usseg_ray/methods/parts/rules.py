@@ -19,9 +19,11 @@ _ODDS = 4
 
 
 def fixed(
-    key: str, value: int | float | str, rule: str, ends: tuple[float, float] | None = None
+    key: str, value: int | float | str | None, rule: str, ends: tuple[float, float] | None = None
 ) -> Choice:
     """States a setting that a circumstance decides, and what a space may draw around it."""
+    if isinstance(value, float):
+        value = _short(value)
     return Choice(key=key, value=value, rule=rule, ends=ends)
 
 

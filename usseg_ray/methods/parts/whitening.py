@@ -14,6 +14,8 @@ from usseg_ray.core.distributed import all_sum
 
 _SMALLEST = 1e-3
 """Least deviation over the largest one; what varies less is no more than rounding."""
+_EQUAL = 1e-12
+"""Largest variance over the mean square of tokens, up to which they are all the same."""
 
 
 class Whitening(nn.Module):
@@ -37,6 +39,8 @@ class Whitening(nn.Module):
     def fit(self, maps: Iterable[Float[Tensor, "B D h w"]]) -> None:
         """Measures the tokens of all workers, which call it together.
 
+        Where all tokens are the same, no direction is drawn in.
+
         Args:
             maps: Tokens of this worker's training images.
         """
@@ -52,6 +56,8 @@ class Whitening(nn.Module):
         mean = means[-1, :-1]
         values, vectors = torch.linalg.eigh(means[:-1, :-1] - mean.outer(mean))
         deviations = values.clamp(min=0).sqrt()
+        if values[-1] <= _EQUAL * means[:-1, :-1].trace():
+            deviations = torch.ones_like(deviations)
         scales = deviations.clamp(min=_SMALLEST * float(deviations[-1])) ** -self.power
         self.mean.copy_(mean)
         # Turned back, so that the sign of a direction does not matter.

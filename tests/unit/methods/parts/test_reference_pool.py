@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Batch, FeatureMap
+from usseg_ray.core.types import Batch, FeatureMap, Step
 from usseg_ray.methods.parts.reference_pool import (
     ReferencePool,
     add_patches,
+    is_due,
     patch_rows,
     pool_walks,
 )
@@ -102,3 +103,21 @@ def test_steps_walk_differently() -> None:
 def test_no_images_are_refused() -> None:
     with pytest.raises(UserError, match="no training images"):
         list(pool_walks(Crops(0, 4), 3, 0))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "each", "every", "expected"),
+    [
+        (3, 12, 5, [0, 5, 10, 17, 22, 29, 34]),
+        (3, 5, 5, [0]),
+        (2, 10, None, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]),
+        (23, 1, None, [0, 3, 5, 7, 10, 12, 14, 17, 19, 21]),
+        (2, 2, None, [0, 1, 2, 3]),
+    ],
+)
+def test_pools_are_renewed_within_epochs_or_ten_times_in_a_run(
+    epochs: int, each: int, every: int | None, expected: list[int]
+) -> None:
+    total = epochs * each
+    steps = [Step(index, total, index % each) for index in range(total)]
+    assert [step.index for step in steps if is_due(step, every)] == expected

@@ -38,3 +38,8 @@ def test_what_a_circumstance_decides_is_said_with_its_reason() -> None:
     found = fixed("method.affinity", "cosine", "this backbone has no attention")
     assert (found.key, found.value) == ("method.affinity", "cosine")
     assert found.rule == "this backbone has no attention"
+
+
+@pytest.mark.parametrize(("value", "kept"), [(1 / 3, 0.3333), (1 / 3e5, 3.333e-6), (12345, 12345)])
+def test_what_is_computed_keeps_four_digits_however_small_it_is(value: float, kept: float) -> None:
+    assert fixed("method.share", value, "of many tokens").value == kept

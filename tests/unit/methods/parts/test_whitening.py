@@ -51,3 +51,11 @@ def test_batches_do_not_count() -> None:
 def test_a_channel_that_never_varies_is_no_reason_to_overflow() -> None:
     given = torch.cat([tokens()[:, :3], torch.full((6, 1, 5, 3), 0.1)], 1)
     assert fitted(1.0, given)(given).abs().amax() < 20
+
+
+@pytest.mark.parametrize("token", [(0.0, 0.0, 0.0, 0.0), (0.7, -3.1, 0.2, 9.3)])
+def test_tokens_that_are_all_the_same_are_not_scaled(token: tuple[float, ...]) -> None:
+    given = torch.tensor(token)[:, None, None].expand(7, 4, 5, 3)
+    whitening = fitted(0.5, given)
+    torch.testing.assert_close(whitening.matrix, torch.eye(4))
+    torch.testing.assert_close(whitening(given), torch.zeros_like(given))
