@@ -11,10 +11,13 @@ from pathlib import Path
 from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
+from usseg_ray.core.sources import walk
+from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.data.library import SYNTHETIC, cache_root, is_prepared
+from usseg_ray.data.manifest import load_manifest
 from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.layouts import discover
-from usseg_ray.prepare.packed import KEPT, is_packed, unpack_images
+from usseg_ray.prepare.packed import KEPT, PARQUET, TAR, is_packed, unpack_images
 from usseg_ray.prepare.windows import cut_large
 from usseg_ray.prepare.write import Preparation, fingerprint, write_set
 
@@ -40,13 +43,32 @@ class OwnSet:
 
 
 def is_raw(data: str) -> bool:
-    """Tells what is to be prepared yet from a prepared set, by its folder, URI or name."""
+    """Tells what is to be prepared yet from a prepared set, by its folder, URI or name.
+
+    Raises:
+        UserError: There are images here, and a set of that name that was not made of them.
+    """
     if data == SYNTHETIC:
         return False
     if is_uri(data):
         return not is_prepared(data)
-    path = Path(data).expanduser()
-    return path.exists() and not is_prepared(path) and not is_prepared(cache_root() / data)
+    path, named = Path(data).expanduser(), cache_root() / data
+    if not path.exists() or is_prepared(path):
+        return False
+    if not is_prepared(named):
+        return True
+    source = load_manifest(str(named)).source
+    if source != str(path.resolve()) and _holds_images(path):
+        raise UserError(
+            f"--data {data}: which one? {named} is a prepared set, made of {source}; "
+            f"{path.resolve()} holds other images. Give one of these paths."
+        )
+    return False
+
+
+def _holds_images(path: Path) -> bool:
+    known = {PARQUET, TAR, *IMAGE_SUFFIXES}
+    return any(file.suffix.lower() in known for file in (walk(path) if path.is_dir() else [path]))
 
 
 def image_folder(source: str, home: Path = KEPT) -> Path:

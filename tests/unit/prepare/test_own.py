@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from tests.unit.prepare.test_packed import encoded
 from usseg_ray.core.errors import UserError
+from usseg_ray.data.manifest import save_manifest
 from usseg_ray.prepare.own import is_raw, prepare_own
 
 
@@ -49,3 +51,25 @@ def test_what_is_to_be_prepared_yet(tmp_path: Path) -> None:
     assert is_raw(f"file://{tmp_path}")
     (tmp_path / "manifest.json").write_text("{}")
     assert not is_raw(str(tmp_path))
+
+
+def test_a_set_and_a_folder_of_one_name_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USSEG_DATA", str(tmp_path / "library"))
+    monkeypatch.chdir(tmp_path)
+    manifest, library = tiny.write(tmp_path / "library" / "photos"), tmp_path / "library"
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    assert not is_raw("photos")  # no image in it
+    (photos / "a.jpg").write_bytes(encoded(0))
+    for name in ("photos", "./photos"):
+        with pytest.raises(
+            UserError, match=rf"{name}: which one\? {library}/photos is .* {photos} "
+        ):
+            is_raw(name)
+    assert is_raw(str(photos))
+    assert not is_raw(str(library / "photos"))
+    made_of_it = manifest.model_copy(update={"source": str(photos)})
+    save_manifest(made_of_it, library / "photos")
+    assert not is_raw("photos")

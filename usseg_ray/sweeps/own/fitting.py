@@ -17,7 +17,7 @@ from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
 from usseg_ray.core.machine import chosen_device
-from usseg_ray.data.library import open_data
+from usseg_ray.data.library import is_prepared, open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.scaling import parse_bands
 from usseg_ray.features.backbones import build_backbone
@@ -158,7 +158,7 @@ def fit(
         network, said = choose_backbone(backbone, assigned or {})
         console.say(said)
         _check_room(images, Path(out or "."))
-        root, manifest = open_data(DataConfig(name=ready(source, bands)))
+        root, manifest = open_data(DataConfig(name=_set_of(source, bands)))
         request = Request(
             methods=with_spaces(list(methods), None),
             data=root,
@@ -246,20 +246,28 @@ def choose_backbone(given: str | None, assigned: dict[str, Any]) -> tuple[dict[s
     return {}, f"Backbone: {name}. --backbone {TEXTONS} needs no weights and is quicker."
 
 
-def ready(data: str, bands: str | None = None) -> str:
-    """Makes a prepared set of images that are none yet; shows progress and says what there is.
+def ready(data: str) -> str:
+    """Makes a prepared set of images that are none yet.
 
     Args:
         data: What `--data` names: a prepared set, or images as `prepare_own` takes them.
-        bands: As `prepare --bands`, for images.
 
     Returns:
         The set as `--data` takes it.
     """
-    if not is_raw(data):
-        return data
+    return _prepared(data) if is_raw(data) else data
+
+
+def _set_of(source: str, bands: str | None) -> str:
+    """Names the set of a folder's images, whatever other sets have its name."""
+    place = source if is_uri(source) else str(Path(source).expanduser().resolve())
+    return place if is_prepared(place) else _prepared(source, bands)
+
+
+def _prepared(source: str, bands: str | None = None) -> str:
+    """Makes a set or finds it; shows progress and says what there is."""
     with image_bar("Reading images") as on_progress:
-        own = prepare_own(data, on_progress=on_progress, bands=parse_bands(bands))
+        own = prepare_own(source, on_progress=on_progress, bands=parse_bands(bands))
     console.say(own.found)
     for note in own.notes:
         console.say(note)

@@ -3,8 +3,11 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.unit.prepare.test_packed import encoded
 from usseg_ray.core.errors import UserError
+from usseg_ray.sweeps.own import fitting
 from usseg_ray.sweeps.own.fitting import STEPS, FitResult, choose_backbone, fit, schedule
+from usseg_ray.sweeps.request import Request
 
 
 def test_the_result_says_where_everything_is_and_how_to_go_on() -> None:
@@ -37,3 +40,25 @@ def test_a_backbone_that_was_said_is_taken() -> None:
 def test_without_images_there_is_nothing_to_fit() -> None:
     with pytest.raises(UserError, match=r"which images\? usseg-ray fit FOLDER"):
         fit(None)
+
+
+@pytest.mark.parametrize("name", ["photos", "synthetic"])
+def test_a_folder_of_images_is_learnt_from_whatever_set_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("USSEG_DATA", str(tmp_path / "library"))
+    monkeypatch.chdir(tmp_path)
+    tiny.write(tmp_path / "library" / name, splits={"train": 3})
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.jpg").write_bytes(encoded(0))
+
+    def prepare_own(source: str, **_: object) -> None:
+        raise UserError(f"prepared {source}")
+
+    def launch(request: Request, *_: object, **__: object) -> None:
+        raise UserError(f"trained on {request.data}")
+
+    monkeypatch.setattr(fitting, "prepare_own", prepare_own)
+    monkeypatch.setattr(fitting, "launch", launch)
+    with pytest.raises(UserError, match=f"prepared {name}"):
+        fit(name, backbone="textons", out=str(tmp_path / "run"))
