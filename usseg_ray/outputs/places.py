@@ -14,7 +14,7 @@ from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, is_uri, resolve
-from usseg_ray.core.sources import is_junk
+from usseg_ray.core.sources import is_junk, is_made, without_made
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
 
@@ -106,6 +106,10 @@ def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.F
     local = pafs.LocalFileSystem()
     for place, below, names in os.walk(root):
         here = Path(place)
+        if here != root and is_made(here.name, (*below, *names)):
+            passed["folders of runs"] += 1
+            below.clear()
+            continue
         below[:] = sorted(name for name in below if not is_junk(name) and here / name != out)
         passed["links to folders"] += sum((here / name).is_symlink() for name in below)
         paths = [here / name for name in sorted(names)]
@@ -121,10 +125,14 @@ def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.F
 
 
 def _listed_there(filesystem: pafs.FileSystem, root: str) -> Iterator[pafs.FileInfo]:
-    for info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True)):
-        below = PurePosixPath(info.path[len(root) :].lstrip("/"))
-        if info.type == pafs.FileType.File and not any(map(is_junk, below.parts)):
-            yield info
+    infos = {
+        PurePosixPath(info.path[len(root) :].lstrip("/")): info
+        for info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+        if info.type == pafs.FileType.File
+    }
+    for below in without_made(infos):
+        if not any(map(is_junk, below.parts)):
+            yield infos[below]
 
 
 def _is_image(info: pafs.FileInfo, passed: Counter[str]) -> bool:

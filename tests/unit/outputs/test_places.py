@@ -61,6 +61,15 @@ def test_outputs_below_the_images_are_no_images(tmp_path: Path) -> None:
     assert keys(tmp_path, tmp_path / "out") == {"x.jpg": "x"}
 
 
+def test_what_runs_left_among_the_images_is_none(tmp_path: Path) -> None:
+    outputs = ("first/predict.json", "first/names.yaml", "first/masks/x.png")
+    touch(tmp_path, "x.jpg", "mlartifacts/1/mosaic.png", *outputs)
+    assert keys(tmp_path) == keys(tmp_path.as_uri()) == {"x.jpg": "x"}
+    assert find_images(str(tmp_path), "/nowhere").notes == (
+        "2 files passed over: folders of runs 2.",
+    )
+
+
 def test_where_there_is_nothing_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder or file"):
         find_images(str(tmp_path / "gone"), "/nowhere")
