@@ -41,12 +41,14 @@ class ImageFiles:
     """All images of a place.
 
     Attributes:
-        place: The folder or URI.
+        place: The file, folder or URI, as it was given.
+        folder: What names are below: a path without links, or one in a bucket.
         found: The images, by name.
         notes: What was passed over, a line each.
     """
 
     place: str
+    folder: str
     found: tuple[ImageFile, ...]
     notes: tuple[str, ...]
 
@@ -81,7 +83,8 @@ def find_images(place: str, out: str) -> ImageFiles:
             f"--images {place}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
             f"{' '.join(_told(passed))}".rstrip()
         )
-    return ImageFiles(place, tuple(_named(images)), tuple(_told(passed)))
+    folder = str(Path(root).resolve()) if filesystem.type_name == "local" else root
+    return ImageFiles(place, folder, tuple(_named(images)), tuple(_told(passed)))
 
 
 def read_bytes(filesystem: pafs.FileSystem, found: ImageFile) -> bytes:

@@ -56,6 +56,17 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     )
 
 
+def test_a_place_is_one_folder_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "photos/x.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    photos = tmp_path / "photos"
+    for place in ("photos", "photos/x.jpg", "link", str(photos), photos.as_uri()):
+        assert find_images(place, "/nowhere").folder == str(photos)
+
+
 def test_outputs_below_the_images_are_no_images(tmp_path: Path) -> None:
     touch(tmp_path, "x.jpg", "out/masks/x.png")
     assert keys(tmp_path, tmp_path / "out") == {"x.jpg": "x"}

@@ -5,6 +5,7 @@ import pytest
 from tests import tiny
 from tests.unit.prepare.test_packed import encoded
 from usseg_ray.core.errors import UserError
+from usseg_ray.outputs.manifest import Folder, Header
 from usseg_ray.sweeps.own import fitting
 from usseg_ray.sweeps.own.fitting import STEPS, FitResult, choose_backbone, fit, schedule
 from usseg_ray.sweeps.request import Request
@@ -62,3 +63,29 @@ def test_a_folder_of_images_is_learnt_from_whatever_set_has_its_name(
     monkeypatch.setattr(fitting, "launch", launch)
     with pytest.raises(UserError, match=f"prepared {name}"):
         fit(name, backbone="textons", out=str(tmp_path / "run"))
+
+
+def test_a_run_that_is_resumed_keeps_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("summer", "winter"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(encoded(0))
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    header = Header(model="", names="", options={}, images=str(tmp_path / "summer"))
+    Folder(str(run / "outputs")).begin(header, "")
+    monkeypatch.setattr(fitting, "reopened", lambda _: (run, None))
+
+    def masks(images: str, _: Path) -> None:
+        raise UserError(f"masks of {images}")
+
+    monkeypatch.setattr(fitting, "_masks", masks)
+    with pytest.raises(UserError, match=r"its masks are of .*summer\. .*--images winter --out"):
+        fit("winter", resume="run")
+    with pytest.raises(UserError, match="masks of summer"):
+        fit("summer", resume="run")
+    (tmp_path / "summer").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="masks of moved"):
+        fit("moved", resume="run")
