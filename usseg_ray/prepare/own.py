@@ -17,7 +17,10 @@ from usseg_ray.data.library import SYNTHETIC, cache_root, is_prepared
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.layouts import discover
+from usseg_ray.prepare.lists import split_lists
 from usseg_ray.prepare.packed import KEPT, PARQUET, TAR, is_packed, unpack_images
+from usseg_ray.prepare.pairing import DEFAULT_SPLIT
+from usseg_ray.prepare.patterns import roots
 from usseg_ray.prepare.windows import cut_large
 from usseg_ray.prepare.write import Preparation, fingerprint, write_set
 
@@ -107,7 +110,7 @@ def prepare_own(
         UserError: There are too few images, all are the same, or most cannot be read.
     """
     folder = image_folder(source, home)
-    images, outside = _inside(discover(folder), folder.resolve())
+    images, outside = _inside(_found_in(folder), folder.resolve())
     images = cut_large(images)
     _refuse_few(images, source)
     _refuse_identical(images, source)
@@ -126,6 +129,23 @@ def prepare_own(
         raise UserError(f"{source}: {_few(rows)} See {place}/quarantine.jsonl for the others.")
     broken = [f"{bad} could not be read: {place}/quarantine.jsonl says why."] if bad else []
     return OwnSet(prepared, _found(prepared, source), (*prepared.notes, *outside, *broken))
+
+
+def _found_in(folder: Path) -> ImageSet:
+    """Finds all images that a model can learn from, whatever their folders are called by chance.
+
+    A layout is believed where labels or lists show that it is meant. Else it must take all images,
+    and name some for training.
+    """
+    found = discover(folder)
+    if any(entry.label for entry in found.entries) or any(map(split_lists, roots(folder))):
+        return found
+    try:
+        everything = discover(folder, images="{id}")
+    except UserError:  # some may be labels
+        return found
+    whole = len(found.entries) == len(everything.entries) and DEFAULT_SPLIT in found.splits
+    return found if whole else everything
 
 
 def _found(prepared: Preparation, source: str) -> str:

@@ -46,6 +46,13 @@ class PassedFiles:
                 "They would be PNG files in a folder of labels, or where prepare --labels says."
             )
 
+    def outside(self, layout: str, paths: Sequence[Path]) -> None:
+        """Says which pictures were counted because a layout does not have them."""
+        self._remarks.append(
+            f"{len(paths)} images lie outside the layout {layout} ({min(paths)}). "
+            "To use all images: prepare --images '{id}'."
+        )
+
     def walk(self, folder: Path) -> list[Path]:
         """Lists all files below a folder but hidden ones and runs' own, which are counted."""
         return list(walk(folder, self.hidden, self.unreadable, self.made))
