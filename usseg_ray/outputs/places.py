@@ -63,6 +63,8 @@ def find_images(place: str, out: str) -> ImageFiles:
     Raises:
         UserError: There is nothing there, or no image.
     """
+    if not _is_text(place):
+        raise UserError(f"--images {place!r}: the name is not UTF-8. Rename the folder or file.")
     filesystem, root = resolve(place)
     info = filesystem.get_file_info(root)
     if info.type == pafs.FileType.NotFound:
@@ -80,7 +82,7 @@ def find_images(place: str, out: str) -> ImageFiles:
     ]
     if not images:
         raise UserError(
-            f"--images {place}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
+            f"{place}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
             f"{' '.join(_told(passed))}".rstrip()
         )
     folder = str(Path(root).resolve()) if filesystem.type_name == "local" else root
@@ -121,6 +123,8 @@ def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.F
                 passed["links out of the folder"] += 1
             elif is_junk(path.name):
                 passed["hidden"] += 1
+            elif not _is_text(str(path)):
+                passed["names that are not UTF-8"] += 1
             elif path.is_file():
                 yield local.get_file_info(str(path))
             else:
@@ -138,6 +142,15 @@ def _listed_there(filesystem: pafs.FileSystem, root: str) -> Iterator[pafs.FileI
             yield infos[below]
 
 
+def _is_text(path: str) -> bool:
+    """Tells whether a path is UTF-8, as file systems here and records of outputs need it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_image(info: pafs.FileInfo, passed: Counter[str]) -> bool:
     suffix = PurePosixPath(info.path).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
@@ -147,12 +160,16 @@ def _is_image(info: pafs.FileInfo, passed: Counter[str]) -> bool:
 
 
 def _named(images: list[tuple[str, pafs.FileInfo]]) -> Iterator[ImageFile]:
-    """Names outputs; where two images would have one, both keep their suffixes."""
-    keys = [str(PurePosixPath(name).with_suffix("")) for name, _ in images]
-    taken = Counter(key.casefold() for key in keys)
-    for (name, info), key in sorted(zip(images, keys, strict=True), key=lambda pair: pair[0][0]):
-        own = key if taken[key.casefold()] == 1 else name
-        yield ImageFile(name, own, info.path, (info.size or 0, info.mtime_ns or 0))
+    """Names outputs; images that would have one name keep their suffixes, until none is shared."""
+    keys = {name: str(PurePosixPath(name).with_suffix("")) for name, _ in images}
+    while True:
+        taken = Counter(key.casefold() for key in keys.values())
+        shared = {name for name, key in keys.items() if key != name and taken[key.casefold()] > 1}
+        if not shared:
+            break
+        keys |= {name: name for name in shared}
+    for name, info in sorted(images, key=lambda image: image[0]):
+        yield ImageFile(name, keys[name], info.path, (info.size or 0, info.mtime_ns or 0))
 
 
 def _told(passed: Counter[str]) -> list[str]:

@@ -107,9 +107,12 @@ def prepare_own(
         The set.
 
     Raises:
-        UserError: There are too few images, all are the same, or most cannot be read.
+        UserError: It is one file, there are too few images, all are the same, or most cannot be
+            read.
     """
     folder = image_folder(source, home)
+    if folder.is_file():
+        raise UserError(f"{source}: a file. Give the folder of your images, or an archive of them.")
     images, outside = _inside(_found_in(folder), folder.resolve())
     images = cut_large(images)
     _refuse_few(images, source)

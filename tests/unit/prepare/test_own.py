@@ -27,6 +27,12 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
         prepare_own(str(tmp_path), tmp_path / "home")
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(0))
+    with pytest.raises(UserError, match=r"^/.*a\.jpg: a file\. Give the folder of your images"):
+        prepare_own(str(tmp_path / "a.jpg"), tmp_path / "home")
+
+
 def test_copies_of_one_image_are_refused(tmp_path: Path) -> None:
     for name in ("a.jpg", "ß 写真.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(encoded(0))
