@@ -51,7 +51,7 @@ def main(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace what another model, or other names or options, made."
+            "--overwrite", help="Replace what another model, other names, options or images made."
         ),
     ] = False,
     version: Version = False,  # noqa: ARG001

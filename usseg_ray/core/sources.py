@@ -5,8 +5,10 @@ All of it comes from elsewhere, so what is read is bounded and what is wrong is 
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -16,6 +18,16 @@ from usseg_ray.core.files import first_line
 from usseg_ray.core.foreign import is_shown
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx", "$recycle.bin"})
+
+_MADE = (
+    {"predict.json", "names.yaml"},
+    {"sweep.yaml", "trial_000"},
+    {"trial.json", "evaluation.npz"},
+    {"model.yaml", "model.safetensors"},
+)
+"""What folders of outputs, sweeps, trials and models hold."""
+
+_TRACKED = frozenset({"mlartifacts", "mlruns"})
 
 _MAX_TEXT_BYTES = 64 * 2**20
 
@@ -27,10 +39,37 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK
 
 
+def is_made(folder: str, names: Collection[str]) -> bool:
+    """Tells a folder that a run left where it started: its pictures are none of the user's.
+
+    Args:
+        folder: What it is called.
+        names: What it holds.
+    """
+    return folder in _TRACKED or any(made.issubset(names) for made in _MADE)
+
+
+def without_made(files: Iterable[PurePosixPath]) -> Iterator[PurePosixPath]:
+    """Leaves out of a listing what lies in folders that `is_made`.
+
+    Args:
+        files: Paths below the folder that was listed, which itself may be one.
+    """
+    listed = list(files)
+    inside = defaultdict[PurePosixPath, set[str]](set)
+    for file in listed:
+        for path, folder in pairwise([file, *file.parents]):
+            inside[folder].add(path.name)
+    made = {folder for folder, names in inside.items() if is_made(folder.name, names)}
+    made.discard(PurePosixPath())
+    return (file for file in listed if made.isdisjoint(file.parents))
+
+
 def walk(
     folder: Path,
     on_junk: Callable[[Path], object] = lambda _: None,
     on_error: Callable[[OSError], object] = lambda _: None,
+    on_made: Callable[[Path], object] = lambda _: None,
 ) -> Iterator[Path]:
     """Yields every file below a folder, through links too, but never round a loop of them.
 
@@ -38,9 +77,14 @@ def walk(
         folder: Where to begin.
         on_junk: Told each file and folder that `is_junk`, which are passed over.
         on_error: Told each folder that cannot be read.
+        on_made: Told each folder that `is_made`, which are not entered; the first may be one.
     """
     for place, below, names in os.walk(folder, followlinks=True, onerror=on_error):
         here = Path(place)
+        if here != folder and is_made(here.name, (*below, *names)):
+            on_made(here)
+            below.clear()
+            continue
         inside = here.resolve()
         for name in (*below, *names):
             if is_junk(name):

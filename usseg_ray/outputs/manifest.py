@@ -36,6 +36,7 @@ class Header(Settings):
         model: Digest of the model's weights and of how it shows images.
         names: Digest of names, colours and merges.
         options: What else they hang on.
+        images: Folder of the images; empty where an earlier version did not say.
     """
 
     version: int = 1
@@ -43,9 +44,15 @@ class Header(Settings):
     model: str
     names: str
     options: dict[str, int | float | str | None]
+    images: str = ""
 
     @classmethod
-    def of(cls, description: Description, options: dict[str, int | float | str | None]) -> Self:
+    def of(
+        cls,
+        description: Description,
+        options: dict[str, int | float | str | None],
+        images: str = "",
+    ) -> Self:
         """Says what the outputs of a model hang on."""
         told = description.model_dump(mode="json", exclude={"names", "scores", "usseg_ray"})
         names = description.names.text()
@@ -53,6 +60,7 @@ class Header(Settings):
             model=_digest(json.dumps(told, sort_keys=True, default=str)),
             names=_digest(names),
             options=options,
+            images=images,
         )
 
     def differs(self, other: "Header") -> str:
@@ -63,6 +71,8 @@ class Header(Settings):
             return "the same model with other names"
         if self.options != other.options:
             return f"other options ({_told(self.options)}; now {_told(other.options)})"
+        if self.images and other.images and self.images != other.images:
+            return f"the same model for the images of {self.images}"
         return ""
 
 

@@ -14,7 +14,7 @@ from pyarrow import fs as pafs
 
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import first_line, is_uri, resolve
-from usseg_ray.core.sources import is_junk
+from usseg_ray.core.sources import is_junk, is_made, without_made
 from usseg_ray.data.containers import UndecodableError
 from usseg_ray.data.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, MAX_FILE_BYTES
 
@@ -41,12 +41,14 @@ class ImageFiles:
     """All images of a place.
 
     Attributes:
-        place: The folder or URI.
+        place: The file, folder or URI, as it was given.
+        folder: What names are below: a path without links, or one in a bucket.
         found: The images, by name.
         notes: What was passed over, a line each.
     """
 
     place: str
+    folder: str
     found: tuple[ImageFile, ...]
     notes: tuple[str, ...]
 
@@ -61,6 +63,8 @@ def find_images(place: str, out: str) -> ImageFiles:
     Raises:
         UserError: There is nothing there, or no image.
     """
+    if not _is_text(place):
+        raise UserError(f"--images {place!r}: the name is not UTF-8. Rename the folder or file.")
     filesystem, root = resolve(place)
     info = filesystem.get_file_info(root)
     if info.type == pafs.FileType.NotFound:
@@ -78,10 +82,11 @@ def find_images(place: str, out: str) -> ImageFiles:
     ]
     if not images:
         raise UserError(
-            f"--images {place}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
+            f"{place}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
             f"{' '.join(_told(passed))}".rstrip()
         )
-    return ImageFiles(place, tuple(_named(images)), tuple(_told(passed)))
+    folder = str(Path(root).resolve()) if filesystem.type_name == "local" else root
+    return ImageFiles(place, folder, tuple(_named(images)), tuple(_told(passed)))
 
 
 def read_bytes(filesystem: pafs.FileSystem, found: ImageFile) -> bytes:
@@ -106,6 +111,10 @@ def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.F
     local = pafs.LocalFileSystem()
     for place, below, names in os.walk(root):
         here = Path(place)
+        if here != root and is_made(here.name, (*below, *names)):
+            passed["folders of runs"] += 1
+            below.clear()
+            continue
         below[:] = sorted(name for name in below if not is_junk(name) and here / name != out)
         passed["links to folders"] += sum((here / name).is_symlink() for name in below)
         paths = [here / name for name in sorted(names)]
@@ -114,6 +123,8 @@ def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.F
                 passed["links out of the folder"] += 1
             elif is_junk(path.name):
                 passed["hidden"] += 1
+            elif not _is_text(str(path)):
+                passed["names that are not UTF-8"] += 1
             elif path.is_file():
                 yield local.get_file_info(str(path))
             else:
@@ -121,10 +132,23 @@ def _listed_here(root: Path, out: Path, passed: Counter[str]) -> Iterator[pafs.F
 
 
 def _listed_there(filesystem: pafs.FileSystem, root: str) -> Iterator[pafs.FileInfo]:
-    for info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True)):
-        below = PurePosixPath(info.path[len(root) :].lstrip("/"))
-        if info.type == pafs.FileType.File and not any(map(is_junk, below.parts)):
-            yield info
+    infos = {
+        PurePosixPath(info.path[len(root) :].lstrip("/")): info
+        for info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+        if info.type == pafs.FileType.File
+    }
+    for below in without_made(infos):
+        if not any(map(is_junk, below.parts)):
+            yield infos[below]
+
+
+def _is_text(path: str) -> bool:
+    """Tells whether a path is UTF-8, as file systems here and records of outputs need it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_image(info: pafs.FileInfo, passed: Counter[str]) -> bool:
@@ -136,12 +160,16 @@ def _is_image(info: pafs.FileInfo, passed: Counter[str]) -> bool:
 
 
 def _named(images: list[tuple[str, pafs.FileInfo]]) -> Iterator[ImageFile]:
-    """Names outputs; where two images would have one, both keep their suffixes."""
-    keys = [str(PurePosixPath(name).with_suffix("")) for name, _ in images]
-    taken = Counter(key.casefold() for key in keys)
-    for (name, info), key in sorted(zip(images, keys, strict=True), key=lambda pair: pair[0][0]):
-        own = key if taken[key.casefold()] == 1 else name
-        yield ImageFile(name, own, info.path, (info.size or 0, info.mtime_ns or 0))
+    """Names outputs; images that would have one name keep their suffixes, until none is shared."""
+    keys = {name: str(PurePosixPath(name).with_suffix("")) for name, _ in images}
+    while True:
+        taken = Counter(key.casefold() for key in keys.values())
+        shared = {name for name, key in keys.items() if key != name and taken[key.casefold()] > 1}
+        if not shared:
+            break
+        keys |= {name: name for name in shared}
+    for name, info in sorted(images, key=lambda image: image[0]):
+        yield ImageFile(name, keys[name], info.path, (info.size or 0, info.mtime_ns or 0))
 
 
 def _told(passed: Counter[str]) -> list[str]:

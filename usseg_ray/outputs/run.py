@@ -86,7 +86,7 @@ def predict(
         formats: Of `formats.FORMATS`.
         tiling: Cut images into tiles; else they are seen whole.
         refine: Refiners such as `guided` or `flip+guided`; none if unset.
-        overwrite: Replace what another model, or other names or options, made.
+        overwrite: Replace what another model, other names, options or images made.
         device: `cpu` or `cuda`.
         on_progress: Told how far it is.
 
@@ -110,11 +110,11 @@ def predict(
         refinement,
         named_anyup(),
     )
-    header = Header.of(description, _options(tiling, refinement))
+    header = Header.of(description, _options(tiling, refinement), found.folder)
     folder = Folder(out)
     check_owner(folder, header, found.place, overwrite=overwrite)
     with alone_in(out, "this folder of outputs"), _swept(folder):
-        if overwrite and (there := _header(folder)) is not None and there.differs(header):
+        if overwrite and (there := header_of(folder)) is not None and there.differs(header):
             folder.clear()
         folder.begin(header, description.names.text())
         result = PredictionRun(out, notes=found.notes)
@@ -136,8 +136,8 @@ def check_owner(folder: Folder, header: Header, images: str, *, overwrite: bool)
     """Refuses a folder that something else made.
 
     Raises:
-        UserError: It is the images' own, or another model, other names or options wrote it, or
-            nobody knows who.
+        UserError: It is the images' own, or another model, other names, options or images made
+            it, or nobody knows who.
     """
     if not is_uri(images) and Path(images).expanduser().absolute() == Path(folder.place):
         raise UserError(f"--out {folder.place}: the folder of the images. Name another.")
@@ -264,7 +264,8 @@ def _swept(folder: Folder) -> Iterator[None]:
         folder.sweep()
 
 
-def _header(folder: Folder) -> Header | None:
+def header_of(folder: Folder) -> Header | None:
+    """Reads what made outputs; `None` where nothing did, or a file that is damaged says what."""
     try:
         return folder.header()
     except UserError:

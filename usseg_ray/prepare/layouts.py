@@ -113,12 +113,15 @@ def _by_layout(source: Path, passed: PassedFiles) -> list[Entry]:
 def _read(root: Path, layout: Layout, files: Iterable[Path], passed: PassedFiles) -> list[Entry]:
     image, label = Pattern(layout.images), Pattern(layout.labels)
     lists = {} if image.has_split else split_lists(root)
-    pairing = Pairing(passed)
+    pairing, outside = Pairing(passed), list[Path]()
     for path in files:
         if path in lists.values():
             continue
         below = path.relative_to(root)
-        pairing.add(path, image.find(below), label.find(below))
+        as_image, as_label = image.find(below), label.find(below)
+        pairing.add(path, as_image, as_label)
+        if is_picture(path) and as_image is as_label is None:
+            outside.append(path)
     if layout.beside_anything:
         pairing.refuse_label_like()
     entries = pairing.entries()
@@ -127,6 +130,8 @@ def _read(root: Path, layout: Layout, files: Iterable[Path], passed: PassedFiles
             f"{root}: no images here ({', '.join(sorted(IMAGE_SUFFIXES))}). "
             f"{' '.join(passed.lines())}".rstrip()
         )
+    if outside and all(entry.label is None for entry in entries):
+        passed.outside(layout.images, outside)
     _refuse_empty_splits(root, image, layout, {entry.split for entry in entries})
     _refuse_merged_splits(root, entries)
     return _by_lists(root, entries, lists, passed) if lists else entries

@@ -11,10 +11,16 @@ from pathlib import Path
 from usseg_ray.core.cli import OnProgress
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
+from usseg_ray.core.sources import walk
+from usseg_ray.data.decode import IMAGE_SUFFIXES
 from usseg_ray.data.library import SYNTHETIC, cache_root, is_prepared
+from usseg_ray.data.manifest import load_manifest
 from usseg_ray.prepare.entries import ImageSet
 from usseg_ray.prepare.layouts import discover
-from usseg_ray.prepare.packed import KEPT, is_packed, unpack_images
+from usseg_ray.prepare.lists import split_lists
+from usseg_ray.prepare.packed import KEPT, PARQUET, TAR, is_packed, unpack_images
+from usseg_ray.prepare.pairing import DEFAULT_SPLIT
+from usseg_ray.prepare.patterns import roots
 from usseg_ray.prepare.windows import cut_large
 from usseg_ray.prepare.write import Preparation, fingerprint, write_set
 
@@ -40,13 +46,32 @@ class OwnSet:
 
 
 def is_raw(data: str) -> bool:
-    """Tells what is to be prepared yet from a prepared set, by its folder, URI or name."""
+    """Tells what is to be prepared yet from a prepared set, by its folder, URI or name.
+
+    Raises:
+        UserError: There are images here, and a set of that name that was not made of them.
+    """
     if data == SYNTHETIC:
         return False
     if is_uri(data):
         return not is_prepared(data)
-    path = Path(data).expanduser()
-    return path.exists() and not is_prepared(path) and not is_prepared(cache_root() / data)
+    path, named = Path(data).expanduser(), cache_root() / data
+    if not path.exists() or is_prepared(path):
+        return False
+    if not is_prepared(named):
+        return True
+    source = load_manifest(str(named)).source
+    if source != str(path.resolve()) and _holds_images(path):
+        raise UserError(
+            f"--data {data}: which one? {named} is a prepared set, made of {source}; "
+            f"{path.resolve()} holds other images. Give one of these paths."
+        )
+    return False
+
+
+def _holds_images(path: Path) -> bool:
+    known = {PARQUET, TAR, *IMAGE_SUFFIXES}
+    return any(file.suffix.lower() in known for file in (walk(path) if path.is_dir() else [path]))
 
 
 def image_folder(source: str, home: Path = KEPT) -> Path:
@@ -82,10 +107,13 @@ def prepare_own(
         The set.
 
     Raises:
-        UserError: There are too few images, all are the same, or most cannot be read.
+        UserError: It is one file, there are too few images, all are the same, or most cannot be
+            read.
     """
     folder = image_folder(source, home)
-    images, outside = _inside(discover(folder), folder.resolve())
+    if folder.is_file():
+        raise UserError(f"{source}: a file. Give the folder of your images, or an archive of them.")
+    images, outside = _inside(_found_in(folder), folder.resolve())
     images = cut_large(images)
     _refuse_few(images, source)
     _refuse_identical(images, source)
@@ -104,6 +132,23 @@ def prepare_own(
         raise UserError(f"{source}: {_few(rows)} See {place}/quarantine.jsonl for the others.")
     broken = [f"{bad} could not be read: {place}/quarantine.jsonl says why."] if bad else []
     return OwnSet(prepared, _found(prepared, source), (*prepared.notes, *outside, *broken))
+
+
+def _found_in(folder: Path) -> ImageSet:
+    """Finds all images that a model can learn from, whatever their folders are called by chance.
+
+    A layout is believed where labels or lists show that it is meant. Else it must take all images,
+    and name some for training.
+    """
+    found = discover(folder)
+    if any(entry.label for entry in found.entries) or any(map(split_lists, roots(folder))):
+        return found
+    try:
+        everything = discover(folder, images="{id}")
+    except UserError:  # some may be labels
+        return found
+    whole = len(found.entries) == len(everything.entries) and DEFAULT_SPLIT in found.splits
+    return found if whole else everything
 
 
 def _found(prepared: Preparation, source: str) -> str:

@@ -19,7 +19,7 @@ from pyarrow import fs as pafs
 from usseg_ray.core.cli import UNWRITABLE
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import copy_here, first_line, is_uri, resolve
-from usseg_ray.core.sources import is_junk, walk
+from usseg_ray.core.sources import is_junk, walk, without_made
 from usseg_ray.data.decode import IMAGE_SUFFIXES
 
 PARQUET, TAR = ".parquet", ".tar"
@@ -141,10 +141,14 @@ def _files(filesystem: pafs.FileSystem, root: str) -> list[pafs.FileInfo]:
         return [info]
     below = filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True))
     wanted = {PARQUET, TAR, *IMAGE_SUFFIXES}
-    found = (info for info in below if info.type == pafs.FileType.File)
-    known = (info for info in found if PurePosixPath(info.path).suffix.lower() in wanted)
-    seen = (info for info in known if not is_junk(info.base_name))
-    return sorted(seen, key=lambda info: str(info.path))
+    found = {
+        PurePosixPath(info.path).relative_to(root): info
+        for info in below
+        if info.type == pafs.FileType.File
+    }
+    seen = (path for path in without_made(found) if not any(map(is_junk, path.parts)))
+    known = (found[path] for path in seen if path.suffix.lower() in wanted)
+    return sorted(known, key=lambda info: str(info.path))
 
 
 def _lay_out(

@@ -25,6 +25,10 @@ class PassedFiles:
         """Counts a hidden file, or one that a system left behind."""
         self._kinds["hidden"] += 1
 
+    def made(self, _: Path) -> None:
+        """Counts a folder that a run made."""
+        self._kinds["folders of runs"] += 1
+
     def other(self, path: Path) -> None:
         """Counts a file that fits no pattern."""
         if path.name != FILE and path not in self._read:
@@ -42,9 +46,16 @@ class PassedFiles:
                 "They would be PNG files in a folder of labels, or where prepare --labels says."
             )
 
+    def outside(self, layout: str, paths: Sequence[Path]) -> None:
+        """Says which pictures were counted because a layout does not have them."""
+        self._remarks.append(
+            f"{len(paths)} images lie outside the layout {layout} ({min(paths)}). "
+            "To use all images: prepare --images '{id}'."
+        )
+
     def walk(self, folder: Path) -> list[Path]:
-        """Lists all files below a folder but hidden ones, which are counted."""
-        return list(walk(folder, self.hidden, self.unreadable))
+        """Lists all files below a folder but hidden ones and runs' own, which are counted."""
+        return list(walk(folder, self.hidden, self.unreadable, self.made))
 
     def unlisted(self, count: int) -> None:
         """Counts images that no list of a split names."""

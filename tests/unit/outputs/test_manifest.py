@@ -25,6 +25,12 @@ def test_a_header_says_in_what_it_differs(model: Path) -> None:
     assert header.differs(Header.of(named, {})) == "the same model with other names"
     tiled = Header.of(description, {"tile": 64, "overlap": 0.25})
     assert header.differs(tiled) == "other options (none; now --tile 64, --overlap 0.25)"
+    summer = Header.of(description, {}, "/summer")
+    assert summer.differs(Header.of(description, {}, "/winter")) == (
+        "the same model for the images of /summer"
+    )
+    # Earlier versions did not say.
+    assert header.differs(summer) == summer.differs(header) == ""
 
 
 def test_what_is_noted_is_read_again_after_joining_too(tmp_path: Path, model: Path) -> None:

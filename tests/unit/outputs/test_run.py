@@ -43,6 +43,18 @@ def test_a_new_folder_is_anybodys(model: Path, tmp_path: Path) -> None:
     check_owner(Folder(str(tmp_path)), header, "s3://bucket/x", overwrite=True)
 
 
+def test_images_of_another_folder_are_not_mixed_in(model: Path, tmp_path: Path) -> None:
+    summer, winter, out = (tmp_path / name for name in ("summer", "winter", "out"))
+    for folder in (summer, winter):
+        folder.mkdir()
+        Image.new("RGB", (8, 8)).save(folder / "a.png")
+    about = Header.of(read_description(model), {}, str(summer))
+    Folder(str(out)).begin(about, "names")
+    with pytest.raises(UserError, match=f"for the images of {summer}. Name another folder, or"):
+        predict(model, str(winter / "a.png"), str(out))
+    assert Folder(str(out)).header() == about
+
+
 def test_files_of_all_images_have_those_that_were_written_for_them(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     for name in ("b.png", "a.png"):

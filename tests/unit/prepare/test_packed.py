@@ -99,6 +99,15 @@ def test_a_folder_of_archives_and_a_uri_of_images(tmp_path: Path) -> None:
     assert names(folder) == ["00/1.jpg", "photo.jpg"]
 
 
+def test_what_runs_left_beside_archives_is_not_laid_out(tmp_path: Path) -> None:
+    archive(tmp_path / "a.tar", {"1.jpg": encoded(0)})
+    for name in (".prepared/x/b.jpg", "out/predict.json", "out/names.yaml", "out/masks/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(1))
+    assert is_packed(str(tmp_path))
+    assert names(unpack_images(str(tmp_path), tmp_path / ".prepared")) == ["a/1.jpg"]
+
+
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     bad = tmp_path / "x.tar"
     bad.write_bytes(b"text" * 300)

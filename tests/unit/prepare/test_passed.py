@@ -41,6 +41,15 @@ def test_a_walk_counts_what_systems_leave_behind(tmp_path: Path) -> None:
     assert passed.lines()[0].startswith("4 files passed over: hidden 4")
 
 
+def test_a_walk_counts_folders_of_runs(tmp_path: Path) -> None:
+    for name in ("a.jpg", "mlartifacts/b.png", "out/predict.json", "out/names.yaml", "out/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    passed = PassedFiles()
+    assert passed.walk(tmp_path) == [tmp_path / "a.jpg"]
+    assert passed.lines() == ["2 files passed over: folders of runs 2."]
+
+
 def test_images_in_no_list_and_unreadable_folders_are_said() -> None:
     passed = PassedFiles()
     passed.unlisted(3)

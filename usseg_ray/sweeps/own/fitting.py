@@ -17,7 +17,7 @@ from usseg_ray.core.config import BackboneConfig, DataConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.files import is_uri
 from usseg_ray.core.machine import chosen_device
-from usseg_ray.data.library import open_data
+from usseg_ray.data.library import is_prepared, open_data
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.scaling import parse_bands
 from usseg_ray.features.backbones import build_backbone
@@ -28,9 +28,11 @@ from usseg_ray.models.find import KEPT, find_model
 from usseg_ray.ops import context
 from usseg_ray.outputs.gallery.carry import take_over
 from usseg_ray.outputs.gallery.page import GALLERY, write_gallery
-from usseg_ray.outputs.places import find_images
-from usseg_ray.outputs.run import PredictionRun, check_room, predict
+from usseg_ray.outputs.manifest import Folder
+from usseg_ray.outputs.places import ImageFiles, find_images
+from usseg_ray.outputs.run import PredictionRun, check_room, header_of, predict
 from usseg_ray.prepare.own import image_folder, is_raw, prepare_own
+from usseg_ray.prepare.packed import KEPT as COPIES
 from usseg_ray.scoring.objective import WITHOUT_LABELS
 from usseg_ray.sweeps.k.answer import ANSWER, maps_path
 from usseg_ray.sweeps.launch import launch, reopened
@@ -150,7 +152,7 @@ def fit(
     if resume is not None:
         run, request = reopened(resume)
         images = str(image_folder(source)) if source is not None else _images_of(request.data)
-        _check_room(images, run)
+        _refuse_others(_check_room(images, run), run)
         if not (run / KEPT).is_dir():
             launch(None, None, resume, dry_run=False, again=f"{CONSOLE} fit")
     elif source is not None:
@@ -158,7 +160,7 @@ def fit(
         network, said = choose_backbone(backbone, assigned or {})
         console.say(said)
         _check_room(images, Path(out or "."))
-        root, manifest = open_data(DataConfig(name=ready(source, bands)))
+        root, manifest = open_data(DataConfig(name=_set_of(source, bands)))
         request = Request(
             methods=with_spaces(list(methods), None),
             data=root,
@@ -198,11 +200,25 @@ def _images_of(data: str) -> str:
     return source
 
 
-def _check_room(images: str, run: Path) -> None:
-    """Refuses a disk that would be full before all images have their masks."""
+def _check_room(images: str, run: Path) -> ImageFiles:
+    """Lists the images; refuses a disk that would be full before all have their masks."""
     out = str(run / OUTPUTS)
     found = find_images(images, out)
     check_room(out, found.found, found, FORMATS)
+    return found
+
+
+def _refuse_others(found: ImageFiles, run: Path) -> None:
+    """Refuses images of another folder than the masks', if that is there yet and no copy."""
+    header = header_of(Folder(str(run / OUTPUTS)))
+    if header is None or header.images in ("", found.folder):
+        return
+    before = Path(header.images)
+    if before.is_dir() and not before.is_relative_to(COPIES.resolve()):
+        raise UserError(
+            f"{run}: its masks are of {before}. For other images: {CONSOLE} predict --model "
+            f"{shlex.quote(str(run))} --images {shlex.quote(found.place)} --out MASKS"
+        )
 
 
 def schedule(manifest: Manifest) -> dict[str, Any]:
@@ -246,20 +262,28 @@ def choose_backbone(given: str | None, assigned: dict[str, Any]) -> tuple[dict[s
     return {}, f"Backbone: {name}. --backbone {TEXTONS} needs no weights and is quicker."
 
 
-def ready(data: str, bands: str | None = None) -> str:
-    """Makes a prepared set of images that are none yet; shows progress and says what there is.
+def ready(data: str) -> str:
+    """Makes a prepared set of images that are none yet.
 
     Args:
         data: What `--data` names: a prepared set, or images as `prepare_own` takes them.
-        bands: As `prepare --bands`, for images.
 
     Returns:
         The set as `--data` takes it.
     """
-    if not is_raw(data):
-        return data
+    return _prepared(data) if is_raw(data) else data
+
+
+def _set_of(source: str, bands: str | None) -> str:
+    """Names the set of a folder's images, whatever other sets have its name."""
+    place = source if is_uri(source) else str(Path(source).expanduser().resolve())
+    return place if is_prepared(place) else _prepared(source, bands)
+
+
+def _prepared(source: str, bands: str | None = None) -> str:
+    """Makes a set or finds it; shows progress and says what there is."""
     with image_bar("Reading images") as on_progress:
-        own = prepare_own(data, on_progress=on_progress, bands=parse_bands(bands))
+        own = prepare_own(source, on_progress=on_progress, bands=parse_bands(bands))
     console.say(own.found)
     for note in own.notes:
         console.say(note)

@@ -3,8 +3,12 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.unit.prepare.test_packed import encoded
 from usseg_ray.core.errors import UserError
+from usseg_ray.outputs.manifest import Folder, Header
+from usseg_ray.sweeps.own import fitting
 from usseg_ray.sweeps.own.fitting import STEPS, FitResult, choose_backbone, fit, schedule
+from usseg_ray.sweeps.request import Request
 
 
 def test_the_result_says_where_everything_is_and_how_to_go_on() -> None:
@@ -37,3 +41,51 @@ def test_a_backbone_that_was_said_is_taken() -> None:
 def test_without_images_there_is_nothing_to_fit() -> None:
     with pytest.raises(UserError, match=r"which images\? usseg-ray fit FOLDER"):
         fit(None)
+
+
+@pytest.mark.parametrize("name", ["photos", "synthetic"])
+def test_a_folder_of_images_is_learnt_from_whatever_set_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("USSEG_DATA", str(tmp_path / "library"))
+    monkeypatch.chdir(tmp_path)
+    tiny.write(tmp_path / "library" / name, splits={"train": 3})
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.jpg").write_bytes(encoded(0))
+
+    def prepare_own(source: str, **_: object) -> None:
+        raise UserError(f"prepared {source}")
+
+    def launch(request: Request, *_: object, **__: object) -> None:
+        raise UserError(f"trained on {request.data}")
+
+    monkeypatch.setattr(fitting, "prepare_own", prepare_own)
+    monkeypatch.setattr(fitting, "launch", launch)
+    with pytest.raises(UserError, match=f"prepared {name}"):
+        fit(name, backbone="textons", out=str(tmp_path / "run"))
+
+
+def test_a_run_that_is_resumed_keeps_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("summer", "winter"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(encoded(0))
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    header = Header(model="", names="", options={}, images=str(tmp_path / "summer"))
+    Folder(str(run / "outputs")).begin(header, "")
+    monkeypatch.setattr(fitting, "reopened", lambda _: (run, None))
+
+    def masks(images: str, _: Path) -> None:
+        raise UserError(f"masks of {images}")
+
+    monkeypatch.setattr(fitting, "_masks", masks)
+    with pytest.raises(UserError, match=r"its masks are of .*summer\. .*--images winter --out"):
+        fit("winter", resume="run")
+    with pytest.raises(UserError, match="masks of summer"):
+        fit("summer", resume="run")
+    (tmp_path / "summer").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="masks of moved"):
+        fit("moved", resume="run")
