@@ -104,10 +104,10 @@ def test_folders_called_as_a_layouts_by_chance_leave_no_image_out(
 def test_a_layout_that_is_meant_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str
 ) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "train.txt").write_text("3\n4\n")
-    names = ("rome/1.jpg", "images/3.jpg", "images/4.jpg", "labels/3.png", "test/2.jpg")
-    names = tuple(name for name in names if not name.startswith("labels") or name == shown)
+    path = tmp_path / "photos" / shown
+    path.parent.mkdir(parents=True)
+    path.write_text("3\n4\n")
+    names = ("rome/1.jpg", "images/3.jpg", "images/4.jpg", "test/2.jpg")
     assert sets_of(tmp_path, names, monkeypatch) == {"train": {"3", "4"}}
 
 
