@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from mlflow import MlflowClient
 
-from usseg_ray.core.errors import redacted
+from usseg_ray.core.errors import HIDDEN, redacted
 from usseg_ray.engine.baselines import FLOORS
 from usseg_ray.tracking.heartbeat import reap
 from usseg_ray.tracking.runs import Runs
@@ -119,9 +119,12 @@ class Ledger:
             The ledger, its parent run RUNNING.
 
         Raises:
-            UserError: The store does not answer within seconds, or is not one that MLflow keeps.
+            UserError: The store does not answer within seconds, is not one that MLflow keeps, or is
+                another than the one that records of an earlier life wait for.
         """
         uri = store_uri(tracking_uri)
+        with contextlib.closing(Spool(folder)) as spool:
+            spool.check_store(uri)
         client, found = _connect(uri, experiment)
         with explained(uri), patience(PATIENCE):
             reap(client, found, sweep)
@@ -302,19 +305,17 @@ def deliver(tracking_uri: str | None, experiment: str, sweep: str, folder: Path,
         say: Takes a line for the user.
 
     Raises:
-        UserError: The store does not answer, or the sweep is still running.
+        UserError: The store does not answer or is not the sweep's, or the sweep is still running.
     """
-    spool = Spool(folder)
-    try:
+    with contextlib.closing(Spool(folder)) as spool:
         used = spool.address()
-        uri = store_uri(tracking_uri) if "***" in used or not used else used
+        uri = store_uri(tracking_uri) if HIDDEN in used or not used else used
+        spool.check_store(uri)
         client, found = _connect(uri, experiment)
         with patience(_REQUEST_S):
             writer = Writer(spool, Runs(client, found, sweep), redacted(uri), say)
             writer.start()
             writer.finish(_LAST_WORDS_S)
-    finally:
-        spool.close()
 
 
 def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:

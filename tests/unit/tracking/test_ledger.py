@@ -23,6 +23,8 @@ from tests.ledgers import (
     trial_folder,
 )
 from usseg_ray.core.errors import UserError
+from usseg_ray.tracking.ledger import deliver
+from usseg_ray.tracking.spool import SPOOL_FILE, Operation, Spool
 
 pytestmark = [pytest.mark.usefixtures("store")]
 
@@ -231,6 +233,28 @@ def test_closing_twice_keeps_the_first_answer(folder: Path) -> None:
         ledger.close("KILLED")
         ledger.close("FINISHED")
     assert statuses(folder) == {SWEEP: "KILLED"}
+
+
+@pytest.mark.parametrize(
+    ("header", "again"),
+    [
+        ("http://***@lab:5000", lambda home: deliver(None, "usseg", SWEEP, home, print)),
+        ("http://lab:5000", lambda _: opened()),
+    ],
+)
+def test_records_that_wait_for_a_store_go_to_no_other(
+    folder: Path, header: str, again: Callable[[Path], object]
+) -> None:
+    home = folder / "runs" / SWEEP
+    spool = Spool(home)
+    spool.append(Operation("store", None, 0, {"uri": header}))
+    spool.append(Operation("log", "t", 0, {"metrics": {"unsup_miou": 44.0}, "step": 4}))
+    spool.close()
+    kept = (home / SPOOL_FILE).read_bytes()
+    with pytest.raises(UserError, match=f"{re.escape(header)}, and .*\n.*MLFLOW_TRACKING_URI"):
+        again(home)
+    assert (home / SPOOL_FILE).read_bytes() == kept
+    assert MlflowClient(f"sqlite:///{folder}/mlflow.db").get_experiment_by_name("usseg") is None
 
 
 def test_a_name_with_an_apostrophe_is_found_again(folder: Path) -> None:
