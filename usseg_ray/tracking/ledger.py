@@ -144,7 +144,7 @@ class Ledger:
         """
         keys = {TRIAL_TAG: trial, ROLE_TAG: "trial"}
         self._open_run(trial, params, {**tags, **self._beside}, keys, parent=None)
-        self.log(trial, self._floors, step=0)
+        self.log(trial, self._floors, step=0, summary=True)
 
     def open_final(self, trial: str, seed: int, params: Params, tags: Tags) -> str:
         """Opens the run of a finalist trained with another seed, a child of its trial's run.
@@ -164,7 +164,14 @@ class Ledger:
         self._open_run(name, params, tags, keys, parent=trial)
         return name
 
-    def log(self, trial: str | None, metrics: Mapping[str, float], step: int) -> None:
+    def log(
+        self,
+        trial: str | None,
+        metrics: Mapping[str, float],
+        step: int,
+        *,
+        summary: bool = False,
+    ) -> None:
         """Logs one step's metrics.
 
         A metric that the run already has at this step is skipped, so a resumed trial may report
@@ -174,10 +181,12 @@ class Ledger:
             trial: Name of an opened trial or final; `None` for the sweep itself.
             metrics: Metric -> value.
             step: Epoch, or whatever orders the values.
+            summary: Whether they sum up what a later life of the sweep may find otherwise: then
+                those that differ from what the run has are logged anew.
         """
         values = {key: float(value) for key, value in metrics.items()}
         if values:
-            self._put("log", trial, metrics=values, step=step)
+            self._put("log", trial, metrics=values, step=step, summary=summary)
 
     def log_baselines(self, floors: Mapping[str, float]) -> None:
         """Logs `baseline.<name>` on the sweep and on each of its trials, those to come included.

@@ -196,6 +196,26 @@ def test_a_killed_sweep_goes_on_in_its_own_runs(folder: Path, store: Path) -> No
     assert sorted(path.name for path in (folder / "runs" / SWEEP).iterdir()) == []
 
 
+def test_what_sums_a_sweep_up_is_of_its_last_life(folder: Path) -> None:
+    for best in (50.0, 60.0, 60.0):
+        with opened() as ledger:
+            ledger.open_trial("t", {}, {})
+            ledger.log_baselines({"position": best - 30})
+            ledger.log("t", {"unsup_miou": best}, step=3)
+            for run in ("t", None):
+                ledger.log(run, {"test.unsup_miou": best}, 0, summary=True)
+            ledger.log("t", {"label_free.consensus": best / 100}, 3, summary=True)
+            ledger.close_trial("t", "FINISHED")
+    found, client = runs(folder), MlflowClient(ledger.uri)
+    last = {"test.unsup_miou": 60.0, "baseline.position": 30.0}
+    assert found[SWEEP].data.metrics == last
+    # A point of a curve stays what it was.
+    assert found["t"].data.metrics == last | {"label_free.consensus": 0.6, "unsup_miou": 50.0}
+    for name, run in found.items():
+        values = client.get_metric_history(run.info.run_id, "test.unsup_miou")
+        assert [value.value for value in values] == [50.0, 60.0], name
+
+
 def test_a_reopened_trial_loses_the_reason_of_its_earlier_end(folder: Path) -> None:
     with opened() as ledger:
         ledger.open_trial("t", {}, {})
