@@ -22,6 +22,7 @@ from ray.autoscaler._private.util import prepare_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
+from ray.dashboard.modules.job import job_supervisor
 
 from tests.conftest import PROJECT
 from tests.integration.nodes import ENVIRONMENT
@@ -51,12 +52,21 @@ def test_ray_accepts_the_file(path: Path) -> None:
 def test_a_lost_machine_is_noticed_as_soon_as_where_that_was_measured() -> None:
     checks = {k: v for k, v in ENVIRONMENT.items() if k.startswith("RAY_health_check")}
     assert len(checks) == 3
-    pod = read(DEPLOY / "kuberay_rayjob.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]
-    known = pod["template"]["spec"]["containers"][0]["env"]
     for name, value in checks.items():
-        assert {"name": name, "value": value} in known
-        told = (" ".join(read(path)["setup_commands"]) for path in LAUNCHED)
-        assert all(f"'{name}={value}'" in commands for commands in told)
+        assert_known_to_all(name, value)
+
+
+def assert_known_to_all(name: str, value: str) -> None:
+    pod = read(DEPLOY / "kuberay_rayjob.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert {"name": name, "value": value} in pod["template"]["spec"]["containers"][0]["env"]
+    told = (" ".join(read(path)["setup_commands"]) for path in LAUNCHED)
+    assert all(f"'{name}={value}'" in commands for commands in told)
+
+
+def test_a_job_that_is_stopped_has_time_to_close_its_runs() -> None:
+    name = "RAY_JOB_STOP_WAIT_TIME_S"
+    assert name in Path(job_supervisor.__file__).read_text("utf-8")
+    assert_known_to_all(name, "60")
 
 
 @pytest.mark.parametrize("path", LAUNCHED, ids=lambda path: path.name)

@@ -116,6 +116,16 @@ def test_make_targets_in_the_docs_exist(name: str) -> None:
     assert named <= rules
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/cluster.md"])
+def test_data_is_on_the_cluster_before_a_sweep_asks_for_it(name: str) -> None:
+    text = (PROJECT / name).read_text("utf-8")
+    before, _, after = text.partition("ray job submit --address")
+    (data,) = re.findall(r"--data (\w+)", after.partition("```")[0])
+    begun = before.rpartition("```")[2]
+    assert f"ray rsync-up cluster.yaml {data}/ '~/{data}/'" in begun
+    assert f"--source ~/{data} --out /mnt/usseg/data/{data}" in begun
+
+
 def test_the_architecture_page_knows_every_room() -> None:
     table = re.findall(
         r"^\| `([\w.]+)` \|", text_of(PROJECT / "docs/architecture.md"), re.MULTILINE

@@ -91,9 +91,7 @@ def examine(
         *machine.check_sockets(environment),
         *machine.check_shm(),
         *access.check_token(environment, Path.home(), cluster=cluster),
-        *access.check_bindings(
-            access.listening(), token_mode=environment.get("RAY_AUTH_MODE") == "token"
-        ),
+        *access.check_ports(token_mode=environment.get("RAY_AUTH_MODE") == "token"),
     ]
     for name in ("USSEG_DATA", "USSEG_FEATURES_SHARED"):
         if environment.get(name):

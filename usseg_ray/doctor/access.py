@@ -91,6 +91,23 @@ def listening() -> list[tuple[str, int]]:
     )
 
 
+def check_ports(*, token_mode: bool) -> list[Finding]:
+    """Looks for ports of Ray and MLflow on this machine that listen beyond loopback.
+
+    Args:
+        token_mode: Whether Ray asks for a token.
+
+    Returns:
+        As `check_bindings`; a warning where the system does not say which ports listen.
+    """
+    try:
+        bindings = listening()
+    except psutil.AccessDenied:
+        what = "Which ports listen cannot be seen without root here."
+        return [warning(what, "ports", "sudo lsof -nP -iTCP -sTCP:LISTEN lists them.")]
+    return check_bindings(bindings, token_mode=token_mode)
+
+
 def check_bindings(
     bindings: Iterable[tuple[str, int]],
     ports: Mapping[int, str] = PORTS,

@@ -154,7 +154,7 @@ def _deliver(folder: Path) -> None:
     from usseg_ray.tracking.ledger import EXPERIMENT, deliver  # noqa: PLC0415
 
     try:
-        request = Request.load(folder)
+        request = Request.load(folder).with_password()
         deliver(request.tracking_uri, EXPERIMENT, request.key, folder, errors.say)
     except UserError as error:
         errors.say(str(error))

@@ -255,7 +255,8 @@ class FinalsBook:
         settings = flatten(plan.job(trial.method, trial.sample, seed).config)
         tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
         self._ledger.open_final(trial.name, seed, settings, tags | picked_tag(plan))
-        self._ledger.log(name, {f"test.{key}": value for key, value in metrics.items()}, 0)
+        scores = {f"test.{key}": value for key, value in metrics.items()}
+        self._ledger.log(name, scores, 0, summary=True)
         self._ledger.attach(name, where)
         self._ledger.close_trial(name, "FINISHED")
         self._storage.push(f"{FINALISTS}/{name}")

@@ -180,8 +180,10 @@ def reopened(resume: str) -> tuple[Path, Request]:
         storage = Storage(local_copy(resume), resume)
         if REQUEST_FILE not in storage.files():
             raise UserError(f"--resume {resume}: no run is kept there ({REQUEST_FILE} is missing).")
-        if storage.folder.is_dir() and Request.load(storage.folder).storage != resume:
-            raise UserError(f"{storage.folder} is another run: start from another folder.")
+        if (storage.folder / REQUEST_FILE).exists():
+            known = Request.load(storage.folder).storage
+            if _without_slash(known) != _without_slash(resume):
+                raise UserError(f"{storage.folder} is another run: start from another folder.")
         storage.fetch(REQUEST_FILE)
         folder, request = storage.folder, Request.load(storage.folder)
     else:
@@ -191,6 +193,11 @@ def reopened(resume: str) -> tuple[Path, Request]:
     kept = (CHOSEN_FILE, BASELINES_FILE, FINAL_FILE, TRIAL_FILE, ARRAYS)
     Storage(folder, request.storage).fetch_named(*kept)
     return folder, request
+
+
+def _without_slash(uri: str) -> str:
+    path, mark, options = uri.partition("?")
+    return f"{path.rstrip('/')}{mark}{options}"
 
 
 def new_folder(request: Request, out: str | None) -> Path:

@@ -218,7 +218,7 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         smaller = noted_batch_size(folder)
         if smaller is not None:
             reason = reason or f"out of memory: went on with {BATCH_SIZE} {smaller}"
-            self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0)
+            self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0, summary=True)
         record.status, record.reason = status, reason
         record.save(self.folder)
         if not record.seconds:  # the report sums up what the screen does

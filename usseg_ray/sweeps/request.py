@@ -197,7 +197,7 @@ class Request(Settings):
         if redacted(whole) != kept:
             raise UserError(
                 f"{REQUEST_FILE} keeps no password of {kept}: set {TRACKING_VARIABLE} to the whole "
-                "address, and resume again."
+                "address, and run this again."
             )
         return self.model_copy(update={"tracking_uri": whole})
 

@@ -301,7 +301,7 @@ class _Sweep:
         folder = self.storage.folder
         for trial in add_consensus(trials, home.folder, load_trials(folder), folder):
             found = {CONSENSUS: trial.metrics[CONSENSUS]}
-            self.ledger.log(trial.name, found, int(trial.metrics["epoch"]))
+            self.ledger.log(trial.name, found, int(trial.metrics["epoch"]), summary=True)
             home.push(f"{trial.name}/{TRIAL_FILE}")
 
     def finals(self, trials: Iterable[Trial]) -> list[Finalist]:
@@ -314,14 +314,14 @@ class _Sweep:
         finalists = score_finalists(plan, chosen, plan.request.seeds, self.storage, self.concurrent)
         self.finals_book.keep(chosen)
         for finalist in finalists:
-            self.ledger.log(finalist.trial.name, finalist.metrics(), 0)
+            self.ledger.log(finalist.trial.name, finalist.metrics(), 0, summary=True)
             spread = spread_in_words(finalist.spread(MIOU))
             self.ledger.tag({"usseg.test": spread}, finalist.trial.name)
         self.ledger.tag({"usseg.finalists": " ".join(one.trial.name for one in finalists)})
         if finalists:
             best, scores = finalists[0], self.baselines.wait().get(split, {})
             floors = {f"test.baseline.{key}": value for key, value in scores.items()}
-            self.ledger.log(None, best.metrics() | floors, 0)
+            self.ledger.log(None, best.metrics() | floors, 0, summary=True)
             shown = final_folder(self.storage.folder, best.trial, next(iter(best.scores)))
             self.ledger.attach(None, shown)
         return finalists

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from mlflow import MlflowClient
 
-from usseg_ray.core.errors import redacted
+from usseg_ray.core.errors import HIDDEN, redacted
 from usseg_ray.engine.baselines import FLOORS
 from usseg_ray.tracking.heartbeat import reap
 from usseg_ray.tracking.runs import Runs
@@ -119,9 +119,12 @@ class Ledger:
             The ledger, its parent run RUNNING.
 
         Raises:
-            UserError: The store does not answer within seconds, or is not one that MLflow keeps.
+            UserError: The store does not answer within seconds, is not one that MLflow keeps, or is
+                another than the one that records of an earlier life wait for.
         """
         uri = store_uri(tracking_uri)
+        with contextlib.closing(Spool(folder)) as spool:
+            spool.check_store(uri)
         client, found = _connect(uri, experiment)
         with explained(uri), patience(PATIENCE):
             reap(client, found, sweep)
@@ -141,7 +144,7 @@ class Ledger:
         """
         keys = {TRIAL_TAG: trial, ROLE_TAG: "trial"}
         self._open_run(trial, params, {**tags, **self._beside}, keys, parent=None)
-        self.log(trial, self._floors, step=0)
+        self.log(trial, self._floors, step=0, summary=True)
 
     def open_final(self, trial: str, seed: int, params: Params, tags: Tags) -> str:
         """Opens the run of a finalist trained with another seed, a child of its trial's run.
@@ -161,7 +164,14 @@ class Ledger:
         self._open_run(name, params, tags, keys, parent=trial)
         return name
 
-    def log(self, trial: str | None, metrics: Mapping[str, float], step: int) -> None:
+    def log(
+        self,
+        trial: str | None,
+        metrics: Mapping[str, float],
+        step: int,
+        *,
+        summary: bool = False,
+    ) -> None:
         """Logs one step's metrics.
 
         A metric that the run already has at this step is skipped, so a resumed trial may report
@@ -171,10 +181,12 @@ class Ledger:
             trial: Name of an opened trial or final; `None` for the sweep itself.
             metrics: Metric -> value.
             step: Epoch, or whatever orders the values.
+            summary: Whether they sum up what a later life of the sweep may find otherwise: then
+                those that differ from what the run has are logged anew.
         """
         values = {key: float(value) for key, value in metrics.items()}
         if values:
-            self._put("log", trial, metrics=values, step=step)
+            self._put("log", trial, metrics=values, step=step, summary=summary)
 
     def log_baselines(self, floors: Mapping[str, float]) -> None:
         """Logs `baseline.<name>` on the sweep and on each of its trials, those to come included.
@@ -302,19 +314,17 @@ def deliver(tracking_uri: str | None, experiment: str, sweep: str, folder: Path,
         say: Takes a line for the user.
 
     Raises:
-        UserError: The store does not answer, or the sweep is still running.
+        UserError: The store does not answer or is not the sweep's, or the sweep is still running.
     """
-    spool = Spool(folder)
-    try:
+    with contextlib.closing(Spool(folder)) as spool:
         used = spool.address()
-        uri = store_uri(tracking_uri) if "***" in used or not used else used
+        uri = store_uri(tracking_uri) if HIDDEN in used or not used else used
+        spool.check_store(uri)
         client, found = _connect(uri, experiment)
         with patience(_REQUEST_S):
             writer = Writer(spool, Runs(client, found, sweep), redacted(uri), say)
             writer.start()
             writer.finish(_LAST_WORDS_S)
-    finally:
-        spool.close()
 
 
 def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:

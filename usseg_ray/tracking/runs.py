@@ -2,7 +2,8 @@
 
 Between `tracking.writer`, whose thread calls it, and MLflow. A run is keyed by tags (sweep, trial,
 seed), so that a retried or resumed one is found and reopened. Everything here can be done twice
-and leaves the same: a metric is written once a step, a param once and for all.
+and leaves the same: a metric is written once a step, one that sums up where it has changed, a param
+once and for all.
 """
 
 import contextlib
@@ -62,12 +63,12 @@ class _History:
     """What a run holds already.
 
     Attributes:
-        logged: (metric, step) pairs.
+        logged: (metric, step) -> its last value there.
         unread: Metrics that it holds of which it was not read at which steps.
         num_nonfinite: Values that were refused as non-finite.
     """
 
-    logged: set[tuple[str, int]] = field(default_factory=set)
+    logged: dict[tuple[str, int], float] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     num_nonfinite: int = 0
 
@@ -177,9 +178,10 @@ class Runs:
             self._log(run.info.run_id, changed, max(steps, default=0), at)
 
     def _do_log(self, operation: Operation) -> None:
-        """Logs metrics; data: metrics, step."""
-        data = operation.data
-        self._log(self._id(operation.run), data["metrics"], data["step"], operation.time)
+        """Logs metrics; data: metrics, step, summary."""
+        data, run_id = operation.data, self._id(operation.run)
+        summary = data.get("summary", False)
+        self._log(run_id, data["metrics"], data["step"], operation.time, summary=summary)
 
     def _do_floors(self, operation: Operation) -> None:
         """Logs metrics and tags on the sweep and all of its trials; data: metrics, tags.
@@ -187,7 +189,7 @@ class Runs:
         Finalists are scored on another split, and get floors of their own.
         """
         for run_id in self._trials():
-            self._log(run_id, operation.data["metrics"], 0, operation.time)
+            self._log(run_id, operation.data["metrics"], 0, operation.time, summary=True)
             self._batches[run_id].tags |= operation.data.get("tags", {})
 
     def _do_tags(self, operation: Operation) -> None:
@@ -298,14 +300,25 @@ class Runs:
         if REASON_TAG in run.data.tags:
             self._client.delete_tag(run.info.run_id, REASON_TAG)
 
-    def _log(self, run_id: str, metrics: Mapping[str, float], step: int, at: int) -> None:
-        """Takes a step's metrics that the run lacks; counts those that MLflow cannot hold."""
+    def _log(
+        self,
+        run_id: str,
+        metrics: Mapping[str, float],
+        step: int,
+        at: int,
+        *,
+        summary: bool = False,
+    ) -> None:
+        """Takes a step's metrics that the run lacks; counts those that MLflow cannot hold.
+
+        Of a summary it takes those, too, that the run has with another value.
+        """
         history, batch = self._history(run_id), self._batches[run_id]
         logged = self._read(history, run_id, metrics.keys() & history.unread)
         for key, value in metrics.items():
-            if (key, step) in logged:
+            if logged.get((key, step)) == value or ((key, step) in logged and not summary):
                 continue
-            logged.add((key, step))
+            logged[key, step] = value
             if math.isfinite(value):
                 batch.metrics.append(Metric(key, value, at, step))
             else:
@@ -320,11 +333,14 @@ class Runs:
             self._histories[run_id] = _History(unread=set(data.metrics), num_nonfinite=refused)
         return self._histories[run_id]
 
-    def _read(self, history: _History, run_id: str, metrics: Set[str]) -> set[tuple[str, int]]:
-        """Reads at which steps a run holds some metrics; a question each, so only of those."""
+    def _read(
+        self, history: _History, run_id: str, metrics: Set[str]
+    ) -> dict[tuple[str, int], float]:
+        """Reads what a run holds of some metrics at which steps; a question each, so only those."""
         for key in metrics:
             values = self._client.get_metric_history(run_id, key)
-            history.logged |= {(key, value.step) for value in values}
+            values.sort(key=lambda value: value.timestamp)
+            history.logged |= {(key, value.step): value.value for value in values}
         history.unread -= metrics
         return history.logged
 

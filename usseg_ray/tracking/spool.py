@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.core.files import write_whole
 
 SPOOL_FILE, MARK_FILE = "tracking.jsonl", "tracking.mark"
@@ -144,6 +144,23 @@ class Spool:
             line = file.readline()
         return str(_parsed(line).data.get("uri", "")) if line else ""
 
+    def check_store(self, uri: str) -> None:
+        """Keeps what waits from being carried to another store than the one that it is for.
+
+        Args:
+            uri: Address of the store that it would go to.
+
+        Raises:
+            UserError: It is for another one.
+        """
+        used, left = self.address(), len(self)
+        if left and used not in ("", redacted(uri)):
+            raise UserError(
+                f"{self.path}: {left} records wait for the tracking store {used}, and this is "
+                f"{redacted(uri)}.\nSet MLFLOW_TRACKING_URI to that one, or run this in the folder where the "
+                f"sweep began; to go on without the records, delete the file and {MARK_FILE}."
+            )
+
     def close(self) -> None:
         """Lets go of the files, and removes them if nothing waits; a second call is idle."""
         if self._file.closed:
@@ -160,8 +177,14 @@ class Spool:
         if self._size < len(text):
             os.truncate(self.path, self._size)
         self._done = self._marked(text)
+        if self._done == self._size:
+            # A later life may have another store, which is named in the first line.
+            self._mark.unlink(missing_ok=True)
+            os.truncate(self.path, 0)
+            self._size = self._done = 0
         try:
             self.waiting(self._size)
+            self.address()
         except (ValueError, TypeError, KeyError):
             self._file.close()
             raise UserError(

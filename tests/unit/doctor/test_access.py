@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.asked import answering
@@ -85,6 +86,16 @@ def test_a_port_on_loopback_is_fine() -> None:
     with listener("127.0.0.1") as port:
         found = access.check_bindings(access.listening(), {port: "MLflow"}, token_mode=True)
     assert errors(found) == []
+
+
+def test_ports_that_only_root_may_see_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_kind: str) -> object:
+        raise psutil.AccessDenied(1)  # as on macOS
+
+    monkeypatch.setattr(psutil, "net_connections", denied)
+    (found,) = access.check_ports(token_mode=True)
+    assert (found.level, found.where) == ("warning", "ports")
+    assert "without root" in found.what
 
 
 def test_the_control_service_may_be_reached_with_a_token_only() -> None:

@@ -10,8 +10,12 @@ from tests.reported import (
     TRIALS_TABLE,
     Page,
 )
+from usseg_ray.core.cli import errors
 from usseg_ray.core.errors import UserError
 from usseg_ray.report import __main__
+from usseg_ray.sweeps.request import Request
+from usseg_ray.tracking import ledger
+from usseg_ray.tracking.spool import SPOOL_FILE
 
 
 @pytest.fixture
@@ -45,3 +49,20 @@ def test_mistakes_are_told(runner: CliRunner, uri: str, arguments: list[str], wo
     assert isinstance(found.exception, UserError)
     assert words in str(found.exception)
     assert not list(Path().iterdir())
+
+
+def test_what_waits_is_taken_to_the_store_with_its_password(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, home, asked = "http://anna:HUNTER@lab:5000", Path("runs", "first"), list[str | None]()
+    home.mkdir(parents=True)
+    Request(methods={"kmeans": None}, assigned={}, key="k", tracking_uri=where).save(home)
+    (home / SPOOL_FILE).touch()
+    monkeypatch.setattr(ledger, "deliver", lambda uri, *_: asked.append(uri))
+    said: list[str] = []
+    monkeypatch.setattr(errors, "say", said.append)
+    runner.invoke(__main__.app, ["first"])
+    assert "set MLFLOW_TRACKING_URI to the whole address" in said[0]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", where)
+    runner.invoke(__main__.app, ["first"])
+    assert asked == [where]

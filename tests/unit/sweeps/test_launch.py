@@ -140,6 +140,25 @@ def test_a_new_run_takes_no_place_that_is_in_use(
         new_folder(asked(uri), uri)
 
 
+def test_a_run_at_a_uri_is_found_again_with_and_without_a_slash_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home, there = tmp_path / "runs" / "first", (tmp_path / "bucket" / "first").as_uri()
+    home.mkdir(parents=True)
+    for kept in (f"{there}/", there):
+        asked(kept).save(home)
+        Storage(home, kept).push(REQUEST_FILE)
+        (home / REQUEST_FILE).unlink()
+        (home / LOCK_FILE).touch()  # which a command that broke off at once leaves alone
+        for uri in (there, f"{there}/", there):
+            folder, found = reopened(uri)
+            assert (folder, found.storage) == (Path("runs/first"), kept)
+    asked("s3://other/first").save(home)
+    with pytest.raises(UserError, match="runs/first is another run"):
+        reopened(there)
+
+
 def test_commands_of_one_second_have_a_folder_each(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: claimed(tmp_path / "runs" / "a"), range(20)))

@@ -4,12 +4,14 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune import tune
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache, tune_controller
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -17,7 +19,7 @@ from tests import tiny
 from usseg_ray.sweeps.plan import Draws, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.space import Sample
-from usseg_ray.sweeps.tuning import TrialQueue, keep_keys_here, queue_for, unwrapped
+from usseg_ray.sweeps.tuning import EqualEpochs, TrialQueue, keep_keys_here, queue_for, unwrapped
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.trial import Trial, trial_name
 
@@ -143,6 +145,53 @@ def test_a_resumed_sweep_repeats_what_was_broken_off_and_draws_the_rest() -> Non
     assert [method for method, _ in drawn] == ["kmeans", "acseg", "kmeans"]
     assert drawn[1][1]["method.gamma"] == 0.75
     assert drawn[0][1]
+
+
+def stopped(scheduler: EqualEpochs, name: str, scores: dict[int, float]) -> list[int]:
+    """Reports epochs of a trial; says at which the scheduler would have stopped it."""
+    at: Any = SimpleNamespace(trial_id=name)
+    controller: Any = None
+    scheduler.on_trial_add(controller, at)
+    results = {epoch: {"epoch": float(epoch), "unsup_miou": scores[epoch]} for epoch in scores}
+    found = [
+        epoch
+        for epoch, result in results.items()
+        if scheduler.on_trial_result(controller, at, result) == TrialScheduler.STOP
+    ]
+    scheduler.on_trial_complete(controller, at, results[max(results)])
+    return found
+
+
+def halving() -> EqualEpochs:
+    scheduler = EqualEpochs(20)
+    scheduler.set_search_properties("unsup_miou", "max")
+    return scheduler
+
+
+def test_weak_trials_are_stopped_where_they_pass_a_rung() -> None:
+    scheduler = halving()
+    assert stopped(scheduler, "first", dict.fromkeys(range(1, 21), 50.0)) == [20]
+    assert stopped(scheduler, "weak", dict.fromkeys(range(1, 19), 49.0)) == [1, 4, 16]
+
+
+def test_a_trial_that_goes_on_is_compared_with_none_of_fewer_epochs() -> None:
+    scheduler = halving()
+    assert stopped(scheduler, "gone on", dict.fromkeys(range(13, 19), 60.0)) == []
+    assert stopped(scheduler, "ended below a rung", dict.fromkeys(range(6, 8), 60.0)) == []
+    # At epoch 16 there is a score of that epoch.
+    assert stopped(scheduler, "new", dict.fromkeys(range(1, 18), 50.0)) == [16]
+
+
+def test_epochs_without_a_score_pass_no_rung() -> None:
+    scheduler = halving()
+    controller: Any = None
+    at: Any = SimpleNamespace(trial_id="every third")
+    scheduler.on_trial_add(controller, at)
+    for epoch, score in ((1, {}), (2, {}), (3, {"unsup_miou": 60.0})):
+        told = scheduler.on_trial_result(controller, at, {"epoch": float(epoch), **score})
+        assert told == TrialScheduler.CONTINUE
+    # The first score beyond a rung counts at it.
+    assert stopped(scheduler, "weak", dict.fromkeys(range(1, 4), 50.0)) == [1]
 
 
 def test_what_is_known_is_told_to_its_model_if_it_lies_in_the_space() -> None:

@@ -23,6 +23,8 @@ from tests.ledgers import (
     trial_folder,
 )
 from usseg_ray.core.errors import UserError
+from usseg_ray.tracking.ledger import deliver
+from usseg_ray.tracking.spool import SPOOL_FILE, Operation, Spool
 
 pytestmark = [pytest.mark.usefixtures("store")]
 
@@ -194,6 +196,26 @@ def test_a_killed_sweep_goes_on_in_its_own_runs(folder: Path, store: Path) -> No
     assert sorted(path.name for path in (folder / "runs" / SWEEP).iterdir()) == []
 
 
+def test_what_sums_a_sweep_up_is_of_its_last_life(folder: Path) -> None:
+    for best in (50.0, 60.0, 60.0):
+        with opened() as ledger:
+            ledger.open_trial("t", {}, {})
+            ledger.log_baselines({"position": best - 30})
+            ledger.log("t", {"unsup_miou": best}, step=3)
+            for run in ("t", None):
+                ledger.log(run, {"test.unsup_miou": best}, 0, summary=True)
+            ledger.log("t", {"label_free.consensus": best / 100}, 3, summary=True)
+            ledger.close_trial("t", "FINISHED")
+    found, client = runs(folder), MlflowClient(ledger.uri)
+    last = {"test.unsup_miou": 60.0, "baseline.position": 30.0}
+    assert found[SWEEP].data.metrics == last
+    # A point of a curve stays what it was.
+    assert found["t"].data.metrics == last | {"label_free.consensus": 0.6, "unsup_miou": 50.0}
+    for name, run in found.items():
+        values = client.get_metric_history(run.info.run_id, "test.unsup_miou")
+        assert [value.value for value in values] == [50.0, 60.0], name
+
+
 def test_a_reopened_trial_loses_the_reason_of_its_earlier_end(folder: Path) -> None:
     with opened() as ledger:
         ledger.open_trial("t", {}, {})
@@ -231,6 +253,28 @@ def test_closing_twice_keeps_the_first_answer(folder: Path) -> None:
         ledger.close("KILLED")
         ledger.close("FINISHED")
     assert statuses(folder) == {SWEEP: "KILLED"}
+
+
+@pytest.mark.parametrize(
+    ("header", "again"),
+    [
+        ("http://***@lab:5000", lambda home: deliver(None, "usseg", SWEEP, home, print)),
+        ("http://lab:5000", lambda _: opened()),
+    ],
+)
+def test_records_that_wait_for_a_store_go_to_no_other(
+    folder: Path, header: str, again: Callable[[Path], object]
+) -> None:
+    home = folder / "runs" / SWEEP
+    spool = Spool(home)
+    spool.append(Operation("store", None, 0, {"uri": header}))
+    spool.append(Operation("log", "t", 0, {"metrics": {"unsup_miou": 44.0}, "step": 4}))
+    spool.close()
+    kept = (home / SPOOL_FILE).read_bytes()
+    with pytest.raises(UserError, match=f"{re.escape(header)}, and .*\n.*MLFLOW_TRACKING_URI"):
+        again(home)
+    assert (home / SPOOL_FILE).read_bytes() == kept
+    assert MlflowClient(f"sqlite:///{folder}/mlflow.db").get_experiment_by_name("usseg") is None
 
 
 def test_a_name_with_an_apostrophe_is_found_again(folder: Path) -> None:

@@ -80,6 +80,32 @@ def test_the_store_is_named_in_the_first_line(tmp_path: Path) -> None:
     assert spool.address() == "sqlite:////a/mlflow.db"
 
 
+SERVER = Operation("store", None, 0, {"uri": "http://***@lab:5000"})
+
+
+def test_what_waits_is_for_one_store_alone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append(SERVER)
+    spool.append(logged(0))
+    spool.check_store("http://anna:pw@lab:5000")
+    with pytest.raises(UserError, match=r"2 records wait for .* http://\*\*\*@lab:5000, and"):
+        spool.check_store("sqlite:////a/mlflow.db")
+
+
+def test_where_nothing_waits_any_store_may_follow(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append(SERVER)
+    spool.advance(spool.waiting(1)[1])
+    spool.check_store("sqlite:////a/mlflow.db")
+    # A process that is killed here leaves the files.
+    spool._file.close()
+    later = Spool(tmp_path)
+    later.append(Operation("store", None, 0, {"uri": "sqlite:////a/mlflow.db"}))
+    later.append(logged(1))
+    assert later.address() == "sqlite:////a/mlflow.db"
+    assert later.waiting(9)[0][-1] == logged(1)
+
+
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     (tmp_path / SPOOL_FILE).write_text('{"kind": "log"\n')
     with pytest.raises(UserError, match=r"tracking\.jsonl is damaged"):
