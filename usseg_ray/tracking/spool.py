@@ -158,7 +158,7 @@ class Spool:
             raise UserError(
                 f"{self.path}: {left} records wait for the tracking store {used}, and this is "
                 f"{redacted(uri)}.\nSet MLFLOW_TRACKING_URI to that one, or run this in the folder "
-                f"where the sweep began; to go on without the records, delete the file and {MARK_FILE}."
+                f"where the sweep began; to go on without them, delete the file and {MARK_FILE}."
             )
 
     def close(self) -> None:
