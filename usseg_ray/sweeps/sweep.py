@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from traceback import format_exception_only
 
 import ray
@@ -113,7 +112,9 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         book = FinalsBook(plan, storage, ledger, baselines, console)
         sweep = _Sweep(plan, storage, ledger, console, concurrent, baselines, book)
         with timed(seconds, "trials"):
-            trials = sweep.planned()
+            trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
+        with timed(seconds, "further trials"):
+            trials |= sweep.extend(list(trials.values()), seconds["trials"])
             trials |= sweep.go_on(sweep.needed(trials.values()), storage)
         with timed(seconds, "baselines, after the trials"):
             floors = baselines.wait().get(plan.config.data.selection_split)
@@ -226,7 +227,7 @@ class _Sweep:
         what: str,
         *,
         own: bool = False,
-        budget_s: float | None = None,
+        left_s: float | None = None,
         chosen: Collection[Trial] = (),
     ) -> dict[str, Trial]:
         """Runs what is left of some trials and returns the records of all, by name.
@@ -236,8 +237,8 @@ class _Sweep:
             home: The folder that theirs lie in.
             what: They are, for the screen.
             own: Whether they are the sweep's own: those are shown again when it is resumed, and
-                the scheduler is for them.
-            budget_s: Seconds after which those that still run are stopped.
+                scheduler and time budget are for them.
+            left_s: Of that budget, for others.
             chosen: The finalists that they are trained for; each is scored on the test split, and
                 its scores are kept, when it has ended.
         """
@@ -255,7 +256,7 @@ class _Sweep:
                     queue_for(self.plan, left, before),
                     self.concurrent,
                     scheduler=scheduler_for(self.plan) if own else None,
-                    budget_s=budget_s,
+                    budget_s=self.plan.request.time_budget_s if own else left_s,
                     finals=scorings(self.plan, chosen, self.plan.request.seeds, self.storage),
                 )
                 with unwrapped():
@@ -263,26 +264,21 @@ class _Sweep:
                 monitor.close_unfinished("the time budget was used up")
             return monitor.trials
 
-    def planned(self) -> dict[str, Trial]:
-        """Runs the planned trials, and more K where that is the question, in one time budget."""
-        plan, began, budget_s = self.plan, monotonic(), self.plan.request.time_budget_s
-        trials = self.run_trials(plan.draws, self.storage, "trials", own=True, budget_s=budget_s)
-        cut_off = len(trials) < plan.num_trials or "KILLED" in {t.status for t in trials.values()}
-        if plan.request.question != "k" or cut_off:
-            return trials
-        left_s = None if budget_s is None else max(1.0, budget_s - (monotonic() - began))
-        return trials | self._extend(list(trials.values()), left_s)
-
-    def _extend(self, planned: list[Trial], budget_s: float | None) -> dict[str, Trial]:
-        """Tries more K with every seed, once, for each method whose best lies at the edge."""
+    def extend(self, planned: list[Trial], taken_s: float) -> dict[str, Trial]:
+        """Tries more K, once, where a method's best lies at the edge and no trial was cut off."""
         plan, more = self.plan, list[tuple[str, Sample]]()
+        cut_off = len(planned) < plan.num_trials or "KILLED" in {trial.status for trial in planned}
+        if plan.request.question != "k" or cut_off:
+            return {}
         for part in plan.parts:
             advice = recommend(of_method(planned, part.method), plan.objective)
             seeds = part.space.space[SEED].values
             samples = more_samples(advice, seeds) if advice else ()
             more += [(part.method, sample) for sample in samples if plan.allows(part, sample)]
         draws = past_the_edge(more, load_trials(self.storage.folder), plan.num_trials)
-        return self.run_trials(draws, self.storage, "past the range's edge", budget_s=budget_s)
+        budget_s = plan.request.time_budget_s
+        left_s = None if budget_s is None else max(1.0, budget_s - taken_s)
+        return self.run_trials(draws, self.storage, "past the range's edge", left_s=left_s)
 
     def needed(self, trials: Iterable[Trial]) -> list[Trial]:
         """Finds the trials whose checkpoints are read again: finalists, or the best one."""
