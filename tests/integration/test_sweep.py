@@ -383,7 +383,9 @@ def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path, scenes: Pat
 
 def test_when_time_is_up_trials_end_and_can_go_on(tmp_path: Path, scenes: Path) -> None:
     folder = tmp_path / "brief"
-    endless: dict[str, Any] = {"time_budget_s": 40.0, "assigned": {"train.epochs": 100_000}}
+    # An epoch of two steps: on a busy machine, too, one has ended when the time is up.
+    short = {"train.epochs": 100_000, "train.steps_per_epoch": 2}
+    endless: dict[str, Any] = {"time_budget_s": 60.0, "assigned": short}
     plan = plan_for(folder, scenes, finalists=0, baselines=False, **endless)
     outcome, _ = run(plan, folder)
     (trial,) = outcome.trials
