@@ -225,7 +225,8 @@ def check_champion(folder: Path, name: str, trial: str, version: int) -> None:
 
 def check_finalists(folder: Path, outcome: Outcome) -> None:
     """Checks that every seed of a finalist has one run, from which its score can be had again."""
-    _, children, finalists = all_runs_of(folder)
+    parent, children, finalists = all_runs_of(folder)
+    assert parent.data.tags["usseg.finalists"].split() == [f.trial.name for f in outcome.finals]
     trials = {child.info.run_id: child.data.tags["usseg.trial"] for child in children}
     assert len(finalists) == 4
     client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")

@@ -392,16 +392,3 @@ def test_images_in_no_list_are_counted_and_said(root: Path) -> None:
     found = discover(root)
     assert [(entry.split, entry.id) for entry in found.entries] == [("train", "a"), ("val", "c")]
     assert found.notes == ("2 files passed over: images in no list 2.",)
-
-
-def test_images_outside_a_layout_are_said_where_no_label_shows_that_it_is_meant(root: Path) -> None:
-    touch(root, "images/a.jpg", "rome/b.jpg", "rome/c.jpg")
-    found = discover(root)
-    assert [entry.id for entry in found.entries] == ["a"]
-    assert found.notes[1] == (
-        f"2 images lie outside the layout {{images}}/{{id}} ({root.resolve()}/rome/b.jpg). "
-        "To use all images: prepare --images '{id}'."
-    )
-    assert len(discover(root, images="{id}").entries) == 3
-    touch(root, "labels/a.png")
-    assert len(discover(root).notes) == 1

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from usseg_ray.prepare.layouts import discover
 from usseg_ray.prepare.passed import PassedFiles
 
 
@@ -72,3 +73,20 @@ def test_files_called_as_images_are_asked_about() -> None:
         "2 of them are called as images are (x/a.npy). Are they labels? They would be PNG files in "
         "a folder of labels, or where prepare --labels says.",
     ]
+
+
+def test_images_outside_a_layout_are_said_where_no_label_shows_that_it_is_meant(
+    tmp_path: Path,
+) -> None:
+    for name in ("images/a.jpg", "rome/b.jpg", "rome/c.jpg", "labels/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert len(discover(tmp_path).notes) == 1
+    (tmp_path / "labels/a.png").unlink()
+    found = discover(tmp_path)
+    assert [entry.id for entry in found.entries] == ["a"]
+    assert found.notes[1] == (
+        f"2 images lie outside the layout {{images}}/{{id}} ({tmp_path.resolve()}/rome/b.jpg). "
+        "To use all images: prepare --images '{id}'."
+    )
+    assert len(discover(tmp_path, images="{id}").entries) == 3

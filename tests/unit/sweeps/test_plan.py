@@ -235,6 +235,7 @@ def test_prepared_sets_and_their_missing_parts(tmp_path: Path) -> None:
             "label_free.consensus is known when all trials have ended",
         ),
         ({"objective": "label_free.consensus", "scheduler": "asha"}, "nor --scheduler asha"),
+        ({"objective": "label_free.consensus", "question": "k"}, "cannot answer --question k"),
         (
             {"objective": "label_free.modularity", "names": ["colour"]},
             "of backbone features, and colour uses none",
