@@ -27,7 +27,7 @@ SETTINGS = {
 }
 # Steps of an epoch by workers per trial: epochs in the trial's own process are to be long enough
 # to be seen.
-STEPS = {0: 100, 1: 4}
+STEPS = {0: 50, 1: 4}
 PATIENCE_S = 240
 
 

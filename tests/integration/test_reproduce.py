@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from tests.integration.commands import here
+from tests.ledgers import lay_store
 from tests.trees import plant
 from usseg_ray.prepare.write import prepare
 from usseg_ray.sweeps.request import Request
 from usseg_ray.trials.trial import load_trials
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 SHORT = ("train.epochs=1", "train.steps_per_epoch=1", "train.batch_size=2")
 SMALL = ("train.eval_batch_size=2", "method.neighbours=1", "data.train_size=32")
@@ -27,6 +29,7 @@ SMALL = ("train.eval_batch_size=2", "method.neighbours=1", "data.train_size=32")
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("USSEG_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    lay_store(tmp_path / "mlflow.db")
     return tmp_path
 
 
@@ -35,11 +38,13 @@ def prepared(place: Path, name: str) -> None:
 
 
 def network(place: Path, name: str) -> Path:
-    """One block of a ViT, of random weights, under the name that publications had it by."""
+    """One thin block of a ViT, random weights, under the name that publications had it by."""
     torch.manual_seed(0)
-    save_file(timm.create_model(name, depth=1).state_dict(), place / "vit.safetensors")
+    small = {"depth": 1, "embed_dim": 48}
+    save_file(timm.create_model(name, **small).state_dict(), place / "vit.safetensors")
     file = place / "vit.yaml"
-    file.write_text(f"name: {name}\nweights: vit.safetensors\ntimm_args: {{depth: 1}}\n")
+    told = {"name": name, "weights": "vit.safetensors", "timm_args": small}
+    file.write_text(yaml.safe_dump(told))
     return file
 
 

@@ -109,22 +109,24 @@ def extraction_on(
     from usseg_ray.cluster.feature_actors import ray_features  # noqa: PLC0415
     from usseg_ray.cluster.join import local_ray  # noqa: PLC0415
 
+    arithmetic = faster_arithmetic(device)
     with scratch() as folder, local_ray():
-        wanted, backbone = _wanted(folder, images, name, "bfloat16", shard_bytes)
+        wanted, backbone = _wanted(folder, images, name, arithmetic, shard_bytes)
         store = FeatureStore(FeatureFolder(folder / "store"))
         stored = _steady_rate(store, wanted, ray_features(device.type))
     flops, bare_images = _flops(backbone.model), images // 4
-    halved = backbone.model.half().to(device)
-    eager = synchronised(_forward(halved, bare_images, device, torch.float16), device)
+    loop = "float16" if device.type == "cuda" else arithmetic
+    model = backbone.model.to(device, getattr(torch, loop))
+    eager = synchronised(_forward(model, bare_images, device, getattr(torch, loop)), device)
     eager()
     (bare,) = least_seconds(eager, rounds=_ROUNDS)
-    what = f"extract {name}, {SIDE} px, bfloat16, with decoding and writing"
-    peak = matmul_peak(device, torch.bfloat16)
+    what = f"extract {name}, {SIDE} px, {arithmetic}, with decoding and writing"
+    peak = matmul_peak(device, getattr(torch, arithmetic))
     share = PEAK_SHARE if device.type == "cuda" else None
     yield Measure(
-        "gpu", what, stored * flops / TERA, "TFLOP/s", f"{_PEAK}, bfloat16", peak / TERA, share
+        "gpu", what, stored * flops / TERA, "TFLOP/s", f"{_PEAK}, {arithmetic}", peak / TERA, share
     )
-    reference = f"timm's forward alone, eager, float16, batches of {BATCH_ROWS}"
+    reference = f"timm's forward alone, eager, {loop}, batches of {BATCH_ROWS}"
     yield Measure("gpu", what, stored, "rows/s", reference, bare_images / bare)
 
 
