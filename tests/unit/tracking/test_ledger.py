@@ -320,7 +320,7 @@ def test_the_dashboard_command_names_the_store_absolutely(folder: Path) -> None:
     with opened("sqlite:///mlflow.db") as ledger:
         command, address = ledger.dashboard()
     experiment = runs(folder)[SWEEP].info.experiment_id
-    assert command.startswith("MLFLOW_DISABLE_TELEMETRY=true ")
+    assert command.startswith("MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=f")
     assert command.endswith(f" ui --backend-store-uri sqlite:///{folder}/mlflow.db")
     view = re.fullmatch(
         rf"http://127.0.0.1:5000/#/experiments/{experiment}/runs\?viewStateShareKey=([\w-]+)",
