@@ -65,7 +65,8 @@ def _fast(version: str, resolution: str, more: str = "") -> str:
     return (
         f"{sys.executable} -m tests.gate.versions --python {version} --resolution {resolution} "
         "-- -q -n 2 --dist worksteal tests/unit/core tests/unit/ops tests/unit/scoring "
-        f"tests/unit/methods tests/contract tests/unit/test_tune.py tests/unit/test_main.py {more}"
+        "tests/unit/methods tests/unit/features tests/unit/data tests/unit/models "
+        f"tests/unit/export tests/contract tests/unit/test_tune.py tests/unit/test_main.py {more}"
     )
 
 

@@ -100,7 +100,7 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
             yield [
                 _Member(_checked(archive, info.filename), info.file_size, _zip_opener(packed, info))
                 for info in packed.infolist()
-                if not info.is_dir()
+                if not info.filename.endswith("/")  # `is_dir` fails on an empty name
             ]
     else:
         with tarfile.open(archive) as packed_tar:

@@ -81,6 +81,11 @@ def test_a_malicious_archive_writes_nothing(
         ("maps.zip", zipped({"maps": b"a"}), "has no folder 'maps'"),
         ("maps.zip", b"no archive", r"cannot be unpacked \(File is not a zip file\)"),
         ("maps.zip", zipped(MEMBERS).replace(b"ccc", b"ccd", 1), "cannot be unpacked .Bad CRC"),
+        (
+            "maps.zip",
+            zipped(MEMBERS | {"nameless": b"!"}).replace(b"nameless", b"\0ameless"),
+            "refused, its member '' leads out",
+        ),
         ("maps.tar", tarred(MEMBERS)[:600], "cannot be unpacked"),
         ("maps.tar", b"", "cannot be unpacked"),
     ],
