@@ -136,6 +136,9 @@ def test_depth_of_what_is_no_picture_is_none() -> None:
     assert depth_of(io.BytesIO(b"")) == ""
     with pytest.raises(UndecodableError):
         depth_of(io.BytesIO(b"II*\0\xff\xff"))
+    # Pillow only warns where the place of the tags lies behind the end; nobody decodes it.
+    with pytest.raises(UndecodableError):
+        decode_seen(b"II*\0\xff\xff\xff\xff", SCALED)
 
 
 MEASURE = """

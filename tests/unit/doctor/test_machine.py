@@ -1,9 +1,13 @@
 """Old packages, two faiss, a GPU without its driver, places without room or right to write."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
+from tests.conftest import PROJECT
 from usseg_ray.doctor import machine
 
 GOOD = {
@@ -24,6 +28,13 @@ def levels(found: list[machine.Finding]) -> dict[str, str]:
 def test_what_the_project_needs_is_fine() -> None:
     assert set(levels(machine.check_versions(GOOD)).values()) == {"ok"}
     assert "ray" in machine.installed_versions()
+
+
+def test_its_bounds_are_those_that_the_package_is_installed_with() -> None:
+    asked = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    bounds = {one.name: one.specifier for one in map(Requirement, asked)}
+    for name, allowed in machine.FLOORS.items():
+        assert SpecifierSet(allowed) == bounds[name], name
 
 
 @pytest.mark.parametrize(
