@@ -4,6 +4,7 @@ Nothing heavy is imported, so `--help` is quick.
 """
 
 import errno
+import gc
 import io
 import re
 import shlex
@@ -119,6 +120,8 @@ def run(app: typer.Typer) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of latin-1 has no box to draw
+    # A million objects are imported, none of which is garbage, and each is looked at many times.
+    gc.set_threshold(10_000, 10, 10)
     try:
         app()
     except UserError as error:

@@ -210,8 +210,8 @@ def test_a_tenth_of_the_disk_stays_free(root: Path, tmp_path: Path) -> None:
     assert folder.reserve == pytest.approx(total / 10, abs=1)
     room = folder.room(asked.entry.key)
     store = FeatureStore(folder)
-    kept = max(0, room - folder.reserve - 2**30)
-    assert store.decide(asked, passes=2, promised=kept).stored == (kept > 0)
+    # Below nothing where less than the reserve is free here; others write to this disk meanwhile.
+    assert store.decide(asked, passes=2, promised=room - folder.reserve - 2**30).stored
     assert not store.decide(asked, passes=2, promised=room - folder.reserve + 2**30).stored
 
 
