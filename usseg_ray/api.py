@@ -88,13 +88,14 @@ def fit(
     """
     # torch, Ray: not for `import usseg_ray`.
     from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
+    from usseg_ray.sweeps.request import FITTED  # noqa: PLC0415
 
     return fitting.fit(
         None if source is None else str(source),
         out=None if out is None else str(out),
         resume=None if resume is None else str(resume),
         bands=bands,
-        methods=tuple(methods) or fitting.METHODS,
+        methods=tuple(methods) or FITTED,
         backbone=backbone,
         num_samples=num_samples or fitting.COUNTS,
         seeds=seeds or fitting.SEEDS,

@@ -6,8 +6,9 @@ import typer
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.settings.assigned import check_assigned
 from usseg_ray.sweeps import request
-from usseg_ray.sweeps.request import Backbone
+from usseg_ray.sweeps.request import FITTED, Backbone
 
 app = make_app()
 
@@ -33,7 +34,7 @@ def fit(
         str | None,
         typer.Option(
             help=f"What to compare, with commas between them: {', '.join(cli.METHODS)}.",
-            show_default="kmeans,acseg",
+            show_default=",".join(FITTED),
         ),
     ] = None,
     num_samples: Annotated[int, typer.Option(min=2, help="Values of K that are tried.")] = 4,
@@ -63,10 +64,12 @@ def fit(
 
     Nothing else is needed: usseg-ray fit photos
     """
-    chosen = tuple(request.named_methods(method, None)) if method else None
+    chosen = request.named_methods(method, None) if method else [*FITTED]
     assigned = request.assignments(
         assign, backbone=None, device=device, precision=None, seed=None, workers=None
     )
+    if resume is None:
+        check_assigned(chosen, assigned)
     # torch, Ray, MLflow: neither for --help nor for what is refused.
     from usseg_ray.sweeps.own import fitting  # noqa: PLC0415
 
@@ -75,7 +78,7 @@ def fit(
         out=out,
         resume=resume,
         bands=bands,
-        methods=chosen or fitting.METHODS,
+        methods=tuple(chosen),
         backbone=backbone,
         num_samples=num_samples,
         seeds=seeds,

@@ -6,7 +6,8 @@ import typer
 
 from usseg_ray.core import cli
 from usseg_ray.core.cli import Version, make_app, run
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, about
+from usseg_ray.settings.assigned import assigned_to, check_alone
 from usseg_ray.sweeps import request
 from usseg_ray.sweeps.published.cells import SETS, table_cells
 
@@ -84,6 +85,10 @@ def reproduce(
         assigned = request.assignments(
             assign, backbone=None, device=device, precision=None, seed=None, workers=None
         )
+        own = assigned_to(list(dict.fromkeys(cell.preset.method for cell in cells)), assigned)
+        for cell in cells:
+            with about(cell.name):
+                check_alone(cell.preset.method, own[cell.preset.method])
         requests = {cell.name: cell.request(place, seeds, assigned) for cell in cells}
     # torch, Ray, MLflow: neither for --help nor for what is refused.
     from usseg_ray.sweeps.published.reproduction import reproduce_table  # noqa: PLC0415

@@ -3,6 +3,7 @@
 from usseg_ray.core import cli
 from usseg_ray.core.calibration import Effort
 from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.settings.assigned import check_assigned
 from usseg_ray.sweeps import request
 from usseg_ray.sweeps.request import Backbone, Calibrate, Request, option
 
@@ -33,20 +34,23 @@ def train(
     request.check_places(data, resume)
     asked = None
     if resume is None:
+        name = request.named_method(method, preset)
+        assigned = request.assignments(
+            assign,
+            backbone=backbone,
+            device=device,
+            precision=precision,
+            seed=seed,
+            workers=workers_per_trial,
+        )
+        check_assigned([name], assigned)
         asked = Request(
-            methods={request.named_method(method, preset): None},
+            methods={name: None},
             data=data,
             preset=preset,
             calibrate=calibrate,
             effort=effort,
-            assigned=request.assignments(
-                assign,
-                backbone=backbone,
-                device=device,
-                precision=precision,
-                seed=seed,
-                workers=workers_per_trial,
-            ),
+            assigned=assigned,
             num_samples=1,
             finalists=1,
             seeds=1,

@@ -7,6 +7,7 @@ import typer
 from usseg_ray.core import cli
 from usseg_ray.core.calibration import Effort
 from usseg_ray.core.cli import Version, make_app, run
+from usseg_ray.settings.assigned import check_assigned
 from usseg_ray.sweeps import request
 from usseg_ray.sweeps.request import (
     Backbone,
@@ -17,6 +18,7 @@ from usseg_ray.sweeps.request import (
     Search,
     option,
 )
+from usseg_ray.sweeps.space import check_spaces
 
 app = make_app()
 
@@ -68,20 +70,24 @@ def tune(
     asked = None
     if resume is None:
         names = request.named_methods(method, preset)
+        spaces = request.with_spaces(names, space)
+        assigned = request.assignments(
+            assign,
+            backbone=backbone,
+            device=device,
+            precision=precision,
+            seed=seed,
+            workers=workers_per_trial,
+        )
+        check_assigned(names, assigned)
+        check_spaces(spaces, assigned)
         asked = Request(
-            methods=request.with_spaces(names, space),
+            methods=spaces,
             data=data,
             preset=preset,
             calibrate=calibrate,
             effort=effort,
-            assigned=request.assignments(
-                assign,
-                backbone=backbone,
-                device=device,
-                precision=precision,
-                seed=seed,
-                workers=workers_per_trial,
-            ),
+            assigned=assigned,
             num_samples=num_samples,
             question=question,
             search=search,

@@ -17,7 +17,8 @@ from tests.gloo import in_processes
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
 from usseg_ray.engine.optimiser import Optimiser
-from usseg_ray.methods.cause import CAUSE, CAUSEConfig
+from usseg_ray.methods.cause import CAUSE
+from usseg_ray.settings.cause import CAUSEConfig
 
 IMAGES = range(6)
 STEPS = 4

@@ -13,7 +13,8 @@ from tests.contract.cases import FEATURES, NUM_CLUSTERS, make_batch
 from tests.gloo import in_processes
 from usseg_ray.core.distributed import average_gradients
 from usseg_ray.core.types import Batch, Step
-from usseg_ray.methods.hp import HP, HPConfig
+from usseg_ray.methods.hp import HP
+from usseg_ray.settings.hp import HPConfig
 
 IMAGES = range(6)
 JOINT = 4

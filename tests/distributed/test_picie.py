@@ -18,7 +18,8 @@ from tests.gloo import in_processes
 from usseg_ray.core.distributed import average_gradients, rank, world_size
 from usseg_ray.core.types import Batch
 from usseg_ray.engine.optimiser import Optimiser
-from usseg_ray.methods.picie import PiCIE, PiCIEConfig
+from usseg_ray.methods.picie import PiCIE
+from usseg_ray.settings.picie import PiCIEConfig
 
 IMAGES, TRAINED = 17, range(7)
 NETWORK = {"name": "test_resnet", "pretrained": False, "dim": 16}

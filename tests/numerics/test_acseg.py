@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.acseg import ACSeg, ACSegConfig
+from usseg_ray.methods.acseg import ACSeg
 from usseg_ray.methods.parts.concept_generator import ConceptGenerator
 from usseg_ray.methods.parts.regions import pool_regions
 from usseg_ray.ops.attention import cls_score, minhead_score, two_means_split
@@ -22,6 +22,7 @@ from usseg_ray.ops.modularity import (
     modularity_loss,
     pair_intensity,
 )
+from usseg_ray.settings.acseg import ACSegConfig
 
 Vectors = dict[str, Any]
 Golden = Callable[[str], Vectors]

@@ -22,7 +22,7 @@ from tests.numerics.cause import (
 )
 from tests.numerics.comparing import Golden, Vectors, close, close_gradient
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.cause import CAUSE, CAUSEConfig
+from usseg_ray.methods.cause import CAUSE
 from usseg_ray.methods.parts.clusterbook import best_agreement, clusterbook_losses
 from usseg_ray.methods.parts.concepts import (
     Relations,
@@ -34,6 +34,7 @@ from usseg_ray.methods.parts.concepts import (
 from usseg_ray.methods.parts.heads import SegmentationHead, update_teacher
 from usseg_ray.ops.concept_bank import ConceptBank, Keys
 from usseg_ray.ops.modularity import affinity, cosine, graph
+from usseg_ray.settings.cause import CAUSEConfig
 
 # Shared primitives
 

@@ -15,12 +15,13 @@ from torch.nn.functional import interpolate
 from tests.numerics.cause import as_map, as_rows, make_network, tensor
 from tests.numerics.comparing import Golden, close, close_gradient
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.cause import CAUSE, CAUSEConfig
+from usseg_ray.methods.cause import CAUSE
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.clusterbook import clusterbook_losses
 from usseg_ray.methods.parts.heads import SegmentationHead
 from usseg_ray.scoring.metrics import confusion_matrix, score
 from usseg_ray.scoring.prediction import scorer_of
+from usseg_ray.settings.cause import CAUSEConfig
 
 
 def test_s3_1_probe_by_modularity(golden: Golden) -> None:

@@ -29,9 +29,10 @@ from tests.numerics.cause import (
 )
 from tests.numerics.comparing import Golden, Vectors, close
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
-from usseg_ray.methods.cause import CAUSE, CAUSEConfig, CAUSEDraws
+from usseg_ray.methods.cause import CAUSE, CAUSEDraws
 from usseg_ray.methods.parts.clusterbook import clusterbook_losses
 from usseg_ray.methods.parts.concepts import nearest_codes
+from usseg_ray.settings.cause import CAUSEConfig
 
 HEADS = ("mlp", "tr")
 FILES = {

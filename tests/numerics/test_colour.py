@@ -5,7 +5,8 @@ import torch
 
 from tests.contract.cases import Given
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.colour import ColourConfig, ColourFloor
+from usseg_ray.methods.colour import ColourFloor
+from usseg_ray.settings.colour import ColourConfig
 
 
 def floor(num_clusters: int, height_weight: float) -> ColourFloor:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import FEATURES, make_batch
-from usseg_ray.methods.equss import EQUSS, EQUSSConfig
+from usseg_ray.methods.equss import EQUSS
 from usseg_ray.methods.parts.correspondence import sample
+from usseg_ray.settings.equss import EQUSSConfig
 
 SETTINGS = {"dim": 12, "subspaces": 3, "codebook_size": 5, "feature_samples": 3, "negatives": 2}
 WIDTH = 4

@@ -19,11 +19,11 @@ from usseg_ray.methods.parts.contrastive import (
     Candidates,
     Contrast,
     ContrastiveOptions,
-    Weighting,
     best_match,
     consistency_loss,
     hidden_positive_loss,
 )
+from usseg_ray.settings.hp import Weighting
 
 
 def candidates(vectors: Vectors, rows: str, pool: str) -> Candidates:

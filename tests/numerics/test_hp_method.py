@@ -16,10 +16,11 @@ from torch import Tensor
 
 from tests.numerics.hp import Golden, Vectors, close, close_gradient, leaf
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
-from usseg_ray.methods.hp import HP, HPConfig, HPDraws
+from usseg_ray.methods.hp import HP, HPDraws
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead, update_teacher
 from usseg_ray.ops.attention import local_weights, propagate
+from usseg_ray.settings.hp import HPConfig
 
 HEAD_PARTS = {"linear": "1.0", "hidden": "2.0", "output": "2.2"}
 

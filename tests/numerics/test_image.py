@@ -4,7 +4,7 @@ import torch
 
 from tests.contract.cases import FEATURES, Walks, make_batch
 from usseg_ray.methods.image import ImageFloor
-from usseg_ray.methods.kmeans import KMeansConfig
+from usseg_ray.settings.kmeans import KMeansConfig
 
 
 def test_an_image_has_one_label() -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.contract.cases import Given
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.kmeans import KMeans, KMeansConfig
+from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.settings.kmeans import KMeansConfig
 
 
 def tiny(spherical: bool) -> tuple[KMeans, Batch]:

@@ -33,10 +33,11 @@ from usseg_ray.methods.parts.minibatch_kmeans import (
     nearest,
     nearness,
 )
-from usseg_ray.methods.parts.pyramid import NetworkConfig, PyramidDecoder, PyramidNetwork
-from usseg_ray.methods.parts.view_clusters import ClassWeights, ViewClusters, cross_view_terms
+from usseg_ray.methods.parts.pyramid import PyramidDecoder, PyramidNetwork
+from usseg_ray.methods.parts.view_clusters import ViewClusters, cross_view_terms
 from usseg_ray.scoring.metrics import confusion_matrix, score, things_and_stuff
 from usseg_ray.scoring.prediction import label_map
+from usseg_ray.settings.picie import ClassWeights, NetworkConfig
 
 Vectors = dict[str, Any]
 Golden = Callable[[str], Vectors]

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from tests.contract.cases import Given
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.position import PatchConfig, PositionFloor
+from usseg_ray.methods.position import PositionFloor
+from usseg_ray.settings.position import PatchConfig
 
 
 def floor(num_clusters: int, patch_size: int = 4) -> PositionFloor:

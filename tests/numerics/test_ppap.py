@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from tests.contract.cases import FEATURES, make_batch
-from usseg_ray.methods.ppap import PPAP, PPAPConfig
+from usseg_ray.methods.ppap import PPAP
 from usseg_ray.ops.proxies import Zones, find_partners
+from usseg_ray.settings.ppap import PPAPConfig
 
 SETTINGS: dict[str, Any] = {"split": 4, "positive": 0.5, "negative": -0.1, "temperature": 0.3}
 

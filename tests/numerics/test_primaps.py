@@ -10,8 +10,9 @@ import torch
 from tests.contract.cases import FEATURES, Walks, make_batch
 from tests.numerics.comparing import close, close_gradient
 from usseg_ray.core.types import Batch, FeatureMap
-from usseg_ray.methods.primaps import PriMaPs, PriMaPsConfig
+from usseg_ray.methods.primaps import PriMaPs
 from usseg_ray.ops.principal_masks import principal_masks
+from usseg_ray.settings.primaps import PriMaPsConfig
 
 DIM, SIDE, K = FEATURES.dim, 7, 4
 

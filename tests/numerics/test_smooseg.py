@@ -12,7 +12,8 @@ from tests.numerics.comparing import Golden, Vectors, close, close_gradient
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
 from usseg_ray.methods.parts.correspondence import Maps, centre, moments, smoothness, unit_rows
 from usseg_ray.methods.parts.heads import HeadMasks, SegmentationHead
-from usseg_ray.methods.smooseg import SmooSeg, SmooSegConfig, SmooSegDraws
+from usseg_ray.methods.smooseg import SmooSeg, SmooSegDraws
+from usseg_ray.settings.smooseg import SmooSegConfig
 
 
 def leaf(array: Any) -> Tensor:

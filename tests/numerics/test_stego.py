@@ -30,8 +30,9 @@ from usseg_ray.methods.parts.correspondence import (
     unit_rows,
 )
 from usseg_ray.methods.parts.heads import HeadMasks
-from usseg_ray.methods.stego import STEGO, STEGOConfig, STEGODraws, ViewMasks
+from usseg_ray.methods.stego import STEGO, STEGODraws, ViewMasks
 from usseg_ray.ops.neighbours import nearest_neighbours
+from usseg_ray.settings.stego import STEGOConfig
 
 SETTINGS = ("coco_small", "coco_small_stab", "iarpa_default", "coco_base", "city_base")
 

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from usseg_ray.core.errors import UserError, did_you_mean
+from usseg_ray.core.errors import SettingError, unknown_key
 
 
 class Settings(BaseModel):
@@ -32,7 +32,7 @@ class Settings(BaseModel):
 
 
 class MethodConfig(Settings):
-    """Base of every method's settings; a method declares its own beside its code."""
+    """Base of every method's settings, which `usseg_ray.settings` declares."""
 
     context: float | None = Field(
         None,
@@ -40,6 +40,19 @@ class MethodConfig(Settings):
         description="Average codes (ACSeg: tokens) within their image before they are grouped and "
         "predicted from, at this many times the unlikeness of neighbours; 0.75 is usual.",
     )
+
+
+Attention = Literal["cls", "minhead"]
+"""How last-block attention is reduced to one number a patch (see `ops.attention`)."""
+
+
+class Origin(Settings):
+    """A trained model that another method starts from: all but its weights."""
+
+    method: str
+    num_clusters: int = Field(ge=1)
+    settings: dict[str, JsonValue] = Field(description="Of the method.")
+    sha256: str = Field(description="Of the file with its weights.")
 
 
 class JitterConfig(Settings):
@@ -286,7 +299,7 @@ def build_config(method_config: type[M], layers: Iterable[Mapping[str, Any]]) ->
         The validated, frozen config.
 
     Raises:
-        UserError: A key does not exist (with the nearest that does) or a value is out of bounds.
+        SettingError: A key does not exist (with the nearest that does) or a value is out of bounds.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -306,7 +319,7 @@ def with_values(config: Config[M], values: Mapping[str, Any]) -> Config[M]:
         Another config, frozen as well.
 
     Raises:
-        UserError: As for `build_config`.
+        SettingError: As for `build_config`.
     """
     method_config = type(config.method)
     _check_keys(method_config, values)
@@ -319,7 +332,7 @@ def _check_keys(method_config: type[MethodConfig], keys: Iterable[str]) -> None:
     known = known_keys(method_config)
     for key in keys:
         if key not in known and not key.startswith(("backbone.timm_args.", "method.origin.")):
-            raise UserError(unknown_key(key, known))
+            raise SettingError(unknown_key(key, known), key)
 
 
 def _validated(method_config: type[M], tree: Mapping[str, Any]) -> Config[M]:
@@ -331,8 +344,9 @@ def _validated(method_config: type[M], tree: Mapping[str, Any]) -> Config[M]:
         where = ".".join(str(part) for part in first["loc"])
         known = known_keys(method_config)
         where = next((key for key in known if f"{where}.".startswith(f"{key}.")), where)
-        raise UserError(
-            f"{where} = {first['input']!r}: {first['msg']}. --dry-run --keys lists every key."
+        raise SettingError(
+            f"{where} = {first['input']!r}: {first['msg']}. --dry-run --keys lists every key.",
+            where,
         ) from None
 
 
@@ -359,14 +373,6 @@ def known_keys(method_config: type[MethodConfig]) -> dict[str, str]:
     return keys
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Words the error for a key that does not exist, with the nearest one that does."""
-    known = list(known)
-    alike = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    last = f"; did you mean {alike[0]!r}?" if alike else "; --dry-run --keys prints every key."
-    return f"Unknown key: {key!r}{did_you_mean(key, known, last)}"
-
-
 def flatten(config: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, Any]:
     """Turns a config into dotted keys and plain values, the inverse of `unflatten`."""
     tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
@@ -376,14 +382,6 @@ def flatten(config: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
-    return flat
-
-
-def flatten_assigned(assigned: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes assignments of whole mappings (`backbone.timm_args={a: 1}`) as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in assigned.items():
-        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
     return flat
 
 

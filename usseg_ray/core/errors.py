@@ -5,7 +5,8 @@ At the bottom of the layers, since `UserError` names addresses in all of them.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 HIDDEN = "***"
 """What stands for a secret."""
@@ -102,6 +103,28 @@ class UserError(Exception):
         super().__init__(redacted(message))
 
 
+class SettingError(UserError):
+    """A setting that does not exist, or whose value is wrong.
+
+    Args:
+        message: The lines.
+        key: The setting, as a dotted key; of what is wrong between several, their group.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Puts before an error what it is about, if anything is named."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}" if what else str(error)) from None
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = ".", most: int = 1) -> str:
     """Ends the sentence that says a name is unknown.
 
@@ -129,3 +152,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     names = list(known)
     hint, listed = did_you_mean(name, names), ", ".join(names)
     return UserError(f"Unknown {kind}: {name!r}{hint} {kind.capitalize()}s: {listed}.")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Words the error for a key that does not exist, with the nearest one that does."""
+    known = list(known)
+    alike = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    last = f"; did you mean {alike[0]!r}?" if alike else "; --dry-run --keys prints every key."
+    return f"Unknown key: {key!r}{did_you_mean(key, known, last)}"

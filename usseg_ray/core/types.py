@@ -6,17 +6,12 @@ Labels travel beside `Images` in `LabelledImages`, which only scoring opens.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
-from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
-from usseg_ray.core.config import JitterConfig, Settings
+from usseg_ray.core.config import Attention, JitterConfig, Origin, Settings
 from usseg_ray.core.views import FixedView
-
-Attention = Literal["cls", "minhead"]
-"""How last-block attention is reduced to one number a patch (see `ops.attention`)."""
 
 
 @dataclass(frozen=True)
@@ -221,15 +216,6 @@ class Needs:
     def storable(self) -> bool:
         """Whether features are read, and a store can hold all that is read of them."""
         return self.features and not self.block_input
-
-
-class Origin(Settings):
-    """A trained model that another method starts from: all but its weights."""
-
-    method: str
-    num_clusters: int = Field(ge=1)
-    settings: dict[str, JsonValue] = Field(description="Of the method.")
-    sha256: str = Field(description="Of the file with its weights.")
 
 
 @dataclass(frozen=True)

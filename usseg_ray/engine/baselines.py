@@ -19,13 +19,7 @@ from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Run, assemble
 from usseg_ray.ops import context
 from usseg_ray.scoring.protocols import PLAIN
-
-BLIND = ("position", "colour")
-"""Floors that know no feature."""
-
-IMAGE = "image"
-
-FLOORS = (*BLIND, IMAGE)
+from usseg_ray.settings import FLOORS, IMAGE
 
 KMEANS, IN_CONTEXT = "kmeans", "kmeans_context"
 

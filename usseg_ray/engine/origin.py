@@ -6,8 +6,9 @@ from pathlib import Path
 import safetensors.torch
 
 from usseg_ray import methods
+from usseg_ray.core.config import Origin
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import FeatureSpec, Origin
+from usseg_ray.core.types import FeatureSpec
 from usseg_ray.methods.base import Method
 
 

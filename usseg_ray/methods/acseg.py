@@ -14,11 +14,10 @@ Reference:
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -26,9 +25,9 @@ from usseg_ray.core.calibration import Choice, Facts
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Attention, Batch, FeatureSpec, StepResult
+from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Method, Needs, ParamGroup, Passes
-from usseg_ray.methods.parts.concept_generator import ConceptGenerator, GeneratorConfig
+from usseg_ray.methods.parts.concept_generator import ConceptGenerator
 from usseg_ray.methods.parts.regions import bounding_boxes, pool_regions, settled
 from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.methods.parts.whitening import Whitening
@@ -37,68 +36,7 @@ from usseg_ray.ops.kmeans import assign, fit_shared
 from usseg_ray.ops.largest import argmax
 from usseg_ray.ops.modularity import cosine, image_losses
 from usseg_ray.ops.sampling import PointSample
-
-
-class ACSegConfig(GeneratorConfig):
-    """Settings of ACSeg; "assumed" marks what the known sources leave open."""
-
-    centre: bool = Field(
-        False,
-        description="Take each image's mean token off before concepts and graph (not in ACSeg; for "
-        "features whose cosines are all high).",
-    )
-    whiten: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Divide each direction of tokens by this power of its deviation over the "
-        "training images, after their mean is off (not in ACSeg; for features whose channels "
-        "repeat each other); 0: tokens as they are.",
-    )
-    settle: int = Field(
-        0,
-        ge=0,
-        description="Times that each concept moves to the mean of its tokens once it was proposed, "
-        "for regions and prediction (not in ACSeg; for generators that learnt for few steps).",
-    )
-    gamma: float = Field(
-        1.0, gt=0, description="Resolution of the modularity's null model; 1 is the paper's loss."
-    )
-    keep_loops: bool = Field(
-        True, description="Whether a token is its own neighbour; the paper does not remove it."
-    )
-    tanh_scale: float | None = Field(
-        None, gt=0, description="Squash pair intensities by tanh(x / scale); CAUSE: 0.1."
-    )
-    lr: float = Field(1e-4, gt=0, description="AdamW's rate; one re-implementation, else assumed.")
-    weight_decay: float = Field(
-        0.01, ge=0, description="Not on norms, biases and prototypes; re-implementations: 0.01."
-    )
-    warmup_steps: int = Field(100, ge=0, description="Linear warm-up, then constant; assumed.")
-    clip_norm: float = Field(1.0, gt=0, description="Gradient norm per parameter group; assumed.")
-    background: Literal["none", "split"] = Field(
-        "none",
-        description="`split`: regions of low attention become cluster 0 (paper, for VOC); `none` "
-        "for data without a background class (paper, COCO-Stuff).",
-    )
-    background_score: Attention = Field(
-        "cls", description="Attention of the CLS token, or the least head's over all queries."
-    )
-    background_pool: Literal["sum", "mean"] = Field(
-        "sum", description="Score of a region; the paper sums, which favours large regions."
-    )
-    region_vector: Literal["mean", "cls"] = Field(
-        "mean",
-        description="Describe a region by its mean token, or by the backbone's CLS token of the "
-        "region's bounding box (one more forward pass a region); the paper's choice is not known.",
-    )
-    spherical: bool = Field(
-        True, description="Cluster directions of regions instead of positions; assumed."
-    )
-    restarts: int = Field(10, ge=1, description="Starts of k-means, the best stays; assumed.")
-    max_regions: int = Field(
-        100_000, ge=1, description="Regions to cluster; of more, an even sample is taken."
-    )
+from usseg_ray.settings.acseg import ACSegConfig
 
 
 @dataclass(frozen=True)

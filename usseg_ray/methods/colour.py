@@ -8,21 +8,13 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.types import Batch, FeatureSpec
-from usseg_ray.methods.position import PatchConfig, PositionFloor
-
-
-class ColourConfig(PatchConfig):
-    """Settings of the colour floor."""
-
-    height_weight: float = Field(
-        1.0, ge=0, description="Weight of height (0 to 1) beside R, G, B (0 to 1); 0: colour alone."
-    )
+from usseg_ray.methods.position import PositionFloor
+from usseg_ray.settings.colour import ColourConfig
 
 
 class ColourFloor(PositionFloor):

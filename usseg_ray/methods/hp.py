@@ -15,24 +15,22 @@ Reference:
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from usseg_ray.core.calibration import Choice, Facts
-from usseg_ray.core.config import JitterConfig, MethodConfig
+from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step, StepResult
 from usseg_ray.methods.base import Defaults, Needs, ParamGroup, Passes
-from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
+from usseg_ray.methods.parts.codes import CodeMethod
 from usseg_ray.methods.parts.contrastive import (
     ContrastiveOptions,
-    Weighting,
     consistency_loss,
     draw_denominators,
     hidden_positive_loss,
@@ -42,64 +40,10 @@ from usseg_ray.methods.parts.reference_pool import ReferencePool, fill_pools, is
 from usseg_ray.methods.parts.rules import fixed, rate
 from usseg_ray.ops.attention import cosine_weights, propagate
 from usseg_ray.ops.draws import dropout_mask, uniforms
+from usseg_ray.settings.hp import HPConfig
 
 _DENOMINATORS = 1003
 """Pairs that join an anchor's denominator by chance: 2 % of 64 images of 28x28, as published."""
-
-
-class HPConfig(CodeConfig):
-    """Settings of HP; defaults are the official ones for COCO-Stuff with ViT-S/8.
-
-    Those of Cityscapes and Potsdam, where they differ, are named in the descriptions.
-    """
-
-    dim: int = Field(512, ge=1, description="Channels of a code; Potsdam: 256.")
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of channels dropped per image, at seven places."
-    )
-    temperature: float = Field(
-        0.8, ge=0.05, description="tau of the contrastive loss; Cityscapes: 0.6, Potsdam: 0.4."
-    )
-    denominator_share: float = Field(
-        0.02, gt=0, le=1, description="rho, pairs that join denominators by chance; Potsdam: 1."
-    )
-    consistency_weight: float = Field(
-        0.05, ge=0, description="alpha, of the photometric consistency; Potsdam: 0."
-    )
-    photometric: JitterConfig = Field(
-        JitterConfig(), description="The second view's colours; defaults as in the official code."
-    )
-    pool_size: int = Field(2048, ge=1, description="Rows of each reference pool; Potsdam: 1024.")
-    renewal_steps: int | None = Field(
-        100,
-        ge=1,
-        description="Steps of an epoch between renewals of the task-specific pool; the others: 20. "
-        "Unset: ten pools in a run, whatever its epochs.",
-    )
-    decay: float = Field(
-        0.99, ge=0, le=1, description="Share of the teacher kept in a step; the others: 0.999."
-    )
-    ramp_start: int = Field(
-        1000, ge=0, description="Steps with lambda = 0, see `task_weight`; the others: 50, 100."
-    )
-    reweighting: bool = Field(
-        True, description="Weigh an anchor by its share of the image's positives; official: yes."
-    )
-    weighting: Weighting = Field(
-        "joint", description="`separate` averages each kind by itself: an unused official mode."
-    )
-    affinity: Literal["attention", "cosine"] = Field(
-        "attention",
-        description="What mixes codes of neighbours: last-block attention or, for backbones that "
-        "have none (not in HP), cosines of tokens.",
-    )
-    affinity_temperature: float = Field(
-        0.1, gt=0, description="With `cosine`, attention logits are cosines over this; assumed."
-    )
-    lr: float = Field(5e-4, gt=0, description="AdamW's rate for the head; official code.")
-    weight_decay: float = Field(0.1, ge=0, description="Of the head, biases too; official code.")
-    clip_norm: float = Field(10.0, gt=0, description="Gradient norm of the head; official code.")
-    projection_lr: float = Field(5e-4, gt=0, description="Adam's, projection; official code.")
 
 
 class HPDraws(NamedTuple):

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from usseg_ray.core.config import MethodConfig
@@ -16,23 +15,7 @@ from usseg_ray.core.types import Batch, FeatureSpec
 from usseg_ray.methods.base import CodeClassifier, Passes, Stage
 from usseg_ray.ops.kmeans import fit_shared, similarity
 from usseg_ray.ops.sampling import PointSample
-
-
-class SamplingConfig(MethodConfig):
-    """What k-means on single tokens costs."""
-
-    points_per_cluster: int = Field(
-        500, ge=1, description="Tokens to cluster per group, sampled evenly over the data set."
-    )
-    restarts: int = Field(
-        10, ge=1, description="Starts of k-means; the one with the least inertia stays."
-    )
-
-
-class KMeansConfig(SamplingConfig):
-    """Settings of k-means on backbone tokens."""
-
-    spherical: bool = Field(True, description="Cluster directions (cosine) instead of positions.")
+from usseg_ray.settings.kmeans import KMeansConfig, SamplingConfig
 
 
 class KMeans(CodeClassifier):

@@ -8,19 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.types import Batch, FeatureSpec
 from usseg_ray.methods.base import Needs
-from usseg_ray.methods.kmeans import KMeans, SamplingConfig
-
-
-class PatchConfig(SamplingConfig):
-    """Settings of a floor on a grid of pixel patches."""
-
-    patch_size: int = Field(8, ge=1, description="Side of a patch, pixels.")
+from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.settings.position import PatchConfig
 
 
 class PositionFloor(KMeans):

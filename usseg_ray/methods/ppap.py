@@ -11,11 +11,10 @@ Reference:
     ECCV 2024, arXiv 2407.12463; where paper and official code differ, the code.
 """
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -25,60 +24,14 @@ from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, StepResult
 from usseg_ray.methods.base import Defaults, Needs, ParamGroup
-from usseg_ray.methods.parts.codes import CodeConfig, CodeMethod
+from usseg_ray.methods.parts.codes import CodeMethod
 from usseg_ray.methods.parts.heads import initialise_like_torch
 from usseg_ray.methods.parts.rules import fixed, threshold
 from usseg_ray.methods.parts.transformer import ResidualBlock
 from usseg_ray.ops.draws import dropout_mask, uniforms
 from usseg_ray.ops.proxies import Zones, find_partners, proxy_contrast
 from usseg_ray.ops.unset import unset
-
-
-class PPAPConfig(CodeConfig):
-    """Settings of PPAP; defaults are the official ones for COCO-Stuff with ViT-S/8.
-
-    Those of the other official runs, where they differ, are in the presets.
-    """
-
-    block: Literal["copy", "new"] = Field(
-        "copy",
-        description="What learns: a copy of the ViT block that tokens are read of, or, for any "
-        "backbone (not in PPAP), a new block on top that leaves tokens as they are at first.",
-    )
-    positive: float = Field(
-        0.55, ge=-1, le=1, description="Phi, token cosine above which patches are positives."
-    )
-    negative: float = Field(
-        0.20, ge=-1, le=1, description="Psi, token cosine below which patches are negatives."
-    )
-    rounds: int = Field(2, ge=0, description="Times that proxies move; official: 1 to 3.")
-    positive_step: float = Field(
-        3.0, gt=0, description="sigma_pos: Phi falls by what a proxy moves over this."
-    )
-    negative_step: float = Field(
-        3.0, gt=0, description="sigma_amb: Psi rises by what a proxy moves over this."
-    )
-    split: int = Field(
-        16,
-        ge=1,
-        description="One in so many patches of an image is an anchor; official: 16, and 4 for "
-        "ViT-S/16.",
-    )
-    temperature: float = Field(0.8, ge=0.05, description="tau of the loss; official: 0.07 to 0.8.")
-    dropout: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="Share of channels dropped per image of the tokens that positives are found "
-        "by, and nowhere else; official code: 0.1.",
-    )
-    lr: float = Field(
-        1e-3, gt=0, description="AdamW's rate for block and projection; official: 5e-4 or 1e-3."
-    )
-    weight_decay: float = Field(
-        0.1, ge=0, description="Of both, biases too; official code: 0.1, 0.01 or 0 (Adam)."
-    )
-    clip_norm: float = Field(10.0, gt=0, description="Gradient norm of both; official code: 10.")
+from usseg_ray.settings.ppap import PPAPConfig
 
 
 class PPAPDraws(NamedTuple):

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from usseg_ray import methods
-from usseg_ray.core.config import BackboneConfig, Config, MethodConfig, build_config
+from usseg_ray.core.config import BackboneConfig, Config, MethodConfig, Origin, build_config
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Origin
 from usseg_ray.features.backbones import build_backbone
 from usseg_ray.features.store.recipe import weights_digest
 from usseg_ray.models.description import Description

@@ -13,16 +13,14 @@ from usseg_ray import methods
 from usseg_ray.core.config import (
     Config,
     MethodConfig,
+    Origin,
     build_config,
     flatten,
-    known_keys,
-    unknown_key,
     with_values,
 )
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Origin
-from usseg_ray.methods.primaps import PriMaPsConfig
 from usseg_ray.models.origin import origin_of
+from usseg_ray.settings.primaps import PriMaPsConfig
 from usseg_ray.sweeps.defaults import data_defaults
 from usseg_ray.sweeps.earlier import is_free
 from usseg_ray.sweeps.k.trials import k_trials
@@ -57,25 +55,6 @@ class MethodPlan:
 def first_settings(parts: Iterable[MethodPlan]) -> dict[str, dict[str, Any]]:
     """Lists the flattened settings of each method's first trial."""
     return {part.method: flatten(part.config) for part in parts}
-
-
-def assigned_to(names: list[str], assigned: Sample) -> dict[str, Sample]:
-    """Gives every method its assignments: of `method.*`, of several methods, those that it has.
-
-    Raises:
-        UserError: None of several methods has a key.
-    """
-    if len(names) == 1:
-        return {names[0]: assigned}
-    known = {name: known_keys(methods.get(name).Config) for name in names}
-    for key in assigned:
-        if key.startswith("method.") and not any(key in keys for keys in known.values()):
-            near = unknown_key(key, {key for keys in known.values() for key in keys})
-            raise UserError(f"{near} None of {', '.join(names)} has it.")
-    return {
-        name: {k: v for k, v in assigned.items() if k in keys or not k.startswith("method.")}
-        for name, keys in known.items()
-    }
 
 
 def plan_method(request: Request, name: str, preset: Sample, assigned: Sample) -> MethodPlan:

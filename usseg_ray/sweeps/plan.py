@@ -5,16 +5,15 @@ sweep has a part for each of its methods; its trials go round the parts, so that
 defaults are among the first.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
 
 from usseg_ray import methods
 from usseg_ray.core.calibration import Calibration
-from usseg_ray.core.config import Config, MethodConfig, flatten_assigned, with_values
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.config import Config, MethodConfig, with_values
+from usseg_ray.core.errors import UserError, about
 from usseg_ray.core.types import FeatureSpec
 from usseg_ray.data.library import SYNTHETIC, open_data
 from usseg_ray.data.manifest import Manifest
@@ -29,11 +28,11 @@ from usseg_ray.scoring.objective import (
     resolve_objective,
 )
 from usseg_ray.scoring.protocols import find_protocol, stamp
+from usseg_ray.settings.assigned import assigned_to, flatten_assigned
 from usseg_ray.sweeps.calibrate import calibrate, check_unchanged, with_calibration
 from usseg_ray.sweeps.earlier import known_trials
 from usseg_ray.sweeps.method_plan import (
     MethodPlan,
-    assigned_to,
     check_batches,
     check_comparable,
     count_clusters,
@@ -163,7 +162,7 @@ class Plan:
             dimensions = part.space.space.items()
             ends: list[Sample] = [{key: value} for key, d in dimensions for value in d.ends]
             for sample in ({}, *ends):
-                with _about(_corner(self, part, sample)):
+                with about(_corner(self, part, sample)):
                     found.append((part, sample, self.job(part.method, sample)))
         return tuple(found)
 
@@ -244,7 +243,7 @@ def make_plan(request: Request, *, make_data: bool = True) -> Plan:
     preset = preset_settings(request.preset, names)
     assigned, parts = flatten_assigned(request.assigned), []
     for name, own in assigned_to(names, assigned).items():
-        with _about(name if len(names) > 1 else ""):
+        with about(name if len(names) > 1 else ""):
             parts.append(plan_method(request, name, preset, own))
     check_comparable(parts)
     measured = parts[0].config.backbone.normalise != "raw"
@@ -291,15 +290,6 @@ def _known(request: Request, parts: list[MethodPlan], objective: str) -> tuple[T
     if request.search != "optuna":
         raise UserError("--warm-start is for --search optuna, which learns from earlier trials.")
     return known_trials(request.warm_start, first_settings(parts), objective)
-
-
-@contextmanager
-def _about(what: str) -> Iterator[None]:
-    """Puts before an error what it is about."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{what}: {error}" if what else str(error)) from None
 
 
 def _corner(plan: Plan, part: MethodPlan, sample: Sample) -> str:
@@ -367,7 +357,7 @@ def _check_corners(plan: Plan) -> None:
     """Builds every backbone once, and every method at all ends of its space."""
     specs = dict[str, FeatureSpec]()
     for part, sample, job in plan.corners:
-        with _about(_corner(plan, part, sample)):
+        with about(_corner(plan, part, sample)):
             _build(job, specs, plan.train_rows)
 
 

@@ -23,6 +23,7 @@ from usseg_ray.core.files import is_uri, write_whole
 from usseg_ray.core.records import DamagedError, first_fault
 from usseg_ray.features.presets import PRESETS as BACKBONES
 from usseg_ray.features.presets import backbone_settings
+from usseg_ray.settings import FLOORS, SETTINGS
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.space import find_space, parse_assignments, read_tree
 
@@ -30,6 +31,8 @@ REQUEST_FILE = "sweep.yaml"
 _SUM = "# sha256: "
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_METHOD = "acseg"
+FITTED = ("kmeans", "acseg")
+"""What `fit` compares where no method is named: nothing learnt, and the quickest that learns."""
 ALL_METHODS = "all"
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -340,11 +343,7 @@ def named_methods(names: str | None, preset: str | None) -> list[str]:
     if names is None:
         return [default]
     if names == ALL_METHODS:
-        # torch: not for --help, nor for what is refused.
-        from usseg_ray import methods  # noqa: PLC0415
-        from usseg_ray.engine.baselines import FLOORS  # noqa: PLC0415
-
-        return [method.name for method in methods.METHODS if method.name not in FLOORS]
+        return [name for name in SETTINGS if name not in FLOORS]
     asked = list(dict.fromkeys(name.strip() for name in names.split(",")))
     for name in asked:
         if name not in cli.METHODS:

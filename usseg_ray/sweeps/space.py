@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from usseg_ray.core.config import MethodConfig, build_config, known_keys, unknown_key
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.config import MethodConfig, build_config, known_keys
+from usseg_ray.core.errors import SettingError, UserError, about, unknown_key
 from usseg_ray.core.sources import parse_yaml, read_text
+from usseg_ray.settings import SETTINGS
+from usseg_ray.settings.assigned import assigned_to, flatten_assigned
 
 KINDS = ("choice", "uniform", "loguniform", "randint")
 Sample = dict[str, Any]
@@ -204,15 +206,33 @@ def _number(value: Any) -> Any:  # noqa: ANN401
         return value
 
 
+def check_spaces(files: Mapping[str, str | None], assigned: Sample) -> None:
+    """Refuses what is wrong of search spaces whatever lies below them.
+
+    Args:
+        files: Methods and the files of their spaces.
+        assigned: What `--set` decides.
+
+    Raises:
+        UserError: As `load_space` and `check_space`.
+    """
+    for name, own in assigned_to([*files], flatten_assigned(assigned)).items():
+        with about(name if len(files) > 1 else ""):
+            check_space(load_space(Path(str(files[name]))).without(own), SETTINGS[name])
+
+
 def check_space(
-    space: SearchSpace, method: type[MethodConfig], layers: list[Mapping[str, Any]]
+    space: SearchSpace,
+    method: type[MethodConfig],
+    layers: list[Mapping[str, Any]] | None = None,
 ) -> None:
     """Builds a config at every end of every range, so that a bad sweep fails in a second.
 
     Args:
         space: What is swept.
         method: Settings class of the method.
-        layers: What lies below the space (data set defaults).
+        layers: What lies below the space (data set defaults); where that is not known yet, only
+            keys and values of the space are looked at, each by itself.
 
     Raises:
         UserError: A key does not exist or an end is no valid value; names file, key and value.
@@ -223,9 +243,10 @@ def check_space(
             raise UserError(f"{space.source}: {unknown_key(key, known)}")
     for key, value in _ends(space):
         try:
-            build_config(method, [*layers, space.fixed, {key: value}])
-        except UserError as error:
-            raise UserError(f"{space.source}: space.{key}: {error}") from None
+            build_config(method, [*(layers or []), space.fixed, {key: value}])
+        except SettingError as error:
+            if layers is not None or error.key in (key, *space.fixed):
+                raise UserError(f"{space.source}: space.{key}: {error}") from None
 
 
 def _ends(space: SearchSpace) -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 from mlflow import MlflowClient
 
 from usseg_ray.core.errors import HIDDEN, redacted
-from usseg_ray.engine.baselines import FLOORS
+from usseg_ray.settings import FLOORS
 from usseg_ray.tracking.heartbeat import reap
 from usseg_ray.tracking.runs import Runs
 from usseg_ray.tracking.spool import Operation, RecordKind, Spool

@@ -13,7 +13,7 @@ from usseg_ray.core.config import Config, MethodConfig, build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.machine import chosen_device
 from usseg_ray.data.library import open_data
-from usseg_ray.engine.baselines import BLIND, compute_baselines
+from usseg_ray.engine.baselines import compute_baselines
 from usseg_ray.engine.open_set import OpenSet
 from usseg_ray.engine.run import Watch
 from usseg_ray.pictures.trial_page import draw
@@ -22,6 +22,7 @@ from usseg_ray.scoring.crf import crf_kind, open_crf
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.scoring.protocols import Refinement, find_protocol, protocol_settings, stamp
+from usseg_ray.settings import BLIND
 from usseg_ray.trials.job import Job, Placement
 from usseg_ray.trials.storage import Storage, below
 from usseg_ray.trials.tasks import load_baselines

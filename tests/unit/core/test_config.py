@@ -14,14 +14,13 @@ from usseg_ray.core.config import (
     TrainConfig,
     build_config,
     flatten,
-    flatten_assigned,
     known_keys,
     unflatten,
-    unknown_key,
 )
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, unknown_key
 from usseg_ray.methods import METHODS
-from usseg_ray.methods.acseg import ACSegConfig
+from usseg_ray.settings.acseg import ACSegConfig
+from usseg_ray.settings.assigned import flatten_assigned
 
 # Their names say all that there is to say.
 SELF_EXPLANATORY = {"seed", "data.train_split", "train.epochs", "resources.device"}

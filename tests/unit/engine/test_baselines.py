@@ -8,12 +8,12 @@ from usseg_ray.data.manifest import Manifest
 from usseg_ray.engine.baselines import (
     CEILING,
     CLUSTERERS,
-    FLOORS,
     Baselines,
     baseline_rows,
     compute_baselines,
 )
 from usseg_ray.engine.open_set import OpenSet
+from usseg_ray.settings import FLOORS
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 
 from tests.contract.cases import FEATURES, NUM_CLUSTERS, SMALL, Case, Walks, make_batch
+from usseg_ray.core.config import Origin
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Origin
 from usseg_ray.engine.origin import trained_method
 from usseg_ray.methods import get
 from usseg_ray.methods.base import Method

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from usseg_ray.core.config import BackboneConfig, DataConfig
+from usseg_ray.core.config import Attention, BackboneConfig, DataConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Attention, FeatureMap, Needs
+from usseg_ray.core.types import FeatureMap, Needs
 from usseg_ray.features.backbones import (
     Backbone,
     TimmFeatures,

@@ -10,11 +10,12 @@ from torch import Tensor
 from tests.contract.cases import FEATURES, Given, Walks, make_batch
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec
-from usseg_ray.methods.acseg import ACSeg, ACSegConfig
+from usseg_ray.methods.acseg import ACSeg
 from usseg_ray.methods.parts.regions import settled
 from usseg_ray.ops.context import averaged
 from usseg_ray.ops.kmeans import assign
 from usseg_ray.ops.modularity import affinity, cosine, graph, modularity_loss
+from usseg_ray.settings.acseg import ACSegConfig
 
 
 def build(num_clusters: int = 4, **settings: Any) -> ACSeg:

@@ -11,7 +11,8 @@ from tests.contract.cases import Given
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Step
 from usseg_ray.engine.optimiser import Optimiser
-from usseg_ray.methods.cause import CAUSE, CAUSEConfig
+from usseg_ray.methods.cause import CAUSE
+from usseg_ray.settings.cause import CAUSEConfig
 
 DIM, SIDE, STEPS = 6, 8, 9
 SMALL = {"clustering": "probe", "num_codes": 12, "dim": 5, "projection_dim": 7, "ffn_dim": 9}

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from tests.contract.cases import FEATURES, Given
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Needs
-from usseg_ray.methods.colour import ColourConfig, ColourFloor
+from usseg_ray.methods.colour import ColourFloor
+from usseg_ray.settings.colour import ColourConfig
 
 
 def floor(

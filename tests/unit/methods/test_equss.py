@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from tests.contract.cases import DIM, FEATURES, Walks, make_batch
 from usseg_ray.core.types import Needs
-from usseg_ray.methods.equss import EQUSS, EQUSSConfig, ProductQuantiser
+from usseg_ray.methods.equss import EQUSS, ProductQuantiser
+from usseg_ray.settings.equss import EQUSSConfig
 
 
 def build(num_clusters: int = 4, **settings: Any) -> EQUSS:

@@ -12,8 +12,9 @@ from usseg_ray.core.calibration import Facts
 from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import FeatureMap, Step
-from usseg_ray.methods.hp import HP, HPConfig
+from usseg_ray.methods.hp import HP
 from usseg_ray.ops.attention import cosine_weights
+from usseg_ray.settings.hp import HPConfig
 
 WALKS = Walks(range(9))
 

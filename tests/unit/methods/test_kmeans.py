@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.contract.cases import DIM, FEATURES, Given, Walks, make_batch, with_tokens
 from usseg_ray.core.errors import UserError
-from usseg_ray.methods.kmeans import KMeans, KMeansConfig
+from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.settings.kmeans import KMeansConfig
 
 
 def build(num_clusters: int = 3, **settings: bool | int) -> KMeans:

@@ -14,7 +14,8 @@ from usseg_ray.core.config import JitterConfig
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, Needs
 from usseg_ray.methods.parts.minibatch_kmeans import nearest
-from usseg_ray.methods.picie import PiCIE, PiCIEConfig, view_codes
+from usseg_ray.methods.picie import PiCIE, view_codes
+from usseg_ray.settings.picie import PiCIEConfig
 
 NETWORK = {"name": "test_resnet", "pretrained": False, "dim": 16}
 VARIANTS: list[dict[str, Any]] = [

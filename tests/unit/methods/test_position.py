@@ -5,7 +5,8 @@ import torch
 
 from tests.contract.cases import FEATURES, Given
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Needs
-from usseg_ray.methods.position import PatchConfig, PositionFloor
+from usseg_ray.methods.position import PositionFloor
+from usseg_ray.settings.position import PatchConfig
 
 
 def floor(

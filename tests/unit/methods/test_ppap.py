@@ -10,7 +10,8 @@ from tests.contract.cases import DIM, FEATURES, NETWORK, make_batch
 from usseg_ray.core.calibration import Facts
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Needs
-from usseg_ray.methods.ppap import PPAP, PPAPConfig
+from usseg_ray.methods.ppap import PPAP
+from usseg_ray.settings.ppap import PPAPConfig
 
 
 def build(**settings: Any) -> PPAP:

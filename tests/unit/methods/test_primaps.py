@@ -11,14 +11,17 @@ from torch.nn.functional import normalize
 from tests.contract.cases import DIM, FEATURES, NUM_CLUSTERS, Walks, make_batch
 from tests.unit.engine.test_origin import written
 from usseg_ray.core.calibration import Facts
+from usseg_ray.core.config import Origin
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Batch, FeatureMap, Needs, Origin, StepResult
+from usseg_ray.core.types import Batch, FeatureMap, Needs, StepResult
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.engine.origin import trained_method
-from usseg_ray.methods.kmeans import KMeans, KMeansConfig
-from usseg_ray.methods.primaps import PriMaPs, PriMaPsConfig
+from usseg_ray.methods.kmeans import KMeans
+from usseg_ray.methods.primaps import PriMaPs
 from usseg_ray.ops.context import averaged
 from usseg_ray.ops.principal_masks import NONE, find_masks, principal_masks, usual_in_masks
+from usseg_ray.settings.kmeans import KMeansConfig
+from usseg_ray.settings.primaps import PriMaPsConfig
 
 WALKS = Walks(range(12))
 

@@ -12,7 +12,8 @@ from tests.contract.cases import DIM, FEATURES, Walks, make_batch
 from usseg_ray.core.types import Needs
 from usseg_ray.engine.optimiser import Optimiser
 from usseg_ray.methods.parts.correspondence import Maps, moments, smoothness
-from usseg_ray.methods.smooseg import SmooSeg, SmooSegConfig
+from usseg_ray.methods.smooseg import SmooSeg
+from usseg_ray.settings.smooseg import SmooSegConfig
 
 
 def build(num_clusters: int = 4, **settings: Any) -> SmooSeg:

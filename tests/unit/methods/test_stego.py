@@ -10,7 +10,8 @@ from tests.contract.cases import DIM, FEATURES, make_batch
 from usseg_ray.core.types import Needs
 from usseg_ray.methods.parts.correspondence import Maps, Shifts, Switches, correspondence_terms
 from usseg_ray.methods.parts.heads import HeadMasks
-from usseg_ray.methods.stego import STEGO, STEGOConfig, STEGODraws, ViewMasks
+from usseg_ray.methods.stego import STEGO, STEGODraws, ViewMasks
+from usseg_ray.settings.stego import STEGOConfig
 
 
 def build(**settings: Any) -> STEGO:

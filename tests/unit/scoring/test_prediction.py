@@ -13,7 +13,7 @@ from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Images
 from usseg_ray.methods import get
 from usseg_ray.methods.base import Method
-from usseg_ray.methods.kmeans import KMeans, KMeansConfig
+from usseg_ray.methods.kmeans import KMeans
 from usseg_ray.ops.guided import guided
 from usseg_ray.scoring.prediction import (
     CRF,
@@ -27,6 +27,7 @@ from usseg_ray.scoring.prediction import (
     window_spans,
 )
 from usseg_ray.scoring.protocols import PLAIN, Refinement
+from usseg_ray.settings.kmeans import KMeansConfig
 
 SIDE = 8
 

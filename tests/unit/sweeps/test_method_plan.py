@@ -6,7 +6,7 @@ from tests.planned import BOTH, TINY_SETTINGS, only, plan, request
 from tests.unit.models.conftest import kept
 from usseg_ray.core.config import build_config, flatten
 from usseg_ray.core.errors import UserError
-from usseg_ray.methods.primaps import PriMaPsConfig
+from usseg_ray.settings.primaps import PriMaPsConfig
 from usseg_ray.sweeps.method_plan import kept_origin
 from usseg_ray.sweeps.plan import make_plan
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from usseg_ray.core.config import build_config
 from usseg_ray.core.errors import UserError
 from usseg_ray.methods import METHODS, get
-from usseg_ray.methods.acseg import ACSegConfig
+from usseg_ray.settings.acseg import ACSegConfig
 from usseg_ray.sweeps.space import (
     Distribution,
     SearchSpace,

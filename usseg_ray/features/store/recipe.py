@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from usseg_ray.core.config import BackboneConfig, JitterConfig, Settings
+from usseg_ray.core.config import Attention, BackboneConfig, JitterConfig, Settings
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Attention, MaskRecipe, Needs
+from usseg_ray.core.types import MaskRecipe, Needs
 from usseg_ray.core.views import Crops, Frame
 from usseg_ray.data.manifest import Manifest
 from usseg_ray.data.reading import Showing

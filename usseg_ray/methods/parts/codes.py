@@ -8,22 +8,19 @@ keep the one that a criterion without labels prefers (`Method.clusterings`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from usseg_ray.core.config import MethodConfig
 from usseg_ray.core.types import Batch, FeatureSpec, StepResult
 from usseg_ray.methods.base import CodeClassifier, Method, ParamGroup, Passes
 from usseg_ray.methods.parts.cluster_probe import ClusterProbe
 from usseg_ray.methods.parts.heads import SegmentationHead
 from usseg_ray.ops.kmeans import fit_shared
 from usseg_ray.ops.sampling import PointSample, holding
-
-Clustering = Literal["probe", "kmeans", "auto"]
+from usseg_ray.settings.codes import CodeConfig
 
 _POINTS_PER_CLUSTER = 500
 
@@ -50,20 +47,6 @@ def fit_centroids(method: Method, probe: ClusterProbe, passes: Passes, points: i
         sample.add_maps(method.encode(batch), batch.ids, *key)
     result = fit_shared(sample, count, method.seed, spherical=True, noun="codes")
     probe.group(result.centroids)
-
-
-class CodeConfig(MethodConfig):
-    """How codes are grouped."""
-
-    clustering: Clustering = Field(
-        "kmeans",
-        description="Find the centroids by k-means on the codes before every score, or learn them "
-        "beside the head (`probe`, official; takes thousands of steps); auto: both, and keep those "
-        "with the better label-free criterion.",
-    )
-    cluster_lr: float = Field(
-        5e-3, gt=0, description="Adam's rate for the cluster probe; official code: 5e-3."
-    )
 
 
 class CodeMethod(CodeClassifier):

@@ -1,34 +1,11 @@
 """ACSeg's Adaptive Concept Generator: prototypes of the data set become concepts of an image."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from usseg_ray.core.config import MethodConfig
-from usseg_ray.methods.parts.transformer import Activation, DecoderBlock, Norm
-
-
-class GeneratorConfig(MethodConfig):
-    """Settings of the generator; "assumed" marks what the known sources leave open."""
-
-    num_prototypes: int = Field(
-        5, ge=1, le=256, description="Most concepts of an image; 5 is the paper's best."
-    )
-    num_blocks: int = Field(6, ge=1, description="Update steps of the generator; paper: 6.")
-    num_heads: int = Field(
-        6, ge=1, description="Attention heads, a divisor of the token dim; re-implementations: 6."
-    )
-    ffn_ratio: int = Field(4, ge=1, description="Feed-forward width over token dim; assumed.")
-    norm: Norm = Field(
-        "post", description="Layer norm after or before a sublayer; assumed as in Vaswani 2017."
-    )
-    activation: Activation = Field("relu", description="Of the FFN; assumed.")
-    prototype_init: Literal["normal", "orthogonal"] = Field(
-        "normal", description="Standard normal, or orthogonal rows of length sqrt(dim); assumed."
-    )
+from usseg_ray.methods.parts.transformer import DecoderBlock
+from usseg_ray.settings.acseg import GeneratorConfig
 
 
 class ConceptGenerator(nn.Module):

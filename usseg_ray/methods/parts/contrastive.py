@@ -12,7 +12,7 @@ products behind logits and gradients may be rounded (`ops.products`).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,9 +23,7 @@ from torch.nn.functional import pairwise_distance
 from usseg_ray.ops.draws import chances
 from usseg_ray.ops.products import rounded_products
 from usseg_ray.ops.transfer import sent
-
-Weighting = Literal["joint", "separate"]
-"""Whether task-specific positives join the task-agnostic ones or are averaged by themselves."""
+from usseg_ray.settings.hp import Weighting
 
 _ROWS_AT_A_TIME = {"cpu": 512, "cuda": 4096}
 _POOL_ROWS_AT_A_TIME = 4096

@@ -8,11 +8,10 @@ from typing import Any
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from usseg_ray.core.config import BackboneConfig, Settings
+from usseg_ray.core.config import BackboneConfig
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.keys import key_seed
@@ -20,6 +19,7 @@ from usseg_ray.features.weights import check_weights
 from usseg_ray.features.zoo import timm
 from usseg_ray.methods.parts.heads import initialise_like_torch
 from usseg_ray.ops.unset import unset
+from usseg_ray.settings.picie import NetworkConfig
 
 
 class PyramidDecoder(nn.Module):
@@ -62,20 +62,6 @@ class PyramidDecoder(nn.Module):
 
 
 STRIDES = [4, 8, 16, 32]
-
-
-class NetworkConfig(Settings):
-    """Which network is trained, and what it starts from."""
-
-    name: str = Field(
-        "resnet18.tv_in1k",
-        description="A timm CNN with stages of strides 4, 8, 16 and 32; official: torchvision's.",
-    )
-    pretrained: bool = Field(True, description="Start from timm's weights, else from a draw.")
-    weights: str | None = Field(
-        None, description="A safetensors file of the timm model to start from instead."
-    )
-    dim: int = Field(128, ge=1, description="Channels of a code; official code: 128.")
 
 
 class PyramidNetwork(nn.Module):

@@ -5,7 +5,6 @@ starts equal on every worker.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from usseg_ray.ops.unset import unset
-
-Norm = Literal["post", "pre"]
-Activation = Literal["relu", "gelu"]
+from usseg_ray.settings.acseg import Activation, Norm
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

@@ -5,7 +5,7 @@ these labels, with the centroids as classifier.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,8 +15,7 @@ from torch.nn.functional import normalize
 from usseg_ray.methods.parts.joint import weighted_cross_entropy
 from usseg_ray.methods.parts.minibatch_kmeans import nearest
 from usseg_ray.ops.counting import occurrences
-
-ClassWeights = Literal["frequency", "balanced", "none"]
+from usseg_ray.settings.picie import ClassWeights
 
 
 class ViewClusters(nn.Module):

@@ -37,10 +37,7 @@ from usseg_ray.scoring.objective import WITHOUT_LABELS
 from usseg_ray.sweeps.k.answer import ANSWER, maps_path
 from usseg_ray.sweeps.launch import launch, reopened
 from usseg_ray.sweeps.own.drawn import drawn
-from usseg_ray.sweeps.request import Request, with_spaces
-
-METHODS = ("kmeans", "acseg")
-"""What is compared where no method is named: nothing learnt, and the quickest that learns."""
+from usseg_ray.sweeps.request import FITTED, Request, with_spaces
 
 OUTPUTS, FORMATS = "outputs", ("png", "overlay")
 """Where in a run's folder what `predict` makes of its images lies, and in which formats."""
@@ -117,7 +114,7 @@ def fit(
     out: str | None = None,
     resume: str | None = None,
     bands: str | None = None,
-    methods: tuple[str, ...] = METHODS,
+    methods: tuple[str, ...] = FITTED,
     backbone: str | None = None,
     num_samples: int = COUNTS,
     seeds: int = SEEDS,

@@ -5,8 +5,7 @@ Every run has its request in its folder from the beginning, so that `--resume` g
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from usseg_ray import methods
 from usseg_ray.core import table_text
 from usseg_ray.core.cli import console
 from usseg_ray.core.config import build_config
-from usseg_ray.core.errors import UserError
+from usseg_ray.core.errors import UserError, about
 from usseg_ray.core.files import first_line, is_uri, write_whole
 from usseg_ray.core.foreign import markdown_safe
 from usseg_ray.core.lock import LOCK_FILE, alone_in
@@ -25,9 +24,9 @@ from usseg_ray.features.store.rule import size
 from usseg_ray.models.find import KEPT
 from usseg_ray.prepare.sets import find_set
 from usseg_ray.scoring.protocols import find_protocol
+from usseg_ray.settings.assigned import assigned_to
 from usseg_ray.sweeps.finals import FINALISTS, run_place
 from usseg_ray.sweeps.launch import claimed, cost_of, launch
-from usseg_ray.sweeps.method_plan import assigned_to
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.published.cells import SETS
@@ -156,15 +155,6 @@ def _shared(requests: Mapping[str, Request]) -> dict[str, Request]:
     }
 
 
-@contextmanager
-def _about(name: str) -> Iterator[None]:
-    """Puts the name of a run before what is wrong with it."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-
-
 def _check_data(plan: Plan) -> None:
     """Refuses data whose scores would not compare.
 
@@ -189,7 +179,7 @@ def _left(folder: Path, requests: Mapping[str, Request]) -> list[_Left]:
         trained, unrefined = _is_trained(folder / name, request), _unrefined(folder / name, request)
         if trained and not unrefined:
             continue
-        with _about(name):
+        with about(name):
             left.append(_Left(name, make_plan(request), trained, unrefined))
             _check_data(left[-1].plan)
     return left
@@ -201,7 +191,7 @@ def _print_price(left: list[_Left]) -> None:
     forecast: RefiningForecast | None = None
     for one in left:
         plan, cells = one.plan, {"name": one.name, "protocol": one.plan.config.protocol}
-        with _about(one.name), console.status(f"Timing a few steps of {one.name} ..."):
+        with about(one.name), console.status(f"Timing a few steps of {one.name} ..."):
             try:
                 device = chosen_device(plan.config.resources.device)
                 if forecast is None or forecast.device != device:

@@ -17,9 +17,9 @@ from tests.features import (
     vit,
     wanted,
 )
-from usseg_ray.core.config import DataConfig, JitterConfig
+from usseg_ray.core.config import Attention, DataConfig, JitterConfig
 from usseg_ray.core.errors import UserError
-from usseg_ray.core.types import Attention, Needs
+from usseg_ray.core.types import Needs
 from usseg_ray.core.views import Crops
 from usseg_ray.data.manifest import load_manifest
 from usseg_ray.data.reader import Reader

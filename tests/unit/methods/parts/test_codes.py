@@ -8,11 +8,13 @@ import torch
 from tests.contract.cases import FEATURES, Given, Walks, make_batch
 from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, StepResult
-from usseg_ray.methods.hp import HP, HPConfig
+from usseg_ray.methods.hp import HP
 from usseg_ray.methods.parts import codes
 from usseg_ray.methods.parts.codes import CodeMethod
-from usseg_ray.methods.stego import STEGO, STEGOConfig
+from usseg_ray.methods.stego import STEGO
 from usseg_ray.ops.kmeans import kmeans
+from usseg_ray.settings.hp import HPConfig
+from usseg_ray.settings.stego import STEGOConfig
 
 BUILD: dict[str, Callable[[str], CodeMethod]] = {
     "stego": lambda how: STEGO(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from usseg_ray.methods.parts.concept_generator import ConceptGenerator, GeneratorConfig
+from usseg_ray.methods.parts.concept_generator import ConceptGenerator
+from usseg_ray.settings.acseg import GeneratorConfig
 
 
 def prototypes(**settings: Any) -> Tensor:

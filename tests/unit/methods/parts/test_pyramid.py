@@ -10,12 +10,8 @@ import timm
 import torch
 
 from usseg_ray.core.errors import UserError
-from usseg_ray.methods.parts.pyramid import (
-    NetworkConfig,
-    PyramidDecoder,
-    PyramidNetwork,
-    check_network,
-)
+from usseg_ray.methods.parts.pyramid import PyramidDecoder, PyramidNetwork, check_network
+from usseg_ray.settings.picie import NetworkConfig
 
 
 def decoder(seed: int = 0) -> PyramidDecoder:

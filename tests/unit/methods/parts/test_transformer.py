@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from usseg_ray.methods.parts.transformer import DecoderBlock, Norm, ResidualBlock, linear
+from usseg_ray.methods.parts.transformer import DecoderBlock, ResidualBlock, linear
+from usseg_ray.settings.acseg import Norm
 
 
 def test_weights_come_from_the_generator_alone() -> None:

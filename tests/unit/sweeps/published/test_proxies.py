@@ -1,6 +1,6 @@
 """Settings of PPAP as they are published."""
 
-from usseg_ray.methods.ppap import PPAPConfig
+from usseg_ray.settings.ppap import PPAPConfig
 from usseg_ray.sweeps.published.proxies import PROXIES
 
 SETTINGS = {preset.name: preset.settings for preset in PROXIES}
