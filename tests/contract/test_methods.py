@@ -34,6 +34,7 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.core.types import Batch, FeatureMap, Pair, Step
 from usseg_ray.methods import METHODS, get
 from usseg_ray.methods.base import CodeClassifier, Method
+from usseg_ray.settings import SETTINGS
 
 PROJECT = Path(__file__).parents[2]
 every_case = pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
@@ -56,15 +57,18 @@ def learning(case: Case, stage: str, walks: Given | Walks | None = None, seed: i
     return method
 
 
-def test_four_touches_agree() -> None:
+def test_five_touches_agree() -> None:
     names = {method.name for method in METHODS}
     own = {path.stem for path in (PROJECT / "usseg_ray" / "methods").glob("*.py")}
     spaces = {path.stem for path in (PROJECT / "search_spaces").glob("*.yaml")}
+    declared = {path.stem for path in (PROJECT / "usseg_ray" / "settings").glob("*.py")}
     golden = {
         path.stem.removeprefix("test_") for path in (PROJECT / "tests/numerics").glob("test_*.py")
     }
     assert len(names) == len(METHODS)
     assert own - {"__init__", "base", "codes"} == names
+    assert declared - {"__init__", "assigned", "codes"} == names - {"image"}
+    assert {method.name: method.Config for method in METHODS} == SETTINGS
     assert spaces == names
     assert names <= golden
 

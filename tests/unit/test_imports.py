@@ -85,9 +85,10 @@ import json, sys
 from usseg_ray.__main__ import console
 try:
     console()
-except SystemExit:
-    pass
+except SystemExit as end:
+    code = end.code
 print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+sys.exit(code)
 """
 
 
@@ -115,8 +116,24 @@ WRONG = (
     "tune --time-budget abc",
     "tune --preset nope",
     "tune --backbone nope",
+    "tune --set epochs=1",
+    "tune --set train.epochs=x",
+    "tune --method all --set method.nope=1",
+    "tune --device tpu",
+    "tune --precision half",
+    "tune --workers-per-trial many",
+    "tune --space unknown.yaml",
+    "tune --space wrong.yaml",
     "train --method acsge",
     "train --data /nowhere",
+    "train --set epochs=1",
+    "train --set train.epochs=x",
+    "train --device tpu",
+    "fit photos --set epochs=1",
+    "fit photos --set train.epochs=x",
+    "fit photos --device tpu",
+    "reproduce cityscapes27 --data a-set --set epochs=1",
+    "reproduce cityscapes27 --data a-set --set train.epochs=x",
     "evaluate nowhere",
     "report nowhere",
     "predict --model /nowhere --images x --out y",
@@ -130,7 +147,10 @@ WRONG = (
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_what_is_not_there_is_refused_before_torch(line: str, tmp_path: Path) -> None:
+def test_what_is_not_there_or_wrong_is_refused_before_torch(line: str, tmp_path: Path) -> None:
+    (tmp_path / "unknown.yaml").write_text("fixed: {epochs: 1}")
+    (tmp_path / "wrong.yaml").write_text("space: {method.gamma: {uniform: [-1, 2]}}")
+    (tmp_path / "a-set").mkdir()
     ended = subprocess.run(
         [sys.executable, "-c", HELP, *line.split()],
         check=False,
@@ -141,6 +161,7 @@ def test_what_is_not_there_is_refused_before_torch(line: str, tmp_path: Path) ->
     )
     *told, last = ended.stderr.splitlines()
     assert any("Error:" in one for one in told)
+    assert ended.returncode == 2
     assert not {"torch", "ray", "mlflow", "timm"} & set(json.loads(last))
 
 

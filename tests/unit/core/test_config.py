@@ -17,10 +17,9 @@ from usseg_ray.core.config import (
     known_keys,
     unflatten,
 )
-from usseg_ray.core.errors import UserError, unknown_key
+from usseg_ray.core.errors import UserError
 from usseg_ray.methods import METHODS
 from usseg_ray.settings.acseg import ACSegConfig
-from usseg_ray.settings.assigned import flatten_assigned
 
 # Their names say all that there is to say.
 SELF_EXPLANATORY = {"seed", "data.train_split", "train.epochs", "resources.device"}
@@ -75,11 +74,6 @@ def test_an_unknown_key_names_the_nearest(key: str, nearest: str) -> None:
     with pytest.raises(UserError) as caught:
         build({key: 1})
     assert str(caught.value) == f"Unknown key: {key!r}; did you mean {nearest!r}?"
-
-
-def test_a_key_like_no_other_names_where_keys_are_listed() -> None:
-    told = "Unknown key: 'zzzzzz'; --dry-run --keys prints every key."
-    assert unknown_key("zzzzzz", ["seed"]) == told
 
 
 @pytest.mark.parametrize("key", ["backbone", "method", "backbone.timm_argsx.a", "timm_args.a"])
@@ -214,12 +208,3 @@ def test_every_field_has_a_type_and_a_default(group: type[BaseModel]) -> None:
 def test_every_key_is_described(method: Any) -> None:
     silent = {key for key, text in known_keys(method.Config).items() if not text.strip()}
     assert silent == SELF_EXPLANATORY
-
-
-def test_assigned_mappings_become_keys() -> None:
-    assert flatten_assigned({"backbone.timm_args": {"a": 1, "b": {"c": 2}}, "seed": 1}) == {
-        "backbone.timm_args.a": 1,
-        "backbone.timm_args.b.c": 2,
-        "seed": 1,
-    }
-    assert flatten_assigned({"backbone.timm_args": {}}) == {"backbone.timm_args": {}}

@@ -1,9 +1,19 @@
+import pickle
 import re
 import time
 
 import pytest
 
-from usseg_ray.core.errors import carries_secret, did_you_mean, redacted, unknown_name
+from usseg_ray.core.errors import (
+    SettingError,
+    UserError,
+    about,
+    carries_secret,
+    did_you_mean,
+    redacted,
+    unknown_key,
+    unknown_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +130,20 @@ def test_a_message_about_a_token_can_be_read() -> None:
     assert redacted(said) == said
     assert "5f2b8c1d" not in redacted("token: 5f2b8c1d")
     assert "abcdefgh" not in redacted(f"token: {'abcdefgh' * 3}")
+
+
+def test_a_key_like_no_other_names_where_keys_are_listed() -> None:
+    told = "Unknown key: 'zzzzzz'; --dry-run --keys prints every key."
+    assert unknown_key("zzzzzz", ["seed"]) == told
+
+
+def test_a_wrong_setting_is_named_after_it_travelled() -> None:
+    error = pickle.loads(pickle.dumps(SettingError("seed = -1: too small", "seed")))
+    assert (str(error), error.key) == ("seed = -1: too small", "seed")
+
+
+def test_an_error_says_what_it_is_about_if_that_has_a_name() -> None:
+    with pytest.raises(UserError, match=r"^acseg: no$"), about("acseg"):
+        raise UserError("no")
+    with pytest.raises(UserError, match=r"^no$"), about(""):
+        raise UserError("no")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from tests.contract.cases import FEATURES, Given
 from usseg_ray.core.types import Batch, FeatureMap, FeatureSpec, Needs
@@ -45,8 +44,3 @@ def test_without_height_a_colour_is_the_same_everywhere() -> None:
     labels = method.predict(batch_of(pixels)).argmax(1)[0]
     red = labels[1, 2]
     assert (labels == red).nonzero().tolist() == [[1, 2], [3, 0]]
-
-
-def test_height_may_weigh_nothing_but_not_less() -> None:
-    with pytest.raises(ValidationError, match="height_weight"):
-        ColourConfig(height_weight=-0.1)

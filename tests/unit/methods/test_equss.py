@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from tests.contract.cases import DIM, FEATURES, Walks, make_batch
 from usseg_ray.core.types import Needs
@@ -16,11 +15,6 @@ from usseg_ray.settings.equss import EQUSSConfig
 def build(num_clusters: int = 4, **settings: Any) -> EQUSS:
     small = {"dim": 12, "subspaces": 3, "codebook_size": 5}
     return EQUSS(EQUSSConfig(**small | settings), FEATURES, num_clusters, seed=0)
-
-
-def test_channels_part_evenly() -> None:
-    with pytest.raises(ValidationError, match=r"10 channels .* into 4 equal groups"):
-        EQUSSConfig(dim=10, subspaces=4)
 
 
 def test_a_neighbour_is_needed() -> None:

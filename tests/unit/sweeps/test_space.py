@@ -13,6 +13,7 @@ from usseg_ray.sweeps.space import (
     Distribution,
     SearchSpace,
     check_space,
+    check_spaces,
     find_space,
     load_space,
     parse_assignments,
@@ -124,6 +125,43 @@ def test_both_ends_of_every_range_are_tried(tmp_path: Path, text: str, message: 
     with pytest.raises(UserError, match=message) as caught:
         check_space(space, ACSegConfig, [])
     assert space.source in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fixed: {train.epoch: 1}", "'train.epoch'; did you mean 'train.epochs'"),
+        ("space: {method.gamma: {uniform: [-1, 2]}}", r"space\.method\.gamma: .*= -1"),
+        (
+            "{fixed: {train.epochs: 0}, space: {method.gamma: {uniform: [1, 2]}}}",
+            r"space\.method\.gamma: train\.epochs = 0",
+        ),
+    ],
+)
+def test_what_is_wrong_whatever_lies_below_needs_no_layers(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    space = space_of(tmp_path, text)
+    with pytest.raises(UserError, match=message) as early:
+        check_spaces({"acseg": space.source}, {})
+    with pytest.raises(UserError) as late:
+        check_space(space, ACSegConfig, [])
+    assert str(early.value) == str(late.value)
+
+
+def test_what_lies_below_may_make_a_space_right(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "space: {data.crop_jpeg: {choice: [75, 95]}}")
+    check_spaces({"acseg": space.source}, {})
+    check_space(space, ACSegConfig, [{"data.crops": "five"}])
+    with pytest.raises(UserError, match="crop_jpeg is for"):
+        check_space(space, ACSegConfig, [])
+
+
+def test_what_is_assigned_is_not_drawn(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "space: {method.gamma: {uniform: [-1, 2]}}")
+    check_spaces({"acseg": space.source}, {"method.gamma": 1})
+    with pytest.raises(UserError, match=r"^acseg: .*space\.method\.gamma"):
+        check_spaces({"acseg": space.source, "kmeans": str(find_space("kmeans"))}, {})
 
 
 def test_numbers_that_yaml_takes_for_text(tmp_path: Path) -> None:
