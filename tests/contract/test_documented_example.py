@@ -23,16 +23,16 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
 Set = tuple[str, Manifest]
 
 
-def block(language: str) -> str:
-    (code,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    return str(code)
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def example() -> type[Method]:
-    module = ModuleType("documented_example")
-    sys.modules[module.__name__] = module
-    exec(compile(block("python"), str(DOCUMENT), "exec"), module.__dict__)
+    for room, code in zip(("settings", "methods"), blocks("python"), strict=True):
+        module = ModuleType(f"usseg_ray.{room}.online")
+        sys.modules[module.__name__] = module
+        exec(compile(code, str(DOCUMENT), "exec"), module.__dict__)
     found: type[Method] = module.__dict__["Online"]
     return found
 
@@ -52,8 +52,8 @@ def fitted(method: type[Method], data: Set, **settings: int) -> PlainContext:
 
 
 def test_it_has_the_forty_lines_that_are_promised() -> None:
-    body = block("python").split("class OnlineConfig")[1]
-    assert len([line for line in body.splitlines() if line.strip()]) <= 40
+    bodies = [code.partition("\nclass ")[2].splitlines() for code in blocks("python")]
+    assert len([line for body in bodies for line in body if line.strip()]) <= 40
 
 
 def test_it_learns_and_is_scored(example: type[Method], prepared: Set) -> None:
@@ -69,6 +69,7 @@ def test_its_schedule_and_its_defaults_are_valid(example: type[Method]) -> None:
 
 def test_its_space_is_valid(example: type[Method], tmp_path: Path) -> None:
     file = tmp_path / "online.yaml"
-    file.write_text(block("yaml"))
-    assert set(yaml.safe_load(block("yaml"))) == {"fixed", "space"}
+    (space,) = blocks("yaml")
+    file.write_text(space)
+    assert set(yaml.safe_load(space)) == {"fixed", "space"}
     check_space(load_space(file), example.Config, [])

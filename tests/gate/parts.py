@@ -64,9 +64,10 @@ def python(module: str) -> str:
 def _fast(version: str, resolution: str, more: str = "") -> str:
     return (
         f"{sys.executable} -m tests.gate.versions --python {version} --resolution {resolution} "
-        "-- -q -n 2 --dist worksteal tests/unit/core tests/unit/ops tests/unit/scoring "
-        "tests/unit/methods tests/unit/features tests/unit/data tests/unit/models "
-        f"tests/unit/export tests/contract tests/unit/test_tune.py tests/unit/test_main.py {more}"
+        "-- -q -n 2 --dist worksteal tests/unit/core tests/unit/settings tests/unit/ops "
+        "tests/unit/scoring tests/unit/methods tests/unit/features tests/unit/data "
+        "tests/unit/models tests/unit/export tests/contract tests/unit/test_tune.py "
+        f"tests/unit/test_main.py {more}"
     )
 
 
