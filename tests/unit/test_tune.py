@@ -55,7 +55,7 @@ def test_without_options_a_request_is_as_its_fields_say(monkeypatch: pytest.Monk
     assert launched(monkeypatch, "") == (expected, None, None, False, False)
 
 
-def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_reaches_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request, out, resume, *printed = launched(monkeypatch, OPTIONS)
     assert (out, resume, printed) == ("there", None, [True, True])
     assert request == Request(
@@ -90,9 +90,11 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None
         tracking_uri="sqlite:///x.db",
         register_as="best",
     )
-    plain, *_ = launched(monkeypatch, "--preset hp-cityscapes --finalists 5 --space mine.yaml")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("space: {method.lr: {uniform: [1e-4, 1e-3]}}")
+    plain, *_ = launched(monkeypatch, f"--preset hp-cityscapes --finalists 5 --space {mine}")
     assert (plain.preset, plain.finalists) == ("hp-cityscapes", 5)
-    assert plain.methods == {"hp": "mine.yaml"}
+    assert plain.methods == {"hp": str(mine)}
 
 
 def test_resuming_asks_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
