@@ -14,6 +14,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from tests.ledgers import lay_store
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SETTINGS = {
@@ -48,6 +50,7 @@ def start(
 
 
 def begin(folder: Path, data: Path, workers: int, *more: str) -> subprocess.Popen[str]:
+    lay_store(folder / "mlflow.db")
     space = folder / "space.yaml"
     space.write_text(yaml.safe_dump({"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}))
     settings = SETTINGS | {"train.steps_per_epoch": STEPS[workers]}

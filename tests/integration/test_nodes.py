@@ -16,6 +16,7 @@ from pyarrow.fs import copy_files
 from tests.integration.bucket import bucket
 from tests.integration.nodes import nodes
 from tests.integration.test_interruptions import PATIENCE_S, SETTINGS, start, statuses
+from tests.ledgers import lay_store
 from tests.planned import jobs
 from usseg_ray.core.files import resolve
 from usseg_ray.engine.context import PlainContext
@@ -27,8 +28,8 @@ from usseg_ray.trials.worker import build_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-EPOCHS, TRIALS = 5, 2
-SWEEP = SETTINGS | {"train.steps_per_epoch": 40, "train.epochs": EPOCHS}
+EPOCHS, TRIALS = 4, 2
+SWEEP = SETTINGS | {"train.steps_per_epoch": 30, "train.epochs": EPOCHS}
 SPACE = {"space": {"method.gamma": {"uniform": [0.5, 2.0]}}}
 POINTS = 15.0
 """Bound on the difference in mIoU of a trial whose number of workers changed."""
@@ -120,6 +121,7 @@ def begin(
     out: str = "runs/broken",
 ) -> "subprocess.Popen[str]":
     """Starts the sweep on a cluster, every trial in its own process unless told."""
+    lay_store(folder / "mlflow.db")
     space = folder / "space.yaml"
     space.write_text(yaml.safe_dump(SPACE))
     sets = [part for k, v in SWEEP.items() for part in ("--set", f"{k}={v}")]
@@ -170,6 +172,7 @@ def test_a_sweep_that_lost_its_head_goes_on_from_a_bucket(
         filesystem, root = resolve(data)
         copy_files(str(scenes), root, destination_filesystem=filesystem)
         with nodes(1) as cluster:
+            lay_store(tmp_path / "mlflow.db")
             store = f"sqlite:///{tmp_path / 'mlflow.db'}"
             process = begin(first, data, cluster.environment, "--tracking-uri", store, out=out)
             sweep = first / "runs" / "broken"
