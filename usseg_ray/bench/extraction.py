@@ -50,7 +50,7 @@ _PEAK = "matmul peak"
 _row = partial(Measure, "features")
 
 
-def extraction_bars(images: int = 96, name: str = BACKBONE) -> Iterator[Measure]:
+def extraction_bars(images: int = 64, name: str = BACKBONE) -> Iterator[Measure]:
     """Times the extraction of generated images on a CPU.
 
     Args:

@@ -335,9 +335,8 @@ def _chosen(logits: Float[Tensor, "K h w"], size: tuple[int, int]) -> tuple[Tens
     total = torch.zeros_like(best)
     for cluster, own in enumerate(logits[:, None, None]):
         here = _upsampled(own, size)[0, 0]
-        larger = here > best
-        highest = torch.where(larger, here, best)
-        total = total * (best - highest).exp() + (here - highest).exp()
-        chosen[larger] = cluster
+        chosen.masked_fill_(here > best, cluster)
+        highest = torch.maximum(best, here)
+        total.mul_(best.sub_(highest).exp_()).add_(here.sub_(highest).exp_())
         best = highest
     return chosen, 1 / total

@@ -21,7 +21,8 @@ UNREACHABLE = """
 import time
 from usseg_ray.features.weights import check_weights
 from usseg_ray.features.presets import PRESETS
-from usseg_ray.core.config import BackboneConfig, UserError
+from usseg_ray.core.config import BackboneConfig
+from usseg_ray.core.errors import UserError
 for preset in PRESETS[1:]:
     started = time.monotonic()
     try:
