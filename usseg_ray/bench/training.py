@@ -48,7 +48,7 @@ LEARNING_SHARE = 85.0
 _NEVER = 10**9
 
 
-def training_bars(images: int = 32, device: str = "cpu") -> Iterator[Measure]:
+def training_bars(images: int = 16, device: str = "cpu") -> Iterator[Measure]:
     """Times an epoch of each method on stored features, and one that computes them.
 
     Args:
