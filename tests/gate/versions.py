@@ -21,7 +21,9 @@ def main(
     home = PROJECT / ".gate" / f"{python}-{resolution}"
     uv = [sys.executable, "-m", "uv", "--quiet", "--no-python-downloads"]
     here = str(home / "bin" / "python")
-    install = [*uv, "pip", "install", "--python", here, "--resolution", resolution]
+    # Compiled as pip does it: processes of the tests would else compile what they import anew.
+    install = [*uv, "pip", "install", "--compile-bytecode", "--python", here]
+    install += ["--resolution", resolution]
     for command in (
         [*uv, "venv", "--allow-existing", "--python", python, str(home)],
         [*install, "--upgrade", "-e", ".[dev]"],
