@@ -56,8 +56,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file.")
     with tempfile.TemporaryDirectory(prefix="usseg-") as folder:
         target = Path(folder) / "tensors.safetensors"
-        # -P: modules beside where the user is must not shadow installed ones.
-        command = [sys.executable, "-P", "-m", __name__, str(path), str(target)]
+        # -P: modules beside where the user is must not shadow installed ones. -B: those that are
+        # not compiled yet are not kept compiled, since to rename files is refused there.
+        command = [sys.executable, "-P", "-B", "-m", __name__, str(path), str(target)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False

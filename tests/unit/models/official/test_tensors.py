@@ -74,6 +74,16 @@ def test_a_bare_state_and_an_array_are_read(tmp_path: Path) -> None:
     assert torch.equal(tensors_of(tmp_path / "modular.npy")["array"], torch.eye(3))
 
 
+def test_the_reader_compiles_nothing_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes renaming files: after an installation that left modules as they came."""
+    torch.save(OrderedDict(WEIGHTS), tmp_path / "segment.pth")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "empty"))
+    assert read_tensors(tmp_path / "segment.pth").keys() == WEIGHTS.keys()
+
+
 def hostile(marker: Path, function: Any, *, zipped: bool = True) -> Path:
     """Writes a checkpoint that would leave a marker, were it unpickled as usual."""
     path = marker.with_suffix(".pth")
