@@ -30,7 +30,7 @@ def test_an_audit_without_advisories_is_none() -> None:
     assert told([holed]) == ("1 of 1 packages audited, 1 known holes: numpy CVE-1", 0)
     sentence, code = told([skipped])
     assert sentence.startswith("0 of 1 packages audited")
-    part = Part("audit", "", f"(echo '{sentence}'; exit {code})", "^(0 of.*)$")
+    part = Part("test", "", f"(echo '{sentence}'; exit {code})", "^(0 of.*)$")
     assert code == NOTHING_RAN
     assert run(part)[:2] == (NOT_RUN, sentence)
 
