@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,10 @@ def test_the_processor_has_a_name() -> None:
 
 MIB = 2**20
 
+LARGE = 600
+"""In MiB. A process that starts elsewhere on the machine and loads the same libraries makes each
+that shares them smaller, by 180 MB for PyTorch's and others'; half of this is more."""
+
 CHILD = "import sys; block = bytearray(b'x') * (%d * 2**20); print('up', flush=True); input()"
 
 READ = "import mmap; f = open(%r, 'r+b'); m = mmap.mmap(f.fileno(), 0); m.find(b'y'); "
@@ -68,37 +73,38 @@ def child(mebibytes: int, first: str = "") -> "subprocess.Popen[str]":
 
 def test_children_count() -> None:
     before = tree_bytes(psutil.Process())
-    with child(80) as process:
+    with child(LARGE) as process:
         during = tree_bytes(psutil.Process())
         process.communicate("\n")
     after = tree_bytes(psutil.Process())
-    assert 80 * MIB < during - before < 130 * MIB
-    assert after - before < 40 * MIB
+    assert LARGE / 2 * MIB < during - before < LARGE * 1.5 * MIB
+    assert after - before < LARGE / 2 * MIB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells shared pages apart")
 def test_pages_shared_by_two_count_once(tmp_path: Path) -> None:
     path = tmp_path / "pages"
-    path.write_bytes(b"x" * (64 * MIB))
+    path.write_bytes(b"x" * (LARGE * MIB))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
         assert pages.find(b"y") == -1
         before = tree_bytes(psutil.Process())
         with child(0, READ % str(path)) as process:
             grown = tree_bytes(psutil.Process()) - before
             process.communicate("\n")
-    assert 0 < grown < 48 * MIB
+    assert grown < LARGE / 2 * MIB
 
 
 def test_the_peak_outlives_what_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "INTERVAL_S", 0.02)
     before = tree_bytes(psutil.Process())
     with PeakMemory() as memory:
-        with child(80) as process:
-            while memory.peak_bytes < before + 80 * MIB:
-                assert process.poll() is None
+        with child(LARGE) as process:
+            ends = time.monotonic() + 30
+            while memory.peak_bytes < before + LARGE / 2 * MIB and time.monotonic() < ends:
+                time.sleep(0.02)
             process.communicate("\n")
-        assert tree_bytes(psutil.Process()) < before + 60 * MIB
-    assert memory.peak_bytes > before + 80 * MIB
+        assert tree_bytes(psutil.Process()) < before + LARGE / 2 * MIB
+    assert memory.peak_bytes > before + LARGE / 2 * MIB
 
 
 def test_sizes_are_read_only_where_they_may_be_a_new_peak(

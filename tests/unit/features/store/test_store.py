@@ -92,6 +92,7 @@ def test_a_killed_extraction_goes_on_at_the_first_missing_shard(root: Path, tmp_
     with slow(root, folder, 0.1) as process:
         ready(process)
         while len(shards_of(folder, root)) < 2:
+            assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     before = {s.index: s.path.stat().st_mtime_ns for s in shards_of(folder, root).values()}
