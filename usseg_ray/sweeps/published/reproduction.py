@@ -13,7 +13,7 @@ from pathlib import Path
 from usseg_ray import methods
 from usseg_ray.core import table_text
 from usseg_ray.core.cli import console
-from usseg_ray.core.config import build_config
+from usseg_ray.core.config import build_config, flatten
 from usseg_ray.core.errors import UserError, about
 from usseg_ray.core.files import first_line, is_uri, write_whole
 from usseg_ray.core.foreign import markdown_safe
@@ -25,6 +25,7 @@ from usseg_ray.models.find import KEPT
 from usseg_ray.prepare.sets import find_set
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.settings.assigned import assigned_to
+from usseg_ray.sweeps.earlier import differing
 from usseg_ray.sweeps.finals import FINALISTS, run_place
 from usseg_ray.sweeps.launch import claimed, cost_of, launch
 from usseg_ray.sweeps.plan import Plan, make_plan
@@ -35,10 +36,14 @@ from usseg_ray.sweeps.request import REQUEST_FILE, Request, kept_at
 from usseg_ray.trials.cost import spoken
 from usseg_ray.trials.refining import RefiningForecast
 from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial
-from usseg_ray.trials.trial import ENDED, RUNS, SCORES_FILE, find_run
+from usseg_ray.trials.tasks import load_baselines, save_baselines
+from usseg_ray.trials.trial import ENDED, RUNS, SCORES_FILE, find_run, load_trials
 
 TABLE = "table"
 """Name of the files that hold it, but for what they end in."""
+
+_FELT = ("seed", "train.eval_batch_size", "resources.precision")
+"""Settings that runs which compare may differ in, and which baselines depend on."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def reproduce_table(
                 request.begun(key).save(folder / name)
             shown = _write(folder, faults)
             for one in left:
+                _adopt_baselines(folder, one)
                 if fault := _fault(folder / one.name, requests[one.name]):
                     faults[one.name] = fault
                 shown = _write(folder, faults)
@@ -223,6 +229,21 @@ def _print_price(left: list[_Left]) -> None:
         f"{len(left)} runs: about {spoken(seconds)} here one after the other, refiners counted, "
         f"and at most {size(disk)} of stored features; runs on one backbone share theirs."
     )
+
+
+def _adopt_baselines(folder: Path, left: _Left) -> None:
+    """Gives a run the baselines of one before it in the table, where its own would be the same."""
+    home = folder / left.name
+    if load_baselines(home) is not None:
+        return
+    own = flatten(left.plan.first_jobs()[0].config)
+    for place in _requests(folder):
+        found, trials = load_baselines(place.parent), load_trials(place.parent)
+        others = trials[0].settings if trials else {}
+        same = not differing(own, others) and all(own[k] == others.get(k) for k in _FELT)
+        if found is not None and same:
+            save_baselines(found, home)
+            return
 
 
 def _fault(folder: Path, request: Request) -> str:
