@@ -3,11 +3,12 @@
 HP's two losses pass here. A patch of frozen features is a *hidden positive* of another if the two
 are more alike than either is to its best match in a pool of reference patches. All pairs of a batch
 are compared, 2.5 thousand million at 64 images of 28x28, so pairs are visited block by block, once
-for the sums over each anchor's row and once for the gradient, and forgotten in between. Each block
-of pairs (i, j) also serves (j, i): similarities and task-agnostic masks are symmetric, and the two
-halves of the gradient add up before they are multiplied by the codes. Arithmetic stays in the
-inputs' precision, with autocast off, since masks come from comparing similar numbers; only the
-products behind logits and gradients may be rounded (`ops.products`).
+for the sums over each anchor's row and once for the gradient, and forgotten in between, but for the
+masks of as many blocks as a bound allows. Each block of pairs (i, j) also serves (j, i):
+similarities and masks of positives are symmetric, and the two halves of the gradient add up before
+they are multiplied by the codes. Arithmetic stays in the inputs' precision, with autocast off,
+since masks come from comparing similar numbers; only the products behind logits and gradients may
+be rounded (`ops.products`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from usseg_ray.settings.hp import Weighting
 
 _ROWS_AT_A_TIME = {"cpu": 512, "cuda": 4096}
 _POOL_ROWS_AT_A_TIME = 4096
+_KEPT_BYTES = 2**29
+"""Of masks, which are as dear to find as logits: all of 16 images of 28x28, a fifth of 64."""
 _BASE_TEMPERATURE = 0.07
 
 
@@ -211,7 +214,7 @@ class _Block(NamedTuple):
 
 
 class _Pairs:
-    """Walks over all pairs of rows, in blocks of whole images."""
+    """Walks over all pairs of rows, in blocks of whole images; the second walk knows some masks."""
 
     def __init__(
         self, kinds: list[Candidates], sampled: Bool[Tensor, "n N"] | None, patches: int
@@ -224,6 +227,8 @@ class _Pairs:
         images = max(1, _ROWS_AT_A_TIME[device.type] // self.patches)
         starts = range(0, rows, images * self.patches)
         self.slices = [slice(start, min(start + starts.step, rows)) for start in starts]
+        self._kept = dict[tuple[int, int], list[Bool[Tensor, "I J"]]]()
+        self._room = _KEPT_BYTES
 
     def __iter__(self) -> Iterator[_Block]:
         for index, first in enumerate(self.slices):
@@ -231,13 +236,26 @@ class _Pairs:
                 yield self._block(first, second)
 
     def _block(self, first: slice, second: slice) -> _Block:
-        positives = [_hidden_positives(kind, first, second) for kind in self.kinds]
+        dtype = self.kinds[0].rows.dtype
+        positives = [mask.to(dtype) for mask in self._positives(first, second)]
         forth, back = self._denominators(first, second, positives[0])
         if first == second:
             # Each pair of a square would be seen twice otherwise, and each row with itself.
             for mask in (*positives, forth, back):
                 mask.triu_(1)
         return _Block(first, second, positives, forth, back)
+
+    def _positives(self, first: slice, second: slice) -> list[Bool[Tensor, "I J"]]:
+        """Finds a block's positives once, or twice where there is no room for them."""
+        place = first.start, second.start
+        if place in self._kept:
+            return self._kept.pop(place)
+        found = [_hidden_positives(kind, first, second) for kind in self.kinds]
+        size = sum(mask.nbytes for mask in found)
+        if size <= self._room:
+            self._kept[place] = found
+            self._room -= size
+        return found
 
     def _denominators(
         self, first: slice, second: slice, positives: Float[Tensor, "I J"]
@@ -254,10 +272,10 @@ class _Pairs:
 # The arithmetic of a block.
 
 
-def _hidden_positives(kind: Candidates, first: slice, second: slice) -> Float[Tensor, "I J"]:
+def _hidden_positives(kind: Candidates, first: slice, second: slice) -> Bool[Tensor, "I J"]:
     """Marks pairs above one of their thresholds, that is above the lower one."""
     thresholds = torch.minimum(kind.best[first, None], kind.best[None, second])
-    return (kind.rows[first] @ kind.rows[second].mT).gt_(thresholds)
+    return kind.rows[first] @ kind.rows[second].mT > thresholds
 
 
 def _logits(rows: Float[Tensor, "N C"], block: _Block, temperature: float) -> Float[Tensor, "I J"]:

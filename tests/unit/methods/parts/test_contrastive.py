@@ -122,6 +122,29 @@ def test_block_size_changes_rounding_only(monkeypatch: pytest.MonkeyPatch, share
         torch.testing.assert_close(part_grads, grads)
 
 
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_masks_that_are_kept_change_nothing(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    monkeypatch.setitem(contrastive._ROWS_AT_A_TIME, "cpu", PATCHES)
+    agnostic, specific = kind(7, 3, best=0.4), kind(7, 4, best=0.4)
+    searched, search = list[object](), contrastive._hidden_positives
+
+    def counted(*asked: Any) -> Tensor:
+        searched.append(asked)
+        return search(*asked)
+
+    monkeypatch.setattr(contrastive, "_hidden_positives", counted)
+    found = []
+    for room in (0, 5 * 2 * PATCHES**2, 2**20):
+        monkeypatch.setattr(contrastive, "_KEPT_BYTES", room)
+        found.append((*contrast(7, agnostic, specific, share), len(searched)))
+        searched.clear()
+    (none, none_grads, twice), *others = found
+    blocks = 7 * 8 // 2
+    assert [twice, *(count for *_, count in others)] == [4 * blocks, 4 * blocks - 10, 2 * blocks]
+    for kept, grads, _ in others:
+        assert all(map(torch.equal, (*kept, *grads), (*none, *none_grads)))
+
+
 @pytest.mark.parametrize("share", [0.02, 1.0])
 def test_rounded_products_change_no_mask(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     images, dim = 4, 64
