@@ -10,8 +10,6 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 # Small tensors on many threads spend their time on the threads.
 torch.set_num_threads(1)
 # How long an example takes says something about the machine alone.
@@ -37,6 +35,11 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+def pytest_configure() -> None:
+    """Has Ctrl-C heard, which what a shell starts in the background ignores, with its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def shared_folder() -> Path:
