@@ -36,9 +36,11 @@ install: $(INSTALLED)  ## Installs the package and its development tools.
 $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time takes minutes (PyTorch, Ray, MLflow)."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[crf]' || \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[crf]' || \
 	  echo "pydensecrf2 was not built (it takes a C++ compiler): the exact CRF stands in for it."
+	@# On all cores, as pip does on one; a few files are for other versions of Python.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 demo: $(INSTALLED)  ## Sweeps ACSeg on built-in data: no download, no GPU.

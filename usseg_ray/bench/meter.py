@@ -41,7 +41,7 @@ ReturnType = TypeVar("ReturnType")
 # A parameter of glibc's `mallopt`, and bytes above which it then maps, and unmaps, each block.
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 2**20
 _PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192}
-_THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+_THREADS = 2
 _IMPORTED = ["usseg_ray.trials.worker"]
 """What most works need, and what takes seconds to import."""
 
@@ -101,7 +101,11 @@ def apart(function: Callable[..., ReturnType], *arguments: object) -> ReturnType
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED)
-    with environment_variables(_THREADS), ProcessPoolExecutor(1, context) as pool:
+    told = {"OMP_NUM_THREADS": str(_THREADS), "OMP_WAIT_POLICY": "PASSIVE"}
+    with (
+        environment_variables(told),
+        ProcessPoolExecutor(1, context, torch.set_num_threads, (_THREADS,)) as pool,
+    ):
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool:
