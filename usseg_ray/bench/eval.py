@@ -24,7 +24,7 @@ LIMIT = 1.3
 _ROUNDS = 2
 
 
-def evaluation_bars(batches: int = 2, device: str = "cpu") -> Iterator[Measure]:
+def evaluation_bars(batches: int = 1, device: str = "cpu") -> Iterator[Measure]:
     """Times an evaluation against backbone, head and upsampling alone, in a process of its own.
 
     Args:

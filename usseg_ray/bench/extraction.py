@@ -44,7 +44,7 @@ GPU_BACKBONES = ("vit_small_patch8_224", "vit_base_patch8_224")
 FORWARD_SHARE, PEAK_SHARE = 0.9, 0.4
 """Of a bare loop's rate on a CPU, and of the matmul peak on a GPU, that extraction shall reach."""
 
-_ROUNDS = 3
+_ROUNDS = 2
 _GPU_IMAGES = 4096
 _PEAK = "matmul peak"
 _row = partial(Measure, "features")

@@ -35,7 +35,7 @@ METHOD, CLUSTERS, SIDE = "stego", 27, 320
 _ROUNDS = 2
 
 
-def prediction_bars(images: int = 16) -> Iterator[Measure]:
+def prediction_bars(images: int = 12) -> Iterator[Measure]:
     """Times a worker of `predict` against a bare loop, in a process of its own.
 
     Args:

@@ -27,9 +27,9 @@ from usseg_ray.bench.training import training_bars
 from usseg_ray.bench.works import Sizes
 from usseg_ray.core.cli import console, errors
 
-IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 1_000, 10_000, 500
+IMAGES, MANY_IMAGES, DISTINCT_IMAGES = 800, 10_000, 500
 PLANNED_ROWS = 1_280_000
-REFINED_SIDE, LARGE_REFINED_SIDE = 160, 320
+REFINED_SIDE, LARGE_REFINED_SIDE = 128, 320
 
 Bars = Iterator[Measure]
 

@@ -33,7 +33,7 @@ from usseg_ray.sweeps.tables import Outcome
 
 LEAST_GAIN = 8.0
 """How many times less wall time a sweep takes with a store, at least."""
-SMALL_SPLITS = {"train": 32, "val": 16, "test": 16}
+SMALL_SPLITS = {"train": 24, "val": 8, "test": 8}
 
 _METHODS = ("stego", "acseg")
 

@@ -46,6 +46,8 @@ LEARNING_SHARE = 85.0
 """Percent of an epoch that forward, backward and step shall have."""
 
 _NEVER = 10**9
+_SMALL_POOL = {"hp": {"method.pool_size": 256}}
+"""A full one takes 128 walks over 16 images, in the epoch that is not timed."""
 
 
 def training_bars(images: int = 16, device: str = "cpu") -> Iterator[Measure]:
@@ -126,7 +128,7 @@ def _job(folder: Path, method: str, images: int, backbone: str, arithmetic: Arit
         "resources.precision": arithmetic,
     }
     kind = methods.get(method)
-    config = build_config(kind.Config, [settings])
+    config = build_config(kind.Config, [settings, _SMALL_POOL.get(method, {})])
     needs, frame, model = kind.needs(config.method), Frame(SIDE), build_backbone(network)
     crops = FixedView.of(frame, crops_of(config.data))
     views: dict[FixedView, dict[str, Any]] = {

@@ -42,7 +42,7 @@ def test_weights_are_those_of_nine_neighbours() -> None:
 
 
 def test_products_are_work_only() -> None:
-    assert works.eight_products(SMALL)() is None
+    assert works.code_product(SMALL)() is None
 
 
 def test_the_bank_is_full_and_stays_where_it_is() -> None:
