@@ -4,6 +4,7 @@ import os
 import platform
 import threading
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -57,13 +58,16 @@ def vector_instructions() -> str:
 
 
 INTERVAL_S = 3.0
+READ_ANYWAY = 10
+"""After so many looks sizes are read whatever the estimate says."""
 
 
 class PeakMemory:
     """Samples the sum of proportional set sizes (pages shared by n processes count 1/n each).
 
     To read one takes the kernel 3 to 7 ms a process, in which that process gets no memory. So they
-    are read only where an estimate, which costs nothing, says that their sum may be higher.
+    are read only where an estimate, which costs nothing, says that their sum may be higher, and now
+    and then.
 
     Attributes:
         peak_bytes: The largest sum seen inside the `with` block.
@@ -84,15 +88,17 @@ class PeakMemory:
 
     def _watch(self) -> None:
         # A process that has just been forked has as much as its parent by the estimate; so it is
-        # corrected by the largest difference of any reading, and never compared with itself.
-        ended, this, more = False, psutil.Process(), list[int]()
-        while not ended:
+        # corrected by the largest difference of any reading, and never compared with itself. All
+        # readings so far may have met one, the first as well: hence those that come anyway.
+        this, more = psutil.Process(), list[int]()
+        for look in count():
             estimate = _estimated_bytes(this)
-            if not more or estimate + max(more) > self.peak_bytes:
+            if look % READ_ANYWAY == 0 or estimate + max(more) > self.peak_bytes:
                 found = tree_bytes(this)
                 more.append(found - estimate)
                 self.peak_bytes = max(self.peak_bytes, found)
-            ended = self._ended.wait(INTERVAL_S)
+            if self._ended.wait(INTERVAL_S):
+                return
 
 
 def tree_bytes(root: psutil.Process) -> int:

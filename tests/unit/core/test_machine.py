@@ -125,12 +125,30 @@ def test_sizes_are_read_only_where_they_may_be_a_new_peak(
         return read[-1]
 
     monkeypatch.setattr(subject, "INTERVAL_S", 0.001)
+    monkeypatch.setattr(subject, "READ_ANYWAY", 10**9)
     monkeypatch.setattr(subject, "_estimated_bytes", estimated)
     monkeypatch.setattr(subject, "tree_bytes", sized)
     with PeakMemory() as memory:
         assert done.wait(10)
     assert read == [60, 61, 66]
     assert memory.peak_bytes == 66
+
+
+def test_a_peak_is_found_though_the_first_look_met_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimates, sizes, seen = iter([500]), iter([60]), threading.Event()
+
+    def sized(_: psutil.Process) -> int:
+        size = next(sizes, 90)
+        if size == 90:
+            seen.set()
+        return size
+
+    monkeypatch.setattr(subject, "INTERVAL_S", 0.001)
+    monkeypatch.setattr(subject, "_estimated_bytes", lambda _: next(estimates, 80))
+    monkeypatch.setattr(subject, "tree_bytes", sized)
+    with PeakMemory() as memory:
+        assert seen.wait(10)
+    assert memory.peak_bytes == 90
 
 
 def test_a_device_is_chosen_and_one_that_is_not_there_is_told(
