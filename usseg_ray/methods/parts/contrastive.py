@@ -2,13 +2,11 @@
 
 HP's two losses pass here. A patch of frozen features is a *hidden positive* of another if the two
 are more alike than either is to its best match in a pool of reference patches. All pairs of a batch
-are compared, 2.5 thousand million at 64 images of 28x28, so pairs are visited block by block, once
-for the sums over each anchor's row and once for the gradient, and forgotten in between, but for the
-masks of as many blocks as a bound allows. Each block of pairs (i, j) also serves (j, i):
-similarities and masks of positives are symmetric, and the two halves of the gradient add up before
-they are multiplied by the codes. Arithmetic stays in the inputs' precision, with autocast off,
-since masks come from comparing similar numbers; only the products behind logits and gradients may
-be rounded (`ops.products`).
+are compared, 2.5 thousand million at 64 images of 28x28: block by block, once for the sums of each
+anchor's row and once for the gradient; between the two a bound of masks is kept. Each block of
+pairs (i, j) also serves (j, i): similarities and masks of positives are symmetric, and the two
+halves of the gradient add up before they are multiplied by the codes. Autocast is off, as similar
+numbers are compared; only products behind logits and gradients may be rounded (`ops.products`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -236,8 +234,7 @@ class _Pairs:
                 yield self._block(first, second)
 
     def _block(self, first: slice, second: slice) -> _Block:
-        dtype = self.kinds[0].rows.dtype
-        positives = [mask.to(dtype) for mask in self._positives(first, second)]
+        positives = [mask.to(self.kinds[0].rows.dtype) for mask in self._positives(first, second)]
         forth, back = self._denominators(first, second, positives[0])
         if first == second:
             # Each pair of a square would be seen twice otherwise, and each row with itself.
@@ -251,8 +248,7 @@ class _Pairs:
         if place in self._kept:
             return self._kept.pop(place)
         found = [_hidden_positives(kind, first, second) for kind in self.kinds]
-        size = sum(mask.nbytes for mask in found)
-        if size <= self._room:
+        if (size := sum(mask.nbytes for mask in found)) <= self._room:
             self._kept[place] = found
             self._room -= size
         return found

@@ -111,8 +111,7 @@ def reproduce_table(
                 request.begun(key).save(folder / name)
             shown = _write(folder, faults)
             for one in left:
-                _adopt_baselines(folder, one)
-                if fault := _fault(folder / one.name, requests[one.name]):
+                if fault := _fault(folder, one, requests[one.name]):
                     faults[one.name] = fault
                 shown = _write(folder, faults)
         except KeyboardInterrupt:
@@ -246,15 +245,17 @@ def _adopt_baselines(folder: Path, left: _Left) -> None:
             return
 
 
-def _fault(folder: Path, request: Request) -> str:
+def _fault(folder: Path, left: _Left, request: Request) -> str:
     """Runs what is left of a run; says why it did not come to its end, if it did not."""
+    home = folder / left.name
     try:
-        _finish(folder, request)
+        _adopt_baselines(folder, left)
+        _finish(home, request)
     except Exception as error:  # noqa: BLE001 (whatever befell it, the others go on)
         return first_line(error)
-    if _is_trained(folder, request) and not _unrefined(folder, request):
+    if _is_trained(home, request) and not _unrefined(home, request):
         return ""
-    failed = next((one for one in runs_of(folder) if one.status not in ENDED), None)
+    failed = next((one for one in runs_of(home) if one.status not in ENDED), None)
     return "it left no scores" if failed is None else f"{failed.name}, {failed.reason}"
 
 
