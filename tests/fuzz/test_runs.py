@@ -21,7 +21,7 @@ from usseg_ray.engine.checkpoint import STATE_FILE, RunState
 from usseg_ray.models.description import MODEL_FILE
 from usseg_ray.models.folder import WEIGHTS_FILE, read_model
 from usseg_ray.sweeps.features import CHOSEN_FILE, load_chosen
-from usseg_ray.sweeps.finals import FINAL_FILE, load_final
+from usseg_ray.sweeps.finals.scores import FINAL_FILE, load_final
 from usseg_ray.sweeps.request import REQUEST_FILE, Request
 from usseg_ray.trials.tasks import BASELINES_FILE, load_baselines
 from usseg_ray.trials.trial import (

@@ -29,21 +29,20 @@ from usseg_ray.pictures.trial_page import draw
 from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.objective import CONSENSUS
 from usseg_ray.sweeps.criteria import add_consensus
-from usseg_ray.sweeps.finals import FINALISTS
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.spool import MARK_FILE, SPOOL_FILE
 from usseg_ray.tracking.store import SECONDS
 from usseg_ray.trials.job import Job
-from usseg_ray.trials.trial import Trial, load_trials, number_and_seed, trial_name
+from usseg_ray.trials.trial import FINALISTS, Trial, load_trials, number_and_seed, trial_name
 
 WAIT_S = 1.0
 EVERY_S = 10.0
 Sample = tuple[float, int, float]
 
 
-def wait(config: dict[str, Any], folder: str, finals: object = None) -> None:
+def wait(config: dict[str, Any], folder: str) -> None:
     """Stands for a trial."""
     from ray import tune
 

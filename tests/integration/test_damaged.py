@@ -10,7 +10,7 @@ from ray.train import UserCallback
 from tests import tiny
 from tests.integration.test_sweep import SPACE, plan_for, run
 from usseg_ray.engine.checkpoint import STATE_FILE
-from usseg_ray.sweeps.finals import FINAL_FILE, final_folder
+from usseg_ray.sweeps.finals.scores import FINAL_FILE, final_folder
 from usseg_ray.trials import trainer
 from usseg_ray.trials.job import Job
 from usseg_ray.trials.trial import CHECKPOINTS, TEST_SCORES_FILE, TRIAL_FILE

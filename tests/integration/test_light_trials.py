@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from usseg_ray.engine.checkpoint import BEST, RunState
 from usseg_ray.engine.context import PlainContext
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import Evaluation
-from usseg_ray.sweeps.finals import load_final
+from usseg_ray.sweeps.finals.scores import load_final
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.sweeps.request import kept_at
+from usseg_ray.sweeps.request import kept_at, with_spaces
+from usseg_ray.sweeps.tables import Outcome
 from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial
 from usseg_ray.trials.trial import CHECKPOINTS, Trial
 from usseg_ray.trials.worker import build_run
@@ -64,6 +66,42 @@ def test_both_forms_give_the_same_scores_for_the_same_seed(tmp_path: Path, scene
     assert RunState.is_in(home / BEST)
     scored = evaluate_trial(str(home), ScoringRequest(), kept_at)
     assert scored.metrics["unsup_miou"] == finals[0]["trial_000-seed0"]["unsup_miou"]
+
+
+def processes(folder: Path) -> dict[str, int]:
+    """Finds the processes in which trials, finalists and baselines of a sweep ran."""
+    return {
+        file.parent.name: json.loads(file.read_text().splitlines()[0])["pid"]
+        for file in folder.glob(".tune/*/result.json")
+    }
+
+
+def test_a_sweep_starts_its_processes_once(tmp_path: Path, scenes: Path) -> None:
+    asked: dict[str, Any] = {
+        "methods": with_spaces(["acseg"], None),
+        "assigned": {"resources.num_workers": 0, "resources.cpus_per_worker": 1.5},
+        "num_samples": 4,
+        "finalists": 2,
+        "seeds": 2,
+    }
+    found = dict[str, Outcome]()
+    # One whose trials have a time budget trains its finalists when they have ended.
+    for name, budget_s in (("once", None), ("twice", 600.0)):
+        folder = tmp_path / name
+        found[name], text = run(plan_for(folder, scenes, time_budget_s=budget_s, **asked), folder)
+        assert text.count("trial_00") > 4
+    once, twice = found["once"], found["twice"]
+    assert [len(set(processes(tmp_path / name).values())) for name in found] == [2, 4]
+    assert once.concurrent == 2
+    assert once.baselines == twice.baselines
+    assert set(once.baselines) == {"val", "test"}
+    assert [timeless(trial.metrics) for trial in once.trials] == [
+        timeless(trial.metrics) for trial in twice.trials
+    ]
+    assert [(one.trial.name, one.scores) for one in once.finals] == [
+        (one.trial.name, one.scores) for one in twice.finals
+    ]
+    assert [one.runs.keys() for one in once.finals] == 2 * [{0, 1}]
 
 
 class KilledError(Exception):

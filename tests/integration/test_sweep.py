@@ -22,7 +22,7 @@ from usseg_ray.models.names import Names
 from usseg_ray.models.segmenter import Segmenter
 from usseg_ray.report.details import cost
 from usseg_ray.report.read import Store
-from usseg_ray.sweeps.finals import Finalist
+from usseg_ray.sweeps.finals.scores import Finalist
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.sweep import run_sweep

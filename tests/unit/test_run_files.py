@@ -15,7 +15,7 @@ from tests.unit.sweeps.test_request import request
 from usseg_ray.core.errors import UserError
 from usseg_ray.engine.checkpoint import BEST, RunState, keep_best
 from usseg_ray.sweeps.features import load_chosen, save_chosen
-from usseg_ray.sweeps.finals import load_final, save_final
+from usseg_ray.sweeps.finals.scores import load_final, save_final
 from usseg_ray.sweeps.request import Request
 from usseg_ray.trials.tasks import load_baselines, save_baselines
 from usseg_ray.trials.trial import (

@@ -127,11 +127,15 @@ _SOCKET_BYTES = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_
 
 
 @contextmanager
-def local_ray() -> Iterator[bool]:
+def local_ray(preload: str = "") -> Iterator[bool]:
     """Joins the cluster of `RAY_ADDRESS`, or starts one on this machine, for a `with` block.
 
     On the head of a cluster that `ray up` started, `RAY_ADDRESS` is that cluster's unless it says
     otherwise (`local` starts one beside it): what `ray submit` runs there belongs to it.
+
+    Args:
+        preload: A module that processes of a Ray that is started here import while they wait for
+            work; Ray has one ready for each core.
 
     Yields:
         Whether it was started here, and so is stopped after the block.
@@ -146,7 +150,7 @@ def local_ray() -> Iterator[bool]:
         yield False
         return
     ended_by, others = signal.getsignal(signal.SIGTERM), _children()
-    started = _connect()
+    started = _connect(preload)
     rays = _children() - others
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own there, which ends the process before anything is closed.
@@ -169,9 +173,9 @@ def _say(line: str) -> None:
     errors.print(line, markup=False, highlight=False)
 
 
-def _connect() -> bool:
+def _connect(preload: str) -> bool:
     """Joins a cluster, or starts one and says so."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS", "local")
     if address not in ("", "local"):
         check_cluster(address)
@@ -185,6 +189,8 @@ def _connect() -> bool:
             ) from None
         return False
     check_socket_folder()
+    if preload:
+        quiet["_system_config"] = {"preload_python_modules": [preload]}
     try:
         _start(**quiet)
     except Exception:  # noqa: BLE001 (Ray raises plain ones, such as on a machine that is busy)

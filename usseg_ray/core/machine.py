@@ -1,5 +1,6 @@
 """This machine: how many CPUs a process may use, what their rounding hangs on, peak memory."""
 
+import ctypes
 import os
 import platform
 import threading
@@ -55,6 +56,12 @@ def vector_instructions() -> str:
     `ATEN_CPU_CAPABILITY` chooses narrower ones.
     """
     return str(torch.backends.cpu.get_cpu_capability())
+
+
+def give_memory_back() -> None:
+    """Gives the system what was freed in this process, and kept for the next large block."""
+    with suppress(OSError, AttributeError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 INTERVAL_S = 3.0

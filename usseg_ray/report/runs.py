@@ -18,9 +18,9 @@ from usseg_ray.scoring.arrays import COUNTS, read_counts
 from usseg_ray.scoring.metrics import MatchedCounts
 from usseg_ray.scoring.objective import MIOU, picked_by
 from usseg_ray.scoring.significance import paired_bootstrap
-from usseg_ray.sweeps.finals import FINALISTS
 from usseg_ray.sweeps.tables import behind, in_two_lines
 from usseg_ray.trials.trial import (
+    FINALISTS,
     TRIAL_FILE,
     SplitScores,
     Trial,

@@ -15,7 +15,7 @@ from usseg_ray.engine.baselines import IN_CONTEXT, KMEANS
 from usseg_ray.scoring.objective import MIOU, digits, kept_clusters, short
 from usseg_ray.scoring.significance import FEWEST_SEEDS, MOST_SEEDS, Difference, seeds_that_tell
 from usseg_ray.settings import BLIND, FLOORS
-from usseg_ray.sweeps.finals import Finalist
+from usseg_ray.sweeps.finals.scores import Finalist
 from usseg_ray.trials.trial import Trial, ranked
 
 _SEEDS = 3

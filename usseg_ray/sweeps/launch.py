@@ -30,7 +30,7 @@ from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.sweeps.calibrate import described
 from usseg_ray.sweeps.earlier import EVERY, agreed, left_out, offer
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_excerpt
-from usseg_ray.sweeps.finals import FINAL_FILE
+from usseg_ray.sweeps.finals.scores import FINAL_FILE
 from usseg_ray.sweeps.k.sharing import trained, trainings
 from usseg_ray.sweeps.method_plan import first_settings, kept_origin
 from usseg_ray.sweeps.plan import Plan, make_plan

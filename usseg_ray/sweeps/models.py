@@ -24,13 +24,13 @@ from usseg_ray.models.folder import (
 )
 from usseg_ray.models.names import Names
 from usseg_ray.scoring.objective import MIOU, PREFIX
-from usseg_ray.sweeps.finals import FINALISTS, Finalist, run_place
+from usseg_ray.sweeps.finals.scores import Finalist
 from usseg_ray.sweeps.plan import Plan
 from usseg_ray.tracking import model as mlflow_model
 from usseg_ray.tracking.ledger import Ledger
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask
-from usseg_ray.trials.trial import CHECKPOINTS, Trial, ranked
+from usseg_ray.trials.trial import CHECKPOINTS, FINALISTS, Trial, ranked
 
 _TEST = "test."
 
@@ -71,7 +71,7 @@ class ModelKeeper:
 
     def _state(self, run: Trial) -> RunState | None:
         """Reads the state that a run reported last, or what is left of one that was ended."""
-        place, reported = f"{run_place(run)}/{CHECKPOINTS}", Path(str(run.checkpoint)).name
+        place, reported = f"{run.place}/{CHECKPOINTS}", Path(str(run.checkpoint)).name
         self.storage.fetch(place)
         found = [path.name for path in (self.storage.folder / place).glob("*")]
         # One that time ended may have gone on after its last report, and left a later state alone.

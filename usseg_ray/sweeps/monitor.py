@@ -31,7 +31,7 @@ from usseg_ray.trials.job import Job
 from usseg_ray.trials.room import kept_bytes, lacking_room
 from usseg_ray.trials.storage import Storage
 from usseg_ray.trials.tasks import BaselineTask
-from usseg_ray.trials.trainer import NODE_DIED, OUT_OF_REACH
+from usseg_ray.trials.trainer import BASELINES, NODE_DIED, OUT_OF_REACH
 from usseg_ray.trials.trial import (
     BATCH_FILE,
     BATCH_SIZE,
@@ -128,27 +128,33 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, trials: list[TuneTrial], **_: object) -> None:
         """Looks after the trials that have not begun, or whose worker group has not."""
-        waiting = {name_of(t) for t in trials if t.status == TuneTrial.PENDING} | self._silent
+        pending = {name_of(t) for t in trials if t.status == TuneTrial.PENDING}
+        waiting = pending - {BASELINES} | self._silent
         if len(waiting) == 1 and self.baselines.is_running:
             waiting = set()  # the baselines have its place for a while
         self.waits.look(waiting)
 
     def on_trial_start(self, trial: TuneTrial, **_: object) -> None:
         """Opens the trial's record and run."""
+        if name_of(trial) == BASELINES:
+            return
         record = self._open(trial)
         if record.num_workers:  # else its own process, which has begun, is all that it waits for
             self._silent.add(record.name)
         self.screen.show(record)
 
     def on_trial_result(self, trial: TuneTrial, result: dict[str, Any], **_: object) -> None:
-        """Logs an epoch."""
+        """Logs an epoch, or takes note of baselines."""
+        if name_of(trial) == BASELINES:
+            self.baselines.fetch()
+            return
         record = self.trials[name_of(trial)]
         self._silent.discard(record.name)
         record.metrics = _plain(result)
         record.seconds = result["time_total_s"]
         if named := result.get("checkpoint_path"):
-            record.checkpoint = str(self.folder / record.name / CHECKPOINTS / Path(named).name)
-        record.save(self.folder)
+            record.checkpoint = str(self.folder / record.place / CHECKPOINTS / Path(named).name)
+        self._save(record)
         found = {**record.metrics, SECONDS: record.seconds}
         self.ledger.log(record.name, found, int(record.metrics["epoch"]))
         self.screen.floors = self.baselines.so_far().get(self.split, {})
@@ -163,6 +169,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, trial: TuneTrial, **_: object) -> None:
         """Draws and closes a trial that ended by itself or was stopped by the scheduler."""
+        if name_of(trial) == BASELINES:
+            return
         record = self.trials[name_of(trial)]
         early = record.metrics.get("epoch", 0) < record.epochs
         reason = f"stopped by the scheduler after epoch {record.metrics.get('epoch', 0):g}"
@@ -170,8 +178,9 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, trial: TuneTrial, **_: object) -> None:
         """Closes a failed trial with its cause; the sweep goes on."""
-        record = self.trials.get(name_of(trial)) or self._open(trial)
-        self._close(record, "FAILED", _cause(trial))
+        if name_of(trial) != BASELINES:  # who waits for those computes them again, and says why
+            record = self.trials.get(name_of(trial)) or self._open(trial)
+            self._close(record, "FAILED", _cause(trial))
         _without_secrets(trial)
 
     def close_unfinished(self, reason: str) -> None:
@@ -197,8 +206,8 @@ class Monitor(tune.Callback):  # type: ignore[misc]
             # It goes on after its last report, be it in a new process or in a new life.
             record.metrics, record.checkpoint = before.metrics, before.checkpoint
         self.trials[name] = record
-        record.save(self.folder)
-        self.storage.push(f"{record.name}/{TRIAL_FILE}")
+        self._save(record)
+        self.storage.push(f"{record.place}/{TRIAL_FILE}")
         tags = {
             "usseg.protocol": self.protocol,
             "usseg.data": self.protocol.partition(", ")[0],
@@ -213,19 +222,19 @@ class Monitor(tune.Callback):  # type: ignore[misc]
 
     def _close(self, record: Trial, status: EndStatus, reason: str | None) -> None:
         self._silent.discard(record.name)
-        folder = self.folder / record.name
-        self.storage.fetch(f"{record.name}/{ARRAYS}", f"{record.name}/{BATCH_FILE}")
+        folder = self.folder / record.place
+        self.storage.fetch(f"{record.place}/{ARRAYS}", f"{record.place}/{BATCH_FILE}")
         smaller = noted_batch_size(folder)
         if smaller is not None:
             reason = reason or f"out of memory: went on with {BATCH_SIZE} {smaller}"
             self.ledger.log(record.name, {BATCH_SIZE: smaller}, 0, summary=True)
         record.status, record.reason = status, reason
-        record.save(self.folder)
+        self._save(record)
         if not record.seconds:  # the report sums up what the screen does
             self.ledger.log(record.name, {SECONDS: 0.0}, 0)
         if record.seed is None:  # a finalist's run is drawn as it is scored, on the test split
             self._draw(record, folder)
-        self.storage.push(record.name)
+        self.storage.push(record.place)
         self._look_for_room(folder)
         if MIOU in record.metrics:
             self.ledger.tag(_in_views(record), record.name)
@@ -234,6 +243,9 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self.ledger.close_trial(record.name, closed, record.reason)
         self.screen.show(record)
         self.ended()
+
+    def _save(self, record: Trial) -> None:
+        record.save((self.folder / record.place).parent)
 
     def _look_for_room(self, ended: Path) -> None:
         if self._told_room:

@@ -30,7 +30,8 @@ class Pace:
     Attributes:
         concurrent: Trials at a time.
         hour_price: Of a trial's GPUs for an hour; `None` if nobody said.
-        later: Runs that follow those on the screen: the finalists with further seeds.
+        later: Runs that follow, or run among the last of those on the screen already: the finalists
+            with further seeds.
     """
 
     concurrent: int = 1
@@ -78,7 +79,7 @@ class Screen:
     Args:
         console: Where to print.
         total: How many there are.
-        what: What they are called.
+        what: What they are called; finalists among them are counted apart.
         pace: What time and money left follow from.
 
     Attributes:
@@ -100,6 +101,8 @@ class Screen:
             console=console,
         )
         self._task = self._progress.add_task(what, total=total)
+        later = self._pace.later
+        self._finals = self._progress.add_task("finalists", total=later, visible=False)
         self._live = Live(self._render(), console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Screen":
@@ -120,8 +123,7 @@ class Screen:
         """Takes a trial's new state."""
         self._trials[trial.name] = trial
         if self._console.is_terminal:
-            done = sum(t.status != "RUNNING" for t in self._trials.values())
-            self._progress.update(self._task, completed=done)
+            self._count()
             self._live.update(self._render())
         elif trial.status != "RUNNING":
             score = "no score" if trial.score is None else f"{trial.objective} {_score(trial)}"
@@ -134,6 +136,15 @@ class Screen:
     def say(self, what: str) -> None:
         """Prints a line above the table."""
         self._console.print(escape(what), highlight=False)
+
+    def _count(self) -> None:
+        apart = self._pace.later > 0  # else all of them are of one kind
+        ended = [trial for trial in self._trials.values() if trial.status != "RUNNING"]
+        begun = [trial for trial in self._trials.values() if apart and trial.seed is not None]
+        finals = sum(trial in begun for trial in ended)
+        self._progress.update(self._task, completed=len(ended) - finals)
+        total = max(self._pace.later, len(begun))
+        self._progress.update(self._finals, completed=finals, total=total, visible=bool(begun))
 
     def _render(self) -> Group:
         ranks = {trial.objective for trial in self._trials.values()} or {MIOU}

@@ -6,28 +6,26 @@ its last checkpoint.
 """
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from traceback import format_exception_only
 
-import ray
 from rich.console import Console
 
 from usseg_ray.cluster.capacity import (
     await_machines,
     device_of,
-    max_concurrent_trials,
     processes_at_start,
     trial_bundles,
 )
 from usseg_ray.cluster.join import local_ray
-from usseg_ray.cluster.ray_stream import reading_group, users_mistakes
+from usseg_ray.cluster.ray_stream import reading_group
 from usseg_ray.cluster.watch import last_words, while_ray_lives
 from usseg_ray.core.cli import repeatable
-from usseg_ray.core.machine import PeakMemory
+from usseg_ray.core.machine import PeakMemory, usable_cpus
 from usseg_ray.core.stopwatch import Seconds, timed
 from usseg_ray.scoring.arrays import ARRAYS
 from usseg_ray.scoring.evaluation import ground_truth
@@ -36,18 +34,17 @@ from usseg_ray.sweeps.answer import Answer, Findings, conclude, contenders
 from usseg_ray.sweeps.criteria import add_consensus, criterion_trust, save_trust
 from usseg_ray.sweeps.earlier import agreed
 from usseg_ray.sweeps.features import CHOSEN_FILE, stored_features
-from usseg_ray.sweeps.finals import (
-    FINALISTS,
+from usseg_ray.sweeps.finals.book import FinalsBook, picked_tag
+from usseg_ray.sweeps.finals.chosen import again, pick
+from usseg_ray.sweeps.finals.early import EarlyFinalists
+from usseg_ray.sweeps.finals.scores import (
     Finalist,
-    FinalsBook,
-    again,
     final_folder,
-    pick,
-    picked_tag,
     score_finalists,
     scorings,
     spread_in_words,
 )
+from usseg_ray.sweeps.form import choose_form, concurrent_trials, takes_all
 from usseg_ray.sweeps.k.answer import ANSWER, answers, chosen, write_answers
 from usseg_ray.sweeps.k.trials import SEED, more_samples, of_method, past_the_edge, recommend
 from usseg_ray.sweeps.method_plan import first_settings
@@ -57,15 +54,24 @@ from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.screen import Pace, Screen
 from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
-from usseg_ray.sweeps.tuning import keep_keys_here, queue_for, scheduler_for, tuner_for, unwrapped
+from usseg_ray.sweeps.tuning import (
+    Beside,
+    hand_nothing_on,
+    queue_for,
+    scheduler_for,
+    tuner_for,
+    unwrapped,
+)
 from usseg_ray.tracking.ledger import EXPERIMENT, Ledger
 from usseg_ray.tracking.store import GPUS_TAG
+from usseg_ray.trials import worker
 from usseg_ray.trials.damaged import set_records_aside, to_go_on
-from usseg_ray.trials.forecast import TrialForm, choose, longest_seconds
-from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
-from usseg_ray.trials.tasks import BaselineTask, as_task
-from usseg_ray.trials.trial import ENDED, TRIAL_FILE, Trial, load_trials
+from usseg_ray.trials.tasks import BaselineTask
+from usseg_ray.trials.trial import ENDED, FINALISTS, TRIAL_FILE, Trial, load_trials
+
+MOST_READY = 8
+"""Cores up to which Ray's processes, one each, import what trials need while they wait for work."""
 
 
 def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
@@ -85,12 +91,10 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
     seconds: Seconds = {}
     with PeakMemory() as memory, ExitStack() as held:
         with timed(seconds, "start"):
-            ledger = held.enter_context(_ledger(plan, folder, console))
-            if held.enter_context(local_ray()):
-                keep_keys_here()
+            ledger = _start(plan, folder, console, held)
         resources = plan.config.resources
         device = device_of(resources)
-        concurrent = _concurrent(plan, device)
+        concurrent = concurrent_trials(plan, device)
         await_machines(trial_bundles(resources, device), console)
         readers = concurrent * processes_at_start(resources, device)
         with timed(seconds, "features"):
@@ -104,13 +108,13 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         held.enter_context(last_words(partial(ledger.close, "KILLED")))
         plan = plan.on(device, reading, stored)
         set_records_aside(folder, plan.draws, console)
-        any_job = plan.first_jobs()[0]
-        baselines = BaselineTask(any_job if plan.manifest.classes else None, storage)
+        baselines = BaselineTask(plan.first_jobs()[0] if plan.manifest.classes else None, storage)
         with timed(seconds, "choosing the form of trials"):
-            plan = plan.in_processes(_num_workers(plan, folder, console))
+            plan = choose_form(plan, folder, console)
         ledger.tag({GPUS_TAG: f"{plan.trial_gpus:g}"})
         book = FinalsBook(plan, storage, ledger, baselines, console)
-        sweep = _Sweep(plan, storage, ledger, console, concurrent, baselines, book)
+        early = EarlyFinalists(plan, storage)
+        sweep = _Sweep(plan, storage, ledger, console, concurrent, baselines, book, early)
         with timed(seconds, "trials"):
             trials = sweep.run_trials(plan.draws, storage, "trials", own=True)
         with timed(seconds, "further trials"):
@@ -121,7 +125,7 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
         sweep.compare(trials.values(), storage)
         if floors:
             ledger.log_baselines(floors)
-        with timed(seconds, "finalists"):
+        with timed(seconds, "finalists, after the trials"):
             finals = sweep.finals(trials.values())
             best = sweep.best(trials.values())
             ModelKeeper(plan, storage, ledger, baselines).keep(best, finals)
@@ -136,35 +140,17 @@ def run_sweep(plan: Plan, folder: Path, console: Console) -> Outcome:
     return outcome
 
 
-def _concurrent(plan: Plan, device: str) -> int:
-    fits = max_concurrent_trials(plan.config.resources, device)
-    return min(fits, plan.request.max_concurrent or fits, plan.num_trials)
-
-
-def _num_workers(plan: Plan, folder: Path, console: Console) -> int | str:
-    """Chooses the form of the trials where the user left it open; for the life of the sweep."""
-    asked = plan.config.resources.num_workers
-    if asked != "auto":
-        return asked
-    if earlier := load_trials(folder):
-        return earlier[0].num_workers
-    first = plan.first_jobs()
-    try:
-        choice = choose(_longest_seconds(first))
-    except Exception as error:  # noqa: BLE001 (what a trial may raise, it says itself)
-        (*_, cause) = "".join(format_exception_only(error)).strip().splitlines()
-        choice = TrialForm(0, f"Trials run in their own process: trying one out failed ({cause})")
-    console.print(choice.reason, markup=False, highlight=False)
-    return choice.num_workers
-
-
-def _longest_seconds(jobs: list[Job]) -> float:
-    """Tries out the longest trial: here, or where the GPUs are, which the driver may not have."""
-    if jobs[0].placement.device == "cpu":
-        return longest_seconds(jobs)
-    with users_mistakes():
-        found: float = ray.get(as_task(longest_seconds, jobs[0]).remote(jobs))
-    return found
+def _start(plan: Plan, folder: Path, console: Console, held: ExitStack) -> Ledger:
+    """Opens the sweep's book while Ray starts, most of which is to wait for other processes."""
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(_ledger, plan, folder, console)
+        try:
+            few = usable_cpus() <= MOST_READY
+            if held.enter_context(local_ray(worker.__name__ if few else "")):
+                hand_nothing_on()
+        finally:
+            ledger = held.enter_context(opening.result())
+    return ledger
 
 
 def _ledger(plan: Plan, folder: Path, console: Console) -> Ledger:
@@ -210,6 +196,7 @@ class _Sweep:
         concurrent: Trials at a time.
         baselines: Its baselines.
         finals_book: Keeps what finalists' runs score.
+        early: Finalists that are known before the trials have ended.
     """
 
     plan: Plan
@@ -219,6 +206,7 @@ class _Sweep:
     concurrent: int
     baselines: BaselineTask
     finals_book: FinalsBook
+    early: EarlyFinalists
 
     def run_trials(
         self,
@@ -236,8 +224,9 @@ class _Sweep:
             draws: The trials.
             home: The folder that theirs lie in.
             what: They are, for the screen.
-            own: Whether they are the sweep's own: those are shown again when it is resumed, and
-                scheduler and time budget are for them.
+            own: Whether they are the sweep's own: those are shown again when it is resumed,
+                scheduler and time budget are for them, and baselines and finalists that are known
+                already run among them.
             left_s: Of that budget, for others.
             chosen: The finalists that they are trained for; each is scored on the test split, and
                 its scores are kept, when it has ended.
@@ -248,21 +237,32 @@ class _Sweep:
         if not (left or own):
             return before
         screen = Screen(self.console, len(draws), what, self._pace(own=own))
-        with self._watching(home, before, done, screen, chosen) as monitor:
+        chosen = self.early.chosen if own else chosen
+        with self._watching(before, done, screen, chosen) as monitor:
             if left:
+                beside = self._beside(monitor.trials) if own else self._scored(chosen)
                 tuner = tuner_for(
                     self.plan,
                     monitor,
-                    queue_for(self.plan, left, before),
+                    queue_for(self.plan, left, before, beside),
                     self.concurrent,
                     scheduler=scheduler_for(self.plan) if own else None,
                     budget_s=self.plan.request.time_budget_s if own else left_s,
-                    finals=scorings(self.plan, chosen, self.plan.request.seeds, self.storage),
                 )
                 with unwrapped():
                     tuner.fit()
                 monitor.close_unfinished("the time budget was used up")
-            return monitor.trials
+            return {name: trial for name, trial in monitor.trials.items() if name in draws}
+
+    def _beside(self, trials: Mapping[str, Trial]) -> Beside:
+        """Says what the processes of the sweep's own trials do apart from these."""
+        if not takes_all(self.plan, self.concurrent):
+            self.baselines.start()
+        return self.early.beside(trials, self.baselines.open_job)
+
+    def _scored(self, chosen: Collection[Trial]) -> Beside:
+        seeds = self.plan.request.seeds
+        return Beside(finals=scorings(self.plan, chosen, seeds, self.storage))
 
     def extend(self, planned: list[Trial], taken_s: float) -> dict[str, Trial]:
         """Tries more K, once, where a method's best lies at the edge and no trial was cut off."""
@@ -357,17 +357,18 @@ class _Sweep:
         return [part.method for part in self.plan.parts]
 
     def _train_again(self, chosen: list[Trial]) -> None:
-        draws, home = again(chosen, self.plan.request.seeds), self.storage.sub(FINALISTS)
+        home, early = self.storage.sub(FINALISTS), self.early.draws
+        draws = again(chosen, self.plan.request.seeds)
+        draws = {name: draw for name, draw in draws.items() if name not in early}
         home.fetch_named(TRIAL_FILE, ARRAYS)
         set_records_aside(home.folder, draws, self.console)
-        self.go_on(load_trials(home.folder), home)
-        ended = self.run_trials(draws, home, "finalists", chosen=chosen)
-        self.compare(ended.values(), home)
+        self.go_on((one for one in load_trials(home.folder) if one.name not in early), home)
+        self.run_trials(draws, home, "finalists", chosen=chosen)
+        self.compare(load_trials(home.folder), home)
 
     @contextmanager
     def _watching(
         self,
-        home: Storage,
         before: dict[str, Trial],
         done: list[Trial],
         screen: Screen,
@@ -378,7 +379,7 @@ class _Sweep:
             for trial in done:
                 screen.show(trial)
             yield Monitor(
-                storage=home,
+                storage=self.storage,
                 truth=ground_truth(self.plan.manifest),
                 palette=self.plan.manifest.palette,
                 protocol=self.plan.protocol(),

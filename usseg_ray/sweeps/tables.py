@@ -17,11 +17,11 @@ from usseg_ray.scoring.objective import MIOU, digits, kept_clusters, short
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust, choice, criterion_trust
-from usseg_ray.sweeps.finals import FINALISTS, Finalist
+from usseg_ray.sweeps.finals.scores import Finalist
 from usseg_ray.sweeps.k.trials import CLUSTERS
 from usseg_ray.sweeps.own.drawn import run_pictures
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.trials.trial import ENDED, Trial, load_trials, ranked
+from usseg_ray.trials.trial import ENDED, FINALISTS, Trial, load_trials, ranked
 
 _TRIAL = Column("name", "trial", whole=True)
 _METHOD = Column("method", "method", whole=True)

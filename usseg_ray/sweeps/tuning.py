@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -23,7 +24,7 @@ from usseg_ray.sweeps.monitor import Monitor, name_of
 from usseg_ray.sweeps.plan import Draws, Plan
 from usseg_ray.sweeps.space import Distribution, Sample
 from usseg_ray.trials.job import FinalScoring, Job
-from usseg_ray.trials.trainer import run_trial, trial_resources
+from usseg_ray.trials.trainer import BASELINES, run_trial, trial_resources
 from usseg_ray.trials.trial import ENDED, Trial, number_and_seed
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ for _chatty in ("execution.experiment_state", "execution.tune_controller", "tune
     logging.getLogger(f"ray.tune.{_chatty}").setLevel(logging.CRITICAL)
 
 
-def keep_keys_here() -> None:
-    """Has Tune hand no keys to its trials, as it would write them into Ray's logs.
+def hand_nothing_on() -> None:
+    """Has Tune give its trials no environment of their own, where Ray was started here.
 
-    Processes of a Ray that was started here have this process's environment anyway.
+    They have this process's anyway, and Ray's processes that stand ready are taken for them. Keys
+    that Tune hands on it would write into Ray's logs.
     """
-    handed = class_cache.ENV_VARS_TO_PROPAGATE
-    handed.difference_update([name for name in handed if name.startswith("AWS_")])
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
+    class_cache.DEFAULT_ENV_VARS.clear()
 
 
 def tuner_for(
@@ -55,7 +57,6 @@ def tuner_for(
     *,
     scheduler: TrialScheduler | None = None,
     budget_s: float | None = None,
-    finals: Mapping[str, Sequence[FinalScoring]] | None = None,
 ) -> tune.Tuner:
     """Makes what runs trials until all have ended or the time is up.
 
@@ -66,16 +67,15 @@ def tuner_for(
         concurrent: Trials at a time.
         scheduler: Stops weak ones.
         budget_s: Seconds after which those that still run are stopped.
-        finals: Name of a trial -> what its process scores on the test split when it has ended.
     """
     resources, device = plan.config.resources, plan.parts[0].placement.device
-    trainable = tune.with_parameters(run_trial, folder=monitor.storage.place, finals=finals)
+    trainable = tune.with_parameters(run_trial, folder=monitor.storage.place)
     return tune.Tuner(
         tune.with_resources(trainable, trial_resources(resources, device)),
         tune_config=tune.TuneConfig(
             metric=plan.objective,
             mode="max",
-            num_samples=queue.num_trials,
+            num_samples=-1,  # the queue says when there are no more
             search_alg=queue,
             scheduler=scheduler,
             max_concurrent_trials=concurrent,
@@ -128,6 +128,7 @@ class EqualEpochs(ASHAScheduler):  # type: ignore[misc]
     Ray's own records a score at the highest rung below its epoch that has none of its trial: of one
     that goes on at epoch 12, at rungs 4 and 1, among scores of those epochs. Here a trial is looked
     at where it passes a rung, and at the rungs that it passed in an earlier life not at all.
+    Finalists are trained to their end.
 
     Args:
         max_epochs: Epochs of the longest trial.
@@ -143,6 +144,9 @@ class EqualEpochs(ASHAScheduler):  # type: ignore[misc]
         self, tune_controller: "TuneController", trial: TuneTrial, result: dict[str, Any]
     ) -> str:
         """Stops a trial that is weak at the rung which it passes."""
+        name = name_of(trial)
+        if name == BASELINES or number_and_seed(name)[1] is not None:
+            return str(TrialScheduler.CONTINUE)
         epoch = result["epoch"]
         # Each epoch is reported: the first report tells how far an earlier life came.
         passed = self._passed.setdefault(trial.trial_id, epoch - 1)
@@ -163,6 +167,22 @@ class EqualEpochs(ASHAScheduler):  # type: ignore[misc]
         self.on_trial_remove(tune_controller, trial)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What the processes of a queue's trials do apart from these.
+
+    Attributes:
+        baselines: What the computation of baselines needs, which comes first; `None` for none.
+        finals: Name of a trial -> what its process scores on the test split when it has ended.
+        more: Plans further trials, where none of those that are left can begin; says `None` where
+            no more will come.
+    """
+
+    baselines: Job | None = None
+    finals: Mapping[str, Sequence[FinalScoring]] = field(default_factory=dict)
+    more: Callable[[], Draws | None] = lambda: None
+
+
 class TrialQueue(Searcher):  # type: ignore[misc]
     """Hands Ray Tune trials one after the other, as planned or drawn by their method's model.
 
@@ -171,6 +191,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         job: Makes a job of method, sample and seed; see `Plan.job`.
         models: Method -> what draws for it.
         objective: The metric to draw for.
+        beside: What their processes do apart from them.
     """
 
     def __init__(
@@ -179,12 +200,14 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         job: Callable[[str, Sample, int | None], Job],
         models: Mapping[str, Searcher] | None = None,
         objective: str = MIOU,
+        beside: Beside | None = None,
     ) -> None:
         super().__init__(metric=objective, mode="max")
+        self._beside = beside or Beside()
+        self._baselines = self._beside.baselines
         self._job = job
         self._models = models or {}
         self._queue = dict(draws)
-        self.num_trials = len(draws)
         self._given: dict[str, tuple[str, Sample | None]] = {}
         self._training: dict[str, str] = {}
 
@@ -200,10 +223,16 @@ class TrialQueue(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Says of the next trial its name, what it drew, and the job that follows."""
-        if not self._queue:
+        if self._baselines is not None:
+            job, self._baselines = self._baselines, None
+            return {"trial": BASELINES, "job": job}
+        name = self._next()
+        if name is None and (more := self._beside.more()) is not None:
+            self._queue |= more
+            name = self._next()
+        elif not self._queue:
             finished: str = Searcher.FINISHED
             return finished
-        name = next((name for name in self._queue if not self._waits(name)), None)
         if name is None:
             return None
         method, known = self._queue[name]
@@ -214,7 +243,11 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._given[trial_id] = method, known
         job = self._job(method, sample, number_and_seed(name)[1])
         self._training[trial_id] = job.shared
-        return {"trial": name, "sample": sample, "job": job}
+        finals = self._beside.finals.get(name, ())
+        return {"trial": name, "sample": sample, "job": job, "finals": finals}
+
+    def _next(self) -> str | None:
+        return next((name for name in self._queue if not self._waits(name)), None)
 
     def _waits(self, name: str) -> bool:
         """Says whether a trial's training is what another one does at this moment."""
@@ -228,6 +261,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tells a trial's model how it went."""
+        if trial_id not in self._given:  # baselines, which nobody drew
+            return
         method, known = self._given.pop(trial_id)
         del self._training[trial_id]
         score = (result or {}).get(self.metric)
@@ -245,7 +280,9 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         """Reads nothing."""
 
 
-def queue_for(plan: Plan, draws: Draws, before: Mapping[str, Trial]) -> TrialQueue:
+def queue_for(
+    plan: Plan, draws: Draws, before: Mapping[str, Trial], beside: Beside | None = None
+) -> TrialQueue:
     """Queues trials of a sweep, with the models that draw for those which are not planned.
 
     Args:
@@ -253,6 +290,7 @@ def queue_for(plan: Plan, draws: Draws, before: Mapping[str, Trial]) -> TrialQue
         draws: The trials to run.
         before: Records of earlier lives of the sweep by name; ended trials are told to the models,
             broken-off ones are drawn again as they were.
+        beside: What their processes do apart from them.
     """
     ended = [t for t in before.values() if t.status in ENDED and t.score is not None]
     known, seed = [*ended, *plan.known], plan.config.seed + len(ended)
@@ -265,7 +303,7 @@ def queue_for(plan: Plan, draws: Draws, before: Mapping[str, Trial]) -> TrialQue
         name: (method, before[name].sample if name in before else sample)
         for name, (method, sample) in draws.items()
     }
-    return TrialQueue(again, sharing(plan), models, plan.objective)
+    return TrialQueue(again, sharing(plan), models, plan.objective, beside)
 
 
 def _model(part: MethodPlan, known: list[Trial], seed: int, objective: str) -> OptunaSearch:

@@ -91,8 +91,8 @@ class FinalScoring:
 
     Attributes:
         job: What was fitted.
-        trial: The trial's folder, or its URI.
-        target: Folder or URI for the scores and the evaluation's arrays.
+        trial: Where it lies in its sweep's folder.
+        target: Where its scores and the evaluation's arrays go, in the same.
         checkpoint: Name of its last checkpoint; the last one there is if empty.
     """
 

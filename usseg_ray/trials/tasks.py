@@ -1,7 +1,8 @@
 """What is scored beside the trials: baselines of the same data.
 
-They run as a Ray task that asks for as much as one training process, and leave a file in the
-sweep's folder, so that a resumed sweep does not repeat them.
+They leave a file in the sweep's folder, so that a resumed sweep does not repeat them. Where trials
+take all that a cluster has, a trial's process computes them before it trains; elsewhere a Ray task
+that asks for as much as one training process.
 """
 
 from collections.abc import Callable
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.tune
 
 from usseg_ray.cluster.ray_stream import users_mistakes
 from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.engine.baselines import Baselines
 from usseg_ray.trials import worker
 from usseg_ray.trials.job import Job
-from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.storage import Storage, opened
 
 NODE_LOSSES = 3
 """How often a task that lost its machine is started on another one."""
@@ -24,7 +26,7 @@ BASELINES_FILE = "baselines.json"
 
 
 class BaselineTask:
-    """The baselines of a sweep while they are computed beside its trials.
+    """The baselines of a sweep, which are computed beside its trials.
 
     Args:
         job: Any trial's; data, protocol and backbone are taken from it. `None` for data without
@@ -33,22 +35,42 @@ class BaselineTask:
     """
 
     def __init__(self, job: Job | None, storage: Storage) -> None:
-        self._storage = storage
-        self._pending = None
-        if job is not None and load_baselines(storage.folder) is None:
-            self._pending = as_task(worker.baselines, job).remote(job)
+        self._job, self._storage = job, storage
+        self._pending: ray.ObjectRef | None = None
+
+    @property
+    def open_job(self) -> Job | None:
+        """What is left to compute, and nobody is at; `None` where nothing is."""
+        return None if self._pending is not None or self.are_there else self._job
+
+    @property
+    def are_there(self) -> bool:
+        """Whether they are known, or there are none."""
+        return self._job is None or load_baselines(self._storage.folder) is not None
 
     @property
     def is_running(self) -> bool:
-        """Whether they are still being computed."""
+        """Whether a task of their own is at them."""
         return self._pending is not None and not ray.wait([self._pending], timeout=0)[0]
+
+    def start(self) -> None:
+        """Has a task of their own compute them, if they are left."""
+        if (job := self.open_job) is not None:
+            self._pending = as_task(worker.baselines, job).remote(job)
+
+    def fetch(self) -> None:
+        """Takes note that a trial's process has computed them."""
+        self._storage.fetch(BASELINES_FILE)
 
     def so_far(self) -> Baselines:
         """Returns the baselines if they are there, else nothing."""
-        return {} if self.is_running else self.wait()
+        if self._pending is not None and not self.is_running:
+            return self.wait()
+        return load_baselines(self._storage.folder) or {}
 
     def wait(self) -> Baselines:
-        """Waits for the baselines; empty without labels."""
+        """Waits for the baselines, which are computed now if nobody did; empty without labels."""
+        self.start()
         if self._pending is not None:
             with users_mistakes():
                 found = ray.get(self._pending)
@@ -56,6 +78,19 @@ class BaselineTask:
             self._storage.push(BASELINES_FILE)
             self._pending = None
         return load_baselines(self._storage.folder) or {}
+
+
+def baselines_here(job: Job, place: str) -> None:
+    """Computes baselines in the process that Tune gave to a trial, and reports that they are there.
+
+    Args:
+        job: Any trial's.
+        place: The sweep's folder, or its URI.
+    """
+    with opened(place) as storage:
+        save_baselines(worker.baselines(job), storage.folder)
+        storage.push(BASELINES_FILE)
+    ray.tune.report({"baselines": 1})
 
 
 def save_baselines(found: Baselines, folder: Path) -> None:

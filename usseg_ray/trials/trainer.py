@@ -7,7 +7,7 @@ helper processes of every trial.
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from usseg_ray.trials.trial import (
     TRAINED,
     note_batch_size,
     noted_batch_size,
+    place_of,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
     from usseg_ray.engine.run import Run
+
+BASELINES = "baselines"
+"""What stands for a trial's name where its process is to compute the sweep's baselines."""
 
 TRIAL_MEMORY_BYTES = 256 * 2**20
 COLLECTIVE_TIMEOUT_S = 600
@@ -52,27 +56,30 @@ def train_worker(payload: dict[str, Any]) -> None:
         worker.run_in_group(payload["job"], storage).fit()
 
 
-def run_trial(
-    config: dict[str, Any], folder: str, finals: Mapping[str, Sequence[FinalScoring]] | None = None
-) -> None:
-    """Fits one trial inside a Tune function; what it names and describes, Tune's config holds.
+def run_trial(config: dict[str, Any], folder: str) -> None:
+    """Fits one trial inside a Tune function, or computes baselines: what Tune's config says.
 
     If memory runs out, it is fitted once more with half the batch, which its folder notes. Where it
     has trained in this process, this goes on with test scores: it has loaded all that they need.
 
     Args:
-        config: `trial`, its name, and `job`, what to fit.
+        config: `trial`, its name or `BASELINES`, `job`, what to fit, and of a trial `finals`,
+            what is scored on the test split when it has ended.
         folder: The sweep's folder, or its URI.
-        finals: Name of a trial -> what is scored on the test split when it has ended.
 
     Raises:
         Exception: What made it fail; Tune starts the trial again, once for its own failures and
             always for those of its node.
     """
     job: Job = config["job"]
+    if config["trial"] == BASELINES:
+        from usseg_ray.trials import tasks  # noqa: PLC0415 (torch and timm)
+
+        tasks.baselines_here(job, folder)
+        return
     if job.shared:
         job = replace(job, shared=below(folder, f"{TRAINED}/{job.shared}"))
-    home = below(folder, config["trial"])
+    home = below(folder, place_of(config["trial"]))
     noted = _noted(home)
     while True:
         if noted:
@@ -89,16 +96,16 @@ def run_trial(
         # Only here is the failed attempt's memory free: the error held its frames.
         noted = half
         _note(noted, home)
-    if finals and not job.config.resources.num_workers:
-        _score(finals.get(config["trial"], ()))
+    if config["finals"] and not job.config.resources.num_workers:
+        _score(config["finals"], folder)
 
 
-def _score(asked: Sequence[FinalScoring]) -> None:
+def _score(asked: Sequence[FinalScoring], folder: str) -> None:
     from usseg_ray.trials import worker  # noqa: PLC0415 (torch and timm)
 
     # What fails here is scored again, and told of, by who looks for the scores.
     with suppress(Exception):
-        worker.final_scores(asked)
+        worker.final_scores(asked, folder)
 
 
 def _noted(home: str) -> int | None:

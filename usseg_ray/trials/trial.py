@@ -21,6 +21,9 @@ CHECKPOINTS = "train"
 TRAINED = "trained"
 """Name of the folder in a sweep's own that has what several of its trials share."""
 
+FINALISTS = "finalists"
+"""Name of the folder in a sweep's own that has what its finalists were trained to again."""
+
 WORKERS = "resources.num_workers"
 BATCH_SIZE = "train.batch_size"
 BATCH_FILE = "batch_size.json"
@@ -70,6 +73,11 @@ class Trial:
     def name(self) -> str:
         """Name of the trial's folder and MLflow run."""
         return trial_name(self.index, self.seed)
+
+    @property
+    def place(self) -> str:
+        """Where its folder lies in its sweep's."""
+        return place_of(self.name)
 
     @property
     def num_workers(self) -> int | str:
@@ -136,6 +144,11 @@ def number_and_seed(name: str) -> tuple[int, int | None]:
     """Reads a trial's number back from its name, and its seed if it has one."""
     number, _, seed = name.removeprefix("trial_").partition("-seed")
     return int(number), int(seed) if seed else None
+
+
+def place_of(name: str) -> str:
+    """Says where a trial lies in its sweep's folder: a finalist trained again apart from others."""
+    return name if number_and_seed(name)[1] is None else f"{FINALISTS}/{name}"
 
 
 def note_batch_size(folder: Path, size: int) -> None:

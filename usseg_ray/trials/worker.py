@@ -10,6 +10,8 @@ import torch
 
 from usseg_ray import methods
 from usseg_ray.cluster.ray_stream import RayStream
+from usseg_ray.core.config import Config, MethodConfig
+from usseg_ray.core.machine import give_memory_back
 from usseg_ray.core.records import DamagedError
 from usseg_ray.core.types import Needs
 from usseg_ray.data.manifest import Manifest, load_manifest
@@ -25,7 +27,7 @@ from usseg_ray.scoring.evaluation import linear_metrics, score_metrics
 from usseg_ray.scoring.prediction import Refiners
 from usseg_ray.trials.contexts import TrainContext, TuneContext
 from usseg_ray.trials.job import FinalScoring, Job
-from usseg_ray.trials.storage import Storage, opened
+from usseg_ray.trials.storage import Storage, below, opened
 from usseg_ray.trials.stored import open_stored
 from usseg_ray.trials.trial import CHECKPOINTS, TEST_SCORES_FILE, note_test_scores
 
@@ -58,28 +60,32 @@ def run_here(job: Job, storage: Storage) -> Run:
 def baselines(job: Job) -> Baselines:
     """Computes the baselines of a job's data, protocol and backbone, in this process."""
     config, device = job.config, torch.device(job.placement.device)
-    torch.set_num_threads(config.resources.threads)
+    _begin(config)
     return compute_baselines(config, _open_set(_alone(job), Needs(), device), device)
 
 
-def final_scores(asked: Iterable[FinalScoring]) -> None:
+def final_scores(asked: Iterable[FinalScoring], place: str) -> None:
     """Scores several trials one after the other, in a process that loads everything once."""
     for one in asked:
-        final_score(one)
+        final_score(one, place)
 
 
-def final_score(asked: FinalScoring) -> dict[str, float]:
+def final_score(asked: FinalScoring, place: str) -> dict[str, float]:
     """Scores a trial once on the test split, as it ended and as it was at its best.
 
     Args:
         asked: What to score, and where the scores and the evaluation's arrays go.
+        place: The sweep's folder, or its URI.
 
     Returns:
         What `score_split` does, and `label_selected_miou`, `label_selected_acc` and
         `label_selected_epoch` of the state that scored best on the selection split.
     """
     job = asked.job
-    with opened(asked.trial) as home, opened(asked.target) as target:
+    with (
+        opened(below(place, asked.trial)) as home,
+        opened(below(place, asked.target)) as target,
+    ):
         last = f"{CHECKPOINTS}/{asked.checkpoint or home.folders(CHECKPOINTS)[-1]}"
         home.fetch(last, BEST)
         checkpoint, split = home.folder / last, job.config.data.test_split
@@ -181,9 +187,15 @@ def build_run(
         store: Has the features that the job names; the environment's if unset.
     """
     config, method = job.config, methods.get(job.method)
-    torch.set_num_threads(config.resources.threads)
+    _begin(config)
     data = _open_set(job, method.needs(config.method), context.device, manifest, store)
     return assemble(config, method, data, context)
+
+
+def _begin(config: Config[MethodConfig]) -> None:
+    """Readies a process, which may have run others before."""
+    torch.set_num_threads(config.resources.threads)
+    give_memory_back()
 
 
 def _open_set(

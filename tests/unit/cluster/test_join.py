@@ -127,11 +127,22 @@ def test_a_start_that_fails_is_tried_once_more_then_told(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert join._connect()
+    assert join._connect("")
     assert len(tried) == 2
     tried.clear()
     fails = 2
     with pytest.raises(UserError, match=r"twice \(The current node timed .*startup\.\)") as told:
-        join._connect()
+        join._connect("")
     assert len(tried) == 2
     assert "\n" not in str(told.value)
+
+
+def test_processes_that_wait_for_work_import_what_they_are_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr("ray.init", lambda **options: given.append(options.get("_system_config")))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for module in ("", "usseg_ray.trials.worker"):
+        assert join._connect(module)
+    assert given == [None, {"preload_python_modules": ["usseg_ray.trials.worker"]}]

@@ -162,3 +162,21 @@ def test_a_device_is_chosen_and_one_that_is_not_there_is_told(
         chosen_device("tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert (chosen_device(None), chosen_device("cpu")) == ("cuda", "cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    code = """if True:
+    import psutil, torch
+    from usseg_ray.core.machine import give_memory_back
+    blocks = [torch.ones(2**18) for _ in range(256)]
+    held, last = psutil.Process().memory_info().rss, blocks[-1]
+    del blocks
+    kept = psutil.Process().memory_info().rss
+    give_memory_back()
+    print(held - kept >> 20, held - psutil.Process().memory_info().rss >> 20)
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kept, given = map(int, found.stdout.split())
+    assert kept < 64
+    assert given > 200

@@ -7,7 +7,7 @@ from tests.told import trial
 from usseg_ray.scoring.objective import STABILITY
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer, Contender, Findings, conclude, contenders
-from usseg_ray.sweeps.finals import Finalist
+from usseg_ray.sweeps.finals.scores import Finalist
 
 COMMAND = "python -m usseg_ray.tune --method acseg,stego --out here --seeds=3 --data camvid"
 PICKED = "settings picked by labels of val"

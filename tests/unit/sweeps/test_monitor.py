@@ -8,7 +8,9 @@ import pytest
 from tests.told import trial
 from usseg_ray.sweeps import monitor
 from usseg_ray.sweeps.monitor import Monitor, Waits
-from usseg_ray.trials.trial import WORKERS, Trial
+from usseg_ray.trials.storage import Storage
+from usseg_ray.trials.trainer import BASELINES
+from usseg_ray.trials.trial import WORKERS, Trial, load_trials
 
 
 def test_who_waits_for_room_is_told_of_once_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +72,7 @@ def test_a_trial_that_has_begun_waits_for_its_workers_alone(workers: int, silent
     seen: Any = SimpleNamespace(
         _open=lambda _: record, _silent=set(), screen=SimpleNamespace(show=shown.append)
     )
-    Monitor.on_trial_start(seen, cast(Any, None))
+    Monitor.on_trial_start(seen, cast(Any, SimpleNamespace(config={"trial": "trial_001"})))
     assert (seen._silent, shown) == (silent, [record])
 
 
@@ -91,6 +93,50 @@ def test_a_trial_whose_place_the_baselines_have_does_not_wait(
     ]
     Monitor.on_step_begin(monitor, trials)
     assert [len(names) for names in seen] == [looked]
+
+
+def test_baselines_in_a_trials_process_are_no_trial() -> None:
+    told: list[str] = []
+    # Whatever else of the monitor they touched would be missing.
+    monitor: Any = SimpleNamespace(
+        _silent=set(),
+        baselines=SimpleNamespace(fetch=lambda: told.append("there"), is_running=False),
+        waits=SimpleNamespace(look=told.extend),
+    )
+    trial: Any = SimpleNamespace(status="PENDING", config={"trial": BASELINES}, error_file=None)
+    Monitor.on_step_begin(monitor, [trial])
+    Monitor.on_trial_start(monitor, trial)
+    Monitor.on_trial_result(monitor, trial, {"baselines": 1})
+    Monitor.on_trial_complete(monitor, trial)
+    Monitor.on_trial_error(monitor, trial)
+    assert told == ["there"]
+
+
+def test_a_finalist_that_runs_among_the_trials_has_its_own_place(tmp_path: Path) -> None:
+    shown: list[Trial] = []
+    monitor: Any = Monitor(
+        storage=Storage(tmp_path),
+        truth=None,
+        palette=None,
+        protocol="",
+        ledger=cast(Any, SimpleNamespace(log=lambda *_: None)),
+        screen=cast(Any, SimpleNamespace(show=shown.append)),
+        trials={},
+        waits=Waits(print),
+        baselines=cast(Any, SimpleNamespace(so_far=dict)),
+        split="val",
+    )
+    for name, place in (("trial_001", ""), ("trial_001-seed3", "finalists")):
+        record = trial(1, None)
+        record.seed = 3 if place else None
+        monitor.trials[name] = record
+        reported: Any = SimpleNamespace(config={"trial": name})
+        result = {"epoch": 1, "time_total_s": 2.0, "checkpoint_path": "/there/epoch_0001"}
+        monitor.on_trial_result(reported, result)
+        home = tmp_path / place
+        assert load_trials(home) == [record]
+        assert record.checkpoint == str(home / name / "train" / "epoch_0001")
+    assert len(shown) == 2
 
 
 def test_looks_are_seldom() -> None:

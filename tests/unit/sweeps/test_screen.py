@@ -1,4 +1,5 @@
 import io
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -119,3 +120,19 @@ def test_what_a_trial_drew_is_shown_as_it_is() -> None:
     screen = Screen(Console(file=io.StringIO()), 1)
     screen._trials[drew.name] = drew
     assert "name=[/x]" in shown(screen._render())
+
+
+def test_finalists_among_the_trials_are_counted_apart() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True)
+    with Screen(console, 2, "trials", Pace(later=2)) as screen:
+        screen.show(timed(0, 4, 10, "FINISHED"))
+        assert "finalists" not in shown(screen._render())
+        for seed, status in ((1, "FINISHED"), (2, "RUNNING"), (3, "RUNNING")):
+            run = timed(0, 4, 10, cast(Status, status))
+            run.seed = seed
+            screen.show(run)
+        (first, second, *_) = shown(screen._render()).splitlines()
+    assert first.startswith("trials")
+    assert "1/2" in first
+    assert second.startswith("finalists")
+    assert "1/3" in second  # one more than was planned: of a trial that was stopped early

@@ -12,7 +12,7 @@ from usseg_ray.engine.baselines import label
 from usseg_ray.scoring.significance import Difference
 from usseg_ray.sweeps.answer import Answer
 from usseg_ray.sweeps.criteria import Trust
-from usseg_ray.sweeps.finals import Finalist
+from usseg_ray.sweeps.finals.scores import Finalist
 from usseg_ray.sweeps.tables import (
     cost_line,
     draws_table,

@@ -19,8 +19,16 @@ from tests import tiny
 from usseg_ray.sweeps.plan import Draws, Plan, make_plan
 from usseg_ray.sweeps.request import Request, with_spaces
 from usseg_ray.sweeps.space import Sample
-from usseg_ray.sweeps.tuning import EqualEpochs, TrialQueue, keep_keys_here, queue_for, unwrapped
-from usseg_ray.trials.job import Job
+from usseg_ray.sweeps.tuning import (
+    Beside,
+    EqualEpochs,
+    TrialQueue,
+    hand_nothing_on,
+    queue_for,
+    unwrapped,
+)
+from usseg_ray.trials.job import FinalScoring, Job
+from usseg_ray.trials.trainer import BASELINES
 from usseg_ray.trials.trial import Trial, trial_name
 
 BOTH = ["acseg", "kmeans"]
@@ -88,14 +96,13 @@ def test_each_method_has_a_model_of_its_own() -> None:
     models = {"a": Counting(), "b": Counting()}
     draws: list[Any] = [("a", {}), ("b", {}), ("a", None), ("b", None), ("a", None)]
     searcher = TrialQueue(named(draws), job, models)
-    assert searcher.num_trials == 5
     drawn = [searcher.suggest(str(i)) for i in range(5)]
     assert drawn == [
-        {"trial": "trial_000", "sample": {}, "job": job("a", {})},
-        {"trial": "trial_001", "sample": {}, "job": job("b", {})},
-        {"trial": "trial_002", "sample": {"x": 1}, "job": job("a", {"x": 1})},
-        {"trial": "trial_003", "sample": {"x": 1}, "job": job("b", {"x": 1})},
-        {"trial": "trial_004", "sample": {"x": 2}, "job": job("a", {"x": 2})},
+        {"trial": "trial_000", "sample": {}, "job": job("a", {}), "finals": ()},
+        {"trial": "trial_001", "sample": {}, "job": job("b", {}), "finals": ()},
+        {"trial": "trial_002", "sample": {"x": 1}, "job": job("a", {"x": 1}), "finals": ()},
+        {"trial": "trial_003", "sample": {"x": 1}, "job": job("b", {"x": 1}), "finals": ()},
+        {"trial": "trial_004", "sample": {"x": 2}, "job": job("a", {"x": 2}), "finals": ()},
     ]
     assert searcher.suggest("5") == Searcher.FINISHED
     searcher.on_trial_complete("2", {"unsup_miou": 30.0})
@@ -147,9 +154,11 @@ def test_a_resumed_sweep_repeats_what_was_broken_off_and_draws_the_rest() -> Non
     assert drawn[0][1]
 
 
-def stopped(scheduler: EqualEpochs, name: str, scores: dict[int, float]) -> list[int]:
+def stopped(
+    scheduler: EqualEpochs, name: str, scores: dict[int, float], trial: str = "trial_000"
+) -> list[int]:
     """Reports epochs of a trial; says at which the scheduler would have stopped it."""
-    at: Any = SimpleNamespace(trial_id=name)
+    at: Any = SimpleNamespace(trial_id=name, config={"trial": trial})
     controller: Any = None
     scheduler.on_trial_add(controller, at)
     results = {epoch: {"epoch": float(epoch), "unsup_miou": scores[epoch]} for epoch in scores}
@@ -174,6 +183,15 @@ def test_weak_trials_are_stopped_where_they_pass_a_rung() -> None:
     assert stopped(scheduler, "weak", dict.fromkeys(range(1, 19), 49.0)) == [1, 4, 16]
 
 
+def test_what_runs_among_the_trials_is_neither_stopped_nor_compared_with() -> None:
+    scheduler = halving()
+    good = dict.fromkeys(range(1, 21), 60.0)
+    for beside in ("trial_000-seed1", BASELINES):
+        assert stopped(scheduler, beside, good, beside) == []
+    assert stopped(scheduler, "first", dict.fromkeys(range(1, 18), 50.0)) == []
+    assert stopped(scheduler, "weak finalist", dict.fromkeys(good, 1.0), "trial_001-seed1") == []
+
+
 def test_a_trial_that_goes_on_is_compared_with_none_of_fewer_epochs() -> None:
     scheduler = halving()
     assert stopped(scheduler, "gone on", dict.fromkeys(range(13, 19), 60.0)) == []
@@ -185,7 +203,7 @@ def test_a_trial_that_goes_on_is_compared_with_none_of_fewer_epochs() -> None:
 def test_epochs_without_a_score_pass_no_rung() -> None:
     scheduler = halving()
     controller: Any = None
-    at: Any = SimpleNamespace(trial_id="every third")
+    at: Any = SimpleNamespace(trial_id="every third", config={"trial": "trial_000"})
     scheduler.on_trial_add(controller, at)
     for epoch, score in ((1, {}), (2, {}), (3, {"unsup_miou": 60.0})):
         told = scheduler.on_trial_result(controller, at, {"epoch": float(epoch), **score})
@@ -233,17 +251,39 @@ def test_a_training_that_several_trials_share_is_not_done_twice_at_once() -> Non
     assert queue.suggest("7") == Searcher.FINISHED
 
 
-def test_a_finalists_name_has_its_seed() -> None:
-    found = TrialQueue({"trial_002-seed6": ("a", {})}, job).suggest("0")
+def test_a_finalists_name_has_its_seed_and_its_process_scores_it() -> None:
+    scored = [FinalScoring(job("a", {}, 6), "finalists/trial_002-seed6", "there")]
+    beside = Beside(finals={"trial_002-seed6": scored})
+    queue = TrialQueue({"trial_002-seed6": ("a", {})}, job, beside=beside)
+    found = queue.suggest("0")
     assert isinstance(found, dict)
     assert found["job"].config.seed == 6
+    assert found["finals"] == scored
+
+
+def test_baselines_come_first_and_further_trials_where_no_other_can_begin() -> None:
+    further: list[Draws | None] = [{}, {"trial_000-seed1": ("a", {})}, {}, None]
+    beside = Beside(baselines=job("a", {}), more=lambda: further.pop(0))
+    queue = TrialQueue(named([("a", {"x": 1})]), job, beside=beside)
+    assert queue.suggest("0") == {"trial": BASELINES, "job": job("a", {})}
+    assert suggested(queue, "1") == ("a", {"x": 1})
+    assert len(further) == 4
+    assert queue.suggest("2") is None  # it is not known yet
+    assert suggested(queue, "2") == ("a", {})
+    queue.on_trial_complete("0", {"baselines": 1})
+    queue.on_trial_complete("1", {"unsup_miou": 30.0})
+    assert queue.suggest("3") is None
+    assert queue.suggest("3") == Searcher.FINISHED
 
 
 def test_keys_are_handed_to_no_trial_whose_ray_was_started_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", {*class_cache.ENV_VARS_TO_PROPAGATE})
+    monkeypatch.setattr(class_cache, "DEFAULT_ENV_VARS", {**class_cache.DEFAULT_ENV_VARS})
     assert "AWS_SECRET_ACCESS_KEY" in class_cache.ENV_VARS_TO_PROPAGATE
-    keep_keys_here()
-    assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" in name]
-    assert "RAY_CHDIR_TO_TRIAL_DIR" in class_cache.ENV_VARS_TO_PROPAGATE
+    hand_nothing_on()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "HUNTER")
+    made = class_cache._ActorClassCache().get(type("Trainable", (), {}))
+    # An environment of its own would have Ray start a process for it beside those that are ready.
+    assert not made._default_options["runtime_env"]

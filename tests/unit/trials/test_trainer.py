@@ -10,7 +10,13 @@ from usseg_ray.core.errors import UserError
 from usseg_ray.trials import trainer, worker
 from usseg_ray.trials.job import FinalScoring, Job
 from usseg_ray.trials.storage import Storage
-from usseg_ray.trials.trainer import TRIAL_MEMORY_BYTES, run_trial, trial_resources
+from usseg_ray.trials.tasks import load_baselines
+from usseg_ray.trials.trainer import (
+    BASELINES,
+    TRIAL_MEMORY_BYTES,
+    run_trial,
+    trial_resources,
+)
 from usseg_ray.trials.trial import noted_batch_size
 
 
@@ -48,7 +54,7 @@ class Fitting:
 
 
 def fit(batch_size: int, folder: Path, name: str = "trial_000") -> None:
-    run_trial({"trial": name, "job": job(batch_size), "sample": {}}, str(folder))
+    run_trial({"trial": name, "job": job(batch_size), "sample": {}, "finals": ()}, str(folder))
 
 
 @pytest.fixture
@@ -85,8 +91,8 @@ def test_a_shared_training_lies_in_the_sweeps_folder(
 
     monkeypatch.setattr(worker, "run_here", run_here)
     for shared in ("", "abc"):
-        asked = {"trial": "trial_000", "job": replace(job(8), shared=shared), "sample": {}}
-        run_trial(asked, str(tmp_path))
+        own = replace(job(8), shared=shared)
+        run_trial({"trial": "trial_000", "job": own, "sample": {}, "finals": ()}, str(tmp_path))
     assert seen == ["", f"{tmp_path}/trained/abc"]
 
 
@@ -101,16 +107,45 @@ def test_a_process_that_trained_goes_on_with_test_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     given, scored = job(8, workers), list[FinalScoring]()
-    finals = {name: [FinalScoring(given, name, "there")] for name in ("trial_000", "trial_001")}
+    finals = [FinalScoring(given, name, "there") for name in ("trial_000", "trial_001")]
 
-    def score(asked: list[FinalScoring]) -> None:
+    def score(asked: list[FinalScoring], place: str) -> None:
+        assert place == str(tmp_path)
         scored.extend(asked)
         raise UserError("a test score that fails is no failure of the training")
 
     monkeypatch.setattr(trainer, "_run_of", lambda given, _: Fitting(given, []))
     monkeypatch.setattr(worker, "final_scores", score)
-    run_trial({"trial": "trial_001", "job": given, "sample": {}}, str(tmp_path), finals)
-    assert scored == ([] if workers else finals["trial_001"])
+    asked = {"trial": "trial_001-seed3", "job": given, "sample": {}, "finals": finals}
+    run_trial(asked, str(tmp_path))
+    assert scored == ([] if workers else finals)
+
+
+def test_a_finalist_lies_apart_from_the_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = []
+
+    def run_of(given: Job, storage: Storage) -> Fitting:
+        places.append(storage.folder.relative_to(tmp_path).as_posix())
+        return Fitting(given, [])
+
+    monkeypatch.setattr(trainer, "_run_of", run_of)
+    for name in ("trial_000", "trial_000-seed3"):
+        fit(8, tmp_path, name)
+    assert places == ["trial_000", "finalists/trial_000-seed3"]
+
+
+def test_a_trials_process_computes_baselines_and_says_that_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[dict[str, int]]()
+    found = {"val": {"kmeans": 41.5}}
+    monkeypatch.setattr(worker, "baselines", lambda _: found)
+    monkeypatch.setattr("ray.tune.report", told.append)
+    run_trial({"trial": BASELINES, "job": job(8)}, str(tmp_path))
+    assert load_baselines(tmp_path) == found
+    assert told == [{"baselines": 1}]
 
 
 def test_other_failures_are_not_tried_again(

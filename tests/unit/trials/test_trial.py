@@ -13,6 +13,7 @@ from usseg_ray.trials.trial import (
     find_run,
     load_trials,
     number_and_seed,
+    place_of,
     ranked,
 )
 
@@ -105,3 +106,9 @@ def test_what_lies_hidden_beside_runs_is_not_offered_as_one(
     (tmp_path / "runs" / "first").mkdir()
     with pytest.raises(UserError, match=r"the latest are first\.$"):
         find_run("lost")
+
+
+def test_a_finalist_trained_again_lies_apart_from_the_trials() -> None:
+    assert place_of("trial_003") == trial(3).place == "trial_003"
+    assert place_of("trial_003-seed0") == replace(trial(3), seed=0).place
+    assert place_of("trial_003-seed0") == "finalists/trial_003-seed0"

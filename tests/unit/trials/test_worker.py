@@ -51,9 +51,10 @@ def test_a_trial_at_a_uri_is_trained_on_two_machines_and_scored_on_a_third(
     assert told["broken"] == told["whole"]
 
     finals = []
-    for uri in uris:
-        place = below(below(uri, "final"), "acseg")
-        finals.append(worker.final_score(FinalScoring(job, uri, place)))
+    for name, uri in zip(("whole", "broken"), uris, strict=True):
+        place = below(uri, "final")
+        asked = FinalScoring(job, f"{name}/trial_000", f"{name}/trial_000/final")
+        finals.append(worker.final_score(asked, tmp_path.as_uri()))
         assert Storage(tmp_path, place).files() == ["evaluation.npz", "images.npz", "test.json"]
         with opened(place) as target:
             target.fetch("test.json")
@@ -62,5 +63,6 @@ def test_a_trial_at_a_uri_is_trained_on_two_machines_and_scored_on_a_third(
     assert finals[0] == finals[1]
     assert {"unsup_miou", "label_selected_miou"} <= finals[0].keys()
     (tmp_path / "whole" / "trial_000" / BEST / STATE_FILE).write_bytes(b"")
-    again = worker.final_score(FinalScoring(job, uris[0], str(tmp_path / "again"), "epoch_0003"))
+    asked = FinalScoring(job, "whole/trial_000", "again", "epoch_0003")
+    again = worker.final_score(asked, str(tmp_path))
     assert again == {k: v for k, v in finals[0].items() if "label_selected" not in k}

@@ -5,8 +5,8 @@ from pathlib import Path
 from usseg_ray.models.description import MODEL_FILE, read_description
 from usseg_ray.models.earlier import IN_MLFLOWS
 from usseg_ray.models.find import KEPT
-from usseg_ray.sweeps.finals import FINALISTS
 from usseg_ray.sweeps.k.answer import maps_path
+from usseg_ray.trials.trial import FINALISTS
 
 _PICTURES = "pictures/mosaic.png"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from usseg_ray.core.table import OURS, Cell, Column, Spread, Table, TableRow
 from usseg_ray.scoring.objective import MIOU
-from usseg_ray.sweeps.finals import FINALISTS
 from usseg_ray.sweeps.presets import find_preset
 from usseg_ray.sweeps.published.cells import SETS
 from usseg_ray.sweeps.published.preset import Preset
@@ -16,7 +15,14 @@ from usseg_ray.sweeps.published.scores import (
     published_scores,
 )
 from usseg_ray.sweeps.request import Request
-from usseg_ray.trials.trial import ENDED, Trial, load_scored, load_trials, number_and_seed
+from usseg_ray.trials.trial import (
+    ENDED,
+    FINALISTS,
+    Trial,
+    load_scored,
+    load_trials,
+    number_and_seed,
+)
 
 VARIANTS = {"mlp": "MLP", "tr": "TR", "mdc": "MDC", "h": "PiCIE+H"}
 """Variant of a preset -> as the publication calls it."""

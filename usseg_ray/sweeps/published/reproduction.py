@@ -26,7 +26,6 @@ from usseg_ray.prepare.sets import find_set
 from usseg_ray.scoring.protocols import find_protocol
 from usseg_ray.settings.assigned import assigned_to
 from usseg_ray.sweeps.earlier import differing
-from usseg_ray.sweeps.finals import FINALISTS, run_place
 from usseg_ray.sweeps.launch import claimed, cost_of, launch
 from usseg_ray.sweeps.plan import Plan, make_plan
 from usseg_ray.sweeps.presets import find_preset
@@ -37,7 +36,7 @@ from usseg_ray.trials.cost import spoken
 from usseg_ray.trials.refining import RefiningForecast
 from usseg_ray.trials.rescore import ScoringRequest, evaluate_trial
 from usseg_ray.trials.tasks import load_baselines, save_baselines
-from usseg_ray.trials.trial import ENDED, RUNS, SCORES_FILE, find_run, load_trials
+from usseg_ray.trials.trial import ENDED, FINALISTS, RUNS, SCORES_FILE, find_run, load_trials
 
 TABLE = "table"
 """Name of the files that hold it, but for what they end in."""
@@ -264,7 +263,7 @@ def _finish(folder: Path, request: Request) -> None:
     if not _is_trained(folder, request):
         launch(None, None, str(folder.absolute()), dry_run=False, again="")
     for trial in runs_of(folder) if _unrefined(folder, request) else ():
-        home = folder / run_place(trial)
+        home = folder / trial.place
         if trial.checkpoint is not None and trial.status == "FINISHED" and not _is_refined(home):
             config = build_config(methods.get(trial.method).Config, [trial.settings])
             asked = ScoringRequest(device=config.resources.device)
@@ -284,7 +283,7 @@ def _unrefined(folder: Path, request: Request) -> int:
     if not find_protocol(request.assigned["protocol"]).refinements:
         return 0
     ended = [one for one in runs_of(folder) if one.status == "FINISHED"]
-    return request.seeds - sum(_is_refined(folder / run_place(one)) for one in ended)
+    return request.seeds - sum(_is_refined(folder / one.place) for one in ended)
 
 
 def _is_refined(folder: Path) -> bool:

@@ -1,96 +1,24 @@
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from tests import tiny
 from tests.evaluations import scored
+from tests.finalists import Planned, trial
 from usseg_ray.core.table import Spread
 from usseg_ray.scoring.arrays import COUNTS, write_counts
 from usseg_ray.scoring.significance import Difference
-from usseg_ray.sweeps.finals import (
+from usseg_ray.sweeps.finals.scores import (
     Finalist,
-    again,
-    ended_runs,
     final_folder,
-    pick,
     save_final,
     scorings,
-    seeds_of,
     still_scored,
 )
 from usseg_ray.sweeps.plan import Plan
-from usseg_ray.sweeps.space import Sample
-from usseg_ray.trials.job import Job
 from usseg_ray.trials.storage import Storage
-from usseg_ray.trials.trial import Status, Trial, note_test_scores, trial_name
-
-
-def trial(
-    index: int, method: str, score: float | None, status: Status = "FINISHED", seed: int = 5
-) -> Trial:
-    metrics = {} if score is None else {"unsup_miou": score}
-    sample = {"method.gamma": float(index)}
-    return Trial(index, method, sample, {"seed": seed}, 3, status, metrics, "somewhere")
-
-
-TRIALS = [
-    trial(0, "acseg", 30),
-    trial(1, "hp", 20),
-    trial(2, "acseg", 40),
-    trial(3, "acseg", 35),
-    trial(4, "kmeans", 10),
-    trial(5, "hp", None, "FAILED"),
-]
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(0, []), (1, [2]), (2, [2, 1]), (3, [2, 1, 4]), (4, [2, 3, 1, 4]), (9, [2, 3, 0, 1, 4])],
-)
-def test_every_method_has_a_finalist_before_one_has_two(count: int, expected: list[int]) -> None:
-    assert [t.index for t in pick(TRIALS, count)] == expected
-
-
-def test_what_left_no_state_is_no_finalist() -> None:
-    lost = trial(0, "acseg", 50)
-    lost.checkpoint = None
-    assert pick([lost, trial(1, "acseg", 40)], 3)[0].index == 1
-
-
-def test_a_trial_is_trained_again_with_other_seeds_only() -> None:
-    assert seeds_of(trial(0, "hp", 1), 3) == [5, 6, 7]
-    draws = again([trial(2, "acseg", 40), trial(1, "hp", 20)], 3)
-    assert list(draws) == [
-        "trial_002-seed6",
-        "trial_002-seed7",
-        "trial_001-seed6",
-        "trial_001-seed7",
-    ]
-    assert draws["trial_002-seed6"] == ("acseg", {"method.gamma": 2.0})
-    assert again([trial(0, "hp", 1)], 1) == {}
-
-
-@pytest.mark.parametrize("status", ["STOPPED", "KILLED"])
-def test_one_that_was_cut_short_is_trained_to_its_end(status: Status) -> None:
-    assert list(again([trial(0, "hp", 1, status)], 2)) == ["trial_000-seed5", "trial_000-seed6"]
-
-
-def run(of: Trial, seed: int, status: Status = "FINISHED") -> Trial:
-    return replace(of, status=status, seed=seed)
-
-
-def test_only_runs_that_came_to_their_end_are_scored() -> None:
-    whole, cut = trial(0, "hp", 2), trial(1, "hp", 1, "STOPPED")
-    trained = [run(whole, 6, "FAILED"), run(whole, 7), run(cut, 5), run(cut, 6, "KILLED")]
-    found = ended_runs([whole, cut], 3, trained)
-    assert found == [(whole, 5, whole), (whole, 7, trained[1]), (cut, 5, trained[2])]
-
-
-def test_a_trial_that_failed_on_its_way_is_no_finalist() -> None:
-    assert pick([trial(0, "hp", 90, "FAILED"), trial(1, "hp", 10)], 2) == [trial(1, "hp", 10)]
+from usseg_ray.trials.trial import Trial, note_test_scores, trial_name
 
 
 def test_the_seeds_are_averaged() -> None:
@@ -136,22 +64,12 @@ def test_what_a_process_noted_counts_before_the_table_of_the_sweep(tmp_path: Pat
     assert [found[name]["unsup_miou"] for name in names] == [1.0, 2.0, 3.0]
 
 
-class Planned:
-    """Stands for a plan; its jobs are told apart by their seed."""
-
-    def job(self, method: str, sample: Sample, seed: int) -> Job:  # noqa: ARG002
-        return Job(method, tiny.config(seed=seed), "/data")
-
-
 def asked(chosen: list[Trial], seeds: int, folder: Path) -> dict[str, list[tuple[str, str, str]]]:
     found = scorings(cast(Plan, Planned()), chosen, seeds, Storage(folder))
     for one in chain.from_iterable(found.values()):
         assert Path(one.target).parent.name.endswith(f"seed{one.job.config.seed}")
     return {
-        name: [
-            (str(Path(one.trial).relative_to(folder)), Path(one.target).parent.name, one.checkpoint)
-            for one in several
-        ]
+        name: [(one.trial, Path(one.target).parent.name, one.checkpoint) for one in several]
         for name, several in found.items()
     }
 

@@ -12,33 +12,26 @@ from pathlib import Path
 from statistics import fmean
 
 import ray
-from rich.console import Console
 
 from usseg_ray.cluster.ray_stream import users_mistakes
-from usseg_ray.core.config import flatten
 from usseg_ray.core.records import DamagedError, read_json, write_json
 from usseg_ray.core.table import Spread
-from usseg_ray.pictures.trial_page import try_to_draw
 from usseg_ray.scoring.arrays import read_counts
-from usseg_ray.scoring.evaluation import ground_truth
 from usseg_ray.scoring.significance import Difference, own_half_width, paired_bootstrap
-from usseg_ray.sweeps.plan import Draws, Plan
-from usseg_ray.tracking.ledger import Ledger
+from usseg_ray.sweeps.finals.chosen import again, ended_runs, seeds_of
+from usseg_ray.sweeps.plan import Plan
 from usseg_ray.trials import worker
 from usseg_ray.trials.job import FinalScoring
 from usseg_ray.trials.storage import Storage
-from usseg_ray.trials.tasks import BaselineTask, as_task
+from usseg_ray.trials.tasks import as_task
 from usseg_ray.trials.trial import (
-    SplitScores,
+    FINALISTS,
     Trial,
-    best_of_each,
     load_trials,
     noted_test_scores,
-    ranked,
     trial_name,
 )
 
-FINALISTS = "finalists"
 FINAL_FILE = "final.json"
 
 
@@ -94,74 +87,6 @@ def spread_in_words(spread: Spread | None) -> str:
     return f"{spread.mean:.2f}{around} ({spread.count})"
 
 
-def pick(trials: Iterable[Trial], count: int) -> list[Trial]:
-    """Chooses the finalists: each method's best trial as far as they go, then the next best.
-
-    Args:
-        trials: The sweep's trials.
-        count: How many to choose.
-
-    Returns:
-        Trials that can be scored and did not fail, best first.
-    """
-    able = [t for t in ranked(trials) if _has_state(t) and t.status != "FAILED"]
-    first = best_of_each(able)
-    others = [trial for trial in able if trial not in first]
-    return ranked([*first, *others][:count])
-
-
-def _has_state(trial: Trial) -> bool:
-    return trial.score is not None and trial.checkpoint is not None
-
-
-def seeds_of(trial: Trial, count: int) -> list[int]:
-    """Says which seeds a finalist has: its own, then those that follow."""
-    own: int = trial.settings["seed"]
-    return list(range(own, own + count))
-
-
-def again(finalists: list[Trial], num_seeds: int) -> Draws:
-    """Plans what must be trained: nothing for a trial's own seed, unless it was stopped early.
-
-    Args:
-        finalists: Chosen trials.
-        num_seeds: Of each.
-
-    Returns:
-        The runs, whose names have their seeds.
-    """
-    return {
-        trial_name(trial.index, seed): (trial.method, trial.sample)
-        for trial in finalists
-        for seed in seeds_of(trial, num_seeds)
-        if seed != trial.settings["seed"] or trial.status != "FINISHED"
-    }
-
-
-def ended_runs(
-    chosen: Iterable[Trial], num_seeds: int, trained: Iterable[Trial]
-) -> list[tuple[Trial, int, Trial]]:
-    """Finds what is to be scored: only runs that came to their end count.
-
-    Args:
-        chosen: The finalists.
-        num_seeds: Seeds of each.
-        trained: What was trained again for them.
-
-    Returns:
-        Finalist, seed, and the run with this seed.
-    """
-    named = {run.name: run for run in trained}
-    found = []
-    for trial in chosen:
-        for seed in seeds_of(trial, num_seeds):
-            own = trial if seed == trial.settings["seed"] else None
-            run = named.get(trial_name(trial.index, seed), own)
-            if run is not None and run.status == "FINISHED" and _has_state(run):
-                found.append((trial, seed, run))
-    return found
-
-
 def final_folder(folder: Path, trial: Trial, seed: int) -> Path:
     """Says where the test evaluation of a finalist's run lies."""
     return folder / _target(trial_name(trial.index, seed))
@@ -189,8 +114,8 @@ def score_finalists(
     runs = ended_runs(chosen, num_seeds, load_trials(folder / FINALISTS))
     named = {trial_name(trial.index, seed): (trial, seed, run) for trial, seed, run in runs}
     scored = still_scored(named, storage)
-    asked = [_scoring(plan, *named[name], storage) for name in named if name not in scored]
-    for task in _start(asked, concurrent):
+    asked = [_scoring(plan, *named[name]) for name in named if name not in scored]
+    for task in _start(asked, storage.place, concurrent):
         with users_mistakes():
             ray.get(task)
     if asked:
@@ -206,65 +131,6 @@ def score_finalists(
             scores = {seed: scored[trial_name(trial.index, seed)] for seed in own}
             found.append(Finalist(trial, own, scores))
     return _compared(sorted(found, key=lambda f: -fmean(f.selection.values())), folder)
-
-
-class FinalsBook:
-    """Keeps what finalists' runs score on the test split: as files, pictures and MLflow runs.
-
-    Args:
-        plan: The sweep's plan, on its cluster.
-        storage: The sweep's folder.
-        ledger: Its book.
-        baselines: Its baselines, which have ended.
-        console: Where to say what cannot be drawn.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        storage: Storage,
-        ledger: Ledger,
-        baselines: BaselineTask,
-        console: Console,
-    ) -> None:
-        self._plan, self._storage, self._ledger = plan, storage, ledger
-        self._baselines, self._console = baselines, console
-        self._kept = set[str]()
-
-    def keep(self, chosen: Iterable[Trial]) -> None:
-        """Keeps the scores of all runs of finalists that have ended and are scored, each once."""
-        trained = load_trials(self._storage.folder / FINALISTS)
-        ended = ended_runs(chosen, self._plan.request.seeds, trained)
-        runs = {trial_name(trial.index, seed): (trial, seed) for trial, seed, _ in ended}
-        scored = still_scored(runs.keys() - self._kept, self._storage)
-        for name, (trial, seed) in runs.items():
-            if name in scored:
-                self._keep(trial, seed, scored[name])
-                self._kept.add(name)
-
-    def _keep(self, trial: Trial, seed: int, metrics: dict[str, float]) -> None:
-        plan, name = self._plan, trial_name(trial.index, seed)
-        split = plan.config.data.test_split
-        protocol, floors = plan.protocol(split), self._baselines.wait().get(split, {})
-        where = final_folder(self._storage.folder, trial, seed)
-        what = f"{name} ({trial.method}), unsup_miou {metrics['unsup_miou']:.1f}"
-        SplitScores(name, trial.method, protocol, metrics, dict(floors)).save(where)
-        truth, palette = ground_truth(plan.manifest), plan.manifest.palette
-        if fault := try_to_draw(where, truth, palette, f"{protocol}: {what}"):
-            self._console.print(f"{name} has no pictures: {fault}", markup=False)
-        settings = flatten(plan.job(trial.method, trial.sample, seed).config)
-        tags = {"usseg.test_protocol": protocol, "usseg.method": trial.method}
-        self._ledger.open_final(trial.name, seed, settings, tags | picked_tag(plan))
-        scores = {f"test.{key}": value for key, value in metrics.items()}
-        self._ledger.log(name, scores, 0, summary=True)
-        self._ledger.attach(name, where)
-        self._ledger.close_trial(name, "FINISHED")
-        self._storage.push(f"{FINALISTS}/{name}")
-
-
-def picked_tag(plan: Plan) -> dict[str, str]:
-    """Names what picked among a plan's trials, as its runs are tagged."""
-    return {"usseg.picked": plan.picked} if plan.picked else {}
 
 
 def save_final(scored: Mapping[str, dict[str, float]], folder: Path) -> None:
@@ -331,19 +197,14 @@ def scorings(
                 continue
             run = replace(trial, seed=seed, checkpoint=None) if name in trained else trial
             after = name if name in trained else trained[0]
-            found.setdefault(after, []).append(_scoring(plan, trial, seed, run, storage))
+            found.setdefault(after, []).append(_scoring(plan, trial, seed, run))
     return found
 
 
-def _start(asked: list[FinalScoring], concurrent: int) -> list[ray.ObjectRef]:
+def _start(asked: list[FinalScoring], place: str, concurrent: int) -> list[ray.ObjectRef]:
     """Shares the work among as many tasks as run at a time: each loads PyTorch first."""
     shares = [asked[start::concurrent] for start in range(min(concurrent, len(asked)))]
-    return [as_task(worker.final_scores, share[0].job).remote(share) for share in shares]
-
-
-def run_place(run: Trial) -> str:
-    """Says where a run lies in its sweep's folder: one of a finalist apart from the trials."""
-    return run.name if run.seed is None else f"{FINALISTS}/{run.name}"
+    return [as_task(worker.final_scores, share[0].job).remote(share, place) for share in shares]
 
 
 def _target(name: str) -> str:
@@ -351,11 +212,11 @@ def _target(name: str) -> str:
     return f"{FINALISTS}/{name}/test"
 
 
-def _scoring(plan: Plan, trial: Trial, seed: int, run: Trial, storage: Storage) -> FinalScoring:
+def _scoring(plan: Plan, trial: Trial, seed: int, run: Trial) -> FinalScoring:
     return FinalScoring(
         plan.job(trial.method, trial.sample, seed),
-        storage.sub(run_place(run)).place,
-        storage.sub(_target(trial_name(trial.index, seed))).place,
+        run.place,
+        _target(trial_name(trial.index, seed)),
         Path(run.checkpoint).name if run.checkpoint else "",
     )
 
