@@ -45,8 +45,21 @@ def cosine(
     Returns:
         (B, N, K) cosines in [-1, 1], at least float32; 0 for a zero vector.
     """
+    return directions_cosine(directions(tokens), directions(concepts))
+
+
+def directions(rows: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    """Scales vectors to unit length, at least in float32; a zero vector stays."""
+    wide = rows if rows.dtype == torch.float64 else rows.float()
+    return normalize(wide, dim=2, eps=_EPSILON)
+
+
+def directions_cosine(
+    tokens: Float[Tensor, "B N D"], concepts: Float[Tensor, "B K D"]
+) -> Float[Tensor, "B N K"]:
+    """Computes `cosine` of vectors whose `directions` are at hand."""
     with _full_precision(tokens):
-        return _unit(tokens) @ _unit(concepts).mT
+        return tokens @ concepts.mT
 
 
 def affinity(tokens: Float[Tensor, "B N D"], *, keep_loops: bool = True) -> Float[Tensor, "B N N"]:
@@ -64,7 +77,8 @@ def affinity(tokens: Float[Tensor, "B N D"], *, keep_loops: bool = True) -> Floa
         default); CAUSE removes them.
     """
     with torch.no_grad():
-        edges = cosine(tokens, tokens).clamp_(min=0)
+        unit = directions(tokens)
+        edges = directions_cosine(unit, unit).clamp_(min=0)
         if not keep_loops:
             edges.diagonal(dim1=1, dim2=2).zero_()
     return edges
@@ -189,11 +203,6 @@ def hard_modularity(labels: Int64[Tensor, "B N"], token_graph: Graph) -> Float[T
 def _full_precision(tensor: Tensor) -> Iterator[None]:
     with torch.autocast(tensor.device.type, enabled=False):
         yield
-
-
-def _unit(rows: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-    wide = rows if rows.dtype == torch.float64 else rows.float()
-    return normalize(wide, dim=2, eps=_EPSILON)
 
 
 class _ImageLosses(torch.autograd.Function):

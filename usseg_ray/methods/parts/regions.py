@@ -3,10 +3,10 @@
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import one_hot
 
 from usseg_ray.ops.largest import argmax
-from usseg_ray.ops.modularity import cosine
+from usseg_ray.ops.modularity import directions, directions_cosine
 
 
 def pool_regions(
@@ -39,9 +39,9 @@ def settled(
     Returns:
         (B, R, D), not normalised.
     """
-    unit = normalize(tokens, dim=2)
+    unit = directions(tokens)
     for _ in range(times):
-        hard = argmax(cosine(tokens, concepts), 2)
+        hard = argmax(directions_cosine(unit, directions(concepts)), 2)
         sums, counts = pool_regions(unit, hard, concepts.shape[1])
         concepts = torch.where(counts[:, :, None] > 0, sums, concepts)
     return concepts
