@@ -243,13 +243,14 @@ class _PairIntensity(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, positive: Float[Tensor, "B N K"]
     ) -> tuple[Float[Tensor, "B N N"], UInt8[Tensor, "B N N"]]:
-        batch, num_tokens, num_concepts = positive.shape
-        delta = positive.new_zeros((batch, num_tokens, num_tokens))
+        first, *others = positive.mT.contiguous().unbind(1)
+        delta = first[:, :, None] * first[:, None, :]
         winner = torch.zeros_like(delta, dtype=torch.uint8)
-        for concept in range(num_concepts):
-            column = positive[:, :, concept]
+        for concept, column in enumerate(others, 1):
             product = column[:, :, None] * column[:, None, :]
-            winner.masked_fill_(product > delta, concept)
+            # Whichever was larger last has the largest number; a masked write takes much longer.
+            larger = (product > delta).view(torch.uint8)
+            torch.maximum(winner, larger.mul_(concept), out=winner)
             torch.maximum(delta, product, out=delta)
         ctx.save_for_backward(positive, winner)
         ctx.mark_non_differentiable(winner)
@@ -261,9 +262,10 @@ class _PairIntensity(torch.autograd.Function):
         ctx: BackwardCFunction, grad: Float[Tensor, "B N N"], _: Tensor
     ) -> Float[Tensor, "B N K"]:
         positive, winner = cast("tuple[Tensor, Tensor]", ctx.saved_tensors)
-        columns = []
+        # A CPU compares many numbers at once where the result is a number, too, and not a bool.
+        winners, won, columns = winner.to(grad.dtype), torch.empty_like(grad), []
         for concept in range(positive.shape[2]):
             column = positive[:, :, concept, None]
-            won = grad.where(winner == concept, 0)
+            torch.eq(winners, concept, out=won).mul_(grad)
             columns.append(won @ column + won.mT @ column)
         return torch.cat(columns, dim=2)

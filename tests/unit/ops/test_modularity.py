@@ -37,6 +37,33 @@ def test_pair_intensity_against_the_full_tensor() -> None:
     torch.testing.assert_close(mine[touched], reference[touched])
 
 
+def plain_intensity(positive: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Writes the definition down: a running maximum with masks, and its gradient."""
+    delta = positive.new_zeros(len(positive), positive.shape[1], positive.shape[1])
+    winner = torch.zeros_like(delta, dtype=torch.uint8)
+    for concept in range(positive.shape[2]):
+        product = positive[:, :, concept, None] * positive[:, None, :, concept]
+        winner[product > delta] = concept
+        delta = torch.maximum(delta, product)
+    by_concept = []
+    for concept in range(positive.shape[2]):
+        column, won = positive[:, :, concept, None], grad.where(winner == concept, 0)
+        by_concept.append(won @ column + won.mT @ column)
+    return delta, winner, torch.cat(by_concept, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("concepts", [1, 5, 256])
+def test_pair_intensity_to_the_bit(dtype: torch.dtype, concepts: int) -> None:
+    # Halves tie often, and half of the factors are 0.
+    positive = (2 * draw(2, 23, concepts, dtype=dtype)).round().div(2).clamp(min=0).requires_grad_()
+    grad = draw(2, 23, 23, dtype=dtype)
+    delta, winner = pair_intensity(positive)
+    (by_positive,) = torch.autograd.grad(delta, positive, grad)
+    expected = plain_intensity(positive.detach(), grad)
+    assert all(map(torch.equal, (delta, winner, by_positive), expected))
+
+
 @pytest.mark.parametrize("scale", [None, 0.1])
 def test_gradient_by_differences(scale: float | None) -> None:
     pixels, concepts = draw(2, 6, 5), draw(2, 3, 5).flip(0).requires_grad_()
