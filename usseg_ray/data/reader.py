@@ -6,6 +6,7 @@ does not read and decode the same images again.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -30,6 +31,19 @@ from usseg_ray.data.plans import (
 from usseg_ray.data.reading import Showing, Stream, stream_here, stream_numbers
 
 
+@dataclass
+class KeptPasses:
+    """Deterministic passes in memory; readers of one worker on one set may share them.
+
+    Attributes:
+        blocks: Split, showing, size of batches and whether rows are names alone -> the pass.
+        num_bytes: Of all blocks.
+    """
+
+    blocks: dict[tuple[str, Showing, int, bool], list[Block]] = field(default_factory=dict)
+    num_bytes: int = 0
+
+
 class Reader:
     """A worker's view of a prepared set.
 
@@ -46,6 +60,7 @@ class Reader:
         pair: How the two views of a training image are coloured, where a method wants pairs.
         names_only: Splits and views of which nobody needs pixels, since their features are stored:
             only the names of their rows are read.
+        kept: Passes that were kept before, and where this reader keeps its own.
     """
 
     def __init__(
@@ -61,6 +76,7 @@ class Reader:
         frame: Frame | None = None,
         pair: JitterConfig | None = None,
         names_only: Collection[tuple[str, FixedView]] = (),
+        kept: KeptPasses | None = None,
     ) -> None:
         self.root, self.manifest, self.config = root, manifest, config
         self.seed, self.rank, self.world = seed, rank, world
@@ -72,8 +88,7 @@ class Reader:
         crops = crops_of(config)
         self._training = Showing(Frame(config.train_size), crops, seed=seed, pair=pair)
         self.names_only = names_only
-        self._kept: dict[tuple[str, Showing, int], list[Block]] = {}
-        self._kept_bytes = 0
+        self._kept = kept or KeptPasses()
 
     def training(self, epochs: range, steps: int, batch_size: int) -> Iterator[Iterator[Images]]:
         """Streams whole training epochs without a pause between them.
@@ -209,18 +224,21 @@ class Reader:
                 yield _images(block, split, showing)
 
     def _read(self, split: str, pieces: Sequence[Piece], showing: Showing) -> Iterator[Block]:
-        if not showing.labels and (split, showing.view) in self.names_only:
+        if self._by_name(split, showing):
             return stream_numbers(self.root, pieces, showing)
         return self._stream(self.root, pieces, showing)
+
+    def _by_name(self, split: str, showing: Showing) -> bool:
+        return not showing.labels and (split, showing.view) in self.names_only
 
     def _cropped(self, block: Block) -> Images:
         return _images(block, self.config.train_split, self._training)
 
     def _framed(self, split: str, showing: Showing, batch_size: int = 1) -> Iterator[Block]:
         """Reads a deterministic pass, from memory when an earlier one could be kept."""
-        key = (split, showing, batch_size)
-        if key in self._kept:
-            yield from self._kept[key]
+        key = (split, showing, batch_size, self._by_name(split, showing))
+        if key in self._kept.blocks:
+            yield from self._kept.blocks[key]
             return
         plan = evaluation_plan(self.manifest, split, self.rank, self.world, batch_size)
         kept: list[Block] | None = []
@@ -228,12 +246,12 @@ class Reader:
         for block in self._read(split, plan, showing):
             if kept is not None:
                 size += sum(_bytes(column) for column in block.values())
-                kept = [*kept, block] if self._kept_bytes + size <= limit else None
+                kept = [*kept, block] if self._kept.num_bytes + size <= limit else None
             yield block
         # Only a walk that came to its end counts; others may be broken off at any block.
-        if kept is not None and key not in self._kept:
-            self._kept[key] = kept
-            self._kept_bytes += size
+        if kept is not None and key not in self._kept.blocks:
+            self._kept.blocks[key] = kept
+            self._kept.num_bytes += size
 
 
 def crops_of(config: DataConfig) -> Crops:

@@ -70,13 +70,15 @@ def compute_baselines(
     for name in clusterers:
         run = _run(name, config, data, device)
         for index, split in enumerate(splits):
-            scores = run.score(split, refit=index == 0).scores
+            scores = run.score(split, refit=index == 0, examples=False).scores
             if scores is not None:
                 found[split][name] = scores.unsup_miou
-    if CEILING in names and there[config.data.train_split].labelled:
+    if splits and CEILING in names and there[config.data.train_split].labelled:
         run = _run(KMEANS, config, data, device)
-        for split in splits:
-            found[split][CEILING] = _ceiling(run, split)
+        # A linear probe on the tokens of the backbone.
+        results = run.linear(*splits, encode=lambda batch: batch.features.tokens)
+        for split, result in zip(splits, results, strict=True):
+            found[split][CEILING] = result[PLAIN].scores.unsup_miou
     return found
 
 
@@ -87,12 +89,6 @@ def _run(name: str, config: Config[MethodConfig], data: OpenSet, device: torch.d
     reach: dict[str, Any] = {"method.context": context.USUAL} if name == IN_CONTEXT else {}
     own = build_config(method.Config, [shared, classes, reach])
     return assemble(own, method, data, PlainContext(device=device, history=[]))
-
-
-def _ceiling(run: Run, split: str) -> float:
-    """Scores a linear probe on the tokens of the backbone."""
-    results = run.linear(split, encode=lambda batch: batch.features.tokens)
-    return results[PLAIN].scores.unsup_miou
 
 
 def label(name: str) -> str:

@@ -236,6 +236,7 @@ class Run(Model):
         split: str,
         *,
         refit: bool = True,
+        examples: bool = True,
         refining: Refiners = Refiners(),  # noqa: B008 (frozen)
     ) -> Evaluation:
         """Fits the clusters without labels, then scores a split (or segments it, unlabelled).
@@ -243,6 +244,7 @@ class Run(Model):
         Args:
             split: Which split.
             refit: Whether to fit the clusters again, or to keep those of the loaded state.
+            examples: Whether to keep a few images of a labelled split for pictures.
             refining: What to score beside the plain prediction.
 
         Returns:
@@ -258,24 +260,23 @@ class Run(Model):
             seen = split if split in splits else self.config.data.train_split
             return segment(predictor, self.reader.few(seen, SEGMENTED, size))
         evaluation = self._evaluated(predictor, split, self.truth, None)
-        if rank() > 0:
+        if rank() > 0 or not examples:
             return evaluation
         rows = self.reader.labelled_rows(split, telling_rows(evaluation))
         return replace(evaluation, examples=show(predictor, rows, evaluation))
 
     def linear(
         self,
-        split: str,
-        *,
+        *splits: str,
         encode: Encode | None = None,
         refining: Refiners = Refiners(),  # noqa: B008 (frozen)
-    ) -> Mapping[Refinement, RefinementResult]:
-        """Trains a linear probe on codes of the training split and scores a split with it.
+    ) -> list[Mapping[Refinement, RefinementResult]]:
+        """Trains a linear probe on codes of the training split and scores splits with it.
 
         At most `PROBE_BATCHES` batches of training images are used. Nothing of the method changes.
 
         Args:
-            split: Which split; it and the training split have labels.
+            splits: Which splits; they and the training split have labels.
             encode: Makes the codes; the method does if unset.
             refining: What to score beside the plain prediction.
 
@@ -298,7 +299,8 @@ class Run(Model):
         )
         known = np.arange(len(self.truth.classes))
         predictor = self.predictor(probe, refining)
-        return self._evaluated(predictor, split, self.truth, known).results
+        truth = self.truth
+        return [self._evaluated(predictor, split, truth, known).results for split in splits]
 
     def _evaluated(
         self, predictor: Predictor, split: str, truth: GroundTruth, class_of: np.ndarray | None
@@ -374,6 +376,7 @@ def assemble(
         frame=find_protocol(config.protocol).frame(config.data.eval_size),
         pair=model.featurise.needs.pair,
         names_only=model.featurise.without_pixels,
+        kept=data.kept,
     )
     return Run(
         config,

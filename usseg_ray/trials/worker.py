@@ -111,7 +111,7 @@ def _label_selected(job: Job, best: Path, last: Path, found: dict[str, float]) -
     miou, accuracy = found["unsup_miou"], found["unsup_acc"]
     if epoch != RunState.load(last, device).epoch:
         run = _restored(job, best)
-        scores = run.score(job.config.data.test_split, refit=False).scores
+        scores = run.score(job.config.data.test_split, refit=False, examples=False).scores
         if scores is None:
             return {}
         miou, accuracy = scores.unsup_miou, scores.unsup_acc
@@ -152,7 +152,8 @@ def score_split(
     found = score_metrics(evaluation, run.truth)
     if not found or not run.reader.manifest.splits[run.config.data.train_split].labelled:
         return found
-    return found | linear_metrics(run.linear(split, refining=refining))
+    (probed,) = run.linear(split, refining=refining)
+    return found | linear_metrics(probed)
 
 
 def _restored(job: Job, checkpoint: Path) -> Run:

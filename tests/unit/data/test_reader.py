@@ -13,7 +13,7 @@ from usseg_ray.core.views import FixedView, Frame
 from usseg_ray.data.blocks import Block
 from usseg_ray.data.manifest import Manifest, save_manifest, split_totals
 from usseg_ray.data.plans import Piece
-from usseg_ray.data.reader import Reader
+from usseg_ray.data.reader import KeptPasses, Reader
 from usseg_ray.data.reading import Showing, stream_here
 from usseg_ray.data.shards import write_split
 
@@ -210,6 +210,20 @@ def test_batches_of_another_size_come_from_the_same_memory(
     walk(one.passes("val", 4))
     assert [len(ids) for ids, _ in walk(one.passes("val", 5))] == [5, 2]
     assert stream.rows == 7
+
+
+def test_readers_share_memory_but_none_takes_names_for_pixels(
+    prepared: tuple[str, Manifest],
+) -> None:
+    kept, stream, config = KeptPasses(), CountingStream(), DataConfig(eval_size=tiny.SIDE)
+    named = {("val", FixedView.of(Frame(tiny.SIDE), None))}
+    by_name = Reader(*prepared, config, stream=stream, names_only=named, kept=kept)
+    one, other = (Reader(*prepared, config, stream=stream, kept=kept) for _ in range(2))
+    assert [pixels.numel() for _, pixels in walk(by_name.passes("val", 4))] == [0, 0]
+    assert stream.rows == 0
+    assert equal(walk(one.passes("val", 4)), walk(other.passes("val", 4)))
+    assert stream.rows == 7
+    assert kept.num_bytes >= 7 * IMAGE_BYTES
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
+from usseg_ray.data import reading
 from usseg_ray.data.manifest import Manifest
+from usseg_ray.engine import run
 from usseg_ray.engine.baselines import (
+    BASELINES,
     CEILING,
     CLUSTERERS,
     Baselines,
@@ -50,6 +55,35 @@ def test_k_is_the_number_of_classes_whatever_the_trial_has(
 ) -> None:
     again = compute_baselines(tiny.config("kmeans", num_clusters=3), OpenSet(*prepared), CPU)
     assert again == found
+
+
+def test_scores_are_those_of_each_baseline_by_itself(
+    prepared: tuple[str, Manifest], found: Baselines
+) -> None:
+    def alone(name: str, split: str) -> float:
+        asked = {"splits": (split,), "names": (name,)}
+        return compute_baselines(tiny.config(), OpenSet(*prepared), CPU, **asked)[split][name]
+
+    for split, scores in found.items():
+        assert {name: alone(name, split) for name in BASELINES} == scores
+
+
+def test_every_image_is_decoded_once_and_one_probe_is_trained(
+    prepared: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counter[str]()
+    for module, name in ((reading, "decode_image"), (run, "fit_linear_probe"), (run, "show")):
+        called = getattr(module, name)
+
+        def counted(*args: Any, called: Any = called, name: str = name, **options: Any) -> Any:
+            counts[name] += 1
+            return called(*args, **options)
+
+        monkeypatch.setattr(module, name, counted)
+    compute_baselines(tiny.config(), OpenSet(*prepared), CPU)
+    # Training images once for the clusters, and once with their labels for the probe.
+    images = 2 * tiny.SPLITS["train"] + tiny.SPLITS["val"] + tiny.SPLITS["test"]
+    assert counts == {"decode_image": images, "fit_linear_probe": 1}
 
 
 def test_a_split_that_is_not_there_has_no_scores(tmp_path: Path) -> None:

@@ -11,3 +11,5 @@ def test_a_set_is_read_in_this_process_and_nothing_of_it_is_stored(tmp_path: Pat
     reader = Reader(opened.root, opened.manifest, tiny.config().data, stream=opened.stream)
     rows = [name for batch in reader.labelled("val", 4) for name in batch.images.ids]
     assert len(rows) == tiny.SPLITS["val"]
+    assert opened == OpenSet(str(tmp_path), opened.manifest)
+    assert opened.kept is not OpenSet(str(tmp_path), opened.manifest).kept
