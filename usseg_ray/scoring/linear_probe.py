@@ -131,12 +131,15 @@ def _tokens(
     for labelled in batches:
         grid = encode(featurise(labelled.images))
         labels = labelled.labels.to(grid.device)
-        valid = (labels >= 0) & (labels < num_classes) & (labels != truth.ignore_index)
-        one_hot = F.one_hot(labels.where(valid, num_classes), num_classes + 1)[..., :-1]
+        # Floats: a CPU compares many at once where what comes out is no bool.
+        classes = labels.where(labels != truth.ignore_index, -1).float()
         size = (grid.shape[-2], grid.shape[-1])
-        pooled = F.adaptive_avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), size)
+        pooled = [
+            F.adaptive_avg_pool2d(torch.eq(classes, one, out=torch.empty_like(classes)), size)
+            for one in range(num_classes)
+        ]
         codes.append(grid.permute(0, 2, 3, 1).flatten(0, 2))
-        shares.append(pooled.permute(0, 2, 3, 1).flatten(0, 2))
+        shares.append(torch.stack(pooled, -1).flatten(0, 2))
     tokens, weights = torch.cat(codes), torch.cat(shares)
     used = weights.sum(1) > 0
     return tokens[used], weights[used]

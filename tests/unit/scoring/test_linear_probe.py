@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from usseg_ray.core.distributed import shared_generator
 from usseg_ray.core.types import Batch, FeatureMap, Images, LabelledImages
@@ -97,6 +98,26 @@ def test_probe_reads_tokens_coarser_than_labels() -> None:
 
     found = ceiling(pooled, [one], [one], seed=0, epochs=200)
     assert found.unsup_acc > 90
+
+
+@pytest.mark.parametrize("size", [(8, 12), (5, 7), (30, 50)])
+@pytest.mark.parametrize("ignore_index", [IGNORE, 1, -1])
+def test_shares_of_classes_to_the_bit(size: tuple[int, int], ignore_index: int) -> None:
+    labels = torch.randint(-2, 7, (3, 24, 36), generator=shared_generator("shares"))
+    images = Images(("a", "b", "c"), torch.zeros(3, 3, 24, 36, dtype=torch.uint8))
+    codes = torch.rand(3, 4, *size, generator=shared_generator("codes"))
+    found, shares = subject._tokens(
+        lambda _: codes,
+        featurise,
+        [LabelledImages(images, labels, (0, 1, 2))],
+        GroundTruth(TRUTH.classes, ignore_index),
+    )
+    masks = [(labels == one) & (labels != ignore_index) for one in range(3)]
+    pooled = adaptive_avg_pool2d(torch.stack(masks, 1).float(), size)
+    expected = pooled.permute(0, 2, 3, 1).flatten(0, 2)
+    used = expected.sum(1) > 0
+    assert torch.equal(shares, expected[used])
+    assert torch.equal(found, codes.permute(0, 2, 3, 1).flatten(0, 2)[used])
 
 
 def test_probe_refuses_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
