@@ -75,6 +75,8 @@ def frame_image(image: UInt8[np.ndarray, "H W 3"], frame: Frame) -> UInt8[np.nda
         torchvision's `Resize` and `CenterCrop` on PIL images, byte for byte: the views of PiCIE
         (`bilinear`), STEGO, HP, SmooSeg and CAUSE (`nearest`), official code.
     """
+    if image.shape[:2] == (frame.size, frame.size):  # there is nothing to resize or to cut
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
     framed = _framed(Image.fromarray(image), frame, _RESAMPLING[frame.filter])
     return np.ascontiguousarray(np.asarray(framed).transpose(2, 0, 1))
 
@@ -89,7 +91,7 @@ def frame_label(label: Integer[np.ndarray, "H W"], frame: Frame) -> Int32[np.nda
     Returns:
         (size, size), or (H, W) in a frame that cuts nothing.
     """
-    if frame.crop == "whole":
+    if frame.crop == "whole" or label.shape == (frame.size, frame.size):
         return np.ascontiguousarray(label, dtype=np.int32)
     picture = Image.fromarray(label.astype(np.int32))
     return np.array(_framed(picture, frame, Image.Resampling.NEAREST))

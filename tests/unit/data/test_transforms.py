@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision.transforms import functional  # type: ignore[import-untyped]
 from torchvision.transforms.functional import InterpolationMode  # type: ignore[import-untyped]
 
-from usseg_ray.core.views import CropPolicy, Filter, Frame
+from usseg_ray.core.views import Crop, CropPolicy, Filter, Frame
+from usseg_ray.data import transforms
 from usseg_ray.data.transforms import (
     fixed_crop,
     frame_image,
@@ -63,10 +64,20 @@ def test_frames_at_real_sizes(height: int, width: int, size: int) -> None:
     )
 
 
-def test_an_image_of_the_right_size_is_not_touched() -> None:
-    image = noise(48, 48)
-    for crop in ("centre", "whole", "squash"):
-        assert np.array_equal(frame_image(image, Frame(48, crop)), image.transpose(2, 0, 1))
+@pytest.mark.parametrize("crop", ["centre", "whole", "squash"])
+@pytest.mark.parametrize("label_type", [np.uint8, np.int32, np.int64])
+def test_an_image_of_the_right_size_is_not_touched(
+    crop: Crop, label_type: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transforms, "_framed", None)
+    image, frame = noise(48, 48), Frame(48, crop)
+    framed, label = frame_image(image, frame), frame_label(image[..., 0].astype(label_type), frame)
+    assert np.array_equal(framed, image.transpose(2, 0, 1))
+    assert np.array_equal(label, image[..., 0])
+    assert framed.dtype == np.uint8
+    assert label.dtype == np.int32
+    assert framed.flags.c_contiguous
+    assert label.flags.c_contiguous
 
 
 @settings(deadline=None)
