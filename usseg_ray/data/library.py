@@ -8,6 +8,8 @@ import os
 import shlex
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from pyarrow import fs as pafs
@@ -190,7 +192,12 @@ def _generate(folder: Path, seed: int) -> None:
 
 
 def _rows(seed: int, split: str, count: int) -> Iterator[Row]:
-    for index in range(count):
-        image, label = synthetic.scene(seed, split, index)
-        pixels, classes = synthetic.encode(image, label)
-        yield Row(f"{split}_{index:05d}", pixels, classes, *label.shape)
+    # Most of a scene is array arithmetic, beside which other threads run.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(partial(_row, seed, split), range(count))
+
+
+def _row(seed: int, split: str, index: int) -> Row:
+    image, label = synthetic.scene(seed, split, index)
+    pixels, classes = synthetic.encode(image, label)
+    return Row(f"{split}_{index:05d}", pixels, classes, *label.shape)
