@@ -16,7 +16,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
 from usseg_ray.cluster.capacity import lacking
 from usseg_ray.core.config import flatten
-from usseg_ray.core.errors import redacted
+from usseg_ray.core.errors import UserError, redacted
 from usseg_ray.core.files import write_whole
 from usseg_ray.ops.kmeans import available_backend
 from usseg_ray.pictures.trial_page import try_to_draw
@@ -177,11 +177,17 @@ class Monitor(tune.Callback):  # type: ignore[misc]
         self._close(record, "STOPPED" if early else "FINISHED", reason if early else None)
 
     def on_trial_error(self, trial: TuneTrial, **_: object) -> None:
-        """Closes a failed trial with its cause; the sweep goes on."""
-        if name_of(trial) != BASELINES:  # who waits for those computes them again, and says why
-            record = self.trials.get(name_of(trial)) or self._open(trial)
-            self._close(record, "FAILED", _cause(trial))
+        """Closes a failed trial with its cause; the sweep goes on.
+
+        Raises:
+            UserError: Baselines failed: without them no score means anything.
+        """
+        cause = _cause(trial)
         _without_secrets(trial)
+        if name_of(trial) == BASELINES:
+            raise UserError(f"The baselines cannot be computed: {cause}")
+        record = self.trials.get(name_of(trial)) or self._open(trial)
+        self._close(record, "FAILED", cause)
 
     def close_unfinished(self, reason: str) -> None:
         """Closes trials that were cut off, so that a resumed sweep goes on with them."""

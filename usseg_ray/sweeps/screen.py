@@ -139,10 +139,10 @@ class Screen:
 
     def _count(self) -> None:
         apart = self._pace.later > 0  # else all of them are of one kind
-        ended = [trial for trial in self._trials.values() if trial.status != "RUNNING"]
         begun = [trial for trial in self._trials.values() if apart and trial.seed is not None]
-        finals = sum(trial in begun for trial in ended)
-        self._progress.update(self._task, completed=len(ended) - finals)
+        finals = sum(trial.status != "RUNNING" for trial in begun)
+        ended = sum(trial.status != "RUNNING" for trial in self._trials.values())
+        self._progress.update(self._task, completed=ended - finals)
         total = max(self._pace.later, len(begun))
         self._progress.update(self._finals, completed=finals, total=total, visible=bool(begun))
 

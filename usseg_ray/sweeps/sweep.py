@@ -56,7 +56,7 @@ from usseg_ray.sweeps.space import Sample
 from usseg_ray.sweeps.tables import Outcome, print_outcome
 from usseg_ray.sweeps.tuning import (
     Beside,
-    hand_nothing_on,
+    nothing_handed_on,
     queue_for,
     scheduler_for,
     tuner_for,
@@ -147,7 +147,7 @@ def _start(plan: Plan, folder: Path, console: Console, held: ExitStack) -> Ledge
         try:
             few = usable_cpus() <= MOST_READY
             if held.enter_context(local_ray(worker.__name__ if few else "")):
-                hand_nothing_on()
+                held.enter_context(nothing_handed_on())
         finally:
             ledger = held.enter_context(opening.result())
     return ledger

@@ -39,14 +39,22 @@ for _chatty in ("execution.experiment_state", "execution.tune_controller", "tune
     logging.getLogger(f"ray.tune.{_chatty}").setLevel(logging.CRITICAL)
 
 
-def hand_nothing_on() -> None:
+@contextmanager
+def nothing_handed_on() -> Iterator[None]:
     """Has Tune give its trials no environment of their own, where Ray was started here.
 
     They have this process's anyway, and Ray's processes that stand ready are taken for them. Keys
     that Tune hands on it would write into Ray's logs.
     """
-    class_cache.ENV_VARS_TO_PROPAGATE.clear()
-    class_cache.DEFAULT_ENV_VARS.clear()
+    names, values = class_cache.ENV_VARS_TO_PROPAGATE, class_cache.DEFAULT_ENV_VARS
+    before = set(names), dict(values)
+    names.clear()
+    values.clear()
+    try:
+        yield
+    finally:
+        names.update(before[0])
+        values.update(before[1])
 
 
 def tuner_for(

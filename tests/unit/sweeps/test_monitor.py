@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from tests.told import trial
+from usseg_ray.core.errors import UserError
 from usseg_ray.sweeps import monitor
 from usseg_ray.sweeps.monitor import Monitor, Waits
 from usseg_ray.trials.storage import Storage
@@ -108,8 +109,18 @@ def test_baselines_in_a_trials_process_are_no_trial() -> None:
     Monitor.on_trial_start(monitor, trial)
     Monitor.on_trial_result(monitor, trial, {"baselines": 1})
     Monitor.on_trial_complete(monitor, trial)
-    Monitor.on_trial_error(monitor, trial)
     assert told == ["there"]
+
+
+def test_baselines_that_fail_in_a_trials_process_end_the_sweep_with_their_cause(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "error.txt"
+    file.write_text("Failure # 1\nTraceback\nOSError: s3://ID:HUNTER@bucket/set: no such host\n")
+    failed: Any = SimpleNamespace(config={"trial": BASELINES}, error_file=str(file))
+    with pytest.raises(UserError, match=r"^The baselines .*: OSError: s3://\*\*\*@bucket/set: no"):
+        Monitor.on_trial_error(cast(Monitor, None), failed)
+    assert "HUNTER" not in file.read_text()
 
 
 def test_a_finalist_that_runs_among_the_trials_has_its_own_place(tmp_path: Path) -> None:

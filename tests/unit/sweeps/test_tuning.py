@@ -23,7 +23,7 @@ from usseg_ray.sweeps.tuning import (
     Beside,
     EqualEpochs,
     TrialQueue,
-    hand_nothing_on,
+    nothing_handed_on,
     queue_for,
     unwrapped,
 )
@@ -282,8 +282,10 @@ def test_keys_are_handed_to_no_trial_whose_ray_was_started_here(
     monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", {*class_cache.ENV_VARS_TO_PROPAGATE})
     monkeypatch.setattr(class_cache, "DEFAULT_ENV_VARS", {**class_cache.DEFAULT_ENV_VARS})
     assert "AWS_SECRET_ACCESS_KEY" in class_cache.ENV_VARS_TO_PROPAGATE
-    hand_nothing_on()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "HUNTER")
-    made = class_cache._ActorClassCache().get(type("Trainable", (), {}))
+    with nothing_handed_on():
+        made = class_cache._ActorClassCache().get(type("Trainable", (), {}))
     # An environment of its own would have Ray start a process for it beside those that are ready.
     assert not made._default_options["runtime_env"]
+    # A cluster that the next sweep of this process joins has another environment.
+    assert "AWS_SECRET_ACCESS_KEY" in class_cache.ENV_VARS_TO_PROPAGATE
